@@ -1,0 +1,68 @@
+# Every target creates .venv and installs into it first; a later call finds the stamp and is quick.
+#   make train ARGS="--steps 100 --optimizer muon"
+#   make test PYTHON=python3.12
+
+PYTHON ?= python3
+ARGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test check format lint types doctest docs docs-serve wheel clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null 2>&1 || \
+	  { echo "error: '$(PYTHON)' not found; install Python >= 3.11 or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: '$(PYTHON)' is $$($(PYTHON) -V 2>&1), steepest needs Python >= 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null 2>&1 || \
+	  $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || \
+	  { echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(VENV) holds $$($(BIN)/python -V 2>&1), steepest needs Python >= 3.11; remove $(VENV) and call make again" >&2; exit 1; }
+	@echo "Installing steepest and its tools into $(VENV) (once; about a minute on a fast line)"
+	$(BIN)/python -m pip install --no-input -c constraints.txt torch hatchling editables
+	$(BIN)/python -m pip install --no-input -c constraints.txt --no-build-isolation -e '.[train,dev,docs]'
+	@touch $@
+
+train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in ARGS="..."
+	$(BIN)/steepest train $(ARGS)
+
+test: $(STAMP) ## the whole test suite, with the coverage that polar and optim must have
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=
+	@$(BIN)/python tools/coverage_gate.py
+
+check: test lint types doctest docs wheel ## the gate: all of the above and below
+
+lint: $(STAMP) ## format and lint, nothing is changed
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/python -m mypy
+
+doctest: $(STAMP) ## the examples in the docstrings
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/steepest -q
+
+docs: $(STAMP) ## build the documentation, a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-serve: $(STAMP) ## serve the documentation while writing it
+	$(BIN)/python -m mkdocs serve
+
+wheel: $(STAMP) ## build the wheel, install it elsewhere and use it there
+	$(BIN)/python tools/wheel_smoke.py
+
+format: $(STAMP) ## format and fix what can be fixed
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+clean: ## remove what was built; .venv and runs/ stay
+	rm -rf build dist site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

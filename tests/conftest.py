@@ -1,0 +1,32 @@
+"""What every test runs under: checked tensor shapes, fixed seeds, one thread."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported, and inherited by the processes that tests start: results must not
+# depend on how many cores this machine has.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# Annotations of shapes are checked here only; a user of the library pays nothing for them.
+install_import_hook("steepest", "beartype.beartype")
+
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=25, derandomize=True, database=None, **_COMMON)
+settings.register_profile("ci", max_examples=50, derandomize=True, database=None, **_COMMON)
+settings.register_profile("nightly", max_examples=1000, **_COMMON)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
+)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
