@@ -11,7 +11,10 @@ from pathlib import Path
 
 FLOOR = 95.0
 PACKAGES = ("steepest/polar", "steepest/optim")
-KINDS = {"lines": ("covered_lines", "num_statements"), "branches": ("covered_branches", "num_branches")}
+KINDS = {
+    "lines": ("covered_lines", "num_statements"),
+    "branches": ("covered_branches", "num_branches"),
+}
 
 
 def read() -> dict[str, dict[str, int]]:

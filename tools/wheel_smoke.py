@@ -50,12 +50,11 @@ def run(*command: str | Path, cwd: Path, code: int = 0) -> str:
     done = subprocess.run(
         [str(c) for c in command], cwd=cwd, capture_output=True, text=True, check=False
     )
+    output = done.stdout + done.stderr
     if done.returncode != code:
         shown = " ".join(str(c) for c in command)[:200]
-        raise SystemExit(
-            f"error: exit code {done.returncode}, wanted {code}: {shown}\n{done.stdout}{done.stderr}"
-        )
-    return done.stdout + done.stderr
+        raise SystemExit(f"error: exit code {done.returncode}, wanted {code}: {shown}\n{output}")
+    return output
 
 
 def build(folder: Path) -> Path:

@@ -1,0 +1,60 @@
+"""What the README and the documentation say: their code runs and their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language, without their indentation."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [
+        re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
+        for indent, kind, code in found
+        if kind == language
+    ]
+
+
+def anchor(heading: str) -> str:
+    """The anchor that GitHub and MkDocs give a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower().replace("`", ""))
+    return kept.replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The blocks of a page are read from top to bottom: a later one may use an earlier one's names.
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__docs__"}
+    for number, code in enumerate(blocks(page, "python"), start=1):
+        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for link in (first or second for first, second in LINK.findall(text)):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        name, _, fragment = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if fragment and target.suffix == ".md":
+            prose = BLOCK.sub("", target.read_text(encoding="utf-8"))
+            headings = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+            assert fragment in {anchor(h) for h in headings}, f"{page.name} links to {link}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    listed = {name for entry in config["nav"] for name in entry.values()}
+    assert listed == {p.name for p in (ROOT / "docs").glob("*.md")}
