@@ -1,0 +1,1 @@
+"""The main job: train a character-level GPT with several optimizers and compare them."""

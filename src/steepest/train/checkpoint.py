@@ -1,0 +1,82 @@
+"""Checkpoints: written whole or not at all, and read back with care."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steepest._types import invalid
+from steepest.train.files import write_atomic
+
+KEEP = 2
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
+    return folder / f"step-{step:06d}.pt"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest last."""
+    return sorted(folder.glob("step-*.pt"), key=lambda p: (len(p.name), p.name))
+
+
+def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
+    """Write a checkpoint, then drop all but the newest two.
+
+    Raises:
+        OSError: it could not be written; the older ones are still there.
+    """
+    # torch.save into a file that cannot grow ends in a RuntimeError of its C++ writer, or worse;
+    # a buffer leaves the only writes that can fail to Python.
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    path = checkpoint_path(folder, step)
+    write_atomic(path, buffer.getvalue())
+    for old in checkpoints(folder)[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path, *, device: str, belongs: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint and make sure that it belongs to this run.
+
+    Args:
+        path: a file that `save` wrote.
+        device: where its tensors go.
+        belongs: entries that the checkpoint must hold with the same values.
+
+    Raises:
+        ValueError: the file is cut off, no checkpoint, or that of another run; it is left alone.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        stored = {key: content[key] for key in belongs}
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        raise invalid(
+            "checkpoint",
+            str(path),
+            "is cut off or no checkpoint of steepest; move it away and resume: the run goes on "
+            "from the checkpoint before it, or from its start",
+        ) from None
+    for key, value in belongs.items():
+        if stored[key] != value:
+            raise invalid(
+                "checkpoint",
+                str(path),
+                f"belongs to another run ({key} {_text(stored[key])} there, {_text(value)} here); "
+                "put back the file of this run, or move it away and resume",
+            )
+    assert isinstance(content, dict)
+    return content
+
+
+def _text(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -1,0 +1,227 @@
+"""`steepest train`: its flags, and the way from their strings to a `Config`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from steepest._types import invalid
+from steepest.train.config import DTYPES, SCHEDULES, Config, ModelConfig, resolve_device
+from steepest.train.execute import execute, resume_command
+from steepest.train.optimizers import RECIPES, recipe
+from steepest.train.run import Run, new_run, old_run, read_config
+
+USAGE = 2
+DEFAULT = Config(optimizers={name: recipe(name).tuned for name in ("muon", "adamw")})
+SETTINGS = ("lr", "weight_decay", "rest_lr")
+MODEL = ("layers", "width", "heads", "context")
+PLAIN = (
+    "batch",
+    "steps",
+    "warmup",
+    "schedule",
+    "dtype",
+    "eval_every",
+    "eval_windows",
+    "checkpoint_every",
+)
+PER_OPTIMIZER = "VALUE with one optimizer, else NAME=VALUE (repeatable)"
+
+Optimizers = Annotated[
+    list[str],
+    typer.Option(
+        "--optimizer", help=f"Train with it (repeatable): {', '.join(RECIPES)}.", metavar="NAME"
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A text file, or a folder of them. [default: the King James Bible]"),
+]
+Layers = Annotated[int, typer.Option(help="Transformer blocks.")]
+Width = Annotated[int, typer.Option(help="Length of the residual stream.")]
+Heads = Annotated[int, typer.Option(help="Attention heads in a block.")]
+Context = Annotated[int, typer.Option(help="Characters that a prediction looks back on.")]
+Batch = Annotated[int, typer.Option(help="Windows of text in a step.")]
+Steps = Annotated[int, typer.Option(help="Optimizer steps.")]
+Lr = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Peak learning rate: {PER_OPTIMIZER}. [default: tuned]"),
+]
+WeightDecay = Annotated[
+    list[str] | None, typer.Option(help=f"Weight decay: {PER_OPTIMIZER}. [default: tuned]")
+]
+RestLr = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"Learning rate of AdamW on what Muon leaves: {PER_OPTIMIZER}. [default: tuned]"
+    ),
+]
+Warmup = Annotated[
+    int | None,
+    typer.Option(help="Steps of linear warm-up. [default: 20, at most a tenth of the steps]"),
+]
+Schedule = Annotated[str, typer.Option(help=f"After the warm-up: {', '.join(SCHEDULES)}.")]
+Seeds = Annotated[
+    list[int],
+    typer.Option("--seed", help="Fixes first weights and data (repeatable: the mean counts)."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}; bfloat16 is autocast.")]
+EvalEvery = Annotated[int, typer.Option(help="Steps from one evaluation to the next.")]
+EvalWindows = Annotated[int, typer.Option(help="Validation windows, spread evenly.")]
+CheckpointEvery = Annotated[int, typer.Option(help="Steps from one checkpoint to the next.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder to make for the run. [default: runs/<date-time>]")
+]
+Resume = Annotated[
+    Path | None, typer.Option(help="Go on with the run in this folder, with its own flags.")
+]
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise invalid(flag, text, "give a number") from None
+
+
+def per_optimizer(flag: str, values: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """The values of a flag that each optimizer has for itself.
+
+    Raises:
+        ValueError: a value without a name while there are several optimizers, a name that is not
+            part of the run, or no number.
+
+    Example:
+        >>> per_optimizer("lr", ["muon=0.02", "adamw=2e-3"], ["muon", "adamw"])
+        {'muon': 0.02, 'adamw': 0.002}
+        >>> per_optimizer("lr", ["0.1"], ["sgd"])
+        {'sgd': 0.1}
+    """
+    found: dict[str, float] = {}
+    for value in values:
+        name, equals, number = value.rpartition("=")
+        if not equals:
+            if len(names) > 1:
+                raise invalid(flag, value, f"say for which optimizer: {flag} {names[0]}={value}")
+            name = names[0]
+        if name not in names:
+            raise invalid(flag, value, f"this run has only {', '.join(names)}")
+        found[name] = _number(flag, number)
+    return found
+
+
+def apply(given: Mapping[str, Any], base: Config) -> Config:
+    """`base` with the flags that were given.
+
+    Raises:
+        ValueError: a flag has a value that the run cannot take.
+    """
+    changes: dict[str, Any] = {k: given[k] for k in PLAIN if k in given}
+    if any(k in given for k in MODEL):
+        sizes = {k: given.get(k, getattr(base.model, k)) for k in MODEL}
+        changes["model"] = ModelConfig(**sizes)
+    if "data" in given:
+        changes["data"] = str(Path(given["data"]).expanduser().resolve())
+    if "seed" in given:
+        changes["seeds"] = tuple(given["seed"])
+    changes["optimizers"] = _optimizers(given, base)
+    if "device" in given:
+        dtype = given.get("dtype", base.dtype)
+        changes["device"] = resolve_device(given["device"], dtype)
+    return replace(base, **changes)
+
+
+def _optimizers(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
+    names = list(dict.fromkeys(given.get("optimizer", base.optimizers)))
+    chosen = {n: base.optimizers[n] if n in base.optimizers else recipe(n).tuned for n in names}
+    for flag in SETTINGS:
+        for name, value in per_optimizer(flag, given.get(flag, ()), names).items():
+            if getattr(chosen[name], flag) is None:
+                raise invalid(flag, value, f"{name} has none: it treats all parameters alike")
+            chosen[name] = replace(chosen[name], **{flag: value})
+    return chosen
+
+
+def _resumed(given: Mapping[str, Any], folder: Path) -> Run:
+    """The run to go on with; a flag that says something else than its folder is an error."""
+    if "out" in given:
+        raise invalid("out", str(given["out"]), "a resumed run stays in its folder; leave it out")
+    stored, _ = read_config(folder)
+    for flag, value in given.items():
+        if flag != "resume" and apply({flag: value}, stored) != stored:
+            raise invalid(
+                flag, value, f"{folder} was started otherwise; leave it out, or start a new run"
+            )
+    return old_run(folder)
+
+
+def _prepared(given: Mapping[str, Any]) -> Run:
+    if "resume" in given:
+        return _resumed(given, given["resume"])
+    return new_run(apply({"device": "auto", **given}, DEFAULT), given.get("out"))
+
+
+def fail(message: object) -> typer.Exit:
+    """Say in one line on stderr what is wrong; raise the result to leave with exit code 2."""
+    print(f"steepest: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return typer.Exit(USAGE)
+
+
+def _os_error(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _given(ctx: typer.Context) -> dict[str, Any]:
+    """The flags that stand on the command line."""
+    given = {}
+    for name, value in ctx.params.items():
+        # By its name: typer ships a click of its own from version 0.26 on, with its own enum.
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            given[name] = value
+    return given
+
+
+def train(
+    ctx: typer.Context,
+    optimizer: Optimizers = [*DEFAULT.optimizers],  # noqa: B006 (typer copies it)
+    data: Data = DEFAULT.data,
+    layers: Layers = DEFAULT.model.layers,
+    width: Width = DEFAULT.model.width,
+    heads: Heads = DEFAULT.model.heads,
+    context: Context = DEFAULT.model.context,
+    batch: Batch = DEFAULT.batch,
+    steps: Steps = DEFAULT.steps,
+    lr: Lr = None,
+    weight_decay: WeightDecay = None,
+    rest_lr: RestLr = None,
+    warmup: Warmup = DEFAULT.warmup,
+    schedule: Schedule = DEFAULT.schedule,
+    seed: Seeds = [*DEFAULT.seeds],  # noqa: B006
+    device: Device = "auto",
+    dtype: Dtype = DEFAULT.dtype,
+    eval_every: EvalEvery = DEFAULT.eval_every,
+    eval_windows: EvalWindows = DEFAULT.eval_windows,
+    checkpoint_every: CheckpointEvery = DEFAULT.checkpoint_every,
+    out: Out = None,
+    resume: Resume = None,
+) -> None:
+    """Train a character GPT with each optimizer and compare them."""
+    try:
+        run = _prepared(_given(ctx))
+    except ValueError as error:
+        raise fail(error) from None
+    except OSError as error:
+        raise fail(_os_error(error)) from None
+    try:
+        code = execute(run, Console())
+    except OSError as error:
+        raise fail(f"{_os_error(error)}; to go on: {resume_command(run.folder)}") from None
+    raise typer.Exit(code)

@@ -1,0 +1,183 @@
+"""Carry a run out: train, stop when asked to, report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from steepest.train.files import write_json
+from steepest.train.picture import write_picture
+from steepest.train.progress import Progress
+from steepest.train.report import Report, cells, headings, make_report, write_report
+from steepest.train.run import CONFIG, Run, description
+from steepest.train.trial import Learner, Trial, run_trial
+
+DIVERGED = 1
+
+
+class Stop:
+    """Turns Ctrl-C and SIGTERM into a question that the training loop asks between two steps.
+
+    A second signal ends the process at once. Outside its `with` block signals do what they did.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        """Whether a signal came."""
+        return self.signal != 0
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __enter__(self) -> Stop:
+        self._before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._before:
+            signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+
+def program() -> str:
+    """How this program was called, as the start of a command that a user can paste."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m steepest"
+    found = shutil.which(called.name)
+    if found is not None and Path(found).resolve() == called.resolve():
+        return called.name
+    return shlex.quote(str(called))
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with a run."""
+    return f"{program()} train --resume {shlex.quote(str(folder))}"
+
+
+@contextmanager
+def _deterministic(device: str) -> Iterator[None]:
+    """Ask for repeatable kernels on a GPU; the CPU's are repeatable as they are."""
+    if torch.device(device).type == "cpu":
+        yield
+        return
+    # cuBLAS reads this before its first call:
+    # https://docs.nvidia.com/cuda/cublas/index.html#results-reproducibility
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _train(run: Run, console: Console, stop: Stop) -> bool:
+    """Go through the trials that are left; False if the user stopped it before the end."""
+    progress = Progress(console, steps=run.steps_left)
+    try:
+        for trial in run.todo:
+            if stop():
+                return False
+            learner = Learner(trial, run.config, run.corpus)
+            learner.restore(trial.folder(run.folder))
+            progress.begin(str(trial), step=learner.step, steps=run.config.steps)
+            if not run_trial(learner, run.folder, report=progress.update, stop=stop):
+                return False
+    finally:
+        progress.end()
+    return True
+
+
+def execute(run: Run, console: Console) -> int:
+    """Train what is left, then write and show the report.
+
+    Returns:
+        The exit code: 0, 1 if a training diverged, or 128 plus the signal that stopped it.
+
+    Raises:
+        OSError: a file could not be written; what was saved before is intact.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if not (run.folder / CONFIG).exists():
+        write_json(run.folder / CONFIG, description(run))
+    _headline(run, console)
+    with Stop() as stop, _deterministic(run.config.device):
+        finished = _train(run, console, stop)
+    if not finished:
+        _say(console, "Stopped, and a checkpoint is saved. To go on:")
+        _say(console, f"  {resume_command(run.folder)}")
+        return 128 + stop.signal
+    report = make_report(run.folder, run.config)
+    write_report(run.folder, report)
+    write_picture(run.folder, report)
+    _show(run, report, console)
+    return DIVERGED if any(r.val_loss is None for r in report.rows) else 0
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text as it is: paths and samples are no markup, and a command must stay one line."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _headline(run: Run, console: Console) -> None:
+    config, corpus = run.config, run.corpus
+    if run.note:
+        _say(console, f"Note: {run.note}")
+    model = config.model
+    _say(
+        console,
+        f"{corpus.name}: {corpus.length:,} characters, {len(corpus.characters)} different\n"
+        f"GPT with {model.layers} layers, width {model.width}, {model.heads} heads, context "
+        f"{model.context}; {config.steps} steps of {config.batch} windows on {config.device} "
+        f"in {config.dtype}\n"
+        f"Run folder: {run.folder}",
+    )
+    if not run.todo:
+        _say(console, "Every training of this run is done: nothing left to train.")
+
+
+def _show(run: Run, report: Report, console: Console) -> None:
+    """The final table, a sample and where the rest lies."""
+    title = f"mean of {report.seeds} seeds" if report.seeds > 1 else None
+    table = Table(title=title)
+    for i, heading in enumerate(headings(report)):
+        table.add_column(heading, justify="right" if i else "left")
+    for row in report.rows:
+        table.add_row(*cells(row))
+    console.print(table)
+    best = min(
+        (r for r in report.rows if r.val_loss is not None),
+        key=lambda r: r.val_loss or 0.0,
+        default=None,
+    )
+    if best is not None:
+        trial = Trial(optimizer=best.optimizer, seed=run.config.seeds[0])
+        sample = (trial.folder(run.folder) / "sample.txt").read_text(encoding="utf-8")
+        _say(console, f"\nText by the model of {trial}:\n{sample.rstrip()}\n")
+    _say(console, f"Picture: {run.folder / 'loss.png'}")
+    _say(console, f"Figures: {run.folder / 'summary.json'}, {run.folder / 'table.md'}")
+    _say(console, f"TensorBoard: tensorboard --logdir {run.folder / 'tensorboard'}")

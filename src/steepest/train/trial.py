@@ -1,0 +1,250 @@
+"""One trial: a model, its optimizer and its place in the run, from the first step to the last."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from steepest.train import checkpoint
+from steepest.train.config import DTYPES, Config
+from steepest.train.data import Corpus, batch, validation_windows
+from steepest.train.files import write_atomic
+from steepest.train.metrics import Metrics, Record, read_metrics
+from steepest.train.model import GPT
+from steepest.train.optimizers import recipe, scheduler
+
+EVAL_BATCH = 64
+SAMPLE = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One optimizer with one seed: the part of a run that is trained on its own.
+
+    Example:
+        >>> str(Trial(optimizer="muon", seed=1))
+        'muon seed 1'
+    """
+
+    optimizer: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.optimizer} seed {self.seed}"
+
+    def folder(self, run: Path) -> Path:
+        """Where its metrics and checkpoints lie."""
+        return run / self.optimizer / f"seed-{self.seed}"
+
+    def board(self, run: Path) -> Path:
+        """Where its TensorBoard file lies."""
+        return run / "tensorboard" / f"{self.optimizer}-seed-{self.seed}"
+
+
+def trials(config: Config) -> list[Trial]:
+    """Every trial of a run, seed by seed, so that all optimizers feel the same machine."""
+    return [Trial(optimizer=o, seed=s) for s in config.seeds for o in config.optimizers]
+
+
+def is_done(folder: Path, config: Config) -> bool:
+    """Whether a trial has its last checkpoint, or has diverged."""
+    if checkpoint.checkpoint_path(folder, config.steps).exists():
+        return True
+    records = read_metrics(folder)
+    return bool(records) and diverged(records[-1])
+
+
+def diverged(record: Record) -> bool:
+    """Whether a loss of this record is no number."""
+    return None in (record.get("loss", 0.0), record.get("val_loss", 0.0))
+
+
+class Learner:
+    """A trial in memory.
+
+    Args:
+        trial: which optimizer and seed.
+        config: of the run.
+        corpus: the text.
+
+    Raises:
+        ValueError: the optimizer refuses its settings.
+    """
+
+    def __init__(self, trial: Trial, config: Config, corpus: Corpus) -> None:
+        self.trial, self.config, self.corpus = trial, config, corpus
+        self.device = torch.device(config.device)
+        dtype = torch.float32 if config.dtype == "bfloat16" else DTYPES[config.dtype]
+        model = GPT(config.model, vocabulary=len(corpus.characters), seed=trial.seed)
+        self.model = model.to(device=self.device, dtype=dtype)
+        settings = config.optimizers[trial.optimizer]
+        self.optimizer: Optimizer = recipe(trial.optimizer).build(self.model, settings)
+        self.scheduler: LambdaLR = scheduler(self.optimizer, config)
+        self.step = 0
+        self.seconds = 0.0
+        windows = validation_windows(
+            corpus, context=config.model.context, count=config.eval_windows
+        )
+        self.windows = windows.to(self.device)
+
+    def _belongs(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be one of this trial."""
+        run = self.config.to_json()
+        for key in ("optimizers", "seeds", "data", "device"):
+            del run[key]
+        settings = asdict(self.config.optimizers[self.trial.optimizer])
+        return {**asdict(self.trial), "settings": settings, **run, "text": self.corpus.sha256}
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of this step.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        state = {part: getattr(self, part).state_dict() for part in _PARTS}
+        place = {"step": self.step, "seconds": self.seconds}
+        checkpoint.save(folder, self.step, {**self._belongs(), **place, **state})
+
+    def restore(self, folder: Path) -> bool:
+        """Go on from the newest checkpoint of a folder; False if there is none.
+
+        Raises:
+            ValueError: the checkpoint is cut off or belongs to another run.
+        """
+        found = checkpoint.checkpoints(folder)
+        if not found:
+            return False
+        content = checkpoint.load(found[-1], device=str(self.device), belongs=self._belongs())
+        for part in _PARTS:
+            getattr(self, part).load_state_dict(content[part])
+        self.step, self.seconds = int(content["step"]), float(content["seconds"])
+        return True
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"
+        )
+
+    def _clock(self) -> float:
+        """Seconds, after the work that the device still has in its queue."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter()
+
+    def _batch(self) -> Tensor:
+        windows = batch(
+            self.corpus.train,
+            seed=self.trial.seed,
+            step=self.step,
+            size=self.config.batch,
+            context=self.config.model.context,
+        )
+        return windows.to(self.device)
+
+    def train_step(self) -> Record:
+        """Take one step; the record of its loss, its learning rate and its times."""
+        start = self._clock()
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.zero_grad()
+        with self._autocast():
+            loss = self.model.loss(self._batch())
+        loss.backward()
+        before = self._clock()
+        self.optimizer.step()
+        end = self._clock()
+        self.scheduler.step()
+        self.step += 1
+        self.seconds += end - start
+        return {
+            "step": self.step,
+            "time": time.time(),
+            "seconds": self.seconds,
+            "loss": _number(loss.item()),
+            "lr": lr,
+            "step_ms": 1e3 * (end - start),
+            "optimizer_ms": 1e3 * (end - before),
+        }
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean validation loss in nats a character over the fixed windows."""
+        total = 0.0
+        with self._autocast():
+            for windows in self.windows.split(EVAL_BATCH):
+                total += self.model.loss(windows).item() * windows.shape[0]
+        return total / self.windows.shape[0]
+
+    def sample(self) -> str:
+        """Text that the model writes, the same for the same weights."""
+        known = self.corpus.characters
+        prompt = torch.tensor([max(known.find("\n"), 0)], device=self.device)
+        with self._autocast():
+            ids = self.model.sample(prompt, SAMPLE, seed=self.trial.seed)
+        return "".join(known[i] for i in ids[1:].tolist())
+
+
+_PARTS = ("model", "optimizer", "scheduler")
+
+
+def _number(value: float) -> float | None:
+    """A value for JSON, which has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def run_trial(
+    learner: Learner, run: Path, *, report: Callable[[Record], None], stop: Callable[[], bool]
+) -> bool:
+    """Train from where the learner is to the end, or until `stop` answers True.
+
+    Metrics reach the disk before the checkpoint that follows them. So at every moment there is a
+    checkpoint, or the start, with all metrics up to it, and going on from there repeats the same
+    steps on the same data.
+
+    Args:
+        learner: new, or restored from a checkpoint.
+        run: the folder of the run.
+        report: called with the record of each step.
+        stop: asked after each step; on True a checkpoint is written and the trial ends early.
+
+    Returns:
+        Whether the trial is done.
+
+    Raises:
+        OSError: a file could not be written; the last checkpoint is intact.
+    """
+    config = learner.config
+    folder = learner.trial.folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Metrics(folder, learner.trial.board(run), step=learner.step or None) as metrics:
+        if learner.step == 0:
+            first = {"step": 0, "time": time.time(), "seconds": 0.0}
+            metrics.write({**first, "val_loss": _number(learner.evaluate())})
+        while learner.step < config.steps:
+            record = learner.train_step()
+            last = learner.step == config.steps
+            if last or learner.step % config.eval_every == 0:
+                record["val_loss"] = _number(learner.evaluate())
+            metrics.write(record)
+            report(record)
+            if diverged(record):
+                metrics.sync()
+                return True
+            stopped = stop()
+            if last:
+                write_atomic(folder / "sample.txt", f"{learner.sample()}\n".encode())
+            if last or stopped or learner.step % config.checkpoint_every == 0:
+                metrics.sync()
+                learner.save(folder)
+            if stopped:
+                return last
+    return True
