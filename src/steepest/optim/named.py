@@ -1,0 +1,197 @@
+"""Optimizers by name: constructors that hold values for the one step loop."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.optim.rule import ShapeRule, shape_factor
+from steepest.optim.steepest import Group, NonFinite, Params, SteepestOptimizer
+from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
+
+TORCH_STEPS = 5
+"""The number of Newton–Schulz steps in torch.optim.Muon."""
+
+# KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
+REST_LR = 3e-4
+REST_BETAS = (0.9, 0.95)
+
+
+class Muon(SteepestOptimizer):
+    """Steepest descent in the spectral norm: momentum, then the polar factor. A torch.optim.Muon.
+
+        buffer ← momentum·buffer + (1 − momentum)·grad
+        u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
+        W ← (1 − lr·weight_decay)·W − lr·factor(m, n)·polar(u)
+
+    with factor(m, n) = √max(1, m/n), or 0.2·√max(m, n) for `adjust_lr_fn="match_rms_adamw"`. The
+    decay uses `lr` without the factor.
+
+    Given a module, it routes: hidden matrices come here, everything else to AdamW in the same
+    optimizer (`steepest.route`; look at `optimizer.routing`). Matrices of one shape are
+    stacked, so that a model of many small layers costs few large products.
+
+    The state of each matrix is `momentum_buffer`, and the groups hold torch's keys, so a state_dict
+    of either optimizer loads into the other. Loading torch's keeps the polar method chosen here.
+
+    Args:
+        params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
+            group may hold `views`, and with `rest=True` belongs to AdamW.
+        lr: spectral norm of a step, before the factor.
+        weight_decay: decoupled decay; bounds the weights by ‖W‖₂ ≤ factor·upper/weight_decay,
+            where upper is the method's largest output singular value.
+        momentum: weight of the past in the average, in [0, 1).
+        nesterov: look one step ahead.
+        ns_coefficients: (a, b, c) of one quintic. Giving it or `ns_steps` asks for exactly
+            torch's Newton–Schulz in bfloat16.
+        eps: kept because torch has it; a scale-free polar factor has no use for it.
+        ns_steps: number of quintic steps, below 100.
+        adjust_lr_fn: "original" (also None) or "match_rms_adamw", which lets a learning rate and a
+            decay tuned for AdamW be used unchanged.
+        polar: how to compute the polar factor, an object of `steepest.polar`. None means
+            `Auto(error=0.05)`.
+        nonfinite: "skip" leaves a parameter with NaN or inf in its gradient as it is, without
+            waiting for the device; "raise" names it, waiting for the device in every step.
+        maximize: ascend instead of descend.
+        momentum_dtype: type of the momentum buffers; None means the parameter's. Use
+            torch.float32 with bfloat16 parameters for an average that does not stall.
+        max_batch_bytes: bound on one stack of matrices, in bytes.
+        rest_lr: learning rate of AdamW for the rest. None means 3e-4, or `lr` with
+            "match_rms_adamw".
+        rest_betas: AdamW's betas for the rest.
+        rest_eps: AdamW's eps for the rest.
+        rest_weight_decay: AdamW's decoupled decay for embeddings, heads and your `rest` groups;
+            a module's biases, gains and other vectors are never decayed.
+
+    Raises:
+        ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is no
+            matrix outside a `rest` group, or no matrix at all.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8))
+        >>> optimizer = Muon(model, lr=0.02)
+        >>> [group["rest"] for group in optimizer.param_groups]
+        [False, True, True]
+
+    Sources:
+        Keller Jordan et al., https://kellerjordan.github.io/posts/muon/ (2024); Bernstein &
+        Newhouse, arXiv 2409.20325; Liu et al., arXiv 2502.16982 ("match_rms_adamw").
+    """
+
+    objects: ClassVar[tuple[str, ...]] = (*SteepestOptimizer.objects, "polar")
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] | None = None,
+        eps: float = 1e-7,
+        ns_steps: int | None = None,
+        adjust_lr_fn: ShapeRule = None,
+        *,
+        polar: PolarMethod | None = None,
+        nonfinite: NonFinite = "skip",
+        maximize: bool = False,
+        momentum_dtype: torch.dtype | None = None,
+        max_batch_bytes: int = 2**29,
+        rest_lr: float | Tensor | None = None,
+        rest_betas: tuple[float, float] = REST_BETAS,
+        rest_eps: float = 1e-8,
+        rest_weight_decay: float = 0.0,
+    ) -> None:
+        asked = ns_coefficients is not None or ns_steps is not None
+        if asked and polar is not None:
+            raise _ambiguous(polar)
+        if rest_lr is None:
+            rest_lr = lr if adjust_lr_fn == "match_rms_adamw" else REST_LR
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "ns_coefficients": JORDAN_QUINTIC if ns_coefficients is None else ns_coefficients,
+            "eps": eps,
+            "ns_steps": TORCH_STEPS if ns_steps is None else ns_steps,
+            "adjust_lr_fn": adjust_lr_fn,
+            "polar": None if asked else polar or Auto(error=0.05),
+            "nonfinite": nonfinite,
+            "maximize": maximize,
+            "momentum_dtype": momentum_dtype,
+        }
+        rest = {
+            "lr": rest_lr,
+            "betas": rest_betas,
+            "eps": rest_eps,
+            "weight_decay": rest_weight_decay,
+        }
+        super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group; `ns_*` in it asks for Newton–Schulz in that group alone.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        if "ns_coefficients" in param_group or "ns_steps" in param_group:
+            if param_group.get("polar") is not None:
+                raise _ambiguous(param_group["polar"])
+            param_group = {**param_group, "polar": None}
+        super().add_param_group(param_group)
+
+    def _check_group(self, group: Group) -> None:
+        super()._check_group(group)
+        if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
+            raise invalid(
+                "adjust_lr_fn", group["adjust_lr_fn"], 'give "original", "match_rms_adamw" or None'
+            )
+        if not isinstance(group["polar"], PolarMethod | None):
+            raise invalid(
+                "polar",
+                group["polar"],
+                "give a method object such as steepest.polar.Auto(error=0.05)",
+            )
+        if not 1 <= group["ns_steps"] < 100:
+            raise invalid("ns_steps", group["ns_steps"], "give a number of steps in 1…99")
+        if len(group["ns_coefficients"]) != 3:
+            raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
+        if group["rest"] and not all(0 <= b < 1 for b in group["betas"]):
+            raise invalid("betas", group["betas"], "give two numbers in [0, 1)")
+
+    def _dualize(self, group: Group, stack: Tensor) -> Tensor:
+        method = group["polar"] or torch_newton_schulz(
+            tuple(group["ns_coefficients"]), group["ns_steps"]
+        )
+        out: Tensor = method(stack)
+        return out
+
+    def _factor(self, group: Group, m: int, n: int) -> float:
+        return shape_factor(m, n, group["adjust_lr_fn"])
+
+
+@lru_cache(maxsize=64)
+def torch_newton_schulz(coefficients: tuple[float, float, float], steps: int) -> NewtonSchulz:
+    """The method of torch.optim.Muon: one quintic, `steps` times, in bfloat16."""
+    schedule = Schedule(
+        name="torch",
+        coefficients=(coefficients,) * steps,
+        interval=(1e-3, 1.0),
+        source="torch.optim.Muon",
+    )
+    return NewtonSchulz(schedule, torch.bfloat16)
+
+
+def _ambiguous(polar: Any) -> ValueError:
+    return invalid(
+        "polar",
+        polar,
+        "ns_coefficients and ns_steps ask for another method, torch's Newton–Schulz: give either "
+        "them or polar",
+    )

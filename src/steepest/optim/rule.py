@@ -1,0 +1,142 @@
+"""The update rules as functions of tensors: no state, no groups, no names.
+
+The foreach functions of torch (`torch._foreach_*`) are documented but in beta; this is the only
+file that calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from steepest.polar.base import widened
+
+ShapeRule = Literal["original", "match_rms_adamw"] | None
+
+
+def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
+    """The factor of the learning rate for an m × n matrix, m outputs and n inputs.
+
+        "original", None:   √max(1, m/n)
+        "match_rms_adamw":  0.2·√max(m, n)
+
+    With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have.
+
+    Example:
+        >>> shape_factor(512, 128, "original"), shape_factor(100, 64, "match_rms_adamw")
+        (2.0, 2.0)
+
+    Sources:
+        torch.optim.Muon, `adjust_lr_fn`; Liu et al., arXiv 2502.16982, section 2.2.
+    """
+    if rule == "match_rms_adamw":
+        return float(0.2 * max(m, n) ** 0.5)
+    return float(max(1.0, m / n) ** 0.5)
+
+
+def finite(grads: Sequence[Tensor]) -> Tensor:
+    """Whether each gradient has finite entries only: a boolean vector, computed on the device."""
+    largest = torch._foreach_norm(list(grads), float("inf"))
+    return torch.stack([torch.isfinite(v) for v in largest])
+
+
+def accumulate(
+    grads: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    ok: Sequence[Tensor],
+    *,
+    momentum: float,
+    nesterov: bool,
+) -> list[Tensor]:
+    """Update the momentum buffers in place and return the directions u to follow.
+
+        buffer ← momentum·buffer + (1 − momentum)·grad
+        u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
+
+    Where `ok` is false the buffer keeps every bit and u is the buffer. No gradient is written to.
+    With `nesterov` the result is new memory, without it the buffers themselves.
+    """
+    # A gradient equal to its buffer leaves the average as it is, whatever the weight.
+    safe = [
+        torch.where(good, g.to(b.dtype), b)
+        for good, g, b in zip(ok, grads, buffers, strict=True)
+    ]
+    torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
+    if not nesterov:
+        return list(buffers)
+    torch._foreach_lerp_(safe, list(buffers), momentum)
+    return safe
+
+
+def dualize_stacked(
+    matrices: Sequence[Tensor], dualize: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Apply a duality map that commutes with transposition to all matrices in one call.
+
+    Args:
+        matrices: tensors (batch, m, n) or (batch, n, m) for one pair m, n; batches may differ.
+        dualize: maps (batch, m, n) to the same shape.
+
+    Yields:
+        For each input its result, in float32 at least; new memory.
+    """
+    wide = [x if x.shape[-2] <= x.shape[-1] else x.mT for x in matrices]
+    dtype = widened(wide[0].dtype)
+    stack = torch.cat(wide) if len(wide) > 1 else wide[0]
+    out = dualize(stack.to(dtype)).split([x.shape[0] for x in wide])
+    for x, y in zip(matrices, out, strict=True):
+        yield y if x.shape[-2] <= x.shape[-1] else y.mT
+
+
+def descend(param: Tensor, update: Tensor, *, rate: Tensor, weight_decay: float) -> None:
+    """W ← (1 − rate·weight_decay)·W − update, in place, rounded once for half precision."""
+    # The decay factor of a half-precision weight is not a half-precision number.
+    if param.dtype == widened(param.dtype):
+        param.mul_(1 - rate * weight_decay).sub_(update)
+    else:
+        param.copy_(param.to(update.dtype).mul_(1 - rate * weight_decay).sub_(update))
+
+
+def adamw_update(
+    param: Tensor,
+    grad: Tensor,
+    ok: Tensor,
+    *,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: Tensor,
+    lr: float | Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None:
+    """One AdamW update by torch's functional AdamW; where `ok` is false nothing changes.
+
+    The fused kernel is the one that can skip on the device: it takes the flag as `found_inf`.
+    """
+    tensors = [param, grad, exp_avg, exp_avg_sq]
+    if param.is_complex():
+        tensors = [torch.view_as_real(t.resolve_conj()) for t in tensors]
+    p, g, m, v = tensors
+    adamw(
+        [p],
+        [g],
+        [m],
+        [v],
+        [],
+        [step],
+        fused=True,
+        found_inf=torch.logical_not(ok).to(torch.float32),
+        amsgrad=False,
+        beta1=betas[0],
+        beta2=betas[1],
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        maximize=maximize,
+    )

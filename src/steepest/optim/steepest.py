@@ -1,0 +1,372 @@
+"""The step loop: momentum, duality map, scale and decay for every parameter of a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from steepest._types import invalid, real_dtype, shape_text
+from steepest.optim.routing import Routing, route
+from steepest.optim.rule import (
+    accumulate,
+    adamw_update,
+    descend,
+    dualize_stacked,
+    finite,
+)
+from steepest.polar.base import widened
+from steepest.views import LINEAR, MatrixView, conv
+
+Group = dict[str, Any]
+Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A matrix parameter that has a gradient in this step."""
+
+    param: Tensor
+    grad: Tensor
+    buffer: Tensor
+    ok: Tensor
+    view: MatrixView
+    shapes: list[tuple[int, int, int]]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Parameters with equal keys can be stacked; a shape and its transpose are equal."""
+        sizes = tuple((min(m, n), max(m, n)) for _, m, n in self.shapes)
+        return (*sizes, self.param.dtype, self.buffer.dtype, self.param.device)
+
+
+class SteepestOptimizer(torch.optim.Optimizer, ABC):
+    """Decoupled decay, momentum and a duality map, in the one step loop of the library.
+
+        u = momentum average of the gradient (`steepest.optim.rule.accumulate`)
+        W ← (1 − lr·weight_decay)·W − lr·factor(m, n)·dualize(u)
+
+    A subclass says what `dualize` and `factor` are for a parameter group, and which keys of a group
+    hold objects. Groups with `rest=True` are updated by AdamW in the same optimizer.
+
+    Gradients are never written to. A parameter without a gradient is left alone. `nonfinite` says
+    what a gradient with NaN or inf does: "skip" leaves the parameter and its state as they are,
+    decided on the device and counted in `skipped`; "raise" waits for the device, names the
+    parameter and changes nothing at all.
+    """
+
+    objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
+    """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
+
+    def __init__(
+        self, params: Params, defaults: Group, *, rest: Group, max_batch_bytes: int = 2**29
+    ) -> None:
+        if max_batch_bytes < 1:
+            raise invalid("max_batch_bytes", max_batch_bytes, "give a positive number of bytes")
+        if isinstance(params, nn.Module):
+            params = route(params)
+        self.routing = params if isinstance(params, Routing) else None
+        self.max_batch_bytes = max_batch_bytes
+        self._rest = rest
+        self._skips: dict[torch.device, Tensor] = {}
+        super().__init__(
+            params.groups() if isinstance(params, Routing) else params,  # type: ignore[arg-type]
+            defaults,
+        )
+        if all(group["rest"] for group in self.param_groups):
+            raise invalid(
+                "params",
+                "no matrix",
+                f"every parameter is in a `rest` group, so {type(self).__name__} would run plain "
+                "AdamW: use torch.optim.AdamW, or give at least one matrix",
+            )
+
+    @abstractmethod
+    def _dualize(self, group: Group, stack: Tensor) -> Tensor:
+        """The duality map of the group's norm on (batch, m, n), m ≤ n; new memory."""
+
+    @abstractmethod
+    def _factor(self, group: Group, m: int, n: int) -> float:
+        """The factor of the learning rate for one m × n matrix (m outputs, n inputs)."""
+
+    @property
+    def skipped(self) -> int:
+        """How many parameter updates a non-finite gradient has prevented; waits for the device."""
+        return sum(int(count) for count in self._skips.values())
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group: matrices, or with `rest=True` parameters for AdamW.
+
+        Args:
+            param_group: `params` and any of the optimizer's hyper-parameters. A matrix group takes
+                `views`, one `MatrixView` for all or one each; without it 2-D parameters are
+                matrices out × in and 4-D or 5-D ones convolution kernels.
+
+        Raises:
+            ValueError: a parameter that is no matrix, a view that does not fit it, or a negative
+                hyper-parameter.
+        """
+        group = dict(param_group)
+        if group.setdefault("rest", False):
+            for key, value in self._rest.items():
+                group.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
+        views = group.pop("views", None)
+        super().add_param_group(group)
+        try:
+            if not group["rest"]:
+                group["views"] = _views(group, views)
+            self._check_group(group)
+        except ValueError:
+            self.param_groups.remove(group)
+            raise
+
+    def _check_group(self, group: Group) -> None:
+        for key in ("lr", "weight_decay", "momentum", "eps"):
+            value = group[key]
+            # `not >=` refuses NaN as well; a fake or meta tensor cannot be looked at.
+            if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
+                raise invalid(key, value, "give a finite number >= 0")
+        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
+            raise invalid("lr", shape_text(group["lr"].shape), "a tensor lr holds one number")
+        if not isinstance(group["momentum"], Tensor) and group["momentum"] >= 1:
+            raise invalid("momentum", group["momentum"], "give the weight of the past, in [0, 1)")
+        if group["nonfinite"] not in ("skip", "raise"):
+            raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: recomputes the loss and the gradients; run with gradients enabled.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            ValueError: a sparse gradient.
+            FloatingPointError: a gradient with NaN or inf under `nonfinite="raise"`; no parameter
+                has then been changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        ok = self._inspect()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p in ok]
+            if group["rest"]:
+                for p in params:
+                    self._step_rest(group, p, ok[p])
+            else:
+                for batch in self._batches(list(self._items(group, ok))):
+                    self._step_matrices(group, batch)
+        return loss
+
+    def _inspect(self) -> dict[Tensor, Tensor]:
+        """For each parameter that takes part, whether its gradient is finite; before any update."""
+        ok: dict[Tensor, Tensor] = {}
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None and p.numel()]
+            for p in params:
+                if p.grad.is_sparse or p.grad.layout != torch.strided:
+                    raise invalid(
+                        "grad",
+                        f"sparse ({_name(group, p)})",
+                        "give dense gradients: for an embedding, sparse=False",
+                    )
+            for device in {p.device for p in params}:
+                local = [p for p in params if p.device == device]
+                flags = finite([p.grad for p in local])
+                if group["nonfinite"] == "raise" and not bool(flags.all()):
+                    bad = [_name(group, p) for p, f in zip(local, flags, strict=True) if not f]
+                    raise FloatingPointError(
+                        f"gradient of {', '.join(bad)} has NaN or inf entries: lower lr, clip "
+                        'gradients, or pass nonfinite="skip"'
+                    )
+                count = self._skips.setdefault(
+                    device, torch.zeros((), dtype=torch.int64, device=device)
+                )
+                count += flags.logical_not().sum()
+                ok.update(zip(local, flags.unbind(), strict=True))
+        return ok
+
+    def _items(self, group: Group, ok: dict[Tensor, Tensor]) -> Iterator[_Item]:
+        for p, view in zip(group["params"], group["views"], strict=True):
+            if p not in ok:
+                continue
+            state = self.state[p]
+            if "momentum_buffer" not in state:
+                dtype = group["momentum_dtype"] or p.dtype
+                state["momentum_buffer"] = torch.zeros_like(
+                    p, dtype=dtype, memory_format=torch.preserve_format
+                )
+            buffer, shapes = state["momentum_buffer"], view.shapes(p.shape)
+            yield _Item(p, p.grad, buffer, ok[p], view, shapes)
+
+    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
+        """Items of equal key, at most `max_batch_bytes` of float32 matrices at a time."""
+        keyed: dict[tuple[object, ...], list[_Item]] = {}
+        for item in items:
+            keyed.setdefault(item.key, []).append(item)
+        for same in keyed.values():
+            size = same[0].param.numel() * max(4, same[0].buffer.element_size())
+            count = max(1, self.max_batch_bytes // size)
+            for start in range(0, len(same), count):
+                yield same[start : start + count]
+
+    def _step_matrices(self, group: Group, batch: list[_Item]) -> None:
+        grads = [item.grad for item in batch]
+        directions = accumulate(
+            list(torch._foreach_neg(grads)) if group["maximize"] else grads,
+            [item.buffer for item in batch],
+            [item.ok for item in batch],
+            momentum=group["momentum"],
+            nesterov=group["nesterov"],
+        )
+        cut = [item.view.matrices(u) for item, u in zip(batch, directions, strict=True)]
+        # One stack for each matrix of a parameter: unequal blocks have different shapes.
+        stacks = [
+            dualize_stacked(stack, lambda x: self._dualize(group, x))
+            for stack in zip(*cut, strict=True)
+        ]
+        lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
+        for item, *parts in zip(batch, *stacks, strict=True):
+            # In the type of the arithmetic: a Python float would take torch's default type.
+            rate = item.ok.to(real_dtype(widened(item.buffer.dtype))) * lr
+            for part, (_, m, n) in zip(parts, item.shapes, strict=True):
+                part.mul_(rate * self._factor(group, m, n))
+            update = item.view.restore(parts, item.param.shape)
+            descend(item.param, update, rate=rate, weight_decay=group["weight_decay"])
+
+    def _step_rest(self, group: Group, param: Tensor, ok: Tensor) -> None:
+        state = self.state[param]
+        if "exp_avg" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[key] = torch.zeros_like(param, memory_format=torch.preserve_format)
+        adamw_update(
+            param,
+            param.grad,  # type: ignore[arg-type]
+            ok,
+            exp_avg=state["exp_avg"],
+            exp_avg_sq=state["exp_avg_sq"],
+            step=state["step"],
+            lr=group["lr"],
+            betas=group["betas"],
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            maximize=group["maximize"],
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data: tensors, numbers and text.
+
+        Objects of the groups, such as views and polar methods, are saved as their text, which
+        `load_state_dict` compares with those of the optimizer it loads into.
+        """
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            for key in self.objects:
+                if key in group:
+                    group[key] = _text(group[key])
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load hyper-parameters and buffers saved by `state_dict`, or by torch's own optimizer.
+
+        Keys that a group of another optimizer lacks keep the value they have here.
+
+        Raises:
+            ValueError: the groups differ in number or size, or were saved with other views or
+                another method than this optimizer was built with. Nothing has been changed.
+        """
+        groups = state_dict["param_groups"]
+        merged = []
+        for i, saved in enumerate(groups):
+            own = self.param_groups[i] if i < len(self.param_groups) else {}
+            for key in self.objects:
+                if key in saved and key in own and saved[key] != _text(own[key]):
+                    raise invalid(
+                        f"param_groups[{i}][{key!r}]",
+                        saved[key],
+                        f"saved with this, but the optimizer has {_text(own[key])}: build it with "
+                        f"the saved one, or delete {key!r} from the saved group to change it",
+                    )
+            objects = {key: own[key] for key in self.objects if key in own}
+            kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
+            merged.append({**kept, **saved, **objects})
+        super().load_state_dict({**state_dict, "param_groups": merged})
+        self._restore_dtypes(groups, state_dict["state"])
+
+    def _restore_dtypes(self, groups: list[Group], saved: dict[int, dict[str, Any]]) -> None:
+        """torch casts every buffer to its parameter's type; a momentum kept wider is put back."""
+        for own, group in zip(self.param_groups, groups, strict=True):
+            for p, key in zip(own["params"], group["params"], strict=True):
+                buffer = saved.get(key, {}).get("momentum_buffer")
+                if buffer is not None:
+                    dtype = own["momentum_dtype"] or p.dtype
+                    # A copy: the checkpoint must not change with the optimizer.
+                    self.state[p]["momentum_buffer"] = torch.empty_like(p, dtype=dtype).copy_(
+                        buffer
+                    )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """torch's own keeps three attributes; a copy needs these as well."""
+        names = ("routing", "max_batch_bytes", "_rest", "_skips")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+
+
+def _name(group: Group, param: Tensor) -> str:
+    """What to call a parameter in a message: its name, or its place and shape."""
+    index = next(i for i, p in enumerate(group["params"]) if p is param)
+    if "param_names" in group:
+        return str(group["param_names"][index])
+    return f"parameter {index} of its group ({shape_text(param.shape)})"
+
+
+def _text(value: Any) -> str | list[str]:
+    return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
+
+
+def _views(group: Group, views: Any) -> tuple[MatrixView, ...]:
+    """One view for each parameter of a matrix group, checked against its shape."""
+    params = group["params"]
+    if isinstance(views, MatrixView):
+        views = [views] * len(params)
+    if views is not None and len(views) != len(params):
+        raise invalid("views", len(views), f"give one view, or {len(params)}: one a parameter")
+    out = []
+    for i, p in enumerate(params):
+        view = views[i] if views is not None else _default_view(group, p)
+        try:
+            view.shapes(p.shape)
+        except ValueError as error:
+            raise ValueError(f"view of {_name(group, p)}: {error}") from None
+        out.append(view)
+    return tuple(out)
+
+
+def _default_view(group: Group, param: Tensor) -> MatrixView:
+    if param.ndim == 2:
+        return LINEAR
+    if param.ndim in (4, 5):
+        return conv(param.ndim - 2)
+    raise invalid(
+        "params",
+        f"{_name(group, param)}, {shape_text(param.shape)}",
+        "it is not a matrix: pass the module, so that its parameters are routed, or put it into a "
+        "group with rest=True for AdamW"
+        + (", or say with `views` which axes are rows and columns" if param.ndim > 2 else ""),
+    )
+
+
+NonFinite = Literal["skip", "raise"]

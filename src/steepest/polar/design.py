@@ -1,0 +1,158 @@
+"""Derive the coefficients of a schedule instead of copying them.
+
+The best odd quintic on [l, u] is the one whose error 1 − p(x) equioscillates in four points. The
+Polar Express composes such polynomials greedily, each made for the interval that the last one
+left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import lru_cache
+
+import torch
+
+from steepest._types import invalid
+from steepest.polar.schedule import Quintic, Schedule
+
+# arXiv 2505.16932, section 4.4. A polynomial made for a wide interval takes some large singular
+# values down to the small ones, where rounding drowns them; the cushion keeps them away from there.
+CUSHION = 0.02407327424182761
+
+
+def best_quintic(lower: float, upper: float) -> tuple[Quintic, float]:
+    """The odd quintic nearest to 1 on [lower, upper] in the maximum norm, by Remez exchange.
+
+        (a, b, c) = argmin max_{lower ≤ x ≤ upper} |1 − (a·x + b·x³ + c·x⁵)|
+
+    Args:
+        lower: left end of the interval, > 0.
+        upper: right end of the interval.
+
+    Returns:
+        The coefficients and the error, the value of the minimum.
+
+    Raises:
+        ValueError: not 0 < lower < upper.
+
+    Example:
+        >>> _, error = best_quintic(0.5, 1.5)
+        >>> round(error, 4)
+        0.0855
+
+    Sources:
+        arXiv 2505.16932, section 3.3 and appendix.
+    """
+    if not 0 < lower < upper:
+        raise invalid("lower, upper", (lower, upper), "give 0 < lower < upper")
+    if lower > (1 - 5e-6) * upper:
+        # The four points coincide to rounding; the limit is the Taylor-matched quintic.
+        return (1.875 / upper, -1.25 / upper**3, 0.375 / upper**5), 0.0
+    inner = ((3 * lower + upper) / 4, (lower + 3 * upper) / 4)
+    error = math.inf
+    for _ in range(100):
+        points = torch.tensor([lower, *inner, upper], dtype=torch.float64)
+        signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+        system = torch.stack([points, points**3, points**5, signs], dim=1)
+        a, b, c, new = torch.linalg.solve(system, torch.ones(4, dtype=torch.float64)).tolist()
+        root = math.sqrt(9 * b * b - 20 * a * c)
+        inner = (math.sqrt((-3 * b - root) / (10 * c)), math.sqrt((-3 * b + root) / (10 * c)))
+        if abs(new - error) < 1e-15:
+            break
+        error = new
+    return (a, b, c), abs(new)
+
+
+@lru_cache(maxsize=256)
+def polar_express_coefficients(
+    lower: float, steps: int, *, cushion: float = 0.0, safety: float = 1.0
+) -> tuple[Quintic, ...]:
+    """Greedy composition of best quintics for singular values in [lower, 1].
+
+        l_1 = lower,  u_1 = safety
+        p_t = best quintic on [max(l_t, cushion·u_t), u_t], times 2 / (p_t(l_t) + p_t(u_t))
+        l_{t+1} = p_t(l_t),  u_{t+1} = safety·(2 − l_{t+1})
+
+    Args:
+        lower: the smallest singular value to bring to 1.
+        steps: number of polynomials.
+        cushion: fraction of u_t below which a polynomial is not fitted; 0 is the optimum in exact
+            arithmetic.
+        safety: room above the largest singular value, in every step. The top of the interval is
+            steep: what rounding lifts above it grows tenfold a step.
+
+    Returns:
+        (a, b, c) of each step.
+
+    Raises:
+        ValueError: an empty interval, no steps, a cushion outside [0, 1) or a safety below 1.
+
+    Example:
+        >>> [round(a, 3) for a, _, _ in polar_express_coefficients(1e-3, 3, cushion=CUSHION)]
+        [8.287, 4.107, 3.949]
+
+    Sources:
+        arXiv 2505.16932, Theorem 3.1 and section 4.4.
+    """
+    if steps < 1:
+        raise invalid("steps", steps, "give at least one step")
+    if not 0 <= cushion < 1:
+        raise invalid("cushion", cushion, "give a fraction in [0, 1)")
+    if safety < 1:
+        raise invalid("safety", safety, "give a factor >= 1")
+    upper = safety
+    out: list[Quintic] = []
+    for _ in range(steps):
+        (a, b, c), _ = best_quintic(max(lower, cushion * upper), upper)
+        ends = [a * x + b * x**3 + c * x**5 for x in (lower, upper)]
+        centre = 2 / sum(ends)
+        out.append((a * centre, b * centre, c * centre))
+        lower = ends[0] * centre
+        upper = safety * (2 - lower)
+    return tuple(out)
+
+
+# Rounding in single precision lifts no singular value further than this above the interval, with
+# the Gram matrices of `GramNewtonSchulz` and up to ten steps (simulated by `_noisy_band`).
+SINGLE_SAFETY = 1.002
+
+
+@lru_cache(maxsize=256)
+def design(
+    *, lower: float, error: float, cushion: float = CUSHION, safety: float = SINGLE_SAFETY
+) -> Schedule:
+    """The shortest Polar Express schedule that brings [lower, 1] to 1 within `error`.
+
+    Args:
+        lower: the smallest singular value, relative to the normalisation, to bring to 1.
+        error: the largest |1 − p(σ)| allowed for σ in [lower, 1].
+        cushion: see `polar_express_coefficients`.
+        safety: see `polar_express_coefficients`; about 1.02 for arithmetic in half precision.
+
+    Returns:
+        A schedule whose `error` is at most the one asked for.
+
+    Raises:
+        ValueError: `lower` or `error` outside (0, 1), or an error below 1e-13, which no
+            composition keeps in float64.
+
+    Example:
+        >>> schedule = design(lower=1e-3, error=0.05)
+        >>> schedule.steps, schedule.error < 0.05
+        (6, True)
+    """
+    if not 0 < lower < 1:
+        raise invalid("lower", lower, "give a singular value in (0, 1)")
+    if not 1e-13 <= error < 1:
+        raise invalid("error", error, "give an error in [1e-13, 1)")
+    for steps in itertools.count(1):
+        schedule = Schedule(
+            name=f"designed_{steps}",
+            coefficients=polar_express_coefficients(lower, steps, cushion=cushion, safety=safety),
+            interval=(lower, safety),
+            source="derived by steepest.polar.design, after arXiv 2505.16932",
+        )
+        if schedule.error <= error:
+            return schedule
+    raise AssertionError("the composition converges")
