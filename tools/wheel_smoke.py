@@ -96,7 +96,7 @@ def main() -> None:
         help_text = run(programs / "steepest", "--help", cwd=folder)
         if "train" not in help_text:
             raise SystemExit(f"error: `steepest --help` does not name `train`\n{help_text}")
-        message = run(python, "-I", "-c", WITHOUT_EXTRAS, cwd=folder, code=1)
+        message = run(python, "-I", "-c", WITHOUT_EXTRAS, cwd=folder, code=2)
         if "steepest[train]" not in message or "Traceback" in message:
             raise SystemExit(f"error: without the extra, `steepest` should name it\n{message}")
     print("the wheel works outside the checkout")
