@@ -1,0 +1,307 @@
+"""The rules of routing, as a table: the first row whose conditions all hold decides.
+
+Rows stand in the order module type, name, shape. A name is read only where it says something that
+the type does not: a `Linear` called `lm_head`, a projection called `c_attn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import nn
+
+from steepest.optim import _conditions as ask
+from steepest.optim import _names as names
+from steepest.optim._conditions import axes, beside, either, kind, label, layer, of
+from steepest.optim._sites import CONVS, EMBEDDINGS, RECURRENT, TRANSPOSED, Site, Survey
+from steepest.views import MatrixView
+
+Target: TypeAlias = Literal["matrix", "table", "vector", "frozen"]
+
+NORMS = (
+    *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.SyncBatchNorm),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+BLOCKS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One row of the table.
+
+    Args:
+        target: where the parameter goes.
+        reason: why, for the printed table.
+        when: conditions, all of which must hold.
+        view: the parameter as matrices.
+        query: rows that belong to queries, by which heads are counted; None where there are none
+            to count, 0 where the rule cannot tell.
+        settle: for a guess, the override that settles it.
+    """
+
+    target: Target
+    reason: str
+    when: tuple[ask.Condition, ...]
+    view: ask.View
+    query: ask.Rows | None = None
+    settle: str = ""
+
+
+def matrix(
+    reason: str, *when: ask.Condition, view: ask.View = ask.whole, query: ask.Rows | None = None
+) -> Rule:
+    """A row that sends matrices to the polar factor."""
+    return Rule(target="matrix", reason=reason, when=when, view=view, query=query)
+
+
+def table(reason: str, *when: ask.Condition) -> Rule:
+    """A row for embeddings and output heads."""
+    return Rule(target="table", reason=reason, when=when, view=ask.whole)
+
+
+def vector(reason: str, *when: ask.Condition) -> Rule:
+    """A row for biases, gains and other parameters that are not matrices."""
+    return Rule(target="vector", reason=reason, when=when, view=ask.whole)
+
+
+def guess(
+    target: Target,
+    reason: str,
+    *when: ask.Condition,
+    settle: str,
+    view: ask.View = ask.whole,
+    query: ask.Rows | None = None,
+) -> Rule:
+    """A row for what the module tree does not show."""
+    return Rule(target=target, reason=reason, when=when, view=view, query=query, settle=settle)
+
+
+RULES: tuple[Rule, ...] = (
+    # What is not a matrix at all.
+    vector("no elements", ask.empty),
+    vector("one axis at most: bias, gain or scale", axes(0, 1)),
+    table("embedding table", of(*EMBEDDINGS)),
+    vector("gain of a normalisation layer", either(of(*NORMS), kind(r"Norm\w{0,2}$"))),
+    vector("bias", ask.no_layer, label(names.BIAS)),
+    # Output heads by name.
+    table("output of an adaptive softmax", ask.inside(nn.AdaptiveLogSoftmaxWithLoss)),
+    table("low-rank update of an embedding or output head", ask.lora_of_table),
+    table("output head, by its name", ask.named_head),
+    vector("a single row or column", ask.one_row),
+    # Modules of torch.nn with more than one matrix in a weight.
+    matrix(
+        "query, key and value in one weight",
+        of(nn.MultiheadAttention),
+        label("in_proj"),
+        view=ask.cut(3),
+        query=ask.third,
+    ),
+    matrix(
+        "query, key or value projection",
+        of(nn.MultiheadAttention),
+        label("[qkv]_proj"),
+        query=ask.own,
+    ),
+    matrix("four gates", of(nn.LSTM, nn.LSTMCell), ask.leaf(names.GATES), view=ask.cut(4)),
+    matrix("three gates", of(nn.GRU, nn.GRUCell), ask.leaf(names.GATES), view=ask.cut(3)),
+    matrix("recurrent layer", of(*RECURRENT)),
+    matrix("acts on the outer product of two inputs", of(nn.Bilinear), axes(3)),
+    vector("depthwise: a vector for each channel", layer, ask.depthwise),
+    matrix("hidden layer of an attention block", layer, ask.within(*BLOCKS)),
+    guess(
+        "matrix",
+        "the layer computes its weight from this tensor",
+        ask.stored,
+        settle='"matrix" for steps of this tensor in the spectral norm, "rest" for AdamW',
+    ),
+    # Projections of attention and of gated layers, by name.
+    matrix("low-rank update", ask.linear_map, ask.lora),
+    matrix(
+        "fused query, key and value, stored head by head: one block a head",
+        ask.one_matrix,
+        label(names.HEAD_BY_HEAD),
+        ask.heads_told,
+        view=ask.cut_by_head,
+        query=ask.told_rows,
+    ),
+    guess(
+        "matrix",
+        "fused query, key and value, perhaps stored head by head",
+        ask.one_matrix,
+        label(names.HEAD_BY_HEAD),
+        ask.thirds,
+        view=ask.cut(3),
+        query=ask.third,
+        settle="MatrixView(split=3) if Q, K and V lie one after the other, "
+        "MatrixView(split=3 * heads) if they alternate",
+    ),
+    matrix(
+        "fused query, key and value, grouped",
+        ask.one_matrix,
+        label(names.FUSED),
+        ask.grouped,
+        view=ask.cut_by_group,
+        query=ask.told_rows,
+    ),
+    matrix(
+        "fused query, key and value",
+        ask.one_matrix,
+        label(names.FUSED),
+        ask.thirds,
+        view=ask.cut(3),
+        query=ask.third,
+    ),
+    matrix(
+        "fused key and value",
+        ask.one_matrix,
+        label(f"{names.KEY_VALUE}|c_attn"),
+        ask.halves,
+        view=ask.cut(2),
+        query=ask.beside_query,
+    ),
+    guess(
+        "matrix",
+        "fused projection, its parts unknown: one matrix",
+        ask.one_matrix,
+        label(f"{names.FUSED}|{names.HEAD_BY_HEAD}"),
+        query=ask.unknown,
+        settle='MatrixView(split=(q, k, v)) with the rows of each part, or "matrix" if it is one',
+    ),
+    matrix(
+        "query projection",
+        ask.one_matrix,
+        label(names.QUERY),
+        beside(f"{names.KEY}|{names.KEY_VALUE}|c_attn"),
+        query=ask.own,
+    ),
+    matrix(
+        "key or value projection",
+        ask.one_matrix,
+        label(f"{names.KEY}|{names.VALUE}"),
+        beside(names.QUERY),
+        query=ask.beside_query,
+    ),
+    matrix("gate and up in one weight", layer, label(names.GATED), ask.even, view=ask.cut(2)),
+    # The end of the model.
+    table("last layer, named as an output", ask.at_the_end, ask.named_output),
+    table("last layer, as large as the embedding", ask.at_the_end, ask.indexed),
+    guess(
+        "matrix",
+        "last layer of the model: hidden, or the output head?",
+        ask.at_the_end,
+        ask.headless,
+        settle='"rest" if it is the output head, "matrix" if it is hidden',
+    ),
+    # Every other layer is hidden.
+    matrix("transposed convolution as out × (in·k)", layer, of(*TRANSPOSED)),
+    matrix("convolution as out × (in·k)", layer, of(*CONVS)),
+    matrix("hidden layer, stored as in × out", layer, kind("^Conv1D$")),
+    matrix("hidden layer", layer),
+    # Parameters of somebody's own module, by name.
+    vector("positions, tokens or prompts, by their name", label(names.ADDED)),
+    vector("scales of single entries, by their name", label(names.SCALES)),
+    table("embedding table, by its name", either(label(names.EMBED), kind(r"Embed(ding)?s?$"))),
+    matrix(
+        "stacked experts × in × out, gate and up alternate",
+        kind("^GptOss"),
+        label("gate_up_proj"),
+        view=ask.experts_input_first,
+    ),
+    matrix(
+        "stacked experts, laid out as their shapes tell",
+        axes(3),
+        ask.experts,
+        label("gate_up_proj|down_proj"),
+        ask.paired,
+        view=ask.as_paired,
+    ),
+    guess(
+        "matrix",
+        "stacked experts, gate and up fused on an unknown axis",
+        axes(3),
+        ask.experts,
+        label(names.GATED),
+        settle="MatrixView(batch=(0,), rows=(1,), cols=(2,), split=2, split_dim=1) "
+        "for experts × (gate, up) × in",
+    ),
+    matrix("stacked experts × out × in", axes(3), ask.experts),
+    # What is left has no name that any row knows.
+    guess(
+        "vector",
+        "unknown; its first axis of 1 looks like something added to activations",
+        lambda site, _: site.shape[0] == 1,
+        settle='"rest" if so, "matrix" or a MatrixView if it multiplies them',
+    ),
+    guess(
+        "matrix",
+        "unknown: taken as out × in",
+        axes(2),
+        settle='"matrix" for out × in, MatrixView(rows=(1,), cols=(0,)) for in × out, '
+        '"rest" if it is a table or a vector',
+    ),
+    guess(
+        "matrix",
+        "unknown: taken as a stack of matrices out × in",
+        axes(3),
+        settle='"matrix" if so, another MatrixView, or "rest"',
+    ),
+    guess(
+        "matrix",
+        "unknown: taken as out × everything else",
+        axes(4, 99),
+        settle='"matrix" if so, another MatrixView, or "rest"',
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the table says about one parameter.
+
+    Args:
+        rule: the row that decided.
+        reason: its reason, with the names the parameter shares.
+        view: the parameter as matrices, whatever the target is; None below two axes.
+        query: rows that belong to queries; None where there are no heads to count.
+    """
+
+    rule: Rule
+    reason: str
+    view: MatrixView | None
+    query: int | None
+
+
+# Not a row: only the view that a row gives can tell.
+_THIN = vector("every matrix would be a single row or column")
+
+
+def _row(site: Site, model: Survey) -> Rule:
+    """The first row that holds."""
+    rule = next(rule for rule in RULES if all(c(site, model) for c in rule.when))
+    if rule.target == "matrix":
+        shapes = rule.view(site, model).shapes(site.shape)
+        if all(min(rows, cols) == 1 for _, rows, cols in shapes):
+            return _THIN
+    return rule
+
+
+def judge(sites: Sequence[Site], model: Survey) -> Verdict:
+    """What the table says about a parameter that lives in these places.
+
+    A parameter that is a table anywhere is a table: the other place reads the same rows.
+    """
+    rows = [_row(site, model) for site in sites]
+    first = next((i for i, rule in enumerate(rows) if rule.target == "table"), 0)
+    rule, site = rows[first], sites[first]
+    reason = rule.reason
+    if len(sites) > 1:
+        others = [s.name for s in sites if s is not site]
+        reason += f", shared with {', '.join(others)}"
+    if site.ndim < 2:
+        return Verdict(rule=rule, reason=reason, view=None, query=None)
+    view = rule.view(site, model)
+    query = rule.query(site, model) if rule.query else None
+    return Verdict(rule=rule, reason=reason, view=view, query=query)

@@ -1,0 +1,232 @@
+"""Where the parameters of a model live: what the rules of routing can ask about a place."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from torch import nn
+
+from steepest.views import EXPERTS, INPUT_FIRST, LINEAR, MatrixView, conv, conv_transpose
+
+Path: TypeAlias = tuple[str, ...]
+
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+# Names that wrappers put into a path: data parallel, torch.compile, activation checkpointing,
+# FSDP 1 and PEFT. They say nothing about the parameter.
+WRAPPERS = {
+    *("module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
+    *("base_layer", "modules_to_save", "original_module", "default"),
+}
+# What torch.nn.utils makes of `weight`: weight_norm (v), spectral_norm and pruning (orig).
+STORED_WEIGHT = re.compile(r"weight_(v|orig)")
+# Attributes by which attention modules, or their `config`, tell their numbers of heads.
+HEADS = ("num_heads", "n_heads", "n_head", "num_attention_heads", "nhead", "heads")
+KV_HEADS = ("num_kv_heads", "num_key_value_heads", "n_kv_heads", "n_kv_head", "kv_heads")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Site:
+    """One place where a parameter lives; a tied parameter has several.
+
+    Args:
+        name: full name, as in `named_parameters`.
+        path: names of the modules from the root to the owner, wrappers left out.
+        chain: those modules, the root first: one more than `path`.
+        leaf: name of the parameter in its owner; `weight` for a stored form of the weight.
+        shape: shape of the parameter.
+        stored: the owner computes its weight from this tensor (weight norm, spectral norm, …).
+    """
+
+    name: str
+    path: Path
+    chain: tuple[nn.Module, ...]
+    leaf: str
+    shape: tuple[int, ...]
+    stored: bool
+
+    @property
+    def owner(self) -> nn.Module:
+        """The module that holds the parameter."""
+        return self.chain[-1]
+
+    @property
+    def kind(self) -> str:
+        """Class name of the owner."""
+        return type(self.owner).__name__
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def bare(self) -> bool:
+        """Whether the parameter was named by its owner's author, rather than called `weight`."""
+        return self.leaf != "weight" and not isinstance(
+            self.owner, nn.ParameterList | nn.ParameterDict
+        )
+
+    @property
+    def label(self) -> str:
+        """The telling name: of the module for a `weight`, else of the parameter itself."""
+        if self.bare:
+            return self.leaf.removesuffix("_weight")
+        return self.path[-1] if self.path else ""
+
+    @property
+    def place(self) -> Path:
+        """Path of the module that uses `label` as a name."""
+        return self.path if self.bare else self.path[:-1]
+
+    @property
+    def host(self) -> nn.Module:
+        """The module at `place`."""
+        return self.owner if self.bare or not self.path else self.chain[-2]
+
+    @property
+    def layer(self) -> bool:
+        """Whether this is the weight of a linear map or a convolution."""
+        if self.leaf != "weight" or self.ndim < 2:
+            return False
+        named = self.ndim == 2 and re.search(r"Linear$|^Conv1D$", self.kind)
+        return bool(named) or isinstance(self.owner, (nn.Linear, *CONVS, *TRANSPOSED))
+
+    @property
+    def layout(self) -> MatrixView:
+        """The whole parameter as one matrix, or one for each group or expert."""
+        owner = self.owner
+        if self.layer and isinstance(owner, TRANSPOSED):
+            return conv_transpose(self.ndim - 2, groups=owner.groups)
+        if self.layer and isinstance(owner, CONVS):
+            return conv(self.ndim - 2, groups=owner.groups)
+        if self.layer and self.kind == "Conv1D" and hasattr(owner, "nf"):
+            return INPUT_FIRST
+        if self.ndim == 3 and not isinstance(owner, nn.Bilinear):
+            return EXPERTS
+        return LINEAR if self.ndim == 2 else conv(self.ndim - 2)
+
+    @property
+    def outputs(self) -> int:
+        """Rows of one matrix of `layout`."""
+        return self.layout.shapes(self.shape)[0][1]
+
+    @property
+    def inputs(self) -> int:
+        """Columns of one matrix of `layout`."""
+        return self.layout.shapes(self.shape)[0][2]
+
+    def cut(self, split: int | tuple[int, ...]) -> MatrixView:
+        """The layout with its outputs cut into separate matrices."""
+        return replace(self.layout, split=split, split_dim=self.layout.rows[0])
+
+    def told(self, names: tuple[str, ...]) -> int | None:
+        """A number that the host, or its `config`, carries under one of these names."""
+        for holder in (self.host, getattr(self.host, "config", None)):
+            for name in names:
+                value = getattr(holder, name, None)
+                if isinstance(value, int) and value > 0:
+                    return value
+        return None
+
+
+def _site(model: nn.Module, name: str, shape: tuple[int, ...]) -> Site:
+    """The place that a full name speaks of."""
+    *names, leaf = name.split(".")
+    stored = len(names) > 1 and names[-2] == "parametrizations"
+    if stored:
+        *names, _, leaf = names
+    path: list[str] = []
+    chain = [model]
+    for step in names:
+        module = chain[-1].get_submodule(step)
+        if step in WRAPPERS:
+            chain[-1] = module
+        else:
+            path.append(step)
+            chain.append(module)
+    if STORED_WEIGHT.fullmatch(leaf):
+        leaf, stored = "weight", True
+    return Site(
+        name=name, path=tuple(path), chain=tuple(chain), leaf=leaf, shape=shape, stored=stored
+    )
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
+    """For each numbered module above the owner: its position, and the path without the number."""
+    for i, step in enumerate(path[:-1]):
+        stem = step.rstrip("0123456789")
+        if stem != step:
+            yield i, (*path[:i], f"{stem}#", *path[i + 1 :])
+
+
+class Survey:
+    """The model as a whole: which layer is last, which layers are repeated, what is tied.
+
+    Args:
+        model: the model.
+
+    Attributes:
+        tied: for each parameter, in the model's order, the places where it lives.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.tied: dict[nn.Parameter, tuple[Site, ...]] = {}
+        self._layers: list[Path] = []
+        self._places: dict[Path, list[Site]] = {}
+        self._repeats: Counter[tuple[Path, str, tuple[int, ...]]] = Counter()
+        self._tables: set[tuple[int, ...]] = set()
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            site = _site(model, name, tuple(parameter.shape))
+            self.tied[parameter] = (*self.tied.get(parameter, ()), site)
+            self._places.setdefault(site.place, []).append(site)
+            if isinstance(site.owner, EMBEDDINGS):
+                self._tables.add(site.shape)
+            if site.layer or isinstance(site.owner, (*RECURRENT, nn.MultiheadAttention)):
+                self._layers.append(site.path)
+            for _, path in _numbered(site.path):
+                self._repeats[path, site.leaf, site.shape] += 1
+
+    def tied_head(self) -> bool:
+        """Whether a layer shares its weight with an embedding: then the output head is known."""
+        return any(
+            any(isinstance(s.owner, EMBEDDINGS) for s in sites) and any(s.layer for s in sites)
+            for sites in self.tied.values()
+        )
+
+    def any(self, condition: Callable[[Site, Survey], bool]) -> bool:
+        """Whether some place fulfils a condition."""
+        return any(condition(site, self) for sites in self.tied.values() for site in sites)
+
+    def last(self, site: Site, under: Path = ()) -> bool:
+        """Whether no layer below `under` was registered after this one."""
+        below = [path for path in self._layers if path[: len(under)] == under]
+        return bool(below) and below[-1] == site.path
+
+    def twin(self, site: Site, above: int = 0) -> bool:
+        """Whether a numbered block holds this parameter and another block its equal.
+
+        Numbers in the first `above` names of the path do not count.
+        """
+        return any(
+            i >= above and self._repeats[path, site.leaf, site.shape] > 1
+            for i, path in _numbered(site.path)
+        )
+
+    def indexed(self, site: Site) -> bool:
+        """Whether an embedding of the model has exactly this shape."""
+        return site.shape in self._tables
+
+    def beside(self, site: Site, label: str) -> Site | None:
+        """The matrix in the same module whose label matches a pattern."""
+        for other in self._places[site.place]:
+            if other.ndim > 1 and re.fullmatch(label, other.label, re.IGNORECASE):
+                return other
+        return None

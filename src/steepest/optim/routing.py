@@ -1,0 +1,362 @@
+"""Which parameter of a model is a matrix, and which one goes to AdamW.
+
+`route(model)` reads the module tree and answers for every parameter, with a reason. What the tree
+does not show is marked as a guess, and every answer can be overridden by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from steepest._types import invalid, shape_text
+from steepest.optim._patterns import Patterns
+from steepest.optim._rules import Target, Verdict, judge
+from steepest.optim._sites import HEADS, Site, Survey
+from steepest.views import MatrixView
+
+DESTINATIONS: dict[Target, str] = {
+    "matrix": "Muon",
+    "table": "AdamW",
+    "vector": "AdamW, no decay",
+    "frozen": "frozen",
+}
+"""Where each kind of parameter goes, as the printed table says it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Where one parameter goes, and why.
+
+    Args:
+        name: full name, the first one if the parameter is tied.
+        shape: shape of the parameter.
+        target: `"matrix"` is orthogonalised; `"table"` (embeddings, output heads) goes to AdamW
+            with weight decay; `"vector"` (biases, gains, …) to AdamW without; `"frozen"` nowhere.
+        view: the parameter as matrices; None unless the target is `"matrix"`.
+        reason: the rule or the override that decided.
+        certain: False where the module tree does not show what the parameter is.
+        settle: for an uncertain parameter, the override that settles it.
+        aliases: its other names, if it is tied.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    target: Target
+    view: MatrixView | None
+    reason: str
+    certain: bool = True
+    settle: str = ""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        """How many numbers the parameter holds."""
+        return math.prod(self.shape)
+
+    @property
+    def matrices(self) -> str:
+        """The matrices it is seen as, such as `3 × 128×128`; empty without a view.
+
+        Example:
+            >>> Assignment(name="w", shape=(96, 32), target="matrix", view=MatrixView(split=3),
+            ...            reason="").matrices
+            '3 × 32×32'
+        """
+        shapes = self.view.shapes(self.shape) if self.view else []
+        return " + ".join(
+            (f"{count} × " if count > 1 else "") + shape_text((rows, cols))
+            for count, rows, cols in shapes
+        )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Routing:
+    """Every parameter of a model with its assignment; `print(routing)` shows the table.
+
+    Args:
+        assignments: one for each parameter, in the model's order.
+        parameters: the parameters themselves, in the same order.
+    """
+
+    assignments: tuple[Assignment, ...]
+    parameters: tuple[nn.Parameter, ...]
+
+    def __getitem__(self, name: str) -> Assignment:
+        """The assignment of a parameter, by any of its names."""
+        for a in self.assignments:
+            if name == a.name or name in a.aliases:
+                return a
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[Assignment]:
+        return iter(self.assignments)
+
+    def __len__(self) -> int:
+        return len(self.assignments)
+
+    @property
+    def uncertain(self) -> tuple[Assignment, ...]:
+        """The assignments that are guesses."""
+        return tuple(a for a in self.assignments if not a.certain)
+
+    def numel(self, target: Target) -> int:
+        """How many numbers go to a target."""
+        return sum(a.numel for a in self.assignments if a.target == target)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: matrices, then what AdamW updates.
+
+        Returns:
+            Groups of named parameters, none of them empty. The matrix group has `views`, one for
+            each parameter; the others have `rest=True`. Vectors are never decayed, so their group
+            sets `weight_decay=0.0`; tables take the optimizer's value.
+
+        Example:
+            >>> model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 8), nn.LayerNorm(8))
+            >>> for group in route(model).groups():
+            ...     print([name for name, _ in group["params"]], sorted(group))
+            ['1.weight'] ['params', 'views']
+            ['0.weight'] ['params', 'rest']
+            ['1.bias', '2.weight', '2.bias'] ['params', 'rest', 'weight_decay']
+        """
+        members: dict[Target, list[tuple[str, nn.Parameter]]] = {t: [] for t in DESTINATIONS}
+        for a, parameter in zip(self.assignments, self.parameters, strict=True):
+            members[a.target].append((a.name, parameter))
+        views = tuple(a.view for a in self.assignments if a.target == "matrix")
+        groups: list[dict[str, Any]] = [
+            {"params": members["matrix"], "views": views},
+            {"params": members["table"], "rest": True},
+            {"params": members["vector"], "rest": True, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def __repr__(self) -> str:
+        return f"<Routing of {len(self)} parameters: {'; '.join(self._counts())}>"
+
+    def __str__(self) -> str:
+        head = ("", "parameter", "shape", "matrices", "to", "why")
+        rows = [
+            (
+                " " if a.certain else "?",
+                a.name,
+                shape_text(a.shape),
+                a.matrices,
+                DESTINATIONS[a.target],
+                a.reason,
+            )
+            for a in self.assignments
+        ]
+        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (head, *rows)
+        ]
+        lines += ["", *self._counts()]
+        if self.uncertain:
+            guesses = f"{len(self.uncertain)} of {len(self)} are guesses, marked ?"
+            lines += [f"{guesses}. To settle them, give route(…, overrides={{…}}):"]
+            lines += [f"  {line}" for line in _remedies(self.uncertain)]
+        return "\n".join(lines)
+
+    def _counts(self) -> list[str]:
+        """For each destination, how many numbers in how many parameters."""
+        total = max(1, sum(a.numel for a in self.assignments))
+        lines = []
+        for target, name in DESTINATIONS.items():
+            count = sum(a.target == target for a in self.assignments)
+            if count:
+                numel = self.numel(target)
+                many = "parameter" if count == 1 else "parameters"
+                lines.append(f"{name}: {numel:,} numbers ({numel / total:.1%}) in {count} {many}")
+        return lines
+
+
+def _remedies(uncertain: tuple[Assignment, ...]) -> Iterator[str]:
+    """For each guess, the override to write."""
+    return (f"{a.name!r}: {a.settle}" for a in uncertain)
+
+
+def _override(a: Assignment, verdict: Verdict, pattern: str, value: MatrixView | str) -> Assignment:
+    """The assignment that an override asks for."""
+    reason = f"override {pattern!r}"
+    if value == "rest":
+        target = verdict.rule.target
+        if target == "matrix":
+            target = "table"
+        return replace(a, target=target, view=None, reason=reason, certain=True, settle="")
+    if isinstance(value, str) and value != "matrix":
+        raise invalid("overrides", value, 'give "matrix", "rest" or a MatrixView')
+    view = verdict.view if isinstance(value, str) else value
+    if view is None:
+        raise invalid(
+            "overrides",
+            value,
+            f"{a.name} has shape {shape_text(a.shape)}: a matrix needs two axes; write 'rest'",
+        )
+    try:
+        view.shapes(a.shape)
+    except ValueError as error:
+        raise invalid("overrides", value, f"{a.name} does not fit it ({error})") from None
+    return replace(a, target="matrix", view=view, reason=reason, certain=True, settle="")
+
+
+def _by_head(a: Assignment, verdict: Verdict, heads: int) -> Assignment:
+    """The assignment with one matrix for each head."""
+    view, query = verdict.view, verdict.query
+    assert view is not None
+    if not query:
+        raise invalid(
+            "heads",
+            heads,
+            f"{a.name}: its query rows are unknown; override it with MatrixView(split=…)",
+        )
+    if heads < 1 or query % heads:
+        raise invalid("heads", heads, f"{a.name}: {query} query rows do not divide by it")
+    dim = view.rows[0]
+    size = query // heads
+    if a.shape[dim] % size:
+        raise invalid(
+            "heads", heads, f"{a.name}: {a.shape[dim]} rows do not divide into heads of {size}"
+        )
+    view = replace(view, split=a.shape[dim] // size, split_dim=dim)
+    # Heads settle the one guess that has query rows: whether they are stored head by head.
+    return replace(a, view=view, reason=f"{a.reason}, one matrix a head", certain=True, settle="")
+
+
+def _heads_of(heads: int | str | Mapping[str, int] | None) -> Mapping[str, int | str]:
+    """The argument `heads` as patterns."""
+    if heads is None:
+        return {}
+    if isinstance(heads, str) and heads != "auto":
+        raise invalid("heads", heads, 'give a number, {pattern: number}, "auto" or None')
+    return heads if isinstance(heads, Mapping) else {"*": heads}
+
+
+def _number(a: Assignment, heads: int | str, sites: Sequence[Site]) -> int:
+    """The number of heads; `"auto"` asks the attention module."""
+    if isinstance(heads, int):
+        return heads
+    told = sites[0].told(HEADS)
+    if told is None:
+        raise invalid(
+            "heads",
+            heads,
+            f"the module of {a.name} has none of the attributes {', '.join(HEADS)}; "
+            "give a number or {pattern: number}",
+        )
+    return told
+
+
+def _assign(
+    survey: Survey,
+    parameter: nn.Parameter,
+    chosen: Patterns[MatrixView | str],
+    counted: Patterns[int | str],
+) -> Assignment:
+    """The assignment of one parameter: the rules, then an override or the heads."""
+    sites = survey.tied[parameter]
+    verdict = judge(sites, survey)
+    names = [site.name for site in sites]
+    rule = verdict.rule
+    a = Assignment(
+        name=names[0],
+        shape=tuple(parameter.shape),
+        target=rule.target,
+        view=verdict.view if rule.target == "matrix" else None,
+        reason=verdict.reason,
+        certain=not rule.settle,
+        settle=rule.settle,
+        aliases=tuple(names[1:]),
+    )
+    override = chosen.first(names)
+    split = counted.first(names) if verdict.query is not None else None
+    if override:
+        a = _override(a, verdict, *override)
+    elif split and parameter.requires_grad:
+        a = _by_head(a, verdict, _number(a, split[1], sites))
+    if parameter.requires_grad:
+        return a
+    reason = "requires_grad is False"
+    return replace(a, target="frozen", view=None, reason=reason, certain=True, settle="")
+
+
+def _survey(model: nn.Module) -> Survey:
+    """The model's parameters and their places; raises if there is nothing to route."""
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise invalid("model", type(model).__name__, "it has no parameters; nothing to optimize")
+    for name, parameter in parameters.items():
+        if is_lazy(parameter):
+            raise invalid("model", name, "is not initialised yet; run one batch through the model")
+    return Survey(model)
+
+
+def route(
+    model: nn.Module,
+    *,
+    overrides: Mapping[str, MatrixView | str] | None = None,
+    heads: int | str | Mapping[str, int] | None = None,
+    strict: bool = False,
+) -> Routing:
+    """Say for every parameter of a model whether it is a matrix, and which one.
+
+    Hidden weights are matrices: linear layers, convolutions as out × (in·k), each part of a fused
+    projection, each gate, each expert. Embeddings, output heads and whatever is tied to one are
+    tables; biases, gains, positions and tokens are vectors; both go to AdamW. The type of a module
+    decides first, then its name, then the shape.
+
+    Args:
+        model: the model, with initialised parameters.
+        overrides: `{pattern: value}` on full parameter names, with the wildcards of `fnmatch`; the
+            first pattern that matches wins, and a tied parameter answers to each of its names.
+            Values: `"matrix"`, `"rest"` (AdamW), or a `MatrixView`.
+        heads: query heads, to orthogonalise each head of the query, key and value projections by
+            itself: a number for all of them, `{pattern: number}`, or `"auto"` for what the
+            attention modules say (`num_heads`, `n_head`, …). None: one matrix a projection.
+        strict: raise if anything is uncertain.
+
+    Returns:
+        The routing: printable, and with `groups()` for the optimizer. Parameters with
+        `requires_grad=False` are listed and are in no group.
+
+    Raises:
+        ValueError: no parameters, or uninitialised ones; a pattern that decides nothing; a value
+            that does not fit its parameter; heads that do not divide; under `strict`, a guess.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
+        >>> print(route(model, overrides={"2.weight": "rest"}))
+           parameter  shape  matrices  to               why
+           0.weight   32×16  32×16     Muon             hidden layer
+           0.bias     32               AdamW, no decay  one axis at most: bias, gain or scale
+           2.weight   10×32            AdamW            override '2.weight'
+           2.bias     10               AdamW, no decay  one axis at most: bias, gain or scale
+        <BLANKLINE>
+        Muon: 512 numbers (58.6%) in 1 parameter
+        AdamW: 320 numbers (36.6%) in 1 parameter
+        AdamW, no decay: 42 numbers (4.8%) in 2 parameters
+
+    Sources:
+        The division of labour between Muon and AdamW, and splitting fused projections: K. Jordan
+        et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+    """
+    survey = _survey(model)
+    chosen = Patterns("overrides", overrides or {}, "parameter")
+    counted = Patterns("heads", _heads_of(heads), "query, key or value projection")
+    assignments = tuple(_assign(survey, p, chosen, counted) for p in survey.tied)
+    chosen.check()
+    counted.check()
+    routing = Routing(assignments, tuple(survey.tied))
+    if strict and routing.uncertain:
+        raise invalid(
+            "strict",
+            strict,
+            "these are guesses, write the overrides: " + "; ".join(_remedies(routing.uncertain)),
+        )
+    return routing
