@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,16 @@ def load(path: Path, *, device: str, belongs: Mapping[str, Any]) -> dict[str, An
         ValueError: the file is cut off, no checkpoint, or that of another run; it is left alone.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = _read(path, device)
         stored = {key: content[key] for key in belongs}
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+    except OSError:
+        raise
+    except Exception:  # a damaged file can make zipfile, pickle and torch raise nearly anything
         raise invalid(
             "checkpoint",
             str(path),
-            "is cut off or no checkpoint of steepest; move it away and resume: the run goes on "
-            "from the checkpoint before it, or from its start",
+            "is cut off, damaged or no checkpoint of steepest; move it away and resume: "
+            "the run goes on from the checkpoint before it, or from its start",
         ) from None
     for key, value in belongs.items():
         if stored[key] != value:
@@ -73,8 +75,17 @@ def load(path: Path, *, device: str, belongs: Mapping[str, Any]) -> dict[str, An
                 f"belongs to another run ({key} {_text(stored[key])} there, {_text(value)} here); "
                 "put back the file of this run, or move it away and resume",
             )
-    assert isinstance(content, dict)
     return content
+
+
+def _read(path: Path, device: str) -> dict[str, Any]:
+    """The content of an undamaged checkpoint; an exception of any kind for another file."""
+    # torch writes checksums into its zip files, and reads over them.
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
+    return dict(torch.load(path, map_location=device, weights_only=True))
 
 
 def _text(value: Any) -> str:

@@ -1,5 +1,8 @@
 """`steepest train`: its flags, and the way from their strings to a `Config`."""
 
+# typer reads the flags from a signature; the function itself asks which of them were given.
+# ruff: noqa: ARG001
+
 from __future__ import annotations
 
 import sys
@@ -15,7 +18,7 @@ from steepest._types import invalid
 from steepest.train.config import DTYPES, SCHEDULES, Config, ModelConfig, resolve_device
 from steepest.train.execute import execute, resume_command
 from steepest.train.optimizers import RECIPES, recipe
-from steepest.train.run import Run, new_run, old_run, read_config
+from steepest.train.run import CONFIG, Run, new_run, old_run, read_config
 
 USAGE = 2
 DEFAULT = Config(optimizers={name: recipe(name).tuned for name in ("muon", "adamw")})
@@ -41,7 +44,7 @@ Optimizers = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="A text file, or a folder of them. [default: the King James Bible]"),
+    typer.Option(help="A text file, or a folder of them.", show_default="the King James Bible"),
 ]
 Layers = Annotated[int, typer.Option(help="Transformer blocks.")]
 Width = Annotated[int, typer.Option(help="Length of the residual stream.")]
@@ -51,20 +54,20 @@ Batch = Annotated[int, typer.Option(help="Windows of text in a step.")]
 Steps = Annotated[int, typer.Option(help="Optimizer steps.")]
 Lr = Annotated[
     list[str] | None,
-    typer.Option(help=f"Peak learning rate: {PER_OPTIMIZER}. [default: tuned]"),
+    typer.Option(help=f"Peak learning rate: {PER_OPTIMIZER}.", show_default="tuned"),
 ]
 WeightDecay = Annotated[
-    list[str] | None, typer.Option(help=f"Weight decay: {PER_OPTIMIZER}. [default: tuned]")
+    list[str] | None, typer.Option(help=f"Weight decay: {PER_OPTIMIZER}.", show_default="tuned")
 ]
 RestLr = Annotated[
     list[str] | None,
     typer.Option(
-        help=f"Learning rate of AdamW on what Muon leaves: {PER_OPTIMIZER}. [default: tuned]"
+        help=f"Learning rate of AdamW on what Muon leaves: {PER_OPTIMIZER}.", show_default="tuned"
     ),
 ]
 Warmup = Annotated[
     int | None,
-    typer.Option(help="Steps of linear warm-up. [default: 20, at most a tenth of the steps]"),
+    typer.Option(help="Steps of linear warm-up.", show_default="20, at most a tenth of the steps"),
 ]
 Schedule = Annotated[str, typer.Option(help=f"After the warm-up: {', '.join(SCHEDULES)}.")]
 Seeds = Annotated[
@@ -77,7 +80,7 @@ EvalEvery = Annotated[int, typer.Option(help="Steps from one evaluation to the n
 EvalWindows = Annotated[int, typer.Option(help="Validation windows, spread evenly.")]
 CheckpointEvery = Annotated[int, typer.Option(help="Steps from one checkpoint to the next.")]
 Out = Annotated[
-    Path | None, typer.Option(help="Folder to make for the run. [default: runs/<date-time>]")
+    Path | None, typer.Option(help="Folder to make for the run.", show_default="runs/DATE-TIME")
 ]
 Resume = Annotated[
     Path | None, typer.Option(help="Go on with the run in this folder, with its own flags.")
@@ -223,5 +226,7 @@ def train(
     try:
         code = execute(run, Console())
     except OSError as error:
-        raise fail(f"{_os_error(error)}; to go on: {resume_command(run.folder)}") from None
+        begun = (run.folder / CONFIG).exists()
+        hint = f"; mend that, then go on with: {resume_command(run.folder)}" if begun else ""
+        raise fail(_os_error(error) + hint) from None
     raise typer.Exit(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -29,6 +29,12 @@ def not_negative(name: str, value: float) -> None:
     """Raise unless `value` is a finite number of at least 0."""
     if not (math.isfinite(value) and value >= 0):
         raise invalid(name, value, "give a finite number >= 0")
+
+
+def choose(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise unless `value` is one of the known ones."""
+    if value not in known:
+        raise invalid(name, value, f"choose from {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +133,13 @@ class Config:
             positive(name, getattr(self, name))
         if not self.optimizers:
             raise invalid("optimizers", dict(self.optimizers), "name at least one")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise invalid("seed", self.seeds, "give whole numbers >= 0, each once")
+        distinct = len(set(self.seeds)) == len(self.seeds) > 0
+        if not distinct or not all(0 <= s < 2**63 for s in self.seeds):
+            raise invalid("seed", self.seeds, "give whole numbers from 0 to 2^63 - 1, each once")
         if self.warmup is not None and not 0 <= self.warmup <= self.steps:
             raise invalid("warmup", self.warmup, f"give 0…{self.steps}, the number of steps")
-        for name, known in (("schedule", SCHEDULES), ("dtype", tuple(DTYPES))):
-            if getattr(self, name) not in known:
-                raise invalid(name, getattr(self, name), f"choose from {', '.join(known)}")
+        choose("schedule", self.schedule, SCHEDULES)
+        choose("dtype", self.dtype, DTYPES)
 
     @property
     def warmup_steps(self) -> int:
@@ -168,16 +174,19 @@ def resolve_device(name: str, dtype: str) -> str:
     """The device to use: "auto" is a CUDA GPU where there is one, else the CPU.
 
     Raises:
-        ValueError: this machine has no such device, or it cannot compute in `dtype`.
+        ValueError: this machine has no such device, or it cannot compute in `dtype`, or there is
+            no such type.
     """
+    choose("dtype", dtype, DTYPES)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps", "xpu"):
             raise RuntimeError("no device to train on")
-        torch.ones(2, 2, device=device, dtype=DTYPES.get(dtype)).matmul(torch.eye(2).to(device))
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
+        ones = torch.ones(2, 2, device=device, dtype=DTYPES[dtype])
+        ones.matmul(ones)
+    except (RuntimeError, AssertionError, TypeError):
         raise invalid(
             "device", name, f"cannot compute in {dtype} on this machine; try --device cpu"
         ) from None

@@ -35,9 +35,7 @@ class TorchMuon(Optimizer):
         self.muon = torch.optim.Muon(
             hidden.values(), lr=settings.lr, weight_decay=settings.weight_decay
         )
-        self.adamw = torch.optim.AdamW(
-            rest, lr=_rest_lr(settings), betas=BETAS, weight_decay=0.0
-        )
+        self.adamw = torch.optim.AdamW(rest, lr=_rest_lr(settings), betas=BETAS, weight_decay=0.0)
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

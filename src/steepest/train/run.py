@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -52,15 +52,14 @@ def fresh_folder(parent: Path) -> Path:
     return next(parent / n for n in names if not (parent / n).exists())
 
 
-def _checked(
-    folder: Path, config: Config, text: Text, corpus: Corpus, left: Sequence[Trial]
-) -> Run:
-    """Build every trial that is left and read its checkpoint, so that a fault shows at once."""
+def _checked(folder: Path, config: Config, text: Text, corpus: Corpus) -> Run:
+    """Build every trial and read its checkpoint, so that a fault shows before hours of training."""
     todo = {}
-    for trial in left:
+    for trial in trials(config):
         learner = Learner(trial, config, corpus)
         learner.restore(trial.folder(folder))
-        todo[trial] = learner.step
+        if not is_done(trial.folder(folder), config):
+            todo[trial] = learner.step
     return Run(folder=folder, config=config, corpus=corpus, note=text.note, todo=todo)
 
 
@@ -83,7 +82,7 @@ def new_run(config: Config, folder: Path | None) -> Run:
         )
     text = load_text(config.data)
     corpus = prepare(text, context=config.model.context)
-    return _checked(folder, config, text, corpus, trials(config))
+    return _checked(folder, config, text, corpus)
 
 
 def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
@@ -115,8 +114,7 @@ def old_run(folder: Path) -> Run:
         raise invalid(
             "data", text.name, f"has changed since {folder} began; restore it, or start a new run"
         )
-    left = [t for t in trials(config) if not is_done(t.folder(folder), config)]
-    return _checked(folder, config, text, corpus, left)
+    return _checked(folder, config, text, corpus)
 
 
 def description(run: Run) -> dict[str, Any]:
