@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+from steepest import polar
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,3 +61,48 @@ def test_every_page_is_in_the_navigation() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = {name for entry in config["nav"] for name in entry.values()}
     assert listed == {p.name for p in (ROOT / "docs").glob("*.md")}
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table whose first heading is given, without the two heading lines."""
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def evaluate(cell: str) -> object:
+    """The object of `steepest.polar` that a cell names."""
+    return eval(cell.strip("`"), dict(vars(polar)))
+
+
+def test_the_table_of_schedules_is_what_the_schedules_do() -> None:
+    rows = table("polar.md", "schedule")
+    for name, steps, *bands, safe in rows:
+        schedule = evaluate(name)
+        assert isinstance(schedule, polar.Schedule)
+        assert schedule.steps == int(steps)
+        for lower, band in zip((1e-3, 1e-2), bands, strict=True):
+            stated = [float(v) for v in band.split("–")]
+            assert stated == pytest.approx(schedule.band(lower, 1.0), abs=6e-4), name
+        assert f"{schedule.interval[1]:.2f}" == safe, name
+        # A safe largest singular value ends no further out than the others.
+        assert schedule.band(1e-3, schedule.interval[1])[1] < 1.21
+    shown = {name.strip("`") for name, *_ in rows}
+    named = {k for k, v in vars(polar).items() if isinstance(v, polar.Schedule)}
+    assert named <= shown, "a schedule is missing in the table"
+
+
+def test_the_table_of_methods_is_what_the_methods_promise() -> None:
+    rows = [row for row in table("polar.md", "method") if "Auto" not in row[0]]
+    assert len(rows) == 5
+    for name, _, cell in rows:
+        method = evaluate(name)
+        assert isinstance(method, polar.PolarMethod)
+        resolution, error, upper = method.accuracy(768, 768, torch.float32)
+        found = f"{resolution:.1e}, {error:.1e}, {upper:.2f}".replace("e-0", "e-")
+        assert found == cell, name
