@@ -11,11 +11,15 @@ from torch import nn
 
 from steepest.optim._names import (
     ATTENTION,
+    END,
     HEAD,
+    HEAD_BY_HEAD,
+    HEAD_BY_HEAD_HOST,
     HEAD_PATH,
     HIDDEN,
     KEY,
     LORA,
+    NO_END,
     OUTPUT,
     QUERY,
     VALUE,
@@ -143,14 +147,20 @@ def named_head(site: Site, model: Survey) -> bool:
         return False
     if re.search(HEAD_PATH, ".".join(site.path)) or re.fullmatch(HEAD, site.label, re.I):
         return True
-    if any(re.fullmatch(name, site.label, re.I) for name in (QUERY, KEY, VALUE)):
-        return False  # attention "heads" in a ModuleList
-    for i, step in enumerate(site.path[:-1]):
-        if re.fullmatch(HEAD, step, re.I):
-            many = isinstance(site.chain[i + 1], nn.ModuleList | nn.ModuleDict)
-            end = i + 1 + many
-            return model.last(site, under=site.path[:end]) and not model.twin(site, above=end)
-    return False
+    if any(re.fullmatch(name, site.label, re.I) for name in (QUERY, KEY, VALUE, NO_END)):
+        return False
+    return any(
+        _ends(site, model, i)
+        for i, step in enumerate(site.path[:-1], start=1)
+        if re.fullmatch(HEAD, step, re.I)
+    )
+
+
+def _ends(site: Site, model: Survey, depth: int) -> bool:
+    """The output of the module `depth` steps down the path, or of a member if it is a list."""
+    depth += isinstance(site.chain[depth], nn.ModuleList | nn.ModuleDict)
+    end = model.end(site.path[:depth], END)
+    return end == site.path and not model.twin(site, above=depth)
 
 
 def at_the_end(site: Site, model: Survey) -> bool:
@@ -158,7 +168,7 @@ def at_the_end(site: Site, model: Survey) -> bool:
     hidden = re.fullmatch(HIDDEN, site.label, re.I) or "pooler" in site.path
     return (
         site.layer
-        and model.last(site)
+        and model.end() == site.path
         and not hidden
         and not in_attention(site)
         and not model.twin(site)
@@ -204,6 +214,14 @@ def head_size(site: Site) -> int:
     heads = site.told(HEADS) or 0
     total = heads + 2 * (site.told(KV_HEADS) or heads)
     return site.outputs // total if heads and site.outputs % total == 0 else 0
+
+
+def head_by_head(site: Site, model: Survey) -> bool:
+    """Query, key and value alternate, head after head."""
+    host = re.search(HEAD_BY_HEAD_HOST, type(site.host).__name__)
+    return bool(re.fullmatch(HEAD_BY_HEAD, site.label, re.I)) or (
+        host is not None and site.label == "c_attn" and not grouped(site, model)
+    )
 
 
 def heads_told(site: Site, _: Survey) -> bool:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 # Output heads, wherever they stand outside of attention; a container of this name ends in one.
 HEAD = (
-    r"(?!(?:pre|q|k|v|qkv|multi|box|mask|keypoint|roi)_)(?:\w+_)?(?:heads?|classifier|logits?)"
-    r"|head_dist|aux\d|auxlogits|scorer?|qa_outputs|embed_out|un_?embed(?:ding)?|vocab_proj\w*"
-    r"|(?:class|bbox)_embed|cls_score|bbox_pred|seq_relationship|actor|critic|policy|action_net"
-    r"|conv_out|final_conv|outc"
+    r"(?!(?:q|k|v|qkv|multi|box|mask|keypoint|conv)_)(?:\w+_)?heads?|head_dist"
+    r"|(?!pre_)(?:\w+_)?(?:classifier|logits?)"
+    r"|aux\d|auxlogits|scorer?|qa_outputs|embed_out|un_?embed(?:ding)?|vocab_proj\w*"
+    r"|class_embed|cls_score|bbox_(?:embed|pred|predictor|reg|ctrness)|seq_relationship"
+    r"|actor|critic|policy|action_net|conv_out|outc"
 )
 HEAD_PATH = r"(?:^|\.)(?:predictions\.decoder|generator\.proj|final_layer\.linear)$"
 # Output heads where nothing comes after them.
 OUTPUT = (
     r"(?:fc|lin|linear|l|layer)_?\d*|dense\d+|outputs?|out|(?:out|output)_(?:layer|linear)"
-    r"|(?:final|last)(?:_layer|_linear)?|(?:lin|linear|fc)_out|output_proj(?:ection)?|proj_out"
+    r"|(?:final|last)(?:_layer|_linear|_conv)?|(?:lin|linear|fc)_out|output_proj(?:ection)?|proj_out"
     r"|decoder|generator|predictor|prediction|readout|\w+2(?:tag|out|label|output|logits)"
 )
+# What a container of layers may call its output, wherever it was registered, and what it does not.
+END = r"proj_out|out_proj|outputs?|out|decoder"
+NO_END = r"dense"
 # Last in their block and yet never an output head.
 HIDDEN = r"(?:c|o|out|down|up|gate)_proj|c_fc|w?o|w[123]|to_out|dense_4h_to_h|pooler"
 ATTENTION = r"(?:\w+_)?(?:attn|attention|sa|mha|msa)\d*(?:_\w+)?|(?:\w+_)?attn\w*"
@@ -33,9 +37,12 @@ def _projection(words: str) -> str:
 QUERY, KEY, VALUE = (_projection(words) for words in ("q|query", "k|key", "v|value"))
 KEY_VALUE = _projection("kv|key_value")
 FUSED = r"\w*qkv\w*|c_attn|in_proj"
-HEAD_BY_HEAD = r"query_key_value|linear_qkv"  # GPT-NeoX, BLOOM, Falcon; Megatron
+# Stored head by head: GPT-NeoX, BLOOM, Falcon; Megatron. And the same in StarCoder's `c_attn`.
+HEAD_BY_HEAD = r"query_key_value|linear_qkv"
+HEAD_BY_HEAD_HOST = r"^GPTBigCode"
 GATED = r"gate_up(?:_proj)?|gate_and_up(?:_proj)?|w12|w13|(?-i:Wi)"
 GATES = r"weight_[ih]h(?:_l\d+)?(?:_reverse)?"
+ROUTER = r"(?:Router|Gate|Gating)$"
 LORA = r"lora_[ab]\d*"
 
 BIAS = r"(?:\w+_)?bias(?:es)?(?:_\w+)?"

@@ -82,14 +82,16 @@ def guess(
 RULES: tuple[Rule, ...] = (
     # What is not a matrix at all.
     vector("no elements", ask.empty),
-    vector("one axis at most: bias, gain or scale", axes(0, 1)),
+    vector("normalisation layer", either(of(*NORMS), kind(r"Norm\w{0,2}$"))),
+    vector("bias, gain or scale: one axis", axes(0, 1)),
     table("embedding table", of(*EMBEDDINGS)),
-    vector("gain of a normalisation layer", either(of(*NORMS), kind(r"Norm\w{0,2}$"))),
+    vector("positions, tokens or prompts, by name", ask.no_layer, label(names.ADDED)),
     vector("bias", ask.no_layer, label(names.BIAS)),
+    vector("scales of single entries, by name", ask.no_layer, label(names.SCALES)),
     # Output heads by name.
     table("output of an adaptive softmax", ask.inside(nn.AdaptiveLogSoftmaxWithLoss)),
     table("low-rank update of an embedding or output head", ask.lora_of_table),
-    table("output head, by its name", ask.named_head),
+    table("output head, by name", ask.named_head),
     vector("a single row or column", ask.one_row),
     # Modules of torch.nn with more than one matrix in a weight.
     matrix(
@@ -109,7 +111,7 @@ RULES: tuple[Rule, ...] = (
     matrix("three gates", of(nn.GRU, nn.GRUCell), ask.leaf(names.GATES), view=ask.cut(3)),
     matrix("recurrent layer", of(*RECURRENT)),
     matrix("acts on the outer product of two inputs", of(nn.Bilinear), axes(3)),
-    vector("depthwise: a vector for each channel", layer, ask.depthwise),
+    vector("depthwise: one vector a channel", layer, ask.depthwise),
     matrix("hidden layer of an attention block", layer, ask.within(*BLOCKS)),
     guess(
         "matrix",
@@ -122,7 +124,7 @@ RULES: tuple[Rule, ...] = (
     matrix(
         "fused query, key and value, stored head by head: one block a head",
         ask.one_matrix,
-        label(names.HEAD_BY_HEAD),
+        ask.head_by_head,
         ask.heads_told,
         view=ask.cut_by_head,
         query=ask.told_rows,
@@ -131,7 +133,7 @@ RULES: tuple[Rule, ...] = (
         "matrix",
         "fused query, key and value, perhaps stored head by head",
         ask.one_matrix,
-        label(names.HEAD_BY_HEAD),
+        ask.head_by_head,
         ask.thirds,
         view=ask.cut(3),
         query=ask.third,
@@ -201,9 +203,7 @@ RULES: tuple[Rule, ...] = (
     matrix("hidden layer, stored as in × out", layer, kind("^Conv1D$")),
     matrix("hidden layer", layer),
     # Parameters of somebody's own module, by name.
-    vector("positions, tokens or prompts, by their name", label(names.ADDED)),
-    vector("scales of single entries, by their name", label(names.SCALES)),
-    table("embedding table, by its name", either(label(names.EMBED), kind(r"Embed(ding)?s?$"))),
+    table("embedding table, by name", either(label(names.EMBED), kind(r"Embed(ding)?s?$"))),
     matrix(
         "stacked experts × in × out, gate and up alternate",
         kind("^GptOss"),
@@ -228,6 +228,7 @@ RULES: tuple[Rule, ...] = (
         "for experts × (gate, up) × in",
     ),
     matrix("stacked experts × out × in", axes(3), ask.experts),
+    matrix("router of a mixture of experts", axes(2), kind(names.ROUTER)),
     # What is left has no name that any row knows.
     guess(
         "vector",

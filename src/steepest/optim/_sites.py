@@ -180,6 +180,7 @@ class Survey:
     def __init__(self, model: nn.Module) -> None:
         self.tied: dict[nn.Parameter, tuple[Site, ...]] = {}
         self._layers: list[Path] = []
+        self._ends: dict[tuple[Path, str | None], Path | None] = {}
         self._places: dict[Path, list[Site]] = {}
         self._repeats: Counter[tuple[Path, str, tuple[int, ...]]] = Counter()
         self._tables: set[tuple[int, ...]] = set()
@@ -194,6 +195,7 @@ class Survey:
             for _, path in _numbered(site.path):
                 self._repeats[path, site.leaf, site.shape] += 1
 
+    @property
     def tied_head(self) -> bool:
         """Whether a layer shares its weight with an embedding: then the output head is known."""
         return any(
@@ -205,10 +207,14 @@ class Survey:
         """Whether some place fulfils a condition."""
         return any(condition(site, self) for sites in self.tied.values() for site in sites)
 
-    def last(self, site: Site, under: Path = ()) -> bool:
-        """Whether no layer below `under` was registered after this one."""
-        below = [path for path in self._layers if path[: len(under)] == under]
-        return bool(below) and below[-1] == site.path
+    def end(self, under: Path = (), named: str | None = None) -> Path | None:
+        """Path of the last layer below `under`, of the last one so named if there is one."""
+        # Rules ask this for every layer; without a memory the cost would grow with their square.
+        if (under, named) not in self._ends:
+            below = [path for path in self._layers if path[: len(under)] == under]
+            ends = [p for p in below if named and p and re.fullmatch(named, p[-1], re.IGNORECASE)]
+            self._ends[under, named] = next(reversed(ends or below), None)
+        return self._ends[under, named]
 
     def twin(self, site: Site, above: int = 0) -> bool:
         """Whether a numbered block holds this parameter and another block its equal.

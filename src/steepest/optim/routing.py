@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -19,6 +19,8 @@ from steepest.optim._patterns import Patterns
 from steepest.optim._rules import Target, Verdict, judge
 from steepest.optim._sites import HEADS, Site, Survey
 from steepest.views import MatrixView
+
+Override: TypeAlias = Literal["matrix", "rest"]
 
 DESTINATIONS: dict[Target, str] = {
     "matrix": "Muon",
@@ -159,8 +161,8 @@ class Routing:
         ]
         lines += ["", *self._counts()]
         if self.uncertain:
-            guesses = f"{len(self.uncertain)} of {len(self)} are guesses, marked ?"
-            lines += [f"{guesses}. To settle them, give route(…, overrides={{…}}):"]
+            lines.append(f"Guesses, marked ?: {len(self.uncertain)} of {len(self)} parameters.")
+            lines.append("To settle them, write overrides={name: …} with")
             lines += [f"  {line}" for line in _remedies(self.uncertain)]
         return "\n".join(lines)
 
@@ -182,7 +184,9 @@ def _remedies(uncertain: tuple[Assignment, ...]) -> Iterator[str]:
     return (f"{a.name!r}: {a.settle}" for a in uncertain)
 
 
-def _override(a: Assignment, verdict: Verdict, pattern: str, value: MatrixView | str) -> Assignment:
+def _override(
+    a: Assignment, verdict: Verdict, pattern: str, value: MatrixView | Override
+) -> Assignment:
     """The assignment that an override asks for."""
     reason = f"override {pattern!r}"
     if value == "rest":
@@ -256,7 +260,7 @@ def _number(a: Assignment, heads: int | str, sites: Sequence[Site]) -> int:
 def _assign(
     survey: Survey,
     parameter: nn.Parameter,
-    chosen: Patterns[MatrixView | str],
+    chosen: Patterns[MatrixView | Override],
     counted: Patterns[int | str],
 ) -> Assignment:
     """The assignment of one parameter: the rules, then an override or the heads."""
@@ -300,8 +304,8 @@ def _survey(model: nn.Module) -> Survey:
 def route(
     model: nn.Module,
     *,
-    overrides: Mapping[str, MatrixView | str] | None = None,
-    heads: int | str | Mapping[str, int] | None = None,
+    overrides: Mapping[str, MatrixView | Override] | None = None,
+    heads: int | Literal["auto"] | Mapping[str, int] | None = None,
     strict: bool = False,
 ) -> Routing:
     """Say for every parameter of a model whether it is a matrix, and which one.
@@ -334,9 +338,9 @@ def route(
         >>> print(route(model, overrides={"2.weight": "rest"}))
            parameter  shape  matrices  to               why
            0.weight   32×16  32×16     Muon             hidden layer
-           0.bias     32               AdamW, no decay  one axis at most: bias, gain or scale
+           0.bias     32               AdamW, no decay  bias, gain or scale: one axis
            2.weight   10×32            AdamW            override '2.weight'
-           2.bias     10               AdamW, no decay  one axis at most: bias, gain or scale
+           2.bias     10               AdamW, no decay  bias, gain or scale: one axis
         <BLANKLINE>
         Muon: 512 numbers (58.6%) in 1 parameter
         AdamW: 320 numbers (36.6%) in 1 parameter
