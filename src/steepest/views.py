@@ -162,7 +162,7 @@ EXPERTS = MatrixView(batch=(0,), rows=(1,), cols=(2,))
 
 
 def conv(spatial: int, *, groups: int = 1) -> MatrixView:
-    """A kernel of shape out × in/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
+    """A kernel out × in/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
 
     Example:
         >>> conv(2).shapes((64, 3, 7, 7))
@@ -172,7 +172,7 @@ def conv(spatial: int, *, groups: int = 1) -> MatrixView:
 
 
 def conv_transpose(spatial: int, *, groups: int = 1) -> MatrixView:
-    """A kernel of shape in × out/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
+    """A kernel in × out/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
 
     Example:
         >>> conv_transpose(2, groups=2).shapes((32, 8, 3, 3))

@@ -62,8 +62,7 @@ def accumulate(
     """
     # A gradient equal to its buffer leaves the average as it is, whatever the weight.
     safe = [
-        torch.where(good, g.to(b.dtype), b)
-        for good, g, b in zip(ok, grads, buffers, strict=True)
+        torch.where(good, g.to(b.dtype), b) for good, g, b in zip(ok, grads, buffers, strict=True)
     ]
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
     if not nesterov:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -56,18 +57,23 @@ class PolarMethod(ABC):
 
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
         """The polar factor of each matrix of `x`; entries must be finite (not checked)."""
-        if x.ndim < 2 or not (x.is_floating_point() or x.is_complex()):
-            raise invalid(
-                "x",
-                f"{shape_text(x.shape)} {x.dtype}",
-                "give floating-point or complex matrices of shape (*batch, m, n)",
-            )
+        check_matrices(x)
         if x.numel() == 0:
             return torch.zeros_like(x)
         m, n = x.shape[-2:]
         work = unit_scale(x).to(self.compute_dtype(x.dtype, x.device)).reshape(-1, m, n)
         q = self._factor(work, x.dtype) if m <= n else self._factor(work.mH, x.dtype).mH
         return q.reshape(x.shape).to(x.dtype).resolve_conj()
+
+
+def check_matrices(x: Tensor) -> None:
+    """Raise unless `x` holds real or complex matrices."""
+    if x.ndim < 2 or not (x.is_floating_point() or x.is_complex()):
+        raise invalid(
+            "x",
+            f"{shape_text(x.shape)} {x.dtype}",
+            "give floating-point or complex matrices of shape (*batch, m, n)",
+        )
 
 
 def unit_scale(x: Tensor) -> Tensor:
@@ -114,4 +120,4 @@ def storage_error(dtype: torch.dtype) -> float:
 
 def product_rounding(m: int, n: int, dtype: torch.dtype) -> float:
     """Bound on |σ − 1| that a product of orthogonal factors leaves, stored in `dtype`."""
-    return 4 * max(m, n) ** 0.5 * epsilon(widened(dtype)) + storage_error(dtype)
+    return 4 * math.sqrt(max(m, n)) * epsilon(widened(dtype)) + storage_error(dtype)

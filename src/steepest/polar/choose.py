@@ -12,7 +12,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.polar.base import HALF, Accuracy, PolarMethod
+from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices
 from steepest.polar.design import SINGLE_SAFETY, design
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
@@ -52,8 +52,26 @@ CPU = CostTable(
         (768, 4.5e-3),
         (1024, 1.2e-2),
     ),
-    eigh=((8, 9e-6), (32, 9e-5), (64, 4e-4), (128, 1.6e-3), (256, 6e-3), (512, 2.9e-2), (768, 6.8e-2), (1024, 0.15)),  # fmt: skip
-    svd=((8, 1.6e-5), (32, 2.3e-4), (64, 7.3e-4), (128, 2.5e-3), (256, 1.1e-2), (512, 5e-2), (768, 0.14), (1024, 0.29)),  # fmt: skip
+    eigh=(
+        (8, 9e-6),
+        (32, 9e-5),
+        (64, 4e-4),
+        (128, 1.6e-3),
+        (256, 6e-3),
+        (512, 2.9e-2),
+        (768, 6.8e-2),
+        (1024, 0.15),
+    ),
+    svd=(
+        (8, 1.6e-5),
+        (32, 2.3e-4),
+        (64, 7.3e-4),
+        (128, 2.5e-3),
+        (256, 1.1e-2),
+        (512, 5e-2),
+        (768, 0.14),
+        (1024, 0.29),
+    ),
 )
 """Two CPU cores."""
 
@@ -114,12 +132,17 @@ class Auto(PolarMethod):
 
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
         """The polar factor of each matrix of `x`; entries must be finite (not checked)."""
-        if x.ndim < 2 or x.numel() == 0:
-            return super().__call__(x)
+        check_matrices(x)
+        if x.numel() == 0:
+            return torch.zeros_like(x)
         return self.choose(x.shape[-2], x.shape[-1], x.dtype, x.device)(x)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.choose(*x.shape[-2:], dtype, x.device)._factor(x, dtype)
+        return self.choose(x.shape[-2], x.shape[-1], dtype, x.device)._factor(x, dtype)
+
+
+# Below every error that `GramNewtonSchulz` states, and above what the safety factors leave.
+SCHEDULE_FLOOR = 1e-6
 
 
 def _candidates(
@@ -134,7 +157,7 @@ def _candidates(
     # Rounding takes its share of the error, so a tighter schedule may pass where this one does not.
     for share in (1.0, 0.9, 0.5, 0.1):
         lower = min(0.5, resolution / m**0.125)
-        schedule = design(lower=lower, error=max(share * error, 1e-13), safety=safety)
+        schedule = design(lower=lower, error=max(share * error, SCHEDULE_FLOOR), safety=safety)
         restarts = len(segments(schedule, 1.2e-7))
         seconds = wide * (4 * schedule.steps * product + 2 * restarts * thin)
         yield seconds, GramNewtonSchulz(schedule)

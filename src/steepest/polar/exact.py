@@ -53,7 +53,8 @@ class Svd(PolarMethod):
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         u, s, vh = torch.linalg.svd(x, full_matrices=False)
         kept = s > max(x.shape[-2:]) * epsilon(x.dtype) * s[..., :1]
-        return (u * kept.to(u.dtype).unsqueeze(-2)) @ vh
+        q: Tensor = (u * kept.to(u.dtype).unsqueeze(-2)) @ vh
+        return q
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ class GramEigh(PolarMethod):
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         values, v = torch.linalg.eigh(x @ x.mH)
-        resolution, cutoff = self._resolution(*x.shape[-2:], dtype)
+        resolution, cutoff = self._resolution(x.shape[-2], x.shape[-1], dtype)
         largest = values[..., -1:].clamp(min=0)
         scale = safe_divisor(torch.maximum(values, resolution**2 * largest)).rsqrt()
         scale = torch.where(values > cutoff**2 * largest, scale, 0.0)
-        return (v * scale.to(v.dtype).unsqueeze(-2)) @ (v.mH @ x)
+        q: Tensor = (v * scale.to(v.dtype).unsqueeze(-2)) @ (v.mH @ x)
+        return q

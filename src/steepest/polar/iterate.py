@@ -21,7 +21,7 @@ from steepest.polar.base import (
 )
 from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
 
-# Largest factor, times eps, by which the rounding of a Gram matrix may grow before it is formed anew.
+# How far rounding, eps at first, may grow in a Gram matrix before it is formed anew.
 # A spurious eigenvalue of 1e-3 changes no polynomial visibly; ten times more would.
 RESTART_GROWTH = 1e-3
 
@@ -126,7 +126,7 @@ class GramNewtonSchulz(_Iteration):
     """
 
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
-        """The schedule's band under the rounding of the Gram matrices, at resolution m^{1/8}·lower."""
+        """The schedule's band under rounding of the Gram matrices; resolution m^{1/8}·lower."""
         eps = self._working_epsilon(dtype)
         lower = max(self.schedule.interval[0], GRAM_NOISE * eps)
         low, high, top = _noisy_band(self.schedule, eps, lower)
@@ -195,7 +195,7 @@ def segments(schedule: Schedule, eps: float) -> tuple[tuple[Quintic, ...], ...]:
 
 @lru_cache(maxsize=512)
 def _noisy_band(schedule: Schedule, eps: float, lower: float) -> tuple[float, float, float]:
-    """(lowest, highest) output on [lower, 1] and highest on [0, 1], each R off by ±GRAM_NOISE·eps."""
+    """(lowest, highest) on [lower, 1] and highest on [0, 1], with R off by ±GRAM_NOISE·eps."""
     sigma = torch.cat(
         [
             torch.zeros(1, dtype=torch.float64),

@@ -152,13 +152,14 @@ CANS = Schedule(
     interval=(1e-3, 1.0),
     source="CANS, arXiv 2506.10935",
 )
-"""Five Chebyshev-type quintics; diverges above 1, so it wants a normalisation that never exceeds it."""
+"""Five Chebyshev-type quintics; diverges above 1, so the normalisation must not exceed it."""
 
 CLASSIC = Schedule(
     name="classic",
     # The Padé-type quintic of Newton–Schulz: Higham, Functions of Matrices (2008), section 8.3.
     coefficients=((15 / 8, -10 / 8, 3 / 8),) * 5,
-    interval=(0.23, (7 / 3) ** 0.5),
+    # √(7/3) = 1.53 is an unstable fixed point: beyond it the iteration diverges.
+    interval=(0.1, 1.5),
     source="Higham, Functions of Matrices (SIAM, 2008), section 8.3",
 )
 """The classical quintic five times: monotone, safe, slow below 0.2."""

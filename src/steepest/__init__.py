@@ -1,0 +1,14 @@
+"""Steepest-descent optimizers in the norm of your choice."""
+
+from importlib.metadata import version as _version
+
+from steepest import optim as optim
+from steepest import polar as polar
+from steepest import views as views
+from steepest.optim import Muon as Muon
+from steepest.optim import Routing as Routing
+from steepest.optim import route as route
+from steepest.polar import polar_factor as polar_factor
+from steepest.views import MatrixView as MatrixView
+
+__version__ = _version("steepest")

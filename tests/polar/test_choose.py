@@ -1,0 +1,98 @@
+"""Auto picks by accuracy first and predicted cost second, and always the same."""
+
+import pytest
+import torch
+
+from steepest import polar_factor
+from steepest.polar import Auto, CostTable, GramEigh, GramNewtonSchulz, Svd
+from steepest.polar.choose import CPU, PRODUCTS_ONLY, _seconds
+from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
+
+HOST = torch.device("cpu")
+SHAPES = [(8, 8), (16, 300), (128, 128), (512, 128), (768, 3072), (4096, 4096)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("error", [0.3, 0.05, 0.01, 1e-3])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_choice_keeps_the_promise(shape, error, device):
+    method = Auto(error=error).choose(*shape, torch.float32, torch.device(device))
+    stated = method.accuracy(*shape, torch.float32)
+    assert stated.error <= error
+    assert stated.resolution <= 1e-3
+
+
+def test_an_accelerator_gets_products_only():
+    """A decomposition on an accelerator waits for the host."""
+    for shape in SHAPES:
+        method = Auto().choose(*shape, torch.float32, torch.device("cuda"))
+        assert isinstance(method, GramNewtonSchulz)
+
+
+def test_the_table_decides():
+    slow_products = CostTable(product=((1, 1.0), (2, 8.0)), eigh=((1, 1e-9), (2, 1e-9)))
+    slow_eigh = CostTable(product=((1, 1e-9), (2, 8e-9)), eigh=((1, 1.0), (2, 8.0)))
+    cheap_svd = CostTable(product=((1, 1.0), (2, 8.0)), svd=((1, 1e-9), (2, 1e-9)))
+    arguments = (32, 32, torch.float32, HOST)
+    assert Auto(table=slow_products).choose(*arguments) == GramEigh()
+    assert isinstance(Auto(table=slow_eigh).choose(*arguments), GramNewtonSchulz)
+    assert Auto(table=cheap_svd).choose(*arguments) == Svd()
+
+
+def test_an_error_of_rounding_needs_a_decomposition():
+    method = Auto(error=2e-5, resolution=1e-4).choose(64, 64, torch.float32, HOST)
+    assert method == GramEigh()
+
+
+def test_the_promise_holds_on_a_matrix():
+    x = with_spectrum(log_spaced(1e3, 48), 48, 100).float()
+    for error in (0.3, 0.05, 1e-3):
+        out = torch.linalg.svdvals(Auto(error=error)(x).double())
+        assert float((out - 1).abs().max()) <= error
+
+
+def test_the_choice_is_that_of_the_transposed_shape():
+    for m, n in SHAPES:
+        assert Auto().choose(m, n, torch.float32, HOST) == Auto().choose(n, m, torch.float32, HOST)
+
+
+@pytest.mark.parametrize("costs", [CPU.product, CPU.eigh, CPU.svd, PRODUCTS_ONLY.product])
+def test_costs_are_interpolated_by_a_power_law(costs):
+    for size, seconds in costs:
+        assert _seconds(costs, size) == pytest.approx(seconds)
+    assert [size for size, _ in costs] == sorted({size for size, _ in costs})
+    predicted = [_seconds(costs, m) for m in (1, 5, 40, 100, 700, 3000, 10_000)]
+    assert predicted == sorted(predicted)
+
+
+def test_what_no_method_reaches_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"error=1e-09: no method .* the best reaches .* wider type"):
+        Auto(error=1e-9)(torch.eye(4))
+    assert torch.equal(Auto(error=1e-9, resolution=1e-6)(torch.eye(2).double()), torch.eye(2).double())
+
+
+@pytest.mark.parametrize("argument", ["error", "resolution"])
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, float("nan")])
+def test_bad_arguments(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}="):
+        Auto(**{argument: value})
+
+
+def test_polar_factor_is_exact_unless_told_otherwise():
+    x = with_spectrum(log_spaced(1e6, 10), 10, 20)
+    assert spectral_distance(polar_factor(x), naive_polar(x)) < 1e-9
+    rough = torch.linalg.svdvals(polar_factor(x, method=Auto(error=0.3)))
+    assert float((rough - 1).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_polar_factor_refuses_non_finite_input(value):
+    x = torch.ones(2, 2)
+    x[1, 0] = value
+    with pytest.raises(ValueError, match="non-finite"):
+        polar_factor(x)
+
+
+def test_polar_factor_refuses_a_vector(unchecked):
+    with pytest.raises(ValueError, match=r"x='3 torch.float32'"):
+        polar_factor(torch.ones(3))
