@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from steepest.train import trial
 from steepest.train.app import app
 from tests.train.tiny import TINY, Invoke, words
+
+
+@pytest.fixture(autouse=True)
+def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing text takes longer than the training of a tiny model."""
+    monkeypatch.setattr(trial, "SAMPLE", 20)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_model_sizes_are_positive(name: str) -> None:
 
 
 def test_heads_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="width=20.*multiple of heads=3"):
+    with pytest.raises(ValueError, match=r"width=20.*multiple of heads=3"):
         ModelConfig(width=20, heads=3)
 
 
@@ -63,9 +63,7 @@ def test_a_run_refuses_what_it_cannot_do(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("steps", "warmup", "expected"), [(5, None, 0), (60, None, 6), (600, None, 20), (60, 9, 9)]
 )
-def test_the_default_warmup_fits_short_runs(
-    steps: int, warmup: int | None, expected: int
-) -> None:
+def test_the_default_warmup_fits_short_runs(steps: int, warmup: int | None, expected: int) -> None:
     assert Config(optimizers=SGD, steps=steps, warmup=warmup).warmup_steps == expected
 
 
@@ -84,7 +82,7 @@ def test_json_gives_the_same_configuration_back(lr: float, steps: int, seeds: se
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta", ""])
 def test_an_unknown_device_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="^device="):
+    with pytest.raises(ValueError, match=r"^device="):
         resolve_device(name, "float32")
 
 

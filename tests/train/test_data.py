@@ -81,9 +81,7 @@ def test_batches_are_the_same_on_every_machine() -> None:
 
 def test_batches_reach_both_ends_of_the_text() -> None:
     ids = torch.arange(20)
-    starts = torch.cat(
-        [batch(ids, seed=0, step=s, size=16, context=8)[:, 0] for s in range(40)]
-    )
+    starts = torch.cat([batch(ids, seed=0, step=s, size=16, context=8)[:, 0] for s in range(40)])
     assert sorted(set(starts.tolist())) == list(range(12))
     window = batch(ids, seed=0, step=0, size=1, context=8)[0]
     assert torch.equal(window, torch.arange(9) + window[0])

@@ -104,7 +104,7 @@ def test_torch_muon_gets_the_matrices_of_the_blocks_only() -> None:
 
 def test_torch_muon_takes_no_closure() -> None:
     optimizer = TorchMuon(model(), recipe("torch-muon").tuned)
-    with pytest.raises(ValueError, match="^closure="):
+    with pytest.raises(ValueError, match=r"^closure="):
         optimizer.step(lambda: 0.0)
 
 
@@ -116,7 +116,7 @@ def test_muon_is_one_optimizer_for_the_whole_model() -> None:
 
 
 def test_an_unknown_optimizer_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="optimizer='adagrad'.*muon, adamw, torch-muon, sgd"):
+    with pytest.raises(ValueError, match=r"optimizer='adagrad'.*muon, adamw, torch-muon, sgd"):
         recipe("adagrad")
 
 

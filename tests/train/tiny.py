@@ -62,6 +62,4 @@ def same(a: Any, b: Any) -> bool:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()
-    }
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -15,6 +15,7 @@ from steepest._types import invalid
 from steepest.train.files import write_atomic
 
 KEEP = 2
+BELONGS = "belongs"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -27,8 +28,16 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"), key=lambda p: (len(p.name), p.name))
 
 
-def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path, step: int, content: Mapping[str, Any], *, belongs: Mapping[str, Any]
+) -> Path:
     """Write a checkpoint, then drop all but the newest two.
+
+    Args:
+        folder: of the trial.
+        step: the steps taken.
+        content: plain data and tensors.
+        belongs: what tells this trial from others; `load` compares it.
 
     Raises:
         OSError: it could not be written; the older ones are still there.
@@ -36,7 +45,7 @@ def save(folder: Path, step: int, content: Mapping[str, Any]) -> Path:
     # torch.save into a file that cannot grow ends in a RuntimeError of its C++ writer, or worse;
     # a buffer leaves the only writes that can fail to Python.
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save({**content, BELONGS: dict(belongs)}, buffer)
     path = checkpoint_path(folder, step)
     write_atomic(path, buffer.getvalue())
     for old in checkpoints(folder)[:-KEEP]:
@@ -50,14 +59,14 @@ def load(path: Path, *, device: str, belongs: Mapping[str, Any]) -> dict[str, An
     Args:
         path: a file that `save` wrote.
         device: where its tensors go.
-        belongs: entries that the checkpoint must hold with the same values.
+        belongs: what the checkpoint must have been saved with.
 
     Raises:
         ValueError: the file is cut off, no checkpoint, or that of another run; it is left alone.
     """
     try:
         content = _read(path, device)
-        stored = {key: content[key] for key in belongs}
+        stored = dict(content.pop(BELONGS))
     except OSError:
         raise
     except Exception:  # a damaged file can make zipfile, pickle and torch raise nearly anything
@@ -67,12 +76,13 @@ def load(path: Path, *, device: str, belongs: Mapping[str, Any]) -> dict[str, An
             "is cut off, damaged or no checkpoint of steepest; move it away and resume: "
             "the run goes on from the checkpoint before it, or from its start",
         ) from None
-    for key, value in belongs.items():
-        if stored[key] != value:
+    for key, here in belongs.items():
+        there = stored.get(key)
+        if there != here:
             raise invalid(
                 "checkpoint",
                 str(path),
-                f"belongs to another run ({key} {_text(stored[key])} there, {_text(value)} here); "
+                f"belongs to another run ({key} {_text(there)} there, {_text(here)} here); "
                 "put back the file of this run, or move it away and resume",
             )
     return content

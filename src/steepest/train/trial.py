@@ -113,7 +113,7 @@ class Learner:
         """
         state = {part: getattr(self, part).state_dict() for part in _PARTS}
         place = {"step": self.step, "seconds": self.seconds}
-        checkpoint.save(folder, self.step, {**self._belongs(), **place, **state})
+        checkpoint.save(folder, self.step, {**place, **state}, belongs=self._belongs())
 
     def restore(self, folder: Path) -> bool:
         """Go on from the newest checkpoint of a folder; False if there is none.

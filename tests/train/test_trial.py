@@ -1,0 +1,210 @@
+"""A trial: its golden curve, and that going on from any point ends in the same place."""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from steepest.train import checkpoint
+from steepest.train.config import Config, ModelConfig
+from steepest.train.data import Corpus, Text, prepare
+from steepest.train.metrics import read_metrics
+from steepest.train.optimizers import RECIPES, recipe
+from steepest.train.trial import Learner, Trial, diverged, is_done, run_trial, trials
+from tests.train.tiny import final_state, history, read_json, same, words
+
+GOLDEN = Path(__file__).with_name("golden.json")
+
+
+def config(*names: str, steps: int = 8) -> Config:
+    return Config(
+        optimizers={n: recipe(n).tuned for n in names},
+        model=ModelConfig(layers=1, width=16, heads=2, context=8),
+        batch=4,
+        steps=steps,
+        warmup=2,
+        dtype="float64",
+        eval_every=3,
+        eval_windows=8,
+        checkpoint_every=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return prepare(Text(name="words", text=words(4000)), context=8)
+
+
+class Killed(BaseException):
+    """Ends a trial where it is, as a kill does: nothing in the package catches it."""
+
+
+def go(run: Path, settings: Config, corpus: Corpus, *, stop_at: int = -1) -> bool:
+    """Start or go on with the first trial of a configuration."""
+    learner = Learner(trials(settings)[0], settings, corpus)
+    learner.restore(learner.trial.folder(run))
+    return run_trial(learner, run, report=lambda _: None, stop=lambda: learner.step == stop_at)
+
+
+def folder(run: Path, settings: Config) -> Path:
+    return trials(settings)[0].folder(run)
+
+
+def test_the_golden_curve(tmp_path: Path, corpus: Corpus) -> None:
+    # Written by: STEEPEST_GOLDEN=1 pytest tests/train/test_trial.py, on purpose and by itself.
+    curves = {}
+    for name in RECIPES:
+        settings = config(name, steps=24)
+        assert go(tmp_path, settings, corpus)
+        records = history(folder(tmp_path, settings))
+        curves[name] = [[v for v in r[1:3] if v is not None] for r in records]
+    if os.environ.get("STEEPEST_GOLDEN"):
+        GOLDEN.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+    golden = read_json(GOLDEN)
+    assert golden.keys() == RECIPES.keys()
+    for name, curve in curves.items():
+        # torch.optim.Muon works in bfloat16, whose rounding differs from one processor to another.
+        rel = 2e-3 if name == "torch-muon" else 1e-9
+        for step, (now, then) in enumerate(zip(curve, golden[name], strict=True)):
+            assert now == pytest.approx(then, rel=rel), f"{name}, step {step}"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_stopping_at_any_step_and_going_on_changes_nothing(
+    tmp_path: Path, corpus: Corpus, name: str
+) -> None:
+    settings = config(name)
+    assert go(tmp_path / "whole", settings, corpus)
+    whole = folder(tmp_path / "whole", settings)
+    for step in range(1, 8):
+        run = tmp_path / f"stop-{step}"
+        assert not go(run, settings, corpus, stop_at=step)
+        assert not is_done(folder(run, settings), settings)
+        assert go(run, settings, corpus)
+        assert is_done(folder(run, settings), settings)
+        assert history(folder(run, settings)) == history(whole)
+        assert same(final_state(folder(run, settings)), final_state(whole))
+
+
+@pytest.mark.parametrize("operation", ["fsync", "replace", "write"])
+def test_a_kill_at_any_write_changes_nothing(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    settings = config("muon")
+    assert go(tmp_path / "whole", settings, corpus)
+    whole = folder(tmp_path / "whole", settings)
+    owner = {"fsync": "os:fsync", "replace": "pathlib:Path.replace"}.get(
+        operation, "steepest.train.metrics:Metrics.write"
+    )
+    for fatal in count(1):
+        run = tmp_path / f"{operation}-{fatal}"
+        with monkeypatch.context() as patch:
+            calls = _die_at(patch, owner, fatal)
+            with suppress(Killed):
+                go(run, settings, corpus)
+        finished = len(calls) < fatal
+        if operation == "write" and not finished:
+            with (folder(run, settings) / "metrics.jsonl").open("ab") as file:
+                file.write(b'{"step": 4, "lo')  # the kill came in the middle of a line
+        assert go(run, settings, corpus)
+        assert history(folder(run, settings)) == history(whole)
+        assert same(final_state(folder(run, settings)), final_state(whole))
+        if finished:
+            break
+    assert fatal > 6, "the kill came at many places"
+
+
+def _die_at(patch: pytest.MonkeyPatch, target: str, fatal: int) -> list[int]:
+    """Let the call number `fatal` of a function kill the trial; the calls are counted."""
+    calls: list[int] = []
+    original = pkgutil.resolve_name(target)
+
+    def dying(*arguments: object, **keywords: object) -> object:
+        calls.append(1)
+        if len(calls) == fatal:
+            raise Killed
+        return original(*arguments, **keywords)
+
+    patch.setattr(target.replace(":", "."), dying)
+    return calls
+
+
+def test_a_checkpoint_of_another_trial_is_refused(tmp_path: Path, corpus: Corpus) -> None:
+    go(tmp_path, config("adamw"), corpus)
+    path = checkpoint.checkpoints(folder(tmp_path, config("adamw")))[-1]
+    belongs = {
+        "model": replace(config("adamw"), model=ModelConfig(layers=2, width=16, heads=2)),
+        "steps": config("adamw", steps=9),
+        "settings": replace(
+            config("adamw"), optimizers={"adamw": replace(recipe("adamw").tuned, lr=0.5)}
+        ),
+    }
+    for key, other in belongs.items():
+        learner = Learner(Trial(optimizer="adamw", seed=0), other, corpus)
+        with pytest.raises(ValueError, match=rf"{path.name}.*another run \({key} "):
+            learner.restore(path.parent)
+    text = prepare(Text(name="other", text=words(4000, seed=1)), context=8)
+    with pytest.raises(ValueError, match=r"another run \(text "):
+        Learner(Trial(optimizer="adamw", seed=0), config("adamw"), text).restore(path.parent)
+
+
+def test_a_training_that_diverges_ends_there_and_says_so(tmp_path: Path, corpus: Corpus) -> None:
+    wild = replace(config("sgd"), optimizers={"sgd": replace(recipe("sgd").tuned, lr=1e200)})
+    assert go(tmp_path, wild, corpus)
+    records = read_metrics(folder(tmp_path, wild))
+    assert diverged(records[-1])
+    assert records[-1]["step"] < 8
+    assert is_done(folder(tmp_path, wild), wild)
+
+
+def test_seconds_count_training_only_and_go_on(tmp_path: Path, corpus: Corpus) -> None:
+    settings = config("sgd")
+    go(tmp_path, settings, corpus, stop_at=5)
+    go(tmp_path, settings, corpus)
+    records = read_metrics(folder(tmp_path, settings))[1:]
+    total = 0.0
+    for r in records:
+        total += r["step_ms"] / 1e3
+        assert r["seconds"] == pytest.approx(total)
+        assert 0 < r["optimizer_ms"] < r["step_ms"]
+
+
+def test_trials_go_seed_by_seed() -> None:
+    both = replace(config("muon", "sgd"), seeds=(3, 1))
+    assert [str(t) for t in trials(both)] == [
+        "muon seed 3",
+        "sgd seed 3",
+        "muon seed 1",
+        "sgd seed 1",
+    ]
+
+
+def test_optimizers_of_one_seed_start_from_the_same_model_and_see_the_same_data(
+    tmp_path: Path, corpus: Corpus
+) -> None:
+    firsts = []
+    for name in RECIPES:
+        go(tmp_path, config(name), corpus)
+        records = history(folder(tmp_path, config(name)))
+        firsts.append((records[0][2], records[1][1]))
+    assert len(set(firsts)) == 1
+
+
+def test_bfloat16_keeps_parameters_in_float32(tmp_path: Path, corpus: Corpus) -> None:
+    settings = replace(config("muon"), dtype="bfloat16")
+    assert go(tmp_path, settings, corpus)
+    model = final_state(folder(tmp_path, settings))["model"]
+    assert {str(v.dtype) for v in model.values()} == {"torch.float32"}
+    exact = replace(config("muon"), dtype="float32")
+    assert go(tmp_path / "32", exact, corpus)
+    rounded = history(folder(tmp_path, settings))
+    reference = history(folder(tmp_path / "32", exact))
+    assert rounded != reference
+    assert rounded[-1][2] == pytest.approx(reference[-1][2], rel=2e-2)
