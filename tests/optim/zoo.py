@@ -280,6 +280,31 @@ class GptOssExperts(PairedExperts):
         super().__init__(input_first=True)
 
 
+class FusedExperts(nn.Module):
+    """Gate and up in one parameter with nothing beside it that tells the axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(4, 24, 8))
+
+
+class TopKRouter(nn.Module):
+    """The router of a mixture of experts, with a weight of its own."""
+
+    def __init__(self, experts: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(experts, width))
+
+
+class Routed(nn.Module):
+    """A router beside its experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = TopKRouter(4, 8)
+        self.experts = GroupedExperts()
+
+
 class KarpathyHead(nn.Module):
     """One attention head, as in the well-known lecture."""
 
