@@ -81,8 +81,8 @@ def install(wheel: Path, folder: Path) -> Path:
     # The requirements come from the environment that runs this file: nothing is downloaded twice.
     # A path in a .pth file does not pull in the .pth files there, so not the editable install.
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
-    borrowed = sysconfig.get_path("purelib")
-    (Path(site.strip()) / "borrowed.pth").write_text(f"{borrowed}\n", encoding="utf-8")
+    borrowed = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
+    (Path(site.strip()) / "borrowed.pth").write_text("\n".join(borrowed), encoding="utf-8")
     return programs
 
 
