@@ -39,7 +39,7 @@ test: $(STAMP) ## the whole test suite, with the coverage that polar and optim m
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=
 	@$(BIN)/python tools/coverage_gate.py
 
-check: test lint types doctest docs wheel ## the gate: all of the above and below
+check: lint types docs doctest wheel test ## the gate: everything from lint to wheel, and the tests
 
 lint: $(STAMP) ## format and lint, nothing is changed
 	$(BIN)/python -m ruff format --check .
