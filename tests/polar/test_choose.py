@@ -66,9 +66,13 @@ def test_costs_are_interpolated_by_a_power_law(costs):
 
 
 def test_what_no_method_reaches_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"error=1e-09: no method .* the best reaches .* wider type"):
+    with pytest.raises(
+        ValueError, match=r"error=1e-09: no method .* the best reaches .* wider type"
+    ):
         Auto(error=1e-9)(torch.eye(4))
-    assert torch.equal(Auto(error=1e-9, resolution=1e-6)(torch.eye(2).double()), torch.eye(2).double())
+    assert torch.equal(
+        Auto(error=1e-9, resolution=1e-6)(torch.eye(2).double()), torch.eye(2).double()
+    )
 
 
 @pytest.mark.parametrize("argument", ["error", "resolution"])

@@ -23,6 +23,7 @@ from steepest.polar.base import widened
 from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]
+Loss = float | Tensor
 Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
 
 
@@ -121,7 +122,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 group["views"] = _views(group, views)
             self._check_group(group)
         except ValueError:
-            self.param_groups.remove(group)
+            self.param_groups.pop()
             raise
 
     def _check_group(self, group: Group) -> None:
@@ -140,9 +141,9 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], Loss]) -> Loss: ...
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], Loss] | None = None) -> Loss | None:
         """Update every parameter that has a gradient.
 
         Args:
@@ -304,8 +305,13 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             objects = {key: own[key] for key in self.objects if key in own}
             kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
             merged.append({**kept, **saved, **objects})
-        super().load_state_dict({**state_dict, "param_groups": merged})
-        self._restore_dtypes(groups, state_dict["state"])
+        # torch would go on to write into the tensors of the checkpoint.
+        state = {
+            key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
+            for key, values in state_dict["state"].items()
+        }
+        super().load_state_dict({"state": state, "param_groups": merged})
+        self._restore_dtypes(groups, state)
 
     def _restore_dtypes(self, groups: list[Group], saved: dict[int, dict[str, Any]]) -> None:
         """torch casts every buffer to its parameter's type; a momentum kept wider is put back."""
@@ -314,10 +320,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 buffer = saved.get(key, {}).get("momentum_buffer")
                 if buffer is not None:
                     dtype = own["momentum_dtype"] or p.dtype
-                    # A copy: the checkpoint must not change with the optimizer.
-                    self.state[p]["momentum_buffer"] = torch.empty_like(p, dtype=dtype).copy_(
-                        buffer
-                    )
+                    self.state[p]["momentum_buffer"] = buffer.to(p.device, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well."""

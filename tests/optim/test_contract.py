@@ -1,0 +1,599 @@
+"""The contract of every optimizer: a new one is one line in OPTIMIZERS."""
+
+import copy
+import inspect
+import io
+import pickle
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+
+import steepest.optim
+from steepest import Muon
+from steepest.optim import SteepestOptimizer
+from steepest.polar import Auto, GramEigh, Svd
+
+OPTIMIZERS = {
+    "muon": lambda params, **kw: Muon(params, **{"lr": 0.05, "rest_lr": 0.01, **kw}),
+    "muon_svd": lambda params, **kw: Muon(
+        params, **{"lr": 0.05, "rest_lr": 0.01, "polar": Svd(), "nesterov": False, **kw}
+    ),
+    "muon_torch": lambda params, **kw: Muon(
+        params, **{"lr": 0.05, "rest_lr": 0.01, "ns_steps": 5, **kw}
+    ),
+    "muon_rms": lambda params, **kw: Muon(
+        params, **{"lr": 0.05, "adjust_lr_fn": "match_rms_adamw", "rest_weight_decay": 0.1, **kw}
+    ),
+}
+every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+
+
+class Model(nn.Module):
+    """An embedding, a convolution, two hidden layers of one shape, a gain and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 8)
+        self.conv = nn.Conv1d(8, 8, 3, padding=1)
+        self.up = nn.Linear(8, 12)
+        self.norm = nn.LayerNorm(12)
+        self.down = nn.Linear(12, 8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        x = x + self.conv(x.transpose(1, 2)).transpose(1, 2)
+        return self.head(x + self.down(self.norm(self.up(x)).relu()))
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return Model()
+
+
+def loss(m, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, 10, (4, 6), generator=generator)
+    dtype = m.head.weight.dtype
+    return nn.functional.cross_entropy(m(tokens).to(dtype).flatten(0, 1), tokens.flatten())
+
+
+def train(m, optimizer, steps=3, start=0):
+    for t in range(start, start + steps):
+        optimizer.zero_grad()
+        loss(m, t).backward()
+        optimizer.step()
+
+
+def parameters(m):
+    return [p.detach().clone() for p in m.parameters()]
+
+
+def assert_equal(a, b):
+    assert len(a) == len(b) > 0
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_the_table_is_complete():
+    public = {
+        cls
+        for _, cls in inspect.getmembers(steepest.optim, inspect.isclass)
+        if issubclass(cls, torch.optim.Optimizer) and cls is not SteepestOptimizer
+    }
+    assert {type(make(model())) for make in OPTIMIZERS.values()} == public
+
+
+@every_optimizer
+def test_it_descends_and_moves_every_parameter(make):
+    m = model()
+    before, first = parameters(m), loss(m).item()
+    optimizer = make(m)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss(m).backward()
+        optimizer.step()
+    assert loss(m).item() < 0.8 * first
+    assert all(not torch.equal(a, b) for a, b in zip(before, parameters(m), strict=True))
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_gradients_are_not_written_to(make, dtype):
+    m = model().to(dtype)
+    optimizer = make(m)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss(m).backward()
+        before = [p.grad.clone() for p in m.parameters()]
+        identity = [p.grad for p in m.parameters()]
+        optimizer.step()
+        assert all(p.grad is g for p, g in zip(m.parameters(), identity, strict=True))
+        assert_equal(before, [p.grad for p in m.parameters()])
+
+
+@every_optimizer
+def test_closure_runs_once_with_gradients_enabled(make):
+    m = model()
+    optimizer = make(m)
+    calls = []
+
+    def closure():
+        assert torch.is_grad_enabled()
+        optimizer.zero_grad()
+        value = loss(m)
+        value.backward()
+        calls.append(value.item())
+        return value
+
+    returned = optimizer.step(closure)
+    assert [returned.item()] == calls
+    assert optimizer.step() is None
+
+
+@every_optimizer
+def test_a_scheduler_reaches_every_group_from_its_own_base(make):
+    m = model()
+    optimizer = make(m)
+    bases = [group["lr"] for group in optimizer.param_groups]
+    scheduler = LambdaLR(optimizer, lambda t: 0.0 if t else 0.5)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([b / 2 for b in bases])
+    train(m, optimizer, 1)
+    scheduler.step()
+    before = parameters(m)
+    train(m, optimizer, 1)
+    assert_equal(before, parameters(m))  # lr 0 in every group: nothing moves, nothing decays
+
+
+@every_optimizer
+def test_one_cycle_lr_cycles_the_momentum(make):
+    m = model()
+    optimizer = make(m)
+    scheduler = OneCycleLR(optimizer, max_lr=0.1, total_steps=4, cycle_momentum=True)
+    values = []
+    for t in range(3):
+        train(m, optimizer, 1, t)
+        scheduler.step()
+        values.append(optimizer.param_groups[0]["momentum"])
+    assert len(set(values)) > 1
+
+
+@every_optimizer
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+def test_tensor_lr_equals_float_lr(make, shape):
+    m, other = model(), model()
+    train(m, make(m, lr=0.125), 3)
+    # A power of two: the same number in every type.
+    train(other, make(other, lr=torch.full(shape, 0.125)), 3)
+    for a, b in zip(m.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@every_optimizer
+def test_a_scheduler_reaches_tensor_lr(make):
+    m = model()
+    optimizer = make(m, lr=torch.tensor(0.25), rest_lr=torch.tensor(0.25))
+    LambdaLR(optimizer, lambda t: 0.0)
+    before = parameters(m)
+    train(m, optimizer, 1)
+    assert_equal(before, parameters(m))
+
+
+@every_optimizer
+def test_add_param_group(make):
+    m, extra = model(), nn.Linear(5, 5)
+    optimizer = make(m)
+    optimizer.add_param_group({"params": [("extra.weight", extra.weight)], "lr": 0.5})
+    optimizer.add_param_group({"params": [("extra.bias", extra.bias)], "rest": True})
+    before = extra.weight.detach().clone(), extra.bias.detach().clone()
+    extra(torch.randn(3, 5)).square().sum().backward()
+    train(m, optimizer, 1)
+    loss(m).backward()
+    extra(torch.randn(3, 5)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(before[0], extra.weight)
+    assert not torch.equal(before[1], extra.bias)
+
+
+@every_optimizer
+def test_a_refused_group_leaves_the_optimizer_as_it_was(make):
+    m = model()
+    optimizer = make(m)
+    groups = len(optimizer.param_groups)
+    for bad in ({"lr": -1.0}, {"views": (1, 2, 3)}):
+        with pytest.raises((ValueError, AttributeError)):
+            optimizer.add_param_group({"params": [("w", nn.Parameter(torch.ones(2, 2)))], **bad})
+    assert len(optimizer.param_groups) == groups
+    train(m, optimizer, 1)
+
+
+@every_optimizer
+@pytest.mark.parametrize("through", ["deepcopy", "pickle"])
+def test_copies_go_on_alike(make, through):
+    m = model()
+    optimizer = make(m)
+    train(m, optimizer, 2)
+    pair = (m, optimizer)
+    other, twin = copy.deepcopy(pair) if through == "deepcopy" else pickle.loads(pickle.dumps(pair))
+    assert twin.skipped == optimizer.skipped
+    assert str(twin.routing) == str(optimizer.routing)
+    train(m, optimizer, 2, start=2)
+    train(other, twin, 2, start=2)
+    assert_equal(parameters(m), parameters(other))
+
+
+def plain(value):
+    """Whether torch.load(weights_only=True) and a distributed checkpoint take it."""
+    if isinstance(value, dict):
+        return all(isinstance(k, str | int) and plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(plain(v) for v in value)
+    return value is None or type(value) in (bool, int, float, str, torch.Tensor)
+
+
+@every_optimizer
+def test_state_dict_is_plain_and_resumes_bit_for_bit(make):
+    m = model()
+    optimizer = make(m)
+    train(m, optimizer, 2)
+    assert plain(optimizer.state_dict())
+    file = io.BytesIO()
+    torch.save({"model": m.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    train(m, optimizer, 3, start=2)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    other = model(seed=5)
+    resumed = make(other)
+    other.load_state_dict(saved["model"])
+    resumed.load_state_dict(saved["optimizer"])
+    train(other, resumed, 3, start=2)
+    assert_equal(parameters(m), parameters(other))
+
+
+@every_optimizer
+def test_a_loaded_state_is_not_shared_with_the_checkpoint(make):
+    m = model()
+    optimizer = make(m)
+    train(m, optimizer, 1)
+    saved = optimizer.state_dict()
+    frozen = copy.deepcopy(saved)
+    other = model()
+    resumed = make(other)
+    resumed.load_state_dict(frozen)
+    before = copy.deepcopy(frozen)
+    train(other, resumed, 2)
+    for key, state in before["state"].items():
+        assert all(torch.equal(v, frozen["state"][key][name]) for name, v in state.items())
+
+
+@every_optimizer
+def test_loaded_hyper_parameters_take_effect(make):
+    """`param_groups` is what step reads, whatever has been loaded into it."""
+    m = model()
+    optimizer = make(m)
+    train(m, optimizer, 1)
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        group["lr"] = 0.0
+    optimizer.load_state_dict(saved)
+    before = parameters(m)
+    train(m, optimizer, 1)
+    assert_equal(before, parameters(m))
+
+
+@every_optimizer
+def test_step_hooks(make):
+    m = model()
+    optimizer = make(m)
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    train(m, optimizer, 1)
+    assert seen == ["before", "after"]
+
+
+@every_optimizer
+def test_grad_scaler_and_clipping(make):
+    m, other = model(), model()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer, twin = make(m), make(other)
+    for t in range(3):
+        optimizer.zero_grad()
+        scaler.scale(loss(m, t)).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(m.parameters(), 0.5)
+        scaler.step(optimizer)
+        scaler.update()
+        twin.zero_grad()
+        loss(other, t).backward()
+        nn.utils.clip_grad_norm_(other.parameters(), 0.5)
+        twin.step()
+    for a, b in zip(m.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    before = parameters(m)
+    optimizer.zero_grad()
+    scaler.scale(loss(m)).backward()
+    m.up.weight.grad[0, 0] = float("inf")
+    scaler.step(optimizer)
+    assert_equal(before, parameters(m))
+
+
+@every_optimizer
+def test_parameters_without_gradient_are_left_alone(make):
+    """No zero gradient, no decay, no state."""
+    m = model()
+    m.up.weight.data.mul_(100)
+    optimizer = make(m, weight_decay=0.5)
+    loss(m).backward()
+    m.up.weight.grad = None
+    m.embedding.weight.grad = None
+    before = m.up.weight.detach().clone(), m.embedding.weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(before[0], m.up.weight)
+    assert torch.equal(before[1], m.embedding.weight)
+    assert m.up.weight not in optimizer.state
+    assert m.embedding.weight not in optimizer.state
+
+
+@every_optimizer
+def test_sparse_gradients_are_refused_by_name_and_change_nothing(make):
+    m = model()
+    m.embedding.sparse = True
+    optimizer = make(m)
+    loss(m).backward()
+    before = parameters(m)
+    with pytest.raises(ValueError, match=r"sparse \(embedding.weight\).*sparse=False"):
+        optimizer.step()
+    assert_equal(before, parameters(m))
+
+
+@every_optimizer
+def test_zero_gradients_only_decay(make):
+    m = model()
+    optimizer = make(m, lr=0.5, weight_decay=0.25)
+    for p in m.parameters():
+        p.grad = torch.zeros_like(p)
+    before = m.up.weight.detach().clone()
+    optimizer.step()
+    assert all(bool(torch.isfinite(p).all()) for p in m.parameters())
+    torch.testing.assert_close(m.up.weight, before * (1 - 0.5 * 0.25))
+
+
+BAD = [float("nan"), float("inf"), float("-inf")]
+
+
+@every_optimizer
+@pytest.mark.parametrize("bad", BAD)
+def test_skip_leaves_parameter_and_state_as_they_are(make, bad):
+    m = model()
+    optimizer = make(m)
+    train(m, optimizer, 2)
+    optimizer.zero_grad()
+    loss(m, 2).backward()
+    m.up.weight.grad[1, 2] = bad
+    m.embedding.weight.grad[0, 0] = bad
+    names = ("up.weight", "embedding.weight")
+    before = {n: p.detach().clone() for n, p in m.named_parameters()}
+    states = {n: copy.deepcopy(optimizer.state[p]) for n, p in m.named_parameters()}
+    optimizer.step()
+    assert optimizer.skipped == 2
+    for name, p in m.named_parameters():
+        same = [torch.equal(v, optimizer.state[p][k]) for k, v in states[name].items()]
+        if name in names:
+            assert torch.equal(p, before[name])
+            assert all(same)
+        else:
+            assert not torch.equal(p, before[name])
+            assert not any(same)
+    train(m, optimizer, 1, start=3)
+    assert all(bool(torch.isfinite(p).all()) for p in m.parameters())
+    assert optimizer.skipped == 2
+
+
+@every_optimizer
+def test_skip_in_the_first_step(make):
+    m = model()
+    optimizer = make(m)
+    loss(m).backward()
+    for p in m.parameters():
+        p.grad.fill_(float("nan"))
+    before = parameters(m)
+    optimizer.step()
+    assert_equal(before, parameters(m))
+    assert optimizer.skipped == len(before)
+    train(m, optimizer, 2)
+    assert all(bool(torch.isfinite(p).all()) for p in m.parameters())
+
+
+@every_optimizer
+@pytest.mark.parametrize("bad", BAD)
+def test_raise_names_the_parameter_and_changes_nothing(make, bad):
+    m = model()
+    optimizer = make(m, nonfinite="raise")
+    train(m, optimizer, 1)
+    optimizer.zero_grad()
+    loss(m).backward()
+    m.head.weight.grad[1, 2] = bad
+    before = parameters(m)
+    state = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(FloatingPointError, match=r"gradient of head.weight has NaN or inf"):
+        optimizer.step()
+    assert_equal(before, parameters(m))
+    for key, buffers in optimizer.state_dict()["state"].items():
+        assert all(torch.equal(v, state["state"][key][name]) for name, v in buffers.items())
+
+
+@every_optimizer
+def test_large_finite_gradients_are_no_overflow(make):
+    """float64 gradients beyond float32, and squares that overflow, are finite numbers."""
+    m = model().double()
+    optimizer = make(m)
+    loss(m).backward()
+    m.up.weight.grad.mul_(1e200)
+    before = m.up.weight.detach().clone()
+    optimizer.step()
+    assert optimizer.skipped == 0
+    assert not torch.equal(before, m.up.weight)
+
+
+@every_optimizer
+def test_batched_equals_one_by_one(make):
+    shapes = [(6, 6), (6, 6), (4, 9), (9, 4), (9, 4), (6, 6)]
+    torch.manual_seed(0)
+    together = [nn.Parameter(torch.randn(s, dtype=torch.float64)) for s in shapes]
+    alone = [nn.Parameter(p.detach().clone()) for p in together]
+    stacked = make(together)
+    single = [make([p]) for p in alone]
+    for _ in range(3):
+        for p, q in zip(together, alone, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        stacked.step()
+        for optimizer in single:
+            optimizer.step()
+    # A batched bfloat16 product may round differently from a single one.
+    tolerance = 3e-2 if stacked.param_groups[0]["polar"] is None else 1e-9
+    for p, q in zip(together, alone, strict=True):
+        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance)
+
+
+@every_optimizer
+@pytest.mark.parametrize("limit", [1, 600, 10_000])
+def test_a_bounded_stack_changes_nothing(make, limit):
+    m, other = model().double(), model().double()
+    train(m, make(m), 2)
+    train(other, make(other, max_batch_bytes=limit), 2)
+    for a, b in zip(m.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-3)
+
+
+@every_optimizer
+def test_maximize_is_descent_on_the_negative(make):
+    m, other = model(), model()
+    up, down = make(m, maximize=True), make(other)
+    for t in range(2):
+        up.zero_grad()
+        (-loss(m, t)).backward()
+        up.step()
+        down.zero_grad()
+        loss(other, t).backward()
+        down.step()
+    assert_equal(parameters(m), parameters(other))
+
+
+@every_optimizer
+def test_complex_parameters(make):
+    torch.manual_seed(0)
+    w = nn.Parameter(torch.randn(4, 6, dtype=torch.complex64))
+    b = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+    target = torch.randn(4, 6, dtype=torch.complex64)
+    optimizer = make([{"params": [w]}, {"params": [b], "rest": True}], weight_decay=0.0)
+
+    def value():
+        return (w - target).abs().square().sum() + b.abs().square().sum()
+
+    first = float(value().detach())
+    for _ in range(30):
+        optimizer.zero_grad()
+        value().backward()
+        optimizer.step()
+    assert float(value().detach()) < 0.9 * first
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_does_not_corrupt_the_momentum(make, dtype):
+    """An in-place normalisation of `grad.bfloat16()`, which is no copy, would write the buffer."""
+    w = nn.Parameter(torch.randn(6, 8).to(dtype))
+    optimizer = make([w], momentum=0.5)
+    expected = torch.zeros(6, 8, dtype=dtype)
+    for t in range(3):
+        w.grad = torch.randn(6, 8, generator=torch.Generator().manual_seed(t)).to(dtype)
+        expected = torch.lerp(expected, w.grad, 0.5)
+        optimizer.step()
+        assert torch.equal(optimizer.state[w]["momentum_buffer"], expected)
+
+
+@every_optimizer
+def test_momentum_dtype_survives_a_checkpoint(make):
+    """torch's loader casts every buffer to the parameter's type."""
+    m = model().bfloat16()
+    optimizer = make(m, momentum_dtype=torch.float32)
+    train(m, optimizer, 2)
+    buffer = optimizer.state[m.up.weight]["momentum_buffer"]
+    assert buffer.dtype == torch.float32
+    assert not torch.equal(buffer, buffer.bfloat16().float())
+    resumed = make(m, momentum_dtype=torch.float32)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert torch.equal(resumed.state[m.up.weight]["momentum_buffer"], buffer)
+
+
+@every_optimizer
+def test_channels_last_and_empty_parameters(make):
+    torch.manual_seed(0)
+    conv, other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+    other.load_state_dict(conv.state_dict())
+    other = other.to(memory_format=torch.channels_last)
+    empty = nn.Parameter(torch.zeros(0, 4))
+    image = torch.randn(2, 3, 5, 5)
+    for layer, more in ((conv, []), (other, [empty])):
+        empty.grad = torch.zeros(0, 4)
+        optimizer = make(
+            [{"params": [layer.weight, *more]}, {"params": [layer.bias], "rest": True}]
+        )
+        for _ in range(2):
+            optimizer.zero_grad()
+            layer(image).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(conv.weight, other.weight, rtol=2e-2, atol=2e-3)
+
+
+@every_optimizer
+def test_default_type_does_not_matter(make):
+    """Nothing depends on torch's global default type."""
+    results = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            w = nn.Parameter(torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4))
+            optimizer = make([w])
+            w.grad = torch.linspace(0, 1, 12, dtype=torch.float64).reshape(3, 4).cos()
+            optimizer.step()
+            results.append(w.detach().clone())
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*results)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@every_optimizer
+def test_distributed_checkpoint(make, tmp_path):
+    m = model()
+    optimizer = make(m)
+    train(m, optimizer, 2)
+    saved = get_optimizer_state_dict(m, optimizer)
+    dcp.save(saved, checkpoint_id=tmp_path, no_dist=True)
+    loaded = copy.deepcopy(saved)
+    for state in loaded["state"].values():
+        for value in state.values():
+            value.zero_()
+    dcp.load(loaded, checkpoint_id=tmp_path, no_dist=True)
+    name = "up.weight"
+    assert torch.equal(
+        loaded["state"][name]["momentum_buffer"], optimizer.state[m.up.weight]["momentum_buffer"]
+    )
+
+
+def test_methods_are_named_in_the_state():
+    m = model()
+    texts = {
+        OPTIMIZERS[name](m).state_dict()["param_groups"][0]["polar"]
+        for name in ("muon", "muon_svd")
+    }
+    assert texts == {repr(Auto(error=0.05)), repr(Svd())}
+    with pytest.raises(ValueError, match=r"polar.*saved with this, but the optimizer has GramEigh"):
+        Muon(m, polar=GramEigh()).load_state_dict(Muon(m, polar=Svd()).state_dict())

@@ -1,0 +1,389 @@
+"""Muon against its formula and against torch.optim.Muon."""
+
+import copy
+import inspect
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from steepest import MatrixView, Muon, route
+from steepest.optim.rule import shape_factor
+from steepest.polar import Auto, NewtonSchulz, Svd
+from tests.matrices import naive_polar, spectral_distance
+
+TORCH_ARGUMENTS = inspect.signature(torch.optim.Muon).parameters
+
+
+def parameter(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return nn.Parameter(torch.randn(*shape, generator=generator, dtype=dtype))
+
+
+def gradient(p, t):
+    return torch.randn(p.shape, generator=torch.Generator().manual_seed(100 + t), dtype=p.dtype)
+
+
+def run(optimizer, params, steps, start=0):
+    for t in range(start, start + steps):
+        for i, p in enumerate(params):
+            p.grad = gradient(p, 10 * t + i)
+        optimizer.step()
+
+
+def pair(*shapes, dtype=torch.float32):
+    ours = [parameter(*s, seed=i, dtype=dtype) for i, s in enumerate(shapes)]
+    return ours, [nn.Parameter(p.detach().clone()) for p in ours]
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("rule", [None, "original", "match_rms_adamw"])
+@pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (1, 5)], ids=str)
+def test_the_docstrings_formula(nesterov, rule, shape):
+    """The four lines of the class docstring, stepped in float64."""
+    w = parameter(*shape)
+    optimizer = Muon([w], 0.1, 0.3, 0.8, nesterov, adjust_lr_fn=rule, polar=Svd())
+    expected, buffer = w.detach().clone(), torch.zeros(shape, dtype=torch.float64)
+    m, n = shape
+    factor = 0.2 * math.sqrt(max(m, n)) if rule == "match_rms_adamw" else math.sqrt(max(1, m / n))
+    for t in range(4):
+        g = gradient(w, t)
+        buffer = 0.8 * buffer + 0.2 * g
+        u = 0.8 * buffer + 0.2 * g if nesterov else buffer
+        expected = (1 - 0.1 * 0.3) * expected - 0.1 * factor * naive_polar(u)
+        w.grad = g
+        optimizer.step()
+    torch.testing.assert_close(w.detach(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(optimizer.state[w]["momentum_buffer"], buffer)
+    for line in ("buffer ← momentum·buffer + (1 − momentum)·grad", "(1 − lr·weight_decay)·W"):
+        assert line in Muon.__doc__
+
+
+def test_arguments_and_defaults_are_torchs():
+    ours = inspect.signature(Muon).parameters
+    assert list(ours)[: len(TORCH_ARGUMENTS)] == list(TORCH_ARGUMENTS)
+    for name, theirs in TORCH_ARGUMENTS.items():
+        if not name.startswith("ns_"):
+            assert ours[name].default == theirs.default
+    w = [parameter(3, 3)]
+    mine, their = Muon(w).param_groups[0], torch.optim.Muon(w).param_groups[0]
+    for key, value in their.items():
+        if key != "params":
+            assert mine[key] == value, key
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("rule", [None, "match_rms_adamw"])
+def test_with_ns_arguments_it_follows_torch(nesterov, rule):
+    """Ten steps stay together to bfloat16 rounding, in operator norm relative to the path."""
+    shapes = [(16, 16), (24, 8), (8, 24), (16, 16)]
+    ours, theirs = pair(*shapes)
+    start = [p.detach().clone() for p in ours]
+    arguments = {"lr": 0.05, "nesterov": nesterov, "adjust_lr_fn": rule, "ns_steps": 5}
+    run(Muon(ours, **arguments), ours, 10)
+    run(torch.optim.Muon(theirs, **arguments), theirs, 10)
+    for a, b, s in zip(ours, theirs, start, strict=True):
+        path = spectral_distance(b.detach(), s)
+        assert spectral_distance(a.detach(), b.detach()) < 0.02 * path
+
+
+def test_the_polar_method_is_torchs_newton_schulz():
+    g = parameter(12, 20, dtype=torch.float32).detach()
+    w = nn.Parameter(torch.zeros(12, 20))
+    twin = nn.Parameter(torch.zeros(12, 20))
+    for cls, p in ((Muon, w), (torch.optim.Muon, twin)):
+        optimizer = cls([p], lr=1.0, weight_decay=0.0, ns_coefficients=(2.0, -1.5, 0.5), ns_steps=7)
+        p.grad = g.clone()
+        optimizer.step()
+    assert spectral_distance(w.detach(), twin.detach()) < 0.02
+    assert spectral_distance(w.detach(), -naive_polar(g)) < 0.05
+
+
+@pytest.mark.parametrize("tiny", [1e-8, 1e-10, 1e-20])
+def test_a_tiny_gradient_makes_a_full_step(tiny):
+    """torch divides by max(‖G‖, eps): below eps its update shrinks with the gradient."""
+    direction = torch.linalg.qr(parameter(8, 8, dtype=torch.float32).detach())[0]
+    w, twin = nn.Parameter(torch.zeros(8, 8)), nn.Parameter(torch.zeros(8, 8))
+    for cls, p in ((Muon, w), (torch.optim.Muon, twin)):
+        p.grad = direction * tiny
+        cls([p], lr=1.0, weight_decay=0.0, momentum=0.0, ns_steps=5).step()
+    assert float(torch.linalg.matrix_norm(w.detach(), 2)) > 0.65
+    if tiny < 1e-9:
+        assert float(torch.linalg.matrix_norm(twin.detach(), 2)) < 0.65
+
+
+@pytest.mark.parametrize("direction", ["from torch", "to torch"])
+@pytest.mark.parametrize("arguments", [{}, {"ns_steps": 5}], ids=["default", "ns"])
+def test_state_dicts_load_both_ways_and_step(direction, arguments):
+    shapes = [(6, 6), (8, 4)]
+    ours, theirs = pair(*shapes)
+    mine = Muon(ours, lr=0.05, momentum=0.9, **arguments)
+    torchs = torch.optim.Muon(theirs, lr=0.05, momentum=0.9)
+    source, params = (torchs, theirs) if direction == "from torch" else (mine, ours)
+    target, others = (mine, ours) if direction == "from torch" else (torchs, theirs)
+    run(source, params, 3)
+    saved = copy.deepcopy(source.state_dict())
+    saved["param_groups"][0]["lr"] = 0.03
+    target.load_state_dict(saved)
+    assert target.param_groups[0]["lr"] == 0.03
+    for p, q in zip(params, others, strict=True):
+        a, b = source.state[p]["momentum_buffer"], target.state[q]["momentum_buffer"]
+        assert torch.equal(a, b)
+    before = [q.detach().clone() for q in others]
+    run(target, others, 2, start=3)
+    for p, q in zip(before, others, strict=True):
+        assert 0.01 < spectral_distance(p, q.detach()) < 0.2
+
+
+def test_a_trajectory_survives_the_change_of_optimizer():
+    """torch for three steps, then either of them: the same path to bfloat16 rounding."""
+    ours, theirs = pair((10, 10))
+    torchs = torch.optim.Muon(theirs, lr=0.05)
+    run(torchs, theirs, 3)
+    mine = Muon(ours, lr=0.05, ns_steps=5)
+    mine.load_state_dict(copy.deepcopy(torchs.state_dict()))
+    with torch.no_grad():
+        ours[0].copy_(theirs[0])
+    start = ours[0].detach().clone()
+    run(torchs, theirs, 3, start=3)
+    run(mine, ours, 3, start=3)
+    path = spectral_distance(theirs[0].detach(), start)
+    assert spectral_distance(ours[0].detach(), theirs[0].detach()) < 0.02 * path
+
+
+def test_loaded_ns_arguments_take_effect():
+    w = parameter(6, 6, dtype=torch.float32)
+    optimizer = Muon([w], lr=1.0, weight_decay=0.0, ns_steps=5)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["ns_steps"] = 1
+    optimizer.load_state_dict(saved)
+    before, g = w.detach().clone(), gradient(w, 0)
+    w.grad = g.clone()
+    optimizer.step()
+    x = g / g.norm()
+    a, b, c = optimizer.param_groups[0]["ns_coefficients"]
+    gram = x @ x.T
+    expected = a * x + (b * gram + c * gram @ gram) @ x
+    assert spectral_distance(before - w.detach(), expected) < 0.03
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_shape_factor_is_torchs(m, n):
+    """torch's own rule, from its module."""
+    adjust = torch.optim._muon._adjust_lr
+    for rule in (None, "original", "match_rms_adamw"):
+        assert shape_factor(m, n, rule) == pytest.approx(adjust(1.0, rule, torch.Size((m, n))))
+
+
+def test_match_rms_gives_entries_of_rms_one_fifth():
+    w = nn.Parameter(torch.zeros(40, 90, dtype=torch.float64))
+    w.grad = gradient(w, 0)
+    Muon([w], lr=1.0, adjust_lr_fn="match_rms_adamw", polar=Svd()).step()
+    # A full-rank update of 40 rows in 90 columns: √(40/(40·90)) an entry, times 0.2·√90.
+    assert float(w.detach().square().mean().sqrt()) == pytest.approx(0.2, rel=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1, 0.9])
+def test_decay_does_not_depend_on_the_shape(decay):
+    """The factor of the learning rate is not in it, and it does decay."""
+    for shape in ((2, 50), (50, 2), (7, 7)):
+        w = parameter(*shape)
+        before = w.detach().clone()
+        w.grad = torch.zeros_like(w)
+        Muon([w], lr=0.1, weight_decay=decay).step()
+        torch.testing.assert_close(w.detach(), before * (1 - 0.1 * decay), rtol=1e-12, atol=0)
+
+
+def test_a_convolution_is_scaled_by_its_matrix_shape():
+    """√(out / in·kh·kw) = √(64/8·9), not √(kh/kw)."""
+    w = nn.Parameter(torch.zeros(64, 2, 3, 3, dtype=torch.float64))
+    w.grad = gradient(w, 0)
+    Muon([w], lr=1.0, polar=Svd()).step()
+    assert float(torch.linalg.matrix_norm(w.detach().flatten(1), 2)) == pytest.approx(
+        math.sqrt(64 / 18)
+    )
+
+
+def test_fused_qkv_is_three_matrices():
+    w = nn.Parameter(torch.zeros(24, 8, dtype=torch.float64))
+    w.grad = gradient(w, 0)
+    Muon([{"params": [w], "views": MatrixView(split=3)}], lr=1.0, polar=Svd()).step()
+    for block, g in zip(w.detach().split(8), w.grad.split(8), strict=True):
+        assert spectral_distance(block, -naive_polar(g)) < 1e-12
+
+
+def test_unequal_blocks_have_their_own_shape_and_factor():
+    """Grouped-query attention: a large Q over small K and V, in one stack call each."""
+    w, v = (nn.Parameter(torch.zeros(24, 8, dtype=torch.float64)) for _ in range(2))
+    for p in (w, v):
+        p.grad = gradient(p, 1)
+    view = MatrixView(split=(16, 4, 4))
+    Muon([{"params": [w, v], "views": (view, view)}], lr=1.0, polar=Svd()).step()
+    assert torch.equal(w, v)
+    for block, g in zip(w.detach().split([16, 4, 4]), w.grad.split([16, 4, 4]), strict=True):
+        factor = math.sqrt(max(1, block.shape[0] / 8))
+        assert spectral_distance(block, -factor * naive_polar(g)) < 1e-12
+
+
+def test_stacked_experts_are_separate_matrices():
+    w = nn.Parameter(torch.zeros(3, 5, 7, dtype=torch.float64))
+    w.grad = gradient(w, 0)
+    view = MatrixView(batch=(0,), rows=(1,), cols=(2,))
+    Muon([{"params": [w], "views": view}], lr=1.0, polar=Svd()).step()
+    for e in range(3):
+        assert spectral_distance(w.detach()[e], -naive_polar(w.grad[e])) < 1e-12
+
+
+def test_a_module_is_routed_and_the_rest_is_torchs_adamw():
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {"embedding": nn.Embedding(6, 4), "hidden": nn.Linear(4, 4), "head": nn.Linear(4, 6)}
+    )
+    twin = copy.deepcopy(model)
+    optimizer = Muon(
+        model, lr=0.1, rest_lr=0.01, rest_betas=(0.8, 0.9), rest_eps=1e-6, rest_weight_decay=0.3
+    )
+    tables = [twin["embedding"].weight, twin["head"].weight]
+    vectors = [twin["hidden"].bias, twin["head"].bias]
+    reference = torch.optim.AdamW(
+        [{"params": tables}, {"params": vectors, "weight_decay": 0.0}],
+        lr=0.01, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.3,
+    )  # fmt: skip
+    for t in range(3):
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            p.grad, q.grad = gradient(p, t), gradient(p, t)
+        optimizer.step()
+        reference.step()
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if name != "hidden.weight":
+            torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+    hidden = spectral_distance(model["hidden"].weight.detach(), twin["hidden"].weight.detach())
+    assert hidden > 0.1
+
+
+def test_rest_lr_defaults():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    assert [g["lr"] for g in Muon(model, lr=0.02).param_groups] == [0.02, 3e-4]
+    matched = Muon(model, lr=0.002, adjust_lr_fn="match_rms_adamw")
+    assert [g["lr"] for g in matched.param_groups] == [0.002, 0.002]
+    lr = torch.tensor(0.1)
+    groups = Muon(model, lr=lr, adjust_lr_fn="match_rms_adamw").param_groups
+    assert groups[1]["lr"] is not lr  # a scheduler fills each tensor in place
+
+
+@pytest.mark.parametrize("kind", ["parameters", "named", "groups", "routing"])
+def test_what_it_accepts(kind):
+    layer = nn.Linear(3, 4, bias=False)
+    given_ = {
+        "parameters": layer.parameters(),
+        "named": layer.named_parameters(),
+        "groups": [{"params": list(layer.parameters()), "lr": 0.5}],
+        "routing": route(layer),
+    }[kind]
+    optimizer = Muon(given_, lr=0.25)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.ones_like(layer.weight)
+    optimizer.step()
+    assert not torch.equal(before, layer.weight)
+    assert optimizer.param_groups[0]["lr"] == (0.5 if kind == "groups" else 0.25)
+    assert (optimizer.routing is not None) == (kind == "routing")
+
+
+def test_a_bare_vector_is_refused_with_the_remedy():
+    layer = nn.Linear(3, 4)
+    with pytest.raises(ValueError, match=r"bias, 4.*pass the module.*rest=True"):
+        Muon(layer.named_parameters())
+    with pytest.raises(ValueError, match=r"parameter 1 of its group \(4\)"):
+        Muon(layer.parameters())
+    with pytest.raises(ValueError, match=r"`views`"):
+        Muon([nn.Parameter(torch.zeros(2, 3, 4))])
+
+
+def test_nothing_to_orthogonalise_is_refused():
+    """The worst default elsewhere: plain AdamW or SGD under the name of Muon, without a word."""
+    with pytest.raises(ValueError, match=r"plain AdamW.*torch\.optim\.AdamW"):
+        Muon(nn.LayerNorm(4))
+    with pytest.raises(ValueError, match="no matrix"):
+        Muon([{"params": [parameter(3)], "rest": True}])
+
+
+def test_a_group_may_ask_for_newton_schulz_alone():
+    a, b = parameter(4, 4), parameter(4, 4)
+    optimizer = Muon([{"params": [a], "ns_steps": 3}, {"params": [b]}])
+    assert optimizer.param_groups[0]["polar"] is None
+    assert optimizer.param_groups[1]["polar"] == Auto(error=0.05)
+    with pytest.raises(ValueError, match="either"):
+        optimizer.add_param_group({"params": [parameter(2, 2)], "ns_steps": 3, "polar": Svd()})
+
+
+BAD = [
+    ({"lr": -1.0}, r"lr=-1\.0"),
+    ({"lr": float("nan")}, "lr=nan"),
+    ({"lr": torch.ones(2)}, "lr='2'"),
+    ({"weight_decay": -0.1}, r"weight_decay=-0\.1"),
+    ({"momentum": 1.0}, r"momentum=1\.0"),
+    ({"momentum": -0.5}, r"momentum=-0\.5"),
+    ({"adjust_lr_fn": "adam"}, "adjust_lr_fn='adam'"),
+    ({"nonfinite": "ignore"}, "nonfinite='ignore'"),
+    ({"polar": "svd"}, "polar='svd'"),
+    ({"ns_steps": 0}, "ns_steps=0"),
+    ({"ns_steps": 100}, "ns_steps=100"),
+    ({"ns_coefficients": (1.0, 2.0)}, "ns_coefficients="),
+    ({"ns_steps": 3, "polar": Svd()}, "either them or polar"),
+    ({"max_batch_bytes": 0}, "max_batch_bytes=0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[str(b[0]) for b in BAD])
+def test_bad_arguments(arguments, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        Muon([parameter(3, 3)], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"rest_lr": -1.0}, "lr="), ({"rest_betas": (0.9, 1.0)}, "betas=")]
+)
+def test_bad_arguments_of_the_rest(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Muon(nn.Linear(3, 3), **arguments)
+
+
+def test_views_that_do_not_fit():
+    w = parameter(6, 4)
+    with pytest.raises(ValueError, match=r"view of parameter 0 .*split=5"):
+        Muon([{"params": [w], "views": MatrixView(split=5)}])
+    with pytest.raises(ValueError, match=r"views=2: give one view, or 1"):
+        Muon([{"params": [w], "views": [MatrixView(), MatrixView()]}])
+
+
+def test_a_checkpoint_of_other_views_is_refused():
+    w = parameter(6, 4)
+    saved = Muon([{"params": [w], "views": MatrixView(split=2)}]).state_dict()
+    fresh = Muon([w])
+    with pytest.raises(ValueError, match=re.escape("param_groups[0]['views']")):
+        fresh.load_state_dict(saved)
+    del saved["param_groups"][0]["views"]
+    fresh.load_state_dict(saved)
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        Muon([w], lr=0.1).load_state_dict(Muon(nn.Linear(2, 2)).state_dict())
+
+
+def test_the_weights_end_in_the_ball_of_the_decay():
+    """‖W‖₂ ≤ 1/weight_decay for a square matrix and an exact polar factor."""
+    w = nn.Parameter(10 * parameter(6, 6).detach())
+    optimizer = Muon([w], lr=0.05, weight_decay=2.0, polar=Svd())
+    run(optimizer, [w], 150)
+    assert float(torch.linalg.matrix_norm(w.detach(), 2)) <= 0.5 + 1e-6
+
+
+def test_the_default_error_reaches_the_weights():
+    """One step from zero is −lr·polar(g) to within the 5 % of Auto's default."""
+    w = nn.Parameter(torch.zeros(32, 48))
+    w.grad = gradient(w, 0)
+    Muon([w], lr=1.0).step()
+    assert spectral_distance(w.detach(), -naive_polar(w.grad)) < 0.05
+    assert NewtonSchulz().accuracy(32, 48, torch.float32).error > 0.05
