@@ -32,7 +32,9 @@ def steepest(monkeypatch: pytest.MonkeyPatch) -> Invoke:
     monkeypatch.setattr("sys.argv", ["steepest"])
 
     def call(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+        return CliRunner().invoke(
+            app, [str(a) for a in arguments], env={"COLUMNS": "200"}, catch_exceptions=False
+        )
 
     return call
 

@@ -12,10 +12,11 @@ from steepest.train.command import train
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         print(f"steepest {version('steepest')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -1,8 +1,5 @@
 """`steepest train`: its flags, and the way from their strings to a `Config`."""
 
-# typer reads the flags from a signature; the function itself asks which of them were given.
-# ruff: noqa: ARG001
-
 from __future__ import annotations
 
 import sys
@@ -34,64 +31,70 @@ PLAIN = (
     "eval_windows",
     "checkpoint_every",
 )
-PER_OPTIMIZER = "VALUE with one optimizer, else NAME=VALUE (repeatable)"
+
+
+def flag(default: object, text: str, *names: str, metavar: str | None = None) -> Any:
+    """A flag whose absence can be seen: its value is None then, and `default` is only shown."""
+    return typer.Option(*names, help=text, show_default=str(default), metavar=metavar)
+
+
+def setting(text: str) -> Any:
+    """A flag that each optimizer has for itself."""
+    text = f"{text}; with several optimizers name one (repeatable)."
+    return flag("tuned", text, metavar="[NAME=]VALUE")
+
 
 Optimizers = Annotated[
-    list[str],
-    typer.Option(
-        "--optimizer", help=f"Train with it (repeatable): {', '.join(RECIPES)}.", metavar="NAME"
+    list[str] | None,
+    flag(
+        ", ".join(DEFAULT.optimizers),
+        f"Train with it (repeatable): {', '.join(RECIPES)}.",
+        "--optimizer",
+        metavar="NAME",
     ),
 ]
-Data = Annotated[
-    str | None,
-    typer.Option(help="A text file, or a folder of them.", show_default="the King James Bible"),
+Data = Annotated[str | None, flag("the King James Bible", "A text file, or a folder of them.")]
+Layers = Annotated[int | None, flag(DEFAULT.model.layers, "Transformer blocks.")]
+Width = Annotated[int | None, flag(DEFAULT.model.width, "Length of the residual stream.")]
+Heads = Annotated[int | None, flag(DEFAULT.model.heads, "Attention heads in a block.")]
+Context = Annotated[
+    int | None, flag(DEFAULT.model.context, "Characters that a prediction looks back on.")
 ]
-Layers = Annotated[int, typer.Option(help="Transformer blocks.")]
-Width = Annotated[int, typer.Option(help="Length of the residual stream.")]
-Heads = Annotated[int, typer.Option(help="Attention heads in a block.")]
-Context = Annotated[int, typer.Option(help="Characters that a prediction looks back on.")]
-Batch = Annotated[int, typer.Option(help="Windows of text in a step.")]
-Steps = Annotated[int, typer.Option(help="Optimizer steps.")]
-Lr = Annotated[
-    list[str] | None,
-    typer.Option(help=f"Peak learning rate: {PER_OPTIMIZER}.", show_default="tuned"),
+Batch = Annotated[int | None, flag(DEFAULT.batch, "Windows of text in a step.")]
+Steps = Annotated[int | None, flag(DEFAULT.steps, "Optimizer steps.")]
+Lr = Annotated[list[str] | None, setting("Peak learning rate")]
+WeightDecay = Annotated[list[str] | None, setting("Decoupled weight decay")]
+RestLr = Annotated[list[str] | None, setting("Learning rate of AdamW on what Muon leaves")]
+Warmup = Annotated[int | None, flag("20, at most a tenth of the steps", "Steps of linear warm-up.")]
+Schedule = Annotated[
+    str | None, flag(DEFAULT.schedule, f"After the warm-up: {', '.join(SCHEDULES)}.")
 ]
-WeightDecay = Annotated[
-    list[str] | None, typer.Option(help=f"Weight decay: {PER_OPTIMIZER}.", show_default="tuned")
-]
-RestLr = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=f"Learning rate of AdamW on what Muon leaves: {PER_OPTIMIZER}.", show_default="tuned"
-    ),
-]
-Warmup = Annotated[
-    int | None,
-    typer.Option(help="Steps of linear warm-up.", show_default="20, at most a tenth of the steps"),
-]
-Schedule = Annotated[str, typer.Option(help=f"After the warm-up: {', '.join(SCHEDULES)}.")]
 Seeds = Annotated[
-    list[int],
-    typer.Option("--seed", help="Fixes first weights and data (repeatable: the mean counts)."),
+    list[int] | None,
+    flag(0, "Fixes first weights and data (repeatable, for means over seeds).", "--seed"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
-Dtype = Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}; bfloat16 is autocast.")]
-EvalEvery = Annotated[int, typer.Option(help="Steps from one evaluation to the next.")]
-EvalWindows = Annotated[int, typer.Option(help="Validation windows, spread evenly.")]
-CheckpointEvery = Annotated[int, typer.Option(help="Steps from one checkpoint to the next.")]
-Out = Annotated[
-    Path | None, typer.Option(help="Folder to make for the run.", show_default="runs/DATE-TIME")
+Device = Annotated[str | None, flag("auto", "auto, cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str | None, flag(DEFAULT.dtype, f"{', '.join(DTYPES)}; bfloat16 is autocast.")]
+EvalEvery = Annotated[
+    int | None, flag(DEFAULT.eval_every, "Steps from one evaluation to the next.")
 ]
+EvalWindows = Annotated[
+    int | None, flag(DEFAULT.eval_windows, "Validation windows, spread evenly.")
+]
+CheckpointEvery = Annotated[
+    int | None, flag(DEFAULT.checkpoint_every, "Steps from one checkpoint to the next.")
+]
+Out = Annotated[Path | None, flag("runs/DATE-TIME", "Folder to make for the run.")]
 Resume = Annotated[
     Path | None, typer.Option(help="Go on with the run in this folder, with its own flags.")
 ]
 
 
-def _number(flag: str, text: str) -> float:
+def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise invalid(flag, text, "give a number") from None
+        raise invalid(name, text, "give a number") from None
 
 
 def per_optimizer(flag: str, values: Sequence[str], names: Sequence[str]) -> dict[str, float]:
@@ -181,44 +184,33 @@ def _os_error(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
-def _given(ctx: typer.Context) -> dict[str, Any]:
-    """The flags that stand on the command line."""
-    given = {}
-    for name, value in ctx.params.items():
-        # By its name: typer ships a click of its own from version 0.26 on, with its own enum.
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            given[name] = value
-    return given
-
-
 def train(
-    ctx: typer.Context,
-    optimizer: Optimizers = [*DEFAULT.optimizers],  # noqa: B006 (typer copies it)
-    data: Data = DEFAULT.data,
-    layers: Layers = DEFAULT.model.layers,
-    width: Width = DEFAULT.model.width,
-    heads: Heads = DEFAULT.model.heads,
-    context: Context = DEFAULT.model.context,
-    batch: Batch = DEFAULT.batch,
-    steps: Steps = DEFAULT.steps,
+    optimizer: Optimizers = None,
+    data: Data = None,
+    layers: Layers = None,
+    width: Width = None,
+    heads: Heads = None,
+    context: Context = None,
+    batch: Batch = None,
+    steps: Steps = None,
     lr: Lr = None,
     weight_decay: WeightDecay = None,
     rest_lr: RestLr = None,
-    warmup: Warmup = DEFAULT.warmup,
-    schedule: Schedule = DEFAULT.schedule,
-    seed: Seeds = [*DEFAULT.seeds],  # noqa: B006
-    device: Device = "auto",
-    dtype: Dtype = DEFAULT.dtype,
-    eval_every: EvalEvery = DEFAULT.eval_every,
-    eval_windows: EvalWindows = DEFAULT.eval_windows,
-    checkpoint_every: CheckpointEvery = DEFAULT.checkpoint_every,
+    warmup: Warmup = None,
+    schedule: Schedule = None,
+    seed: Seeds = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    eval_every: EvalEvery = None,
+    eval_windows: EvalWindows = None,
+    checkpoint_every: CheckpointEvery = None,
     out: Out = None,
     resume: Resume = None,
 ) -> None:
     """Train a character GPT with each optimizer and compare them."""
+    given = {name: value for name, value in locals().items() if value not in (None, [])}
     try:
-        run = _prepared(_given(ctx))
+        run = _prepared(given)
     except ValueError as error:
         raise fail(error) from None
     except OSError as error:

@@ -1,0 +1,60 @@
+"""The command `steepest`: how it starts, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+
+import pytest
+
+from steepest import cli
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "steepest", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_module_is_the_command() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"steepest {version('steepest')}\n")
+
+
+def test_the_script_calls_main() -> None:
+    (script,) = entry_points(group="console_scripts", name="steepest")
+    assert script.load() is cli.main
+
+
+def test_without_a_command_the_help_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["steepest"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    shown = capsys.readouterr()
+    assert "train" in shown.out + shown.err
+
+
+@pytest.mark.parametrize("gone", [["typer"], ["rich", "tensorboard"]])
+def test_missing_packages_are_one_line_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gone: list[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in gone else object())
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert ", ".join(gone) in shown.err
+    assert "pip install 'steepest[train]'" in shown.err
+
+
+def test_a_wrong_flag_is_refused_with_exit_code_2() -> None:
+    done = run("train", "--lerning-rate", "1")
+    assert done.returncode == 2
+    assert "--lerning-rate" in done.stderr
+    assert "Traceback" not in done.stderr

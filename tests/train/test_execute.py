@@ -1,0 +1,192 @@
+"""A run that is killed, interrupted or out of disk space, as a process of its own where it must."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from steepest.train.app import app
+from steepest.train.execute import Stop, resume_command
+from tests.train.tiny import TINY, Invoke, contents, final_state, history, same, words
+
+# Long enough that a signal finds it at work, and short enough to be repeated.
+LONG = ("--steps", "400", "--checkpoint-every", "40", "--eval-every", "100")
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """`python -m steepest` as a process that is gone when the block is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "steepest", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_steps(process: subprocess.Popen[str], trial: Path, steps: int) -> None:
+    """Return when a trial has recorded that many steps."""
+    path = trial / "metrics.jsonl"
+    end = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") <= steps:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no step in a minute"
+        time.sleep(0.002)
+
+
+def equal(a: Path, b: Path) -> bool:
+    return history(a) == history(b) and same(final_state(a), final_state(b))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial of the same length that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "words.txt").write_text(words(4000), encoding="utf-8")
+    flags = (*TINY, *LONG, "--optimizer", "muon", "--data", f"{folder}/words.txt")
+    done = CliRunner().invoke(app, ["train", *flags, "--out", f"{folder}/run"])
+    assert done.exit_code == 0, done.stderr
+    return folder / "run" / "muon" / "seed-0"
+
+
+def test_a_killed_run_ends_where_an_unbroken_one_ends(
+    steepest: Invoke, text_file: Path, tmp_path: Path, whole: Path
+) -> None:
+    run = tmp_path / "run"
+    trial = run / "muon" / "seed-0"
+    start = ("train", *TINY, *LONG, "--data", text_file, "--optimizer", "muon", "--out", run)
+    for arguments, steps in ((start, 30), (("train", "--resume", run), 90)):
+        with running(*arguments) as process:
+            wait_for_steps(process, trial, steps)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+        assert not (trial / "step-000400.pt").exists()
+    assert steepest("train", "--resume", run).exit_code == 0
+    assert equal(trial, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_and_says_how_to_go_on(
+    steepest: Invoke, text_file: Path, tmp_path: Path, whole: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "my run"
+    trial = run / "muon" / "seed-0"
+    arguments = ("train", *TINY, *LONG, "--data", text_file, "--optimizer", "muon", "--out", run)
+    with running(*arguments) as process:
+        wait_for_steps(process, trial, 25)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + number, "")
+    last = max(trial.glob("step-*.pt"))
+    assert history(trial)[-1][0] == int(last.stem.removeprefix("step-")), "saved where it stopped"
+    command = shlex.split(out.splitlines()[-1])
+    assert command == [sys.executable, "-m", "steepest", "train", "--resume", str(run)]
+    assert steepest(*command[3:]).exit_code == 0
+    assert equal(trial, whole)
+
+
+def test_a_second_signal_is_not_held_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Stop() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert stop.signal == signal.SIGINT
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let every write past `size` bytes of a file fail, as on a full disk: the last one in part."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# A checkpoint has 60 kB, a line of metrics some 200 bytes, and config.json about 1 kB.
+@pytest.mark.parametrize(
+    ("size", "every", "file"), [(20_000, 5, "step-000005.pt"), (2500, 100, "metrics.jsonl")]
+)
+def test_a_write_that_fails_is_one_line_and_the_run_goes_on_later(
+    tiny: Invoke, steepest: Invoke, tmp_path: Path, size: int, every: int, file: str
+) -> None:
+    flags = ("--optimizer", "muon", "--steps", 30, "--checkpoint-every", every)
+    assert tiny(*flags, "--out", tmp_path / "whole").exit_code == 0
+    run = tmp_path / "run"
+    with largest_file(size):
+        result = tiny(*flags, "--out", run)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert f"{run / 'muon' / 'seed-0' / file}: File too large" in result.stderr
+    assert result.stderr.rstrip().endswith(f"train --resume {run}")
+    assert not [name for name in contents(run) if name.endswith(".tmp")]
+    assert steepest("train", "--resume", run).exit_code == 0
+    assert equal(run / "muon" / "seed-0", tmp_path / "whole" / "muon" / "seed-0")
+
+
+@pytest.mark.parametrize("fatal", range(1, 14))
+def test_a_full_disk_at_any_moment_loses_nothing(
+    tiny: Invoke, steepest: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+) -> None:
+    run = tmp_path / "run"
+    calls: list[int] = []
+    fsync = os.fsync
+
+    def full(file: int) -> None:
+        calls.append(file)
+        if len(calls) >= fatal and not Path(f"/proc/self/fd/{file}").is_dir():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        result = tiny("--optimizer", "sgd", "--out", run)
+    kept = contents(run)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "No space left on device" in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    if "config.json" not in kept:
+        assert "--resume" not in result.stderr
+        return
+    assert steepest("train", "--resume", run).exit_code == 0
+    assert tiny("--optimizer", "sgd", "--out", tmp_path / "whole").exit_code == 0
+    assert equal(run / "sgd" / "seed-0", tmp_path / "whole" / "sgd" / "seed-0")
+
+
+@pytest.mark.parametrize("program", ["steepest", "some/bin/steepest"])
+def test_the_command_to_go_on_is_that_of_the_user(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [program, "train"])
+    assert resume_command(Path("my runs/1")) == f"{program} train --resume 'my runs/1'"
+
+
+def test_the_command_to_go_on_names_the_interpreter_of_a_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/lib/steepest/__main__.py", "train"])
+    command = shlex.split(resume_command(Path("runs/1")))
+    assert command == [sys.executable, "-m", "steepest", "train", "--resume", "runs/1"]
