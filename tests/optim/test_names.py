@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from steepest.optim._rules import RULES
 from steepest.optim.routing import route
@@ -49,6 +50,33 @@ def test_names_of_heads(path: str, target: str) -> None:
     put(model, "blocks.0.linear", (8, 8))
     put(model, "blocks.1.linear", (8, 8))
     assert route(model)[f"{path}.weight"].target == target
+
+
+def test_a_head_may_name_its_output_and_what_is_none() -> None:
+    model = nn.Module()
+    for path in ("iou_head.proj_out", "iou_head.middle", "head.dense", "blocks.0.x", "blocks.1.x"):
+        put(model, path, (8, 8))
+    routing = route(model)
+    assert routing["iou_head.proj_out.weight"].target == "table"
+    assert routing["iou_head.middle.weight"].target == "matrix"
+    assert routing["head.dense.weight"].target == "matrix"
+
+
+def test_starcoder_stores_its_projection_head_by_head() -> None:
+    class GPTBigCodeAttention(zoo.FusedAttention):
+        pass
+
+    routing = route(GPTBigCodeAttention("c_attn", 16, 48, num_heads=4, kv_heads=4))
+    assert routing["c_attn.weight"].matrices == "12 × 4×16"
+    routing = route(GPTBigCodeAttention("c_attn", 16, 24, num_heads=4, kv_heads=1))
+    assert routing["c_attn.weight"].matrices == "16×16 + 4×16 + 4×16"
+
+
+def test_a_pruned_weight_is_a_guess() -> None:
+    model = prune.identity(nn.Linear(4, 4), "weight")
+    a = route(model)["weight_orig"]
+    assert (a.target, a.view, a.certain) == ("matrix", LINEAR, False)
+    assert a.reason == "the layer computes its weight from this tensor"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,12 @@ def test_a_wrapped_network_is_routed_like_itself() -> None:
         assert found == [(a.target, a.view, a.reason) for a in plain]
 
 
+def test_a_wrapped_layer_keeps_its_name() -> None:
+    model = zoo.FusedAttention("c_attn", 16, 48)
+    model.c_attn = torch.compile(model.c_attn, backend="eager")
+    assert route(model)["c_attn._orig_mod.weight"].view == QKV
+
+
 def test_a_tied_embedding_is_a_table_once() -> None:
     routing = route(zoo.GPT())
     table = routing["transformer.wte.weight"]
@@ -99,6 +105,15 @@ def test_a_gpt_gives_its_blocks_to_muon_and_splits_query_key_value() -> None:
 def test_blocks_without_a_head_are_certain() -> None:
     assert not route(nn.ModuleDict({"h": zoo.GPT().transformer["h"]})).uncertain
     assert not route(zoo.GPT(depth=1).transformer["h"]).uncertain
+
+
+def test_the_last_of_equal_blocks_is_hidden() -> None:
+    def block(width: int) -> nn.Module:
+        return nn.ModuleDict({"inner": nn.Linear(8, width), "outer": nn.Linear(width, 8)})
+
+    assert not route(nn.Sequential(block(16), block(16))).uncertain
+    (guess,) = route(nn.Sequential(block(16), block(24))).uncertain
+    assert guess.name == "1.outer.weight"
 
 
 def test_gpt2_of_hugging_face_is_input_first() -> None:
@@ -225,6 +240,12 @@ def test_gates_with_one_input_are_vectors() -> None:
     assert (a.target, a.reason) == ("vector", "a single row or column")
 
 
+def test_gates_of_one_unit_are_vectors() -> None:
+    a = route(nn.GRU(6, 1))["weight_ih_l0"]
+    assert a.target == "vector"
+    assert a.reason == "every matrix would be a single row or column"
+
+
 def test_stacked_experts_are_a_batch() -> None:
     routing = route(zoo.GroupedExperts())
     for name in ("w1", "w2", "w3"):
@@ -303,11 +324,12 @@ def test_fused_projections_that_cannot_be_told(
     assert settle in guess.settle
 
 
-def test_attention_heads_in_a_list_are_no_output_heads() -> None:
-    routing = route(zoo.HeadsInAList())
+@pytest.mark.parametrize("name", ["sa", "mixer"])
+def test_attention_heads_in_a_list_are_no_output_heads(name: str) -> None:
+    routing = route(zoo.HeadsInAList(name))
     names = targets(routing)
-    assert names["sa.heads.#.value.weight"] == "matrix"
-    assert names["sa.heads.#.key.weight"] == "matrix"
+    assert names[f"{name}.heads.#.value.weight"] == "matrix"
+    assert names[f"{name}.heads.#.key.weight"] == "matrix"
     assert names["lm_head.weight"] == "table"
     assert not routing.uncertain
 

@@ -318,12 +318,13 @@ class KarpathyHead(nn.Module):
 class HeadsInAList(nn.Module):
     """Attention heads in a ModuleList called `heads`; they are no output heads."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, name: str = "sa", width: int = 16) -> None:
         super().__init__()
         self.token_embedding_table = nn.Embedding(50, width)
-        self.sa = nn.Module()
-        self.sa.heads = nn.ModuleList([KarpathyHead(width, 4) for _ in range(4)])
-        self.sa.proj = nn.Linear(width, width)
+        attention = nn.Module()
+        attention.heads = nn.ModuleList([KarpathyHead(width, 4) for _ in range(4)])
+        attention.proj = nn.Linear(width, width)
+        self.add_module(name, attention)
         self.lm_head = nn.Linear(width, 50)
 
 
