@@ -52,6 +52,15 @@ def test_names_of_heads(path: str, target: str) -> None:
     assert route(model)[f"{path}.weight"].target == target
 
 
+def test_the_end_of_a_sequential_called_fc_is_the_head() -> None:
+    model = nn.Module()
+    model.body = nn.Linear(8, 8)
+    model.fc = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.1), nn.Linear(8, 3))
+    routing = route(model)
+    assert routing["fc.0.weight"].target == "matrix"
+    assert routing["fc.2.weight"].reason == "last layer, named as an output"
+
+
 def test_a_head_may_name_its_output_and_what_is_none() -> None:
     model = nn.Module()
     for path in ("iou_head.proj_out", "iou_head.middle", "head.dense", "blocks.0.x", "blocks.1.x"):
