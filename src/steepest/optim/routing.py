@@ -358,9 +358,6 @@ def route(
     counted.check()
     routing = Routing(assignments, tuple(survey.tied))
     if strict and routing.uncertain:
-        raise invalid(
-            "strict",
-            strict,
-            "these are guesses, write the overrides: " + "; ".join(_remedies(routing.uncertain)),
-        )
+        remedies = "; ".join(_remedies(routing.uncertain))
+        raise invalid("strict", strict, f"these are guesses, write the overrides: {remedies}")
     return routing
