@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from tests.train.tiny import TINY, Invoke, words
 
 
 @pytest.fixture(autouse=True)
-def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing text takes longer than the training of a tiny model."""
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes longer than training a tiny model: long samples, waiting for disks."""
     monkeypatch.setattr(trial, "SAMPLE", 20)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture

@@ -17,12 +17,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from steepest.train import execute
 from steepest.train.app import app
 from steepest.train.execute import Stop, resume_command
+from steepest.train.metrics import Metrics, Record
+from steepest.train.trial import Learner
 from tests.train.tiny import TINY, Invoke, contents, final_state, history, same, words
 
 # Long enough that a signal finds it at work, and short enough to be repeated.
-LONG = ("--steps", "400", "--checkpoint-every", "40", "--eval-every", "100")
+LONG = ("--steps", "240", "--checkpoint-every", "20", "--eval-every", "80")
 
 
 @contextmanager
@@ -55,15 +58,38 @@ def equal(a: Path, b: Path) -> bool:
     return history(a) == history(b) and same(final_state(a), final_state(b))
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture takes longer than the run, and has tests of its own."""
+    monkeypatch.setattr(execute, "write_picture", lambda *_: None)
+
+
+def saved_step(trial: Path) -> int:
+    """The step of the newest checkpoint."""
+    return int(max(trial.glob("step-*.pt")).stem.removeprefix("step-"))
+
+
+def trained(folder: Path, *flags: str) -> Path:
+    """The folder of a run on the text of the tests that nothing disturbs."""
+    (folder / "words.txt").write_text(words(4000), encoding="utf-8")
+    data = ("--data", f"{folder}/words.txt", "--out", f"{folder}/run")
+    done = CliRunner().invoke(app, ["train", *TINY, *flags, *data])
+    assert done.exit_code == 0, done.stderr
+    return folder / "run"
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trial of the same length that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "words.txt").write_text(words(4000), encoding="utf-8")
-    flags = (*TINY, *LONG, "--optimizer", "muon", "--data", f"{folder}/words.txt")
-    done = CliRunner().invoke(app, ["train", *flags, "--out", f"{folder}/run"])
-    assert done.exit_code == 0, done.stderr
-    return folder / "run" / "muon" / "seed-0"
+    """An undisturbed trial for comparison, as long as those in processes of their own."""
+    run = trained(tmp_path_factory.mktemp("long"), *LONG, "--optimizer", "muon")
+    return run / "muon" / "seed-0"
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run for comparison, as long as those in this process."""
+    names = ("--optimizer", "sgd", "--optimizer", "adamw")
+    return trained(tmp_path_factory.mktemp("short"), *names)
 
 
 def test_a_killed_run_ends_where_an_unbroken_one_ends(
@@ -72,34 +98,81 @@ def test_a_killed_run_ends_where_an_unbroken_one_ends(
     run = tmp_path / "run"
     trial = run / "muon" / "seed-0"
     start = ("train", *TINY, *LONG, "--data", text_file, "--optimizer", "muon", "--out", run)
-    for arguments, steps in ((start, 30), (("train", "--resume", run), 90)):
-        with running(*arguments) as process:
-            wait_for_steps(process, trial, steps)
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
-        assert not (trial / "step-000400.pt").exists()
+    with running(*start) as process:
+        wait_for_steps(process, trial, 30)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (trial / "step-000240.pt").exists()
     assert steepest("train", "--resume", run).exit_code == 0
     assert equal(trial, whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_and_says_how_to_go_on(
-    steepest: Invoke, text_file: Path, tmp_path: Path, whole: Path, number: signal.Signals
+    steepest: Invoke, text_file: Path, tmp_path: Path, whole: Path
 ) -> None:
     run = tmp_path / "my run"
     trial = run / "muon" / "seed-0"
-    arguments = ("train", *TINY, *LONG, "--data", text_file, "--optimizer", "muon", "--out", run)
-    with running(*arguments) as process:
+    start = ("train", *TINY, *LONG, "--data", text_file, "--optimizer", "muon", "--out", run)
+    with running(*start) as process:
         wait_for_steps(process, trial, 25)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (128 + number, "")
-    last = max(trial.glob("step-*.pt"))
-    assert history(trial)[-1][0] == int(last.stem.removeprefix("step-")), "saved where it stopped"
+    assert (process.returncode, err) == (130, "")
+    assert history(trial)[-1][0] == saved_step(trial), "saved where it stopped"
     command = shlex.split(out.splitlines()[-1])
     assert command == [sys.executable, "-m", "steepest", "train", "--resume", str(run)]
     assert steepest(*command[3:]).exit_code == 0
     assert equal(trial, whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "step"),
+    [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 3), (signal.SIGINT, 130, 5)],
+)
+def test_a_signal_stops_the_run_after_the_step(
+    tiny: Invoke,
+    steepest: Invoke,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    short: Path,
+    number: signal.Signals,
+    code: int,
+    step: int,
+) -> None:
+    write = Metrics.write
+
+    def signalled(metrics: Metrics, record: Record) -> None:
+        write(metrics, record)
+        if record["step"] == step:
+            signal.raise_signal(number)
+
+    run, names = tmp_path / "run", ("--optimizer", "sgd", "--optimizer", "adamw")
+    with monkeypatch.context() as patch:
+        patch.setattr(Metrics, "write", signalled)
+        result = tiny(*names, "--out", run)
+    assert (result.exit_code, result.stderr) == (code, "")
+    assert result.stdout.splitlines()[-1].strip() == f"steepest train --resume {run}"
+    assert saved_step(run / "sgd" / "seed-0") == max(step, 1)
+    assert not (run / "adamw").exists()
+    assert not (run / "summary.json").exists()
+    assert steepest("train", "--resume", run).exit_code == 0
+    for name in ("sgd", "adamw"):
+        assert equal(run / name / "seed-0", short / name / "seed-0")
+
+
+def test_a_signal_in_the_last_step_of_all_comes_too_late_to_stop_anything(
+    tiny: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Learner.evaluate
+
+    def signalled(learner: Learner) -> float:
+        if learner.step == 12:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(learner)
+
+    monkeypatch.setattr(Learner, "evaluate", signalled)
+    assert tiny("--optimizer", "sgd", "--out", tmp_path / "run").exit_code == 0
+    assert (tmp_path / "run" / "summary.json").exists()
 
 
 def test_a_second_signal_is_not_held_back() -> None:
@@ -148,7 +221,12 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on_later(
 
 @pytest.mark.parametrize("fatal", range(1, 14))
 def test_a_full_disk_at_any_moment_loses_nothing(
-    tiny: Invoke, steepest: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fatal: int
+    tiny: Invoke,
+    steepest: Invoke,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    short: Path,
+    fatal: int,
 ) -> None:
     run = tmp_path / "run"
     calls: list[int] = []
@@ -172,8 +250,7 @@ def test_a_full_disk_at_any_moment_loses_nothing(
         assert "--resume" not in result.stderr
         return
     assert steepest("train", "--resume", run).exit_code == 0
-    assert tiny("--optimizer", "sgd", "--out", tmp_path / "whole").exit_code == 0
-    assert equal(run / "sgd" / "seed-0", tmp_path / "whole" / "sgd" / "seed-0")
+    assert equal(run / "sgd" / "seed-0", short / "sgd" / "seed-0")
 
 
 @pytest.mark.parametrize("program", ["steepest", "some/bin/steepest"])
