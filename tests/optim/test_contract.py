@@ -1,81 +1,23 @@
-"""The contract of every optimizer: a new one is one line in OPTIMIZERS."""
+"""The contract of every optimizer: a new one is one line in the table of tests/optim/suite.py."""
 
-import copy
 import inspect
-import io
-import pickle
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 import steepest.optim
-from steepest import Muon
 from steepest.optim import SteepestOptimizer
-from steepest.polar import Auto, GramEigh, Svd
-
-OPTIMIZERS = {
-    "muon": lambda params, **kw: Muon(params, **{"lr": 0.05, "rest_lr": 0.01, **kw}),
-    "muon_svd": lambda params, **kw: Muon(
-        params, **{"lr": 0.05, "rest_lr": 0.01, "polar": Svd(), "nesterov": False, **kw}
-    ),
-    "muon_torch": lambda params, **kw: Muon(
-        params, **{"lr": 0.05, "rest_lr": 0.01, "ns_steps": 5, **kw}
-    ),
-    "muon_rms": lambda params, **kw: Muon(
-        params, **{"lr": 0.05, "adjust_lr_fn": "match_rms_adamw", "rest_weight_decay": 0.1, **kw}
-    ),
-}
-every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-
-
-class Model(nn.Module):
-    """An embedding, a convolution, two hidden layers of one shape, a gain and a head."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(10, 8)
-        self.conv = nn.Conv1d(8, 8, 3, padding=1)
-        self.up = nn.Linear(8, 12)
-        self.norm = nn.LayerNorm(12)
-        self.down = nn.Linear(12, 8)
-        self.head = nn.Linear(8, 10)
-
-    def forward(self, tokens):
-        x = self.embedding(tokens)
-        x = x + self.conv(x.transpose(1, 2)).transpose(1, 2)
-        return self.head(x + self.down(self.norm(self.up(x)).relu()))
-
-
-def model(seed=0):
-    torch.manual_seed(seed)
-    return Model()
-
-
-def loss(m, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(0, 10, (4, 6), generator=generator)
-    dtype = m.head.weight.dtype
-    return nn.functional.cross_entropy(m(tokens).to(dtype).flatten(0, 1), tokens.flatten())
-
-
-def train(m, optimizer, steps=3, start=0):
-    for t in range(start, start + steps):
-        optimizer.zero_grad()
-        loss(m, t).backward()
-        optimizer.step()
-
-
-def parameters(m):
-    return [p.detach().clone() for p in m.parameters()]
-
-
-def assert_equal(a, b):
-    assert len(a) == len(b) > 0
-    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+from tests.optim.suite import (
+    OPTIMIZERS,
+    assert_equal,
+    every_optimizer,
+    loss,
+    model,
+    parameters,
+    train,
+)
 
 
 def test_the_table_is_complete():
@@ -211,81 +153,6 @@ def test_a_refused_group_leaves_the_optimizer_as_it_was(make):
 
 
 @every_optimizer
-@pytest.mark.parametrize("through", ["deepcopy", "pickle"])
-def test_copies_go_on_alike(make, through):
-    m = model()
-    optimizer = make(m)
-    train(m, optimizer, 2)
-    pair = (m, optimizer)
-    other, twin = copy.deepcopy(pair) if through == "deepcopy" else pickle.loads(pickle.dumps(pair))
-    assert twin.skipped == optimizer.skipped
-    assert str(twin.routing) == str(optimizer.routing)
-    train(m, optimizer, 2, start=2)
-    train(other, twin, 2, start=2)
-    assert_equal(parameters(m), parameters(other))
-
-
-def plain(value):
-    """Whether torch.load(weights_only=True) and a distributed checkpoint take it."""
-    if isinstance(value, dict):
-        return all(isinstance(k, str | int) and plain(v) for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return all(plain(v) for v in value)
-    return value is None or type(value) in (bool, int, float, str, torch.Tensor)
-
-
-@every_optimizer
-def test_state_dict_is_plain_and_resumes_bit_for_bit(make):
-    m = model()
-    optimizer = make(m)
-    train(m, optimizer, 2)
-    assert plain(optimizer.state_dict())
-    file = io.BytesIO()
-    torch.save({"model": m.state_dict(), "optimizer": optimizer.state_dict()}, file)
-    train(m, optimizer, 3, start=2)
-
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    other = model(seed=5)
-    resumed = make(other)
-    other.load_state_dict(saved["model"])
-    resumed.load_state_dict(saved["optimizer"])
-    train(other, resumed, 3, start=2)
-    assert_equal(parameters(m), parameters(other))
-
-
-@every_optimizer
-def test_a_loaded_state_is_not_shared_with_the_checkpoint(make):
-    m = model()
-    optimizer = make(m)
-    train(m, optimizer, 1)
-    saved = optimizer.state_dict()
-    frozen = copy.deepcopy(saved)
-    other = model()
-    resumed = make(other)
-    resumed.load_state_dict(frozen)
-    before = copy.deepcopy(frozen)
-    train(other, resumed, 2)
-    for key, state in before["state"].items():
-        assert all(torch.equal(v, frozen["state"][key][name]) for name, v in state.items())
-
-
-@every_optimizer
-def test_loaded_hyper_parameters_take_effect(make):
-    """`param_groups` is what step reads, whatever has been loaded into it."""
-    m = model()
-    optimizer = make(m)
-    train(m, optimizer, 1)
-    saved = optimizer.state_dict()
-    for group in saved["param_groups"]:
-        group["lr"] = 0.0
-    optimizer.load_state_dict(saved)
-    before = parameters(m)
-    train(m, optimizer, 1)
-    assert_equal(before, parameters(m))
-
-
-@every_optimizer
 def test_step_hooks(make):
     m = model()
     optimizer = make(m)
@@ -337,107 +204,6 @@ def test_parameters_without_gradient_are_left_alone(make):
     assert torch.equal(before[1], m.embedding.weight)
     assert m.up.weight not in optimizer.state
     assert m.embedding.weight not in optimizer.state
-
-
-@every_optimizer
-def test_sparse_gradients_are_refused_by_name_and_change_nothing(make):
-    m = model()
-    m.embedding.sparse = True
-    optimizer = make(m)
-    loss(m).backward()
-    before = parameters(m)
-    with pytest.raises(ValueError, match=r"sparse \(embedding.weight\).*sparse=False"):
-        optimizer.step()
-    assert_equal(before, parameters(m))
-
-
-@every_optimizer
-def test_zero_gradients_only_decay(make):
-    m = model()
-    optimizer = make(m, lr=0.5, weight_decay=0.25)
-    for p in m.parameters():
-        p.grad = torch.zeros_like(p)
-    before = m.up.weight.detach().clone()
-    optimizer.step()
-    assert all(bool(torch.isfinite(p).all()) for p in m.parameters())
-    torch.testing.assert_close(m.up.weight, before * (1 - 0.5 * 0.25))
-
-
-BAD = [float("nan"), float("inf"), float("-inf")]
-
-
-@every_optimizer
-@pytest.mark.parametrize("bad", BAD)
-def test_skip_leaves_parameter_and_state_as_they_are(make, bad):
-    m = model()
-    optimizer = make(m)
-    train(m, optimizer, 2)
-    optimizer.zero_grad()
-    loss(m, 2).backward()
-    m.up.weight.grad[1, 2] = bad
-    m.embedding.weight.grad[0, 0] = bad
-    names = ("up.weight", "embedding.weight")
-    before = {n: p.detach().clone() for n, p in m.named_parameters()}
-    states = {n: copy.deepcopy(optimizer.state[p]) for n, p in m.named_parameters()}
-    optimizer.step()
-    assert optimizer.skipped == 2
-    for name, p in m.named_parameters():
-        same = [torch.equal(v, optimizer.state[p][k]) for k, v in states[name].items()]
-        if name in names:
-            assert torch.equal(p, before[name])
-            assert all(same)
-        else:
-            assert not torch.equal(p, before[name])
-            assert not any(same)
-    train(m, optimizer, 1, start=3)
-    assert all(bool(torch.isfinite(p).all()) for p in m.parameters())
-    assert optimizer.skipped == 2
-
-
-@every_optimizer
-def test_skip_in_the_first_step(make):
-    m = model()
-    optimizer = make(m)
-    loss(m).backward()
-    for p in m.parameters():
-        p.grad.fill_(float("nan"))
-    before = parameters(m)
-    optimizer.step()
-    assert_equal(before, parameters(m))
-    assert optimizer.skipped == len(before)
-    train(m, optimizer, 2)
-    assert all(bool(torch.isfinite(p).all()) for p in m.parameters())
-
-
-@every_optimizer
-@pytest.mark.parametrize("bad", BAD)
-def test_raise_names_the_parameter_and_changes_nothing(make, bad):
-    m = model()
-    optimizer = make(m, nonfinite="raise")
-    train(m, optimizer, 1)
-    optimizer.zero_grad()
-    loss(m).backward()
-    m.head.weight.grad[1, 2] = bad
-    before = parameters(m)
-    state = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(FloatingPointError, match=r"gradient of head.weight has NaN or inf"):
-        optimizer.step()
-    assert_equal(before, parameters(m))
-    for key, buffers in optimizer.state_dict()["state"].items():
-        assert all(torch.equal(v, state["state"][key][name]) for name, v in buffers.items())
-
-
-@every_optimizer
-def test_large_finite_gradients_are_no_overflow(make):
-    """float64 gradients beyond float32, and squares that overflow, are finite numbers."""
-    m = model().double()
-    optimizer = make(m)
-    loss(m).backward()
-    m.up.weight.grad.mul_(1e200)
-    before = m.up.weight.detach().clone()
-    optimizer.step()
-    assert optimizer.skipped == 0
-    assert not torch.equal(before, m.up.weight)
 
 
 @every_optimizer
@@ -519,20 +285,6 @@ def test_half_precision_does_not_corrupt_the_momentum(make, dtype):
 
 
 @every_optimizer
-def test_momentum_dtype_survives_a_checkpoint(make):
-    """torch's loader casts every buffer to the parameter's type."""
-    m = model().bfloat16()
-    optimizer = make(m, momentum_dtype=torch.float32)
-    train(m, optimizer, 2)
-    buffer = optimizer.state[m.up.weight]["momentum_buffer"]
-    assert buffer.dtype == torch.float32
-    assert not torch.equal(buffer, buffer.bfloat16().float())
-    resumed = make(m, momentum_dtype=torch.float32)
-    resumed.load_state_dict(optimizer.state_dict())
-    assert torch.equal(resumed.state[m.up.weight]["momentum_buffer"], buffer)
-
-
-@every_optimizer
 def test_channels_last_and_empty_parameters(make):
     torch.manual_seed(0)
     conv, other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
@@ -567,33 +319,3 @@ def test_default_type_does_not_matter(make):
         finally:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(*results)
-
-
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-@every_optimizer
-def test_distributed_checkpoint(make, tmp_path):
-    m = model()
-    optimizer = make(m)
-    train(m, optimizer, 2)
-    saved = get_optimizer_state_dict(m, optimizer)
-    dcp.save(saved, checkpoint_id=tmp_path, no_dist=True)
-    loaded = copy.deepcopy(saved)
-    for state in loaded["state"].values():
-        for value in state.values():
-            value.zero_()
-    dcp.load(loaded, checkpoint_id=tmp_path, no_dist=True)
-    name = "up.weight"
-    assert torch.equal(
-        loaded["state"][name]["momentum_buffer"], optimizer.state[m.up.weight]["momentum_buffer"]
-    )
-
-
-def test_methods_are_named_in_the_state():
-    m = model()
-    texts = {
-        OPTIMIZERS[name](m).state_dict()["param_groups"][0]["polar"]
-        for name in ("muon", "muon_svd")
-    }
-    assert texts == {repr(Auto(error=0.05)), repr(Svd())}
-    with pytest.raises(ValueError, match=r"polar.*saved with this, but the optimizer has GramEigh"):
-        Muon(m, polar=GramEigh()).load_state_dict(Muon(m, polar=Svd()).state_dict())

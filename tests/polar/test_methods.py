@@ -149,7 +149,8 @@ def test_unit_scale_is_an_exact_power_of_two(value, negative):
     x = torch.tensor([[-value if negative else value, 0.0]], dtype=torch.float32)
     scaled = unit_scale(x)
     ratio = Fraction(float(scaled[0, 0])) / Fraction(float(x[0, 0]))
-    assert 0.5 <= abs(float(scaled[0, 0])) < 1
+    low = 0.5 if value >= 2.0**-126 else 2.0**-24
+    assert low <= abs(float(scaled[0, 0])) < 2
     power = ratio.numerator * ratio.denominator
     assert power & (power - 1) == 0
 

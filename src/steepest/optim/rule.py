@@ -40,8 +40,10 @@ def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
 
 def finite(grads: Sequence[Tensor]) -> Tensor:
     """Whether each gradient has finite entries only: a boolean vector, computed on the device."""
-    largest = torch._foreach_norm(list(grads), float("inf"))
-    return torch.stack([torch.isfinite(v) for v in largest])
+    # The two extremes show NaN and inf in one fast pass; a sum could overflow by itself.
+    real = [torch.view_as_real(g.resolve_conj()) if g.is_complex() else g for g in grads]
+    extremes = torch.stack([e for g in real for e in torch.aminmax(g)])
+    return torch.isfinite(extremes).view(-1, 2).all(dim=1)
 
 
 def accumulate(

@@ -75,7 +75,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._rest = rest
         self._skips: dict[torch.device, Tensor] = {}
         super().__init__(
-            params.groups() if isinstance(params, Routing) else params,  # type: ignore[arg-type]
+            params.groups() if isinstance(params, Routing) else params,
             defaults,
         )
         if all(group["rest"] for group in self.param_groups):
@@ -138,7 +138,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         if group["nonfinite"] not in ("skip", "raise"):
             raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
 
-    @overload
+    # torch says float; every closure returns the loss tensor.
+    @overload  # type: ignore[override]
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], Loss]) -> Loss: ...

@@ -104,7 +104,7 @@ class Auto(PolarMethod):
     """
 
     error: float = 0.05
-    resolution: float = 1e-3
+    resolution: float = 3e-3
     table: CostTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
