@@ -165,7 +165,7 @@ def _show(run: Run, report: Report, console: Console) -> None:
     title = f"mean of {report.seeds} seeds" if report.seeds > 1 else None
     table = Table(title=title)
     for i, heading in enumerate(headings(report)):
-        table.add_column(heading, justify="right" if i else "left")
+        table.add_column(heading, justify="right" if i else "left", no_wrap=i == 0)
     for row in report.rows:
         table.add_row(*cells(row))
     console.print(table)
