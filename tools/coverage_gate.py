@@ -28,8 +28,8 @@ def read() -> dict[str, dict[str, int]]:
     for name, entry in files.items():
         for package in PACKAGES:
             if f"/{package}/" in f"/{Path(name).as_posix()}":
-                for key, value in entry["summary"].items():
-                    sums[package][key] += value
+                for key in (key for pair in KINDS.values() for key in pair):
+                    sums[package][key] += entry["summary"][key]
     return sums
 
 
