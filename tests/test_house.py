@@ -35,7 +35,7 @@ LAYERS = (
     ("polar.exact", "polar.iterate"),
     ("polar.choose",),
     ("polar",),
-    ("optim._names", "optim._patterns", "optim._sites", "optim.rule"),
+    ("optim._groups", "optim._names", "optim._patterns", "optim._sites", "optim.rule"),
     ("optim._conditions",),
     ("optim._rules",),
     ("optim.routing",),

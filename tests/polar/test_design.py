@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steepest.polar import best_quintic, design, polar_express_coefficients
+from steepest.polar import best_quintic, design_schedule, polar_express_coefficients
 from steepest.polar.design import CUSHION
 from steepest.polar.schedule import POLAR_EXPRESS_COEFFICIENTS, Schedule
 
@@ -58,7 +58,7 @@ def test_a_narrow_interval_takes_the_taylor_limit():
 
 @given(st.floats(1e-4, 0.3), st.sampled_from([0.2, 0.05, 1e-3, 1e-6]))
 def test_design_keeps_its_promise_with_the_fewest_steps(lower, error):
-    schedule = design(lower=lower, error=error)
+    schedule = design_schedule(lower=lower, error=error)
     low, high = schedule.band(lower, 1.0)
     assert max(1 - low, high - 1) <= error
     if schedule.steps > 1:
@@ -76,8 +76,8 @@ def test_design_keeps_its_promise_with_the_fewest_steps(lower, error):
         (lambda: polar_express_coefficients(1e-3, 0), "steps"),
         (lambda: polar_express_coefficients(1e-3, 3, cushion=1.0), "cushion"),
         (lambda: polar_express_coefficients(1e-3, 3, safety=0.9), "safety"),
-        (lambda: design(lower=0.0, error=0.1), "lower"),
-        (lambda: design(lower=0.1, error=0.0), "error"),
+        (lambda: design_schedule(lower=0.0, error=0.1), "lower"),
+        (lambda: design_schedule(lower=0.1, error=0.0), "error"),
     ],
 )
 def test_bad_arguments(call, argument):
@@ -88,5 +88,5 @@ def test_bad_arguments(call, argument):
 def test_an_error_that_the_safety_factor_forbids_is_refused():
     """It must end, too: more steps never reach it."""
     with pytest.raises(ValueError, match=r"error=1e-12: safety=1.02 leaves"):
-        design(lower=1e-3, error=1e-12, safety=1.02)
-    assert design(lower=1e-3, error=1e-12, safety=1.0).error <= 1e-12
+        design_schedule(lower=1e-3, error=1e-12, safety=1.02)
+    assert design_schedule(lower=1e-3, error=1e-12, safety=1.0).error <= 1e-12

@@ -19,7 +19,7 @@ from steepest.polar import (
     NewtonSchulz,
     PolarMethod,
     Svd,
-    design,
+    design_schedule,
     polar_express,
 )
 from steepest.polar.base import epsilon, unit_scale
@@ -34,7 +34,7 @@ METHODS = {
     "gram_newton_schulz": GramNewtonSchulz(polar_express(8)),
     "gram_jordan_polished": GramNewtonSchulz(JORDAN_POLISHED),
     "gram_cans": GramNewtonSchulz(CANS),
-    "gram_designed": GramNewtonSchulz(design(lower=5e-4, error=0.05)),
+    "gram_designed": GramNewtonSchulz(design_schedule(lower=5e-4, error=0.05)),
     "auto": Auto(error=0.05),
     "auto_fine": Auto(error=3e-3),
 }

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
+from steepest.optim._groups import Group, momentum_dtype
 from steepest.optim.rule import ShapeRule, shape_factor
-from steepest.optim.steepest import Group, NonFinite, Params, SteepestOptimizer
+from steepest.optim.steepest import NonFinite, Params, SteepestOptimizer
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
+from steepest.polar.base import widened
 
 TORCH_STEPS = 5
 """The number of Newton–Schulz steps in torch.optim.Muon."""
@@ -34,6 +36,9 @@ class Muon(SteepestOptimizer):
     Given a module, it routes: hidden matrices come here, everything else to AdamW in the same
     optimizer (`steepest.route`; look at `optimizer.routing`). Matrices of one shape are
     stacked, so that a model of many small layers costs few large products.
+
+    Parameters that are frozen (`requires_grad=False`) when a module is given belong to no group: to
+    train them later, add them with `add_param_group`.
 
     The state of each matrix is `momentum_buffer`, and the groups hold torch's keys, so a state_dict
     of either optimizer loads into the other. Loading torch's keeps the polar method chosen here.
@@ -58,8 +63,10 @@ class Muon(SteepestOptimizer):
             waiting for the device; "raise" names it, waiting for the device in every step.
         maximize: ascend instead of descend.
         momentum_dtype: type of the momentum buffers; None means the parameter's. Use
-            torch.float32 with bfloat16 parameters for an average that does not stall.
-        max_batch_bytes: bound on one stack of matrices, in bytes.
+            torch.float32 with bfloat16 parameters for an average that does not stall. AdamW's
+            buffers have the type of their parameter, as torch's have.
+        max_batch_bytes: bound on one stack of matrices, in bytes; a single parameter may exceed
+            it. A step needs a few times this much memory.
         rest_lr: learning rate of AdamW for the rest. None means 3e-4, or `lr` with
             "match_rms_adamw".
         rest_betas: AdamW's betas for the rest.
@@ -140,10 +147,13 @@ class Muon(SteepestOptimizer):
         Raises:
             ValueError: as the constructor.
         """
-        if "ns_coefficients" in param_group or "ns_steps" in param_group:
-            if param_group.get("polar") is not None:
-                raise _ambiguous(param_group["polar"])
-            param_group = {**param_group, "polar": None}
+        asked = [k for k in ("ns_coefficients", "ns_steps") if k in param_group]
+        polar = param_group.get("polar")
+        if polar is None:
+            others = {k: v for k, v in param_group.items() if k != "polar"}
+            param_group = {**others, "polar": None} if asked else others
+        elif any(param_group[k] != self.defaults[k] for k in asked):
+            raise _ambiguous(polar)
         super().add_param_group(param_group)
 
     def _check_group(self, group: Group) -> None:
@@ -162,8 +172,13 @@ class Muon(SteepestOptimizer):
             raise invalid("ns_steps", group["ns_steps"], "give a number of steps in 1…99")
         if len(group["ns_coefficients"]) != 3:
             raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
-        if group["rest"] and not all(0 <= b < 1 for b in group["betas"]):
-            raise invalid("betas", group["betas"], "give two numbers in [0, 1)")
+        if group["rest"] or group["polar"] is None:
+            return
+        for p, view in zip(group["params"], group["views"], strict=True):
+            for _, m, n in view.shapes(p.shape):
+                # An error that no method reaches is refused here, not in the middle of a step.
+                if m and n:
+                    group["polar"].accuracy(m, n, widened(momentum_dtype(group, p)))
 
     def _dualize(self, group: Group, stack: Tensor) -> Tensor:
         method = group["polar"] or torch_newton_schulz(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from steepest._types import real_dtype
 from steepest.polar.base import widened
 
 ShapeRule = Literal["original", "match_rms_adamw"] | None
@@ -38,12 +39,16 @@ def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
     return float(max(1.0, m / n) ** 0.5)
 
 
-def finite(grads: Sequence[Tensor]) -> Tensor:
-    """Whether each gradient has finite entries only: a boolean vector, computed on the device."""
+def finite(grads: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Tensor:
+    """Whether each gradient is finite in the type its average is kept in: a boolean vector.
+
+    A gradient of 1e5 is finite in float32 and would poison a float16 average for ever.
+    """
     # The two extremes show NaN and inf in one fast pass; a sum could overflow by itself.
     real = [torch.view_as_real(g.resolve_conj()) if g.is_complex() else g for g in grads]
-    extremes = torch.stack([e for g in real for e in torch.aminmax(g)])
-    return torch.isfinite(extremes).view(-1, 2).all(dim=1)
+    pairs = [torch.stack(torch.aminmax(g)) for g in real]
+    kept = [p.to(real_dtype(t)) for p, t in zip(pairs, dtypes, strict=True)]
+    return torch.stack([torch.isfinite(p).all() for p in kept])
 
 
 def accumulate(
@@ -53,15 +58,19 @@ def accumulate(
     *,
     momentum: float,
     nesterov: bool,
+    maximize: bool,
 ) -> list[Tensor]:
     """Update the momentum buffers in place and return the directions u to follow.
 
         buffer ← momentum·buffer + (1 − momentum)·grad
         u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
 
-    Where `ok` is false the buffer keeps every bit and u is the buffer. No gradient is written to.
-    With `nesterov` the result is new memory, without it the buffers themselves.
+    with −grad for grad under `maximize`. Where `ok` is false the buffer keeps its values and u is
+    the buffer. No gradient is written to. With `nesterov` the result is new memory, without it the
+    buffers themselves.
     """
+    if maximize:
+        grads = torch._foreach_neg(list(grads))
     # A gradient equal to its buffer leaves the average as it is, whatever the weight.
     safe = [
         torch.where(good, g.to(b.dtype), b) for good, g, b in zip(ok, grads, buffers, strict=True)
@@ -118,12 +127,14 @@ def adamw_update(
 ) -> None:
     """One AdamW update by torch's functional AdamW; where `ok` is false nothing changes.
 
-    The fused kernel is the one that can skip on the device: it takes the flag as `found_inf`.
+    The fused kernel is the one that can skip on the device: it takes the flag as `found_inf`. It
+    walks memory without looking at strides, so it gets tensors of one dense layout, and copies
+    where they are not.
     """
     tensors = [param, grad, exp_avg, exp_avg_sq]
     if param.is_complex():
         tensors = [torch.view_as_real(t.resolve_conj()) for t in tensors]
-    p, g, m, v = tensors
+    p, g, m, v = tensors if _one_layout(tensors) else [t.contiguous() for t in tensors]
     adamw(
         [p],
         [g],
@@ -141,3 +152,15 @@ def adamw_update(
         eps=eps,
         maximize=maximize,
     )
+    for tensor, updated in zip((tensors[0], *tensors[2:]), (p, m, v), strict=True):
+        if updated is not tensor:
+            tensor.copy_(updated)
+
+
+def _one_layout(tensors: Sequence[Tensor]) -> bool:
+    """Whether all are contiguous, or all channels-last: the same memory order without gaps."""
+    if all(t.is_contiguous() for t in tensors):
+        return True
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    memory = formats.get(tensors[0].ndim)
+    return memory is not None and all(t.is_contiguous(memory_format=memory) for t in tensors)

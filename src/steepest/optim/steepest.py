@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid, real_dtype, shape_text
+from steepest.optim._groups import Group, momentum_dtype, name_of, text_of, views_of
 from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
     accumulate,
@@ -20,10 +21,10 @@ from steepest.optim.rule import (
     finite,
 )
 from steepest.polar.base import widened
-from steepest.views import LINEAR, MatrixView, conv
+from steepest.views import MatrixView
 
-Group = dict[str, Any]
 Loss = float | Tensor
+NonFinite = Literal["skip", "raise"]
 Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
 
 
@@ -43,6 +44,11 @@ class _Item:
         """Parameters with equal keys can be stacked; a shape and its transpose are equal."""
         sizes = tuple((min(m, n), max(m, n)) for _, m, n in self.shapes)
         return (*sizes, self.param.dtype, self.buffer.dtype, self.param.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its matrices in a stack, which is in float32 at least."""
+        return self.buffer.numel() * max(4, self.buffer.element_size())
 
 
 class SteepestOptimizer(torch.optim.Optimizer, ABC):
@@ -114,14 +120,19 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         group = dict(param_group)
         if group.setdefault("rest", False):
             for key, value in self._rest.items():
-                group.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
+                group.setdefault(key, value)
         views = group.pop("views", None)
         super().add_param_group(group)
         try:
+            # A scheduler writes into a tensor: groups must not share one.
+            if isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].clone()
+            if len({id(p) for p in group["params"]}) < len(group["params"]):
+                raise invalid("params", "a parameter twice", "give each parameter once")
             if not group["rest"]:
-                group["views"] = _views(group, views)
+                group["views"] = views_of(group, views)
             self._check_group(group)
-        except ValueError:
+        except BaseException:
             self.param_groups.pop()
             raise
 
@@ -129,12 +140,21 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         for key in ("lr", "weight_decay", "momentum", "eps"):
             value = group[key]
             # `not >=` refuses NaN as well; a fake or meta tensor cannot be looked at.
-            if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
+            if not isinstance(value, Tensor) and not (
+                isinstance(value, int | float) and 0 <= value < float("inf")
+            ):
                 raise invalid(key, value, "give a finite number >= 0")
         if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
             raise invalid("lr", shape_text(group["lr"].shape), "a tensor lr holds one number")
         if not isinstance(group["momentum"], Tensor) and group["momentum"] >= 1:
             raise invalid("momentum", group["momentum"], "give the weight of the past, in [0, 1)")
+        dtype = group["momentum_dtype"]
+        if dtype is not None and not dtype.is_floating_point:
+            raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
+        if group["rest"]:
+            betas = group["betas"]
+            if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
+                raise invalid("betas", betas, "give two numbers in [0, 1)")
         if group["nonfinite"] not in ("skip", "raise"):
             raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
 
@@ -176,29 +196,33 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     def _inspect(self) -> dict[Tensor, Tensor]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
         ok: dict[Tensor, Tensor] = {}
+        bad: list[str] = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None and p.numel()]
             for p in params:
-                if p.grad.is_sparse or p.grad.layout != torch.strided:
+                if p.grad.layout != torch.strided:
                     raise invalid(
                         "grad",
-                        f"sparse ({_name(group, p)})",
+                        f"sparse ({name_of(group, p)})",
                         "give dense gradients: for an embedding, sparse=False",
                     )
             for device in {p.device for p in params}:
                 local = [p for p in params if p.device == device]
-                flags = finite([p.grad for p in local])
-                if group["nonfinite"] == "raise" and not bool(flags.all()):
-                    bad = [_name(group, p) for p, f in zip(local, flags, strict=True) if not f]
-                    raise FloatingPointError(
-                        f"gradient of {', '.join(bad)} has NaN or inf entries: lower lr, clip "
-                        'gradients, or pass nonfinite="skip"'
-                    )
-                count = self._skips.setdefault(
-                    device, torch.zeros((), dtype=torch.int64, device=device)
-                )
-                count += flags.logical_not().sum()
-                ok.update(zip(local, flags.unbind(), strict=True))
+                dtypes = [p.dtype if group["rest"] else momentum_dtype(group, p) for p in local]
+                flags = finite([p.grad for p in local], dtypes).unbind()
+                if group["nonfinite"] == "raise":
+                    bad += [name_of(group, p) for p, f in zip(local, flags, strict=True) if not f]
+                ok.update(zip(local, flags, strict=True))
+        if bad:
+            raise FloatingPointError(
+                f"gradient of {', '.join(bad)} has NaN or inf entries, or too large ones for the "
+                'type of its momentum: lower lr, clip gradients, or pass nonfinite="skip"'
+            )
+        for device in {p.device for p in ok}:
+            if device not in self._skips:
+                self._skips[device] = torch.zeros((), dtype=torch.int64, device=device)
+            judged = torch.stack([f for p, f in ok.items() if p.device == device])
+            self._skips[device] += judged.logical_not().sum()
         return ok
 
     def _items(self, group: Group, ok: dict[Tensor, Tensor]) -> Iterator[_Item]:
@@ -207,32 +231,34 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 continue
             state = self.state[p]
             if "momentum_buffer" not in state:
-                dtype = group["momentum_dtype"] or p.dtype
                 state["momentum_buffer"] = torch.zeros_like(
-                    p, dtype=dtype, memory_format=torch.preserve_format
+                    p, dtype=momentum_dtype(group, p), memory_format=torch.preserve_format
                 )
             buffer, shapes = state["momentum_buffer"], view.shapes(p.shape)
             yield _Item(p, p.grad, buffer, ok[p], view, shapes)
 
     def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
-        """Items of equal key, at most `max_batch_bytes` of float32 matrices at a time."""
+        """Items of equal key, in order, as many as fit into `max_batch_bytes` but at least one."""
         keyed: dict[tuple[object, ...], list[_Item]] = {}
         for item in items:
             keyed.setdefault(item.key, []).append(item)
         for same in keyed.values():
-            size = same[0].param.numel() * max(4, same[0].buffer.element_size())
-            count = max(1, self.max_batch_bytes // size)
-            for start in range(0, len(same), count):
-                yield same[start : start + count]
+            batch: list[_Item] = []
+            for item in same:
+                if batch and sum(i.nbytes for i in batch) + item.nbytes > self.max_batch_bytes:
+                    yield batch
+                    batch = []
+                batch.append(item)
+            yield batch
 
     def _step_matrices(self, group: Group, batch: list[_Item]) -> None:
-        grads = [item.grad for item in batch]
         directions = accumulate(
-            list(torch._foreach_neg(grads)) if group["maximize"] else grads,
+            [item.grad for item in batch],
             [item.buffer for item in batch],
             [item.ok for item in batch],
             momentum=group["momentum"],
             nesterov=group["nesterov"],
+            maximize=group["maximize"],
         )
         cut = [item.view.matrices(u) for item, u in zip(batch, directions, strict=True)]
         # One stack for each matrix of a parameter: unequal blocks have different shapes.
@@ -279,7 +305,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         for group in state["param_groups"]:
             for key in self.objects:
                 if key in group:
-                    group[key] = _text(group[key])
+                    group[key] = text_of(group[key])
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -295,17 +321,20 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         merged = []
         for i, saved in enumerate(groups):
             own = self.param_groups[i] if i < len(self.param_groups) else {}
-            for key in self.objects:
-                if key in saved and key in own and saved[key] != _text(own[key]):
+            for key in (*self.objects, "rest", "param_names"):
+                mine = text_of(own[key]) if key in self.objects and key in own else own.get(key)
+                if key in saved and key in own and saved[key] != mine:
                     raise invalid(
                         f"param_groups[{i}][{key!r}]",
                         saved[key],
-                        f"saved with this, but the optimizer has {_text(own[key])}: build it with "
-                        f"the saved one, or delete {key!r} from the saved group to change it",
+                        f"saved with this, but the optimizer has {mine}: build it with the saved "
+                        f"one, or delete {key!r} from the saved group to change it",
                     )
             objects = {key: own[key] for key in self.objects if key in own}
             kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
             merged.append({**kept, **saved, **objects})
+            if own:
+                self._check_group({**merged[-1], "params": own["params"]})
         # torch would go on to write into the tensors of the checkpoint.
         state = {
             key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
@@ -315,62 +344,18 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._restore_dtypes(groups, state)
 
     def _restore_dtypes(self, groups: list[Group], saved: dict[int, dict[str, Any]]) -> None:
-        """torch casts every buffer to its parameter's type; a momentum kept wider is put back."""
+        """Put back what torch casts or leaves: a wider momentum, AdamW's step on the host."""
         for own, group in zip(self.param_groups, groups, strict=True):
             for p, key in zip(own["params"], group["params"], strict=True):
                 buffer = saved.get(key, {}).get("momentum_buffer")
                 if buffer is not None:
-                    dtype = own["momentum_dtype"] or p.dtype
+                    dtype = momentum_dtype(own, p)
                     self.state[p]["momentum_buffer"] = buffer.to(p.device, dtype)
+                if own["rest"] and "step" in self.state[p]:
+                    step = torch.as_tensor(self.state[p]["step"], dtype=torch.float32)
+                    self.state[p]["step"] = step.to(p.device)
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well."""
         names = ("routing", "max_batch_bytes", "_rest", "_skips")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
-
-
-def _name(group: Group, param: Tensor) -> str:
-    """What to call a parameter in a message: its name, or its place and shape."""
-    index = next(i for i, p in enumerate(group["params"]) if p is param)
-    if "param_names" in group:
-        return str(group["param_names"][index])
-    return f"parameter {index} of its group ({shape_text(param.shape)})"
-
-
-def _text(value: Any) -> str | list[str]:
-    return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
-
-
-def _views(group: Group, views: Any) -> tuple[MatrixView, ...]:
-    """One view for each parameter of a matrix group, checked against its shape."""
-    params = group["params"]
-    if isinstance(views, MatrixView):
-        views = [views] * len(params)
-    if views is not None and len(views) != len(params):
-        raise invalid("views", len(views), f"give one view, or {len(params)}: one a parameter")
-    out = []
-    for i, p in enumerate(params):
-        view = views[i] if views is not None else _default_view(group, p)
-        try:
-            view.shapes(p.shape)
-        except ValueError as error:
-            raise ValueError(f"view of {_name(group, p)}: {error}") from None
-        out.append(view)
-    return tuple(out)
-
-
-def _default_view(group: Group, param: Tensor) -> MatrixView:
-    if param.ndim == 2:
-        return LINEAR
-    if param.ndim in (4, 5):
-        return conv(param.ndim - 2)
-    raise invalid(
-        "params",
-        f"{_name(group, param)}, {shape_text(param.shape)}",
-        "it is not a matrix: pass the module, so that its parameters are routed, or put it into a "
-        "group with rest=True for AdamW"
-        + (", or say with `views` which axes are rows and columns" if param.ndim > 2 else ""),
-    )
-
-
-NonFinite = Literal["skip", "raise"]

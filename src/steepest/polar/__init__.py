@@ -6,7 +6,7 @@ from steepest.polar.choose import Auto as Auto
 from steepest.polar.choose import CostTable as CostTable
 from steepest.polar.choose import polar_factor as polar_factor
 from steepest.polar.design import best_quintic as best_quintic
-from steepest.polar.design import design as design
+from steepest.polar.design import design_schedule as design_schedule
 from steepest.polar.design import polar_express_coefficients as polar_express_coefficients
 from steepest.polar.exact import GramEigh as GramEigh
 from steepest.polar.exact import Svd as Svd

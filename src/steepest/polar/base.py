@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -39,7 +41,8 @@ class PolarMethod(ABC):
         polar(x)[i] == polar(x[i])                a batch is its members
         accuracy(m, n, dtype).upper >= σ₁(polar(x))
 
-    The output has the dtype and device of the input and never shares its memory. A subclass writes
+    The output has the dtype and device of the input and never shares its memory. Neither autocast
+    nor torch's setting for float32 products changes it. A subclass writes
     `_factor` and `accuracy`; the scale and the transposition are done here.
     """
 
@@ -61,9 +64,29 @@ class PolarMethod(ABC):
         if x.numel() == 0:
             return torch.zeros_like(x)
         m, n = x.shape[-2:]
-        work = unit_scale(x).to(self.compute_dtype(x.dtype, x.device)).reshape(-1, m, n)
-        q = self._factor(work, x.dtype) if m <= n else self._factor(work.mH, x.dtype).mH
+        with full_precision(x.device):
+            work = unit_scale(x).to(self.compute_dtype(x.dtype, x.device)).reshape(-1, m, n)
+            q = self._factor(work, x.dtype) if m <= n else self._factor(work.mH, x.dtype).mH
         return q.reshape(x.shape).to(x.dtype).resolve_conj()
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Products in the type of their factors, whatever autocast or a global setting says.
+
+    The iterations are stable for rounding of the size of eps: with float32 products done in
+    bfloat16 or TF32 they diverge.
+    """
+    before = torch.get_float32_matmul_precision()
+    available = torch.amp.is_autocast_available(device.type)
+    with torch.autocast(device.type, enabled=False) if available else nullcontext():
+        if before != "highest":
+            torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            if before != "highest":
+                torch.set_float32_matmul_precision(before)
 
 
 def check_matrices(x: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices
-from steepest.polar.design import SINGLE_SAFETY, design
+from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
 
@@ -31,12 +31,21 @@ class CostTable:
             an accelerator with the host).
         svd: one float32 `torch.linalg.svd`; empty likewise.
         wide: how many times longer a float64 product takes.
+
+    Raises:
+        ValueError: a list of costs with a single entry, or not ascending in m.
     """
 
     product: Costs
     eigh: Costs = ()
     svd: Costs = ()
     wide: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("product", "eigh", "svd"):
+            sizes = [m for m, _ in getattr(self, name)]
+            if len(sizes) == 1 or sizes != sorted(set(sizes)):
+                raise invalid(name, getattr(self, name), "give two or more sizes, ascending")
 
 
 # Measured in torch 2.13 on two x86-64 cores with AVX-512: fastest but one of 7 (products) or 3 runs
@@ -105,7 +114,7 @@ class Auto(PolarMethod):
 
     error: float = 0.05
     resolution: float = 3e-3
-    table: CostTable | None = field(default=None, repr=False)
+    table: CostTable | None = None
 
     def __post_init__(self) -> None:
         for name in ("error", "resolution"):
@@ -157,7 +166,9 @@ def _candidates(
     # Rounding takes its share of the error, so a tighter schedule may pass where this one does not.
     for share in (1.0, 0.9, 0.5, 0.1):
         lower = min(0.5, resolution / m**0.125)
-        schedule = design(lower=lower, error=max(share * error, SCHEDULE_FLOOR), safety=safety)
+        schedule = design_schedule(
+            lower=lower, error=max(share * error, SCHEDULE_FLOOR), safety=safety
+        )
         restarts = len(segments(schedule, 1.2e-7))
         seconds = wide * (4 * schedule.steps * product + 2 * restarts * thin)
         yield seconds, GramNewtonSchulz(schedule)
@@ -205,7 +216,9 @@ def polar_factor(
         U, _, Vᴴ = svd(x);  polar_factor(x) = U @ Vᴴ
 
     Scale-free: polar_factor(c·x) = polar_factor(x) for every c > 0 that leaves c·x representable.
-    A zero matrix gives zero, a rank-deficient one a partial isometry of the same rank.
+    A zero matrix gives zero, a rank-deficient one a partial isometry of the same rank. Autograd
+    goes through every method, but the gradient of `Svd` and `GramEigh` is not finite where singular
+    values are equal or zero: there use an iteration.
 
     Args:
         x: real or complex matrices, shape (*batch, m, n).

@@ -52,10 +52,10 @@ def best_quintic(lower: float, upper: float) -> tuple[Quintic, float]:
     inner = ((3 * lower + upper) / 4, (lower + 3 * upper) / 4)
     error = math.inf
     for _ in range(100):
-        points = torch.tensor([lower, *inner, upper], dtype=torch.float64)
-        signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+        points = torch.tensor([lower, *inner, upper], dtype=torch.float64, device="cpu")
+        signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64, device="cpu")
         system = torch.stack([points, points**3, points**5, signs], dim=1)
-        a, b, c, new = torch.linalg.solve(system, torch.ones(4, dtype=torch.float64)).tolist()
+        a, b, c, new = torch.linalg.solve(system, torch.ones_like(signs)).tolist()
         root = math.sqrt(9 * b * b - 20 * a * c)
         inner = (math.sqrt((-3 * b - root) / (10 * c)), math.sqrt((-3 * b + root) / (10 * c)))
         if abs(new - error) < 1e-15:
@@ -119,7 +119,7 @@ SINGLE_SAFETY = 1.002
 
 
 @lru_cache(maxsize=256)
-def design(
+def design_schedule(
     *, lower: float, error: float, cushion: float = CUSHION, safety: float = SINGLE_SAFETY
 ) -> Schedule:
     """The shortest Polar Express schedule that brings [lower, 1] to 1 within `error`.
@@ -138,7 +138,7 @@ def design(
             the room above the interval costs about (safety − 1)³/13.
 
     Example:
-        >>> schedule = design(lower=1e-3, error=0.05)
+        >>> schedule = design_schedule(lower=1e-3, error=0.05)
         >>> schedule.steps, schedule.error < 0.05
         (6, True)
     """

@@ -34,14 +34,16 @@ class _Iteration(PolarMethod):
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype is not None and not self.dtype.is_floating_point:
-            raise invalid("dtype", self.dtype, "give a real floating-point type or None")
+        if self.dtype not in (None, *HALF, torch.float32, torch.float64):
+            raise invalid("dtype", self.dtype, "give float16, bfloat16, float32, float64 or None")
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-        """The method's `dtype`; None means the input's, widened to float32 on a CPU."""
-        # On a CPU half-precision products are slower than float32 ones.
-        own = self.dtype or (widened(dtype) if device.type == "cpu" else dtype)
-        return own.to_complex() if dtype.is_complex and not own.is_complex else own
+        """The method's `dtype`; None means the input's, with half precision widened to float32.
+
+        Complex input is computed in complex64 at least: there is no complex half precision.
+        """
+        own = self.dtype or widened(dtype)
+        return widened(own).to_complex() if dtype.is_complex and not own.is_complex else own
 
     def _working_epsilon(self, dtype: torch.dtype) -> float:
         return epsilon(self.dtype or widened(dtype))
@@ -55,10 +57,10 @@ class NewtonSchulz(_Iteration):
 
     Args:
         schedule: the polynomials.
-        dtype: compute type. None means the input's; half precision is widened to float32 on a CPU.
+        dtype: compute type. None means the input's, with half precision widened to float32.
 
     Raises:
-        ValueError: a compute type that is not a real floating-point one.
+        ValueError: a compute type other than float16, bfloat16, float32 and float64.
 
     Example:
         >>> import torch
@@ -75,17 +77,14 @@ class NewtonSchulz(_Iteration):
         lower = max(self.schedule.interval[0], GRAM_NOISE * eps)
         rounding = GRAM_NOISE * eps / lower if eps < 1e-4 else GRAM_NOISE * eps
         rounding += product_rounding(m, n, dtype)
-        low, high = self.schedule.band(lower, 1.0)
         # Division by the norm and one Gram matrix, both rounded, leave ‖X‖₂ this far above 1.
+        low, high = self.schedule.band(lower, 1.0 + eps)
         _, top = self.schedule.band(1e-8, 1.0 + eps)
         resolution = min(1.0, min(m, n) ** 0.5 * lower)
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        norm = torch.linalg.vector_norm(
-            x, dim=(-2, -1), keepdim=True, dtype=torch.float32 if x.dtype in HALF else None
-        )
-        x = x / safe_divisor(norm).to(x.dtype)
+        x = _frobenius_normalised(x)
         for a, b, c in self.schedule.folded:
             gram = x @ x.mH
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -108,10 +107,10 @@ class GramNewtonSchulz(_Iteration):
 
     Args:
         schedule: the polynomials.
-        dtype: compute type. None means the input's; half precision is widened to float32 on a CPU.
+        dtype: compute type. None means the input's, with half precision widened to float32.
 
     Raises:
-        ValueError: a compute type that is not a real floating-point one.
+        ValueError: a compute type other than float16, bfloat16, float32 and float64.
 
     Example:
         >>> import torch
@@ -135,12 +134,17 @@ class GramNewtonSchulz(_Iteration):
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        pool = _Pool(keep=torch.is_grad_enabled() and x.requires_grad)
+        pool = _Pool(keep=torch.is_grad_enabled())
+        if x.dtype in HALF:
+            # Entries of R and R² up to n would overflow float16.
+            x = _frobenius_normalised(x)
         first, *others = segments(self.schedule, epsilon(x.dtype))
         gram = x @ x.mH
         square = gram @ gram
-        # ‖R‖₂ ≤ √‖R²‖_F. R has entries of order n at most, so its square cannot overflow.
-        bound = safe_divisor(torch.linalg.matrix_norm(square, keepdim=True).sqrt())
+        # ‖R‖₂ ≤ √‖R²‖_F.
+        wide = torch.float32 if x.dtype in HALF else None
+        bound = torch.linalg.matrix_norm(square, keepdim=True, dtype=wide).sqrt()
+        bound = safe_divisor(bound).to(x.dtype)
         x = x / bound.sqrt()
         q = pool.polynomial(gram / bound, square / bound**2, first)
         for steps in others:
@@ -151,11 +155,18 @@ class GramNewtonSchulz(_Iteration):
         return q @ x
 
 
+def _frobenius_normalised(x: Tensor) -> Tensor:
+    """x / ‖x‖_F, the norm in float32 at least; zero stays zero."""
+    wide = torch.float32 if x.dtype in HALF else None
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
+    return x / safe_divisor(norm).to(x.dtype)
+
+
 class _Pool:
     """m × m products in memory that is used again; fresh memory costs a CPU a quarter of the time.
 
     Args:
-        keep: never write to memory that holds a result: autograd needs every one.
+        keep: never write to memory that holds a result: autograd and its transforms need it.
     """
 
     def __init__(self, *, keep: bool) -> None:
@@ -226,10 +237,10 @@ def _noisy_band(schedule: Schedule, eps: float, lower: float) -> tuple[float, fl
     """(lowest, highest) on [lower, 1] and highest on [0, 1], with R off by ±GRAM_NOISE·eps."""
     sigma = torch.cat(
         [
-            torch.zeros(1, dtype=torch.float64),
-            torch.logspace(-12, 0, 4_001, dtype=torch.float64),
-            torch.linspace(1e-3, 1, 4_001, dtype=torch.float64),
-            torch.tensor([lower, 1 + GRAM_NOISE * eps], dtype=torch.float64),
+            torch.zeros(1, dtype=torch.float64, device="cpu"),
+            torch.logspace(-12, 0, 4_001, dtype=torch.float64, device="cpu"),
+            torch.linspace(1e-3, 1, 4_001, dtype=torch.float64, device="cpu"),
+            torch.tensor([lower, 1 + GRAM_NOISE * eps], dtype=torch.float64, device="cpu"),
         ]
     )
     inside = sigma >= lower

@@ -95,10 +95,10 @@ class Schedule:
 def _band(schedule: Schedule, lower: float, upper: float) -> tuple[float, float]:
     if not 0 < lower < upper:
         raise invalid("lower, upper", (lower, upper), "give 0 < lower < upper")
-    ends = torch.tensor([lower, upper], dtype=torch.float64).log10()
-    grid = torch.logspace(float(ends[0]), float(ends[1]), 20_001, dtype=torch.float64)
+    ends = torch.tensor([lower, upper], dtype=torch.float64, device="cpu").log10()
+    grid = torch.logspace(float(ends[0]), float(ends[1]), 20_001, dtype=torch.float64, device="cpu")
     # Equal spacing as well: next to `upper` a logarithmic grid is the coarser one.
-    dense = torch.linspace(lower, upper, 20_001, dtype=torch.float64)
+    dense = torch.linspace(lower, upper, 20_001, dtype=torch.float64, device="cpu")
     out = schedule(torch.cat([grid, dense]))
     return float(out.min()), float(out.max())
 

@@ -1,0 +1,64 @@
+"""What the dictionary of a parameter group holds, beyond what torch says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid, shape_text
+from steepest.views import LINEAR, MatrixView, conv
+
+Group = dict[str, Any]
+
+
+def name_of(group: Group, param: Tensor) -> str:
+    """What to call a parameter in a message: its name, or its place and shape."""
+    index = next(i for i, p in enumerate(group["params"]) if p is param)
+    if "param_names" in group:
+        return str(group["param_names"][index])
+    return f"parameter {index} of its group ({shape_text(param.shape)})"
+
+
+def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:
+    """The type of a momentum buffer: as asked for, complex for a complex parameter."""
+    dtype: torch.dtype = group["momentum_dtype"] or param.dtype
+    return dtype.to_complex() if param.is_complex() and not dtype.is_complex else dtype
+
+
+def text_of(value: Any) -> str | list[str]:
+    """An object of a group, or several, as a checkpoint names them."""
+    return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
+
+
+def views_of(group: Group, views: Any) -> tuple[MatrixView, ...]:
+    """One view for each parameter of a matrix group, checked against its shape."""
+    params = group["params"]
+    if isinstance(views, MatrixView):
+        views = [views] * len(params)
+    if views is not None and len(views) != len(params):
+        raise invalid("views", len(views), f"give one view, or {len(params)}: one a parameter")
+    out = []
+    for i, p in enumerate(params):
+        view = views[i] if views is not None else _default_view(group, p)
+        try:
+            view.shapes(p.shape)
+        except ValueError as error:
+            raise ValueError(f"view of {name_of(group, p)}: {error}") from None
+        out.append(view)
+    return tuple(out)
+
+
+def _default_view(group: Group, param: Tensor) -> MatrixView:
+    if param.ndim == 2:
+        return LINEAR
+    if param.ndim in (4, 5):
+        return conv(param.ndim - 2)
+    raise invalid(
+        "params",
+        f"{name_of(group, param)}, {shape_text(param.shape)}",
+        "it is not a matrix: pass the module, so that its parameters are routed, or put it into a "
+        "group with rest=True for AdamW"
+        + (", or say with `views` which axes are rows and columns" if param.ndim > 2 else ""),
+    )
