@@ -119,7 +119,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: str | None = None
     batch: int = 16
-    steps: int = 600
+    steps: int = 500
     warmup: int | None = None
     schedule: str = "linear"
     device: str = "cpu"

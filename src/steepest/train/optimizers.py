@@ -100,7 +100,7 @@ class Recipe:
 # Settings tuned on the default text and model; docs/tuning.md has the runs behind them.
 RECIPES: Mapping[str, Recipe] = {
     "muon": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=_muon),
-    "adamw": Recipe(tuned=OptimizerConfig(lr=2e-3, weight_decay=0.01), build=_adamw),
+    "adamw": Recipe(tuned=OptimizerConfig(lr=4e-3, weight_decay=0.01), build=_adamw),
     "torch-muon": Recipe(
         tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=TorchMuon
     ),
