@@ -103,8 +103,9 @@ def unit_scale(x: Tensor) -> Tensor:
     """Each matrix times the power of two that brings its largest entry into [1/2, 1).
 
     A power of two costs no digit. The norm itself is not usable: its square over- or underflows
-    for entries of 1e±30 in float32. Zero stays zero. A largest entry below the normal numbers ends
-    between eps/2 and 1: a square still has room there.
+    for entries of 1e±30 in float32. Zero stays zero. The power must be a normal number itself, so at
+    the two ends of the type the largest entry lands elsewhere: above a quarter of the largest
+    number between 1 and 4, below the normal numbers between eps/2 and 1. A square has room there.
     """
     parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
     dims = (-2, -1) if parts is x else (-3, -2, -1)
