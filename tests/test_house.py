@@ -35,6 +35,12 @@ LAYERS = (
     ("polar.exact", "polar.iterate"),
     ("polar.choose",),
     ("polar",),
+    ("norms.base", "norms._vectors"),
+    ("norms.scaled",),
+    ("norms.entry", "norms.schatten"),
+    ("norms.blocks",),
+    ("norms.operator", "norms.product"),
+    ("norms",),
     ("optim._groups", "optim._names", "optim._patterns", "optim._sites", "optim.rule"),
     ("optim._conditions",),
     ("optim._rules",),
@@ -49,7 +55,7 @@ LAYERS = (
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
 # What the layers above the library may import from: its public paths, and the wording of errors.
-PUBLIC_PATHS = {"steepest", "steepest.polar", "steepest._types"}
+PUBLIC_PATHS = {"steepest", "steepest.norms", "steepest.polar", "steepest._types"}
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
@@ -301,7 +307,7 @@ def public(package: str) -> dict[str, object]:
 
 PUBLIC = {
     k: v
-    for name in ("", ".optim", ".polar", ".views")
+    for name in ("", ".norms", ".optim", ".polar", ".views")
     for k, v in public("steepest" + name).items()
 }
 

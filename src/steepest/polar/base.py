@@ -99,24 +99,33 @@ def check_matrices(x: Tensor) -> None:
         )
 
 
-def unit_scale(x: Tensor) -> Tensor:
-    """Each matrix times the power of two that brings its largest entry into [1/2, 1).
+def unit_power(x: Tensor) -> Tensor:
+    """For each matrix the power of two that brings its largest entry into [1/2, 1).
 
     A power of two costs no digit. The norm itself is not usable: its square over- or underflows
-    for entries of 1e±30 in float32. Zero stays zero. The power must be a normal number itself, so at
-    the two ends of the type the largest entry lands elsewhere: above a quarter of the largest
-    number between 1 and 4, below the normal numbers between eps/2 and 1. A square has room there.
+    for entries of 1e±30 in float32. The power must be a normal number itself, so at the two ends of
+    the type the largest entry lands elsewhere: above a quarter of the largest number between 1 and
+    4, below the normal numbers between eps/2 and 1. A square has room there.
+
+    Returns:
+        Real numbers of shape (*batch, 1, 1) in the precision of `x`; 1 for a zero matrix.
     """
     parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    dims = (-2, -1) if parts is x else (-3, -2, -1)
     # Fourteen times faster on a CPU than the vector norm of order infinity.
-    largest = parts.abs().amax(dim=dims, keepdim=True)
+    largest = parts.abs().amax(dim=(-2, -1) if parts is x else (-3, -2, -1), keepdim=True)
+    largest = largest if parts is x else largest.squeeze(-1)
     exponent = torch.frexp(largest.float() if x.dtype in HALF else largest).exponent
     # The power must itself be a normal number of the type: 2^149 is no float32.
     limit = math.frexp(torch.finfo(parts.dtype).max)[1] - 2
-    power = torch.ldexp(torch.ones_like(largest), (-exponent).clamp(-limit, limit))
-    scaled = parts * power
-    return torch.view_as_complex(scaled) if x.is_complex() else scaled
+    return torch.ldexp(torch.ones_like(largest), (-exponent).clamp(-limit, limit))
+
+
+def unit_scale(x: Tensor) -> Tensor:
+    """Each matrix times its `unit_power`; zero stays zero."""
+    power = unit_power(x)
+    if not x.is_complex():
+        return x * power
+    return torch.view_as_complex(torch.view_as_real(x.resolve_conj()) * power.unsqueeze(-1))
 
 
 def safe_divisor(norm: Tensor) -> Tensor:

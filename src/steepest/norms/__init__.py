@@ -1,0 +1,31 @@
+"""Norms as objects: value, dual norm, duality map, projection and initialisation."""
+
+from steepest.norms.base import Couples as Couples
+from steepest.norms.base import Extent as Extent
+from steepest.norms.base import Norm as Norm
+from steepest.norms.blocks import ColumnNorm as ColumnNorm
+from steepest.norms.blocks import Cut as Cut
+from steepest.norms.blocks import MaxOver as MaxOver
+from steepest.norms.blocks import RowNorm as RowNorm
+from steepest.norms.blocks import SumOver as SumOver
+from steepest.norms.entry import L1 as L1
+from steepest.norms.entry import L2 as L2
+from steepest.norms.entry import RMS as RMS
+from steepest.norms.entry import LInf as LInf
+from steepest.norms.entry import Lp as Lp
+from steepest.norms.operator import Conv as Conv
+from steepest.norms.operator import Operator as Operator
+from steepest.norms.operator import estimate as estimate
+from steepest.norms.product import MaxOf as MaxOf
+from steepest.norms.product import Modular as Modular
+from steepest.norms.product import ProductNorm as ProductNorm
+from steepest.norms.product import SumOf as SumOf
+from steepest.norms.scaled import Factor as Factor
+from steepest.norms.scaled import Scaled as Scaled
+from steepest.norms.schatten import Frobenius as Frobenius
+from steepest.norms.schatten import KyFan as KyFan
+from steepest.norms.schatten import KyFanDual as KyFanDual
+from steepest.norms.schatten import Nuclear as Nuclear
+from steepest.norms.schatten import Schatten as Schatten
+from steepest.norms.schatten import Spectral as Spectral
+from steepest.norms.schatten import SpectralNorm as SpectralNorm

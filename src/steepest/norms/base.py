@@ -1,0 +1,183 @@
+"""What a norm is: the contract and its laws, and what every norm derives from three methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid, shape_text
+
+
+class Couples(Enum):
+    """Which entries of a tensor its duality map has to see together."""
+
+    ENTRIES = "entries"
+    """Each entry alone: the sign."""
+    ROWS = "rows"
+    """Each row alone."""
+    COLUMNS = "columns"
+    """Each column alone."""
+    SCALAR = "scalar"
+    """Each entry, and one number for the whole tensor."""
+    MATRIX = "matrix"
+    """Everything."""
+
+
+class Extent(NamedTuple):
+    """What a factor that depends on the shape may depend on."""
+
+    rows: int
+    cols: int
+    taps: int = 1
+
+
+class Norm(ABC):
+    """A norm n of a tensor, its dual norm and its duality map.
+
+    Laws, for tensors x, y and g of one shape, ⟨g, x⟩ = Re Σ conj(g)·x and any number c:
+
+        n(x) > 0 unless x == 0;  n(c·x) == |c|·n(x);  n(x + y) <= n(x) + n(y)
+        n.dual(g) == max of ⟨g, x⟩ over n(x) <= 1
+        n(n.dualize(g)) == 1  and  ⟨g, n.dualize(g)⟩ == n.dual(g)  unless g == 0
+        n.dualize(0) == 0
+        n.dual.dual == n
+        ⟨g, n.sharp(g)⟩ == n(n.sharp(g))**2 == n.dual(g)**2
+        p == x  if n(x) <= r, else  n(p) == r  and  ⟨x − p, p⟩ == r·n.dual(x − p)
+
+    with p = n.project(x, r).
+
+    The last one says that p is the point of the ball of radius r nearest to x in Frobenius
+    distance. Values, results and gradients have the device of the input; half precision is computed
+    in float32. No result shares the memory of the input.
+
+    A norm of matrices acts on the last two axes and batches over the others, a norm of entries on
+    the whole tensor or on its `dims`. Scale never matters: entries of 1e±30 are fine in float32.
+
+    Every method checks the shape. It also looks for NaN, inf and so waits for an accelerator,
+    unless told `check=False`, which then gives whatever arithmetic gives.
+
+    A subclass writes `__call__`, `dualize`, `project` and `dual`, and says with data what it
+    couples, over how many axes it acts, and whether transposition leaves it alone.
+    """
+
+    @property
+    @abstractmethod
+    def dual(self) -> Norm:
+        """The dual norm."""
+
+    @property
+    @abstractmethod
+    def couples(self) -> Couples:
+        """What the duality map has to see together."""
+
+    @property
+    @abstractmethod
+    def axes(self) -> int | None:
+        """How many trailing axes it acts on; None for a norm of entries."""
+
+    @property
+    @abstractmethod
+    def symmetric(self) -> bool:
+        """Whether n(xᵀ) = n(x) and the duality map commutes with transposition."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+        """The norm of `x`: one real number for each member of the batch, differentiable.
+
+        Raises:
+            ValueError: too few axes for this norm, an empty tensor, integers, NaN or inf.
+        """
+
+    @abstractmethod
+    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """The duality map: the x with n(x) = 1 that maximises ⟨g, x⟩; the shape of `g`.
+
+        Where several x do, one of them, or a mixture that treats them alike.
+
+        Raises:
+            ValueError: as for the norm itself.
+        """
+
+    @abstractmethod
+    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+        """The nearest point, in Frobenius distance, of the ball n ≤ `radius`.
+
+        Args:
+            x: a tensor, or a batch of them.
+            radius: of the ball, at least 0; a tensor gives each member of the batch its own.
+            check: whether to look for NaN and inf.
+
+        Raises:
+            ValueError: as for the norm itself, or a negative radius.
+        """
+
+    def extent(self, x: Tensor) -> Extent:
+        """Rows and columns of one member of the batch; a vector is one column."""
+        return Extent(x.shape[-2], x.shape[-1])
+
+    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+        """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
+        return value.reshape(*value.shape, *[1] * (self.axes or 0))
+
+    def sharp(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
+        value = self.dual(g, check=check)
+        return self.spread(value, g) * self.dualize(g, check=False)
+
+    def init(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """A random point of norm 1: the duality map of a Gaussian tensor.
+
+        Args:
+            shape: shape of the result; a batch gives independent members.
+            generator: makes it repeatable.
+            dtype: real or complex type, torch's default if None.
+            device: where it is made.
+
+        Raises:
+            ValueError: the shape is empty or has too few axes for this norm.
+        """
+        return self.dualize(
+            torch.randn(tuple(shape), generator=generator, dtype=dtype, device=device), check=False
+        )
+
+    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+        """Raise unless `x` is something this norm can measure."""
+        if not (x.is_floating_point() or x.is_complex()):
+            raise invalid(argument, x.dtype, "give floating-point or complex numbers")
+        if x.ndim < (self.axes or 0):
+            raise invalid(
+                argument,
+                f"shape ({', '.join(map(str, x.shape))})",
+                f"{self!r} acts on the last {self.axes} axes: give (*batch, m, n"
+                + (", *taps)" if self.axes != 2 else "), or take a vector norm such as norms.L2()"),
+            )
+        if x.numel() == 0:
+            raise invalid(argument, shape_text(x.shape), "an empty tensor has no norm: skip it")
+        if check and not bool(torch.isfinite(x).all()):
+            raise invalid(
+                argument, "NaN or inf", "a norm needs finite numbers: find out where they come from"
+            )
+
+
+def ball_radius(radius: float | Tensor) -> Tensor:
+    """The radius of a ball in float64.
+
+    Raises:
+        ValueError: it is negative or no number.
+    """
+    r = torch.as_tensor(radius, dtype=torch.float64)
+    if not bool((r >= 0).all()):
+        raise invalid("radius", radius, "give a number >= 0")
+    return r

@@ -1,0 +1,213 @@
+"""Norms of a tensor cut into blocks of one shape: the largest norm of a block, or their sum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.norms._vectors import falling_root
+from steepest.norms.base import Couples, Extent, Norm, ball_radius
+from steepest.norms.entry import Lp
+
+
+@dataclass(frozen=True, repr=False)
+class Cut:
+    """How a tensor is cut into blocks: (*batch, m, n, *taps) to (*batch, blocks, *block) and back.
+
+    Args:
+        name: "rows", "columns" or "taps".
+        spatial: how many trailing axes are the taps of a convolution kernel.
+    """
+
+    name: str
+    spatial: int = 0
+
+    def __repr__(self) -> str:
+        return f"Cut({self.name!r}{f', {self.spatial}' if self.spatial else ''})"
+
+    @property
+    def axes(self) -> int:
+        """How many trailing axes are cut."""
+        return 2 + self.spatial
+
+    def blocks(self, x: Tensor) -> Tensor:
+        """The blocks along one new axis; a view."""
+        if self.name == "taps":
+            flat = x.flatten(x.ndim - self.spatial) if self.spatial > 1 else x
+            return flat.movedim(-1, -3)
+        return x if self.name == "rows" else x.mT
+
+    def restore(self, blocks: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `blocks`."""
+        if self.name == "taps":
+            return blocks.movedim(-3, -1).reshape(like.shape)
+        return blocks if self.name == "rows" else blocks.mT
+
+
+class _Blocks(Norm):
+    """What the largest and the sum have in common."""
+
+    norm: Norm
+    cut: Cut
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.norm}, {self.cut})"
+
+    @property
+    def axes(self) -> int:
+        """Two, and the taps of a convolution kernel."""
+        return self.cut.axes
+
+    @property
+    def symmetric(self) -> bool:
+        """False, although blocks of single entries would be."""
+        return False
+
+    def extent(self, x: Tensor) -> Extent:
+        """Rows, columns and taps of the uncut tensor."""
+        rows, cols, *taps = x.shape[x.ndim - self.axes :]
+        return Extent(rows, cols, math.prod(taps))
+
+    def _each(self, x: Tensor) -> Tensor:
+        """The norm of each block, along the last axis."""
+        return self.norm(self.cut.blocks(x), check=False)
+
+    def _spread(self, values: Tensor, blocks: Tensor) -> Tensor:
+        return self.norm.spread(values, blocks)
+
+
+@dataclass(frozen=True, repr=False)
+class MaxOver(_Blocks):
+    """The largest norm of a block.
+
+        dual: `SumOver` of the dual norm
+        dualize and project: those of each block
+
+    `RowNorm`, `ColumnNorm` and `Conv` make it.
+
+    Args:
+        norm: the norm of a block.
+        cut: how a tensor is cut into blocks.
+    """
+
+    norm: Norm
+    cut: Cut
+
+    @property
+    def dual(self) -> SumOver:
+        """The sum of the dual norms of the blocks."""
+        return SumOver(self.norm.dual, self.cut)
+
+    @property
+    def couples(self) -> Couples:
+        """Each block by itself."""
+        alone = {"rows": Couples.ROWS, "columns": Couples.COLUMNS, "taps": self.norm.couples}
+        return Couples.ENTRIES if self.norm.couples is Couples.ENTRIES else alone[self.cut.name]
+
+    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+        """The largest norm of a block."""
+        self.accept(x, check)
+        return self._each(x).amax(dim=-1)
+
+    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """The duality map of each block, the shape of `g`."""
+        self.accept(g, check, "g")
+        return self.cut.restore(self.norm.dualize(self.cut.blocks(g), check=False), g)
+
+    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+        """Each block projected on the ball of its norm."""
+        self.accept(x, check)
+        r = ball_radius(radius).to(x.device).unsqueeze(-1)
+        return self.cut.restore(self.norm.project(self.cut.blocks(x), r, check=False), x)
+
+
+@dataclass(frozen=True, repr=False)
+class SumOver(_Blocks):
+    """The sum of the norms of the blocks.
+
+        dual: `MaxOver` of the dual norm
+        dualize(g): the duality map of the block with the largest dual norm, zero elsewhere
+
+    Args:
+        norm: the norm of a block.
+        cut: how a tensor is cut into blocks.
+    """
+
+    norm: Norm
+    cut: Cut
+
+    @property
+    def dual(self) -> MaxOver:
+        """The largest dual norm of a block."""
+        return MaxOver(self.norm.dual, self.cut)
+
+    @property
+    def couples(self) -> Couples:
+        """Everything: the largest block has to be found."""
+        return Couples.MATRIX
+
+    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+        """The sum of the norms of the blocks."""
+        self.accept(x, check)
+        return self._each(x).sum(dim=-1)
+
+    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """The duality map of the largest block; blocks that tie share the weight."""
+        self.accept(g, check, "g")
+        blocks = self.cut.blocks(g)
+        size = self.dual._each(g)
+        largest = (size == size.amax(dim=-1, keepdim=True)).to(size.dtype)
+        weight = largest / largest.sum(dim=-1, keepdim=True)
+        out = self.norm.dualize(blocks, check=False) * self._spread(weight, blocks)
+        return self.cut.restore(out.to(g.dtype), g)
+
+    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+        """The nearest point of the ball: every block loses its projection on one dual ball."""
+        self.accept(x, check)
+        r = ball_radius(radius).to(x.device)
+        blocks = self.cut.blocks(x).to(torch.complex128 if x.is_complex() else torch.float64)
+        dual = self.norm.dual
+        size = dual(blocks, check=False)
+        r = r.expand(size.shape[:-1])
+
+        # Moreau: x − P has the same dual norm μ in every block that is not emptied.
+        def rest(mu: Tensor) -> Tensor:
+            return blocks - dual.project(blocks, mu.unsqueeze(-1), check=False)
+
+        def excess(mu: Tensor) -> Tensor:
+            return self.norm(rest(mu), check=False).sum(dim=-1) - r
+
+        outside = excess(torch.zeros_like(r)) > 0
+        mu = falling_root(excess, torch.zeros_like(r), size.amax(dim=-1))
+        mu = torch.where(outside, mu, 0.0)
+        return self.cut.restore(rest(mu), x).to(x.dtype)
+
+
+def RowNorm(p: float = 2) -> MaxOver:
+    """The largest ℓp norm of a row; its duality map normalises every row.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> float(RowNorm()(x)), float(RowNorm().dual(x))
+        (5.0, 6.0)
+    """
+    return MaxOver(Lp(p, dims=-1), Cut("rows"))
+
+
+def ColumnNorm(p: float = 2) -> MaxOver:
+    """The largest ℓp norm of a column; its duality map normalises every column."""
+    return MaxOver(Lp(p, dims=-1), Cut("columns"))
+
+
+def taps(norm: Norm, spatial: int) -> MaxOver:
+    """The largest norm of a tap of a convolution kernel out × in × k₁ × …, each a matrix."""
+    if norm.axes != 2:
+        raise invalid("norm", norm, "each tap is a matrix: give a norm of matrices")
+    if spatial < 1:
+        raise invalid("spatial", spatial, "give the number of spatial axes: 1, 2 or 3")
+    return MaxOver(norm, Cut("taps", spatial))

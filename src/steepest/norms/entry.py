@@ -1,0 +1,174 @@
+"""Norms of entries: ℓp of the whole tensor, or over some of its axes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.norms._vectors import Exponent, lp_dualize, lp_norm, lp_project
+from steepest.norms.base import Couples, Extent, Norm, ball_radius
+from steepest.norms.scaled import Factor, Scaled
+from steepest.polar.base import widened
+
+_NAMES = {1.0: "L1", 2.0: "L2", math.inf: "LInf"}
+
+
+@dataclass(frozen=True, repr=False)
+class Lp(Norm):
+    """The ℓp norm ‖x‖_p = (Σ|x_i|^p)^(1/p) of all entries, or over `dims`.
+
+        dual: ‖g‖_q with 1/p + 1/q = 1
+        dualize(g) = sign(g)·|g|^(q−1) / ‖g‖_q^(q−1)
+
+    p = 2 is gradient descent, p = ∞ sign descent, and p = 1 moves the largest entry alone (all of
+    them where several tie). Complex entries have their phase for a sign.
+
+    Args:
+        p: in [1, inf].
+        dims: the axes of one vector; the other axes are a batch. None takes the whole tensor.
+
+    Raises:
+        ValueError: p < 1.
+
+    Example:
+        >>> import torch
+        >>> g = torch.tensor([3.0, -4.0])
+        >>> float(Lp(2)(g)), Lp(2).dualize(g).tolist(), Lp(math.inf).dualize(g).tolist()
+        (5.0, [0.6000000238418579, -0.800000011920929], [1.0, -1.0])
+        >>> Lp(1).dual == LInf()
+        True
+
+    Sources:
+        Bernstein & Newhouse, arXiv 2409.20325, section 2.
+    """
+
+    exponent: Exponent
+    dims: tuple[int, ...] | None = field(default=None)
+
+    def __init__(self, p: float | Exponent, *, dims: int | tuple[int, ...] | None = None) -> None:
+        exponent = p if isinstance(p, Exponent) else Exponent.of(p)
+        object.__setattr__(self, "exponent", exponent)
+        object.__setattr__(self, "dims", (dims,) if isinstance(dims, int) else dims)
+
+    def __repr__(self) -> str:
+        name = _NAMES.get(self.p)
+        given = [] if name else [f"{self.p:g}"]
+        given += [f"dims={self.dims}"] if self.dims is not None else []
+        return f"{name or 'Lp'}({', '.join(given)})"
+
+    @property
+    def p(self) -> float:
+        """The exponent."""
+        return self.exponent.p
+
+    @property
+    def dual(self) -> Lp:
+        """ℓq over the same axes."""
+        return Lp(self.exponent.conjugate, dims=self.dims)
+
+    @property
+    def couples(self) -> Couples:
+        """Nothing for p = ∞, else one number; rows or columns if each is a vector by itself."""
+        if self.p == math.inf:
+            return Couples.ENTRIES
+        if self.dims is None:
+            return Couples.SCALAR
+        alone: dict[tuple[int, ...], Couples] = {(-1,): Couples.ROWS, (-2,): Couples.COLUMNS}
+        return alone.get(self.dims, Couples.MATRIX)
+
+    @property
+    def axes(self) -> None:
+        """None: it has no rows and columns."""
+        return
+
+    @property
+    def symmetric(self) -> bool:
+        """True for the whole tensor."""
+        return self.dims is None
+
+    def _dims(self, x: Tensor) -> tuple[int, ...]:
+        """The axes of one vector, counted from the left."""
+        if self.dims is None:
+            return tuple(range(x.ndim))
+        out = tuple(d + x.ndim if d < 0 else d for d in self.dims)
+        if not out or not all(0 <= d < x.ndim for d in out) or len(set(out)) < len(out):
+            raise invalid("dims", self.dims, f"name different axes of a tensor with {x.ndim} axes")
+        return out
+
+    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+        """Raise unless `x` has the axes and finite entries."""
+        super().accept(x, check, argument)
+        self._dims(x)
+
+    def extent(self, x: Tensor) -> Extent:
+        """The length of one vector, as rows."""
+        return Extent(math.prod(x.shape[d] for d in self._dims(x)), 1)
+
+    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+        """`value` with the axes over which the norm runs, each of length 1."""
+        dims = self._dims(x)
+        return value.reshape([1 if d in dims else n for d, n in enumerate(x.shape)])
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        """Vectors along the last axis, in float32 at least."""
+        dims = self._dims(x)
+        rest = [d for d in range(x.ndim) if d not in dims]
+        moved = x.permute(*rest, *dims).reshape([*(x.shape[d] for d in rest), -1])
+        return moved.to(widened(x.dtype))
+
+    def _restore(self, vectors: Tensor, like: Tensor) -> Tensor:
+        dims = self._dims(like)
+        rest = [d for d in range(like.ndim) if d not in dims]
+        order = [*rest, *dims]
+        moved = vectors.reshape([like.shape[d] for d in order])
+        return moved.permute([order.index(d) for d in range(like.ndim)]).to(like.dtype)
+
+    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+        """‖x‖_p: a scalar, or one number for each member of the batch."""
+        self.accept(x, check)
+        return lp_norm(self._vectors(x), self.p)
+
+    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """sign(g)·|g|^(q−1)/‖g‖_q^(q−1), the shape of `g`."""
+        self.accept(g, check, "g")
+        v = self._vectors(g)
+        return self._restore(torch.sgn(v) * lp_dualize(v.abs(), self.exponent), g)
+
+    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+        """The nearest point of the ball; for p other than 1, 2 and ∞ by root finding."""
+        self.accept(x, check)
+        v, r = self._vectors(x), ball_radius(radius).to(x.device)
+        wide = v.to(torch.complex128 if v.is_complex() else torch.float64)
+        near = torch.sgn(wide) * lp_project(wide.abs(), self.exponent, r)
+        outside = lp_norm(wide, self.p) > r
+        return self._restore(torch.where(outside.unsqueeze(-1), near.to(v.dtype), v), x)
+
+
+def L1(*, dims: int | tuple[int, ...] | None = None) -> Lp:
+    """Σ|x_i|; its steepest descent moves the largest entry of the gradient alone."""
+    return Lp(1, dims=dims)
+
+
+def L2(*, dims: int | tuple[int, ...] | None = None) -> Lp:
+    """The Euclidean norm; its steepest descent is gradient descent."""
+    return Lp(2, dims=dims)
+
+
+def LInf(*, dims: int | tuple[int, ...] | None = None) -> Lp:
+    """max|x_i|; its steepest descent is sign descent."""
+    return Lp(math.inf, dims=dims)
+
+
+def RMS(*, dims: int | tuple[int, ...] | None = None) -> Scaled:
+    """Root mean square ‖x‖₂/√d of d entries.
+
+    Example:
+        >>> import torch
+        >>> float(RMS()(torch.full((7,), 3.0)))
+        3.0
+    """
+    return Scaled(L2(dims=dims), Factor(rows=-0.5))

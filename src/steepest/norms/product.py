@@ -1,0 +1,262 @@
+"""Norms of several named tensors at once: the largest, its dual the sum, and the modular norm."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid, real_dtype
+from steepest.norms._vectors import falling_root
+from steepest.norms.base import Norm, ball_radius
+from steepest.norms.scaled import Scaled
+
+Tensors = Mapping[str, Tensor]
+
+
+class ProductNorm(ABC):
+    """A norm of named tensors, made of one norm for each name.
+
+    The laws are those of `Norm`, with a mapping in the place of a tensor and ⟨g, x⟩ summed over the
+    names. A batch, where a block's norm gives several numbers, counts as that many blocks.
+
+    Args:
+        blocks: the norm of each block by its name.
+
+    Raises:
+        ValueError: there is no block, or something in it is no norm of tensors.
+    """
+
+    def __init__(self, blocks: Mapping[str, Norm]) -> None:
+        if not blocks:
+            raise invalid("blocks", dict(blocks), "name at least one block and its norm")
+        for name, norm in blocks.items():
+            if not isinstance(norm, Norm):
+                raise invalid(
+                    f"blocks[{name!r}]", norm, "give a norm object such as norms.Spectral()"
+                )
+        self.blocks: dict[str, Norm] = dict(blocks)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), frozenset(self.blocks.items())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.blocks})"
+
+    def accept(self, x: Tensors, argument: str = "x") -> None:
+        """Raise unless `x` has exactly the names of the blocks."""
+        check_names(argument, x, self.blocks)
+
+    def _values(self, x: Tensors, check: bool) -> dict[str, Tensor]:
+        self.accept(x)
+        return {name: norm(x[name], check=check) for name, norm in self.blocks.items()}
+
+    @property
+    @abstractmethod
+    def dual(self) -> ProductNorm:
+        """The dual norm."""
+
+    @abstractmethod
+    def __call__(self, x: Tensors, *, check: bool = True) -> Tensor:
+        """The norm: one real number."""
+
+    @abstractmethod
+    def dualize(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
+        """The duality map: tensors of the same names and shapes."""
+
+    @abstractmethod
+    def project(
+        self, x: Tensors, radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> dict[str, Tensor]:
+        """The nearest point, in Frobenius distance, of the ball of this radius."""
+
+    def sharp(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
+        """The sharp operator: the duality map times the dual norm."""
+        value = self.dual(g, check=check)
+        return {
+            k: t * value.to(real_dtype(t.dtype)) for k, t in self.dualize(g, check=False).items()
+        }
+
+    def init(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> dict[str, Tensor]:
+        """Random tensors, each of norm 1 in the norm of its block.
+
+        Raises:
+            ValueError: other names than those of the blocks, or as `Norm.init`.
+        """
+        check_names("shapes", shapes, self.blocks)
+        return {
+            k: norm.init(shapes[k], generator=generator, dtype=dtype, device=device)
+            for k, norm in self.blocks.items()
+        }
+
+
+def check_names(argument: str, given: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raise unless both name the same blocks."""
+    have, want = set(given), set(wanted)
+    if have != want:
+        raise invalid(
+            argument,
+            sorted(have ^ want),
+            "its names are not those of the norm: "
+            + "; ".join(
+                f"{word} {sorted(names)}"
+                for word, names in (("missing", want - have), ("unknown", have - want))
+                if names
+            ),
+        )
+
+
+class MaxOf(ProductNorm):
+    """The largest norm of a named block.
+
+        n(x) = max n_k(x_k);  n.dual(g) = Σ n_k.dual(g_k);  n.dualize(g)_k = n_k.dualize(g_k)
+
+    Steepest descent in it moves every block by the same length η = n.dual(g)/λ, which is shared.
+
+    Example:
+        >>> import torch
+        >>> from steepest import norms
+        >>> n = MaxOf({"w": norms.Spectral(), "b": norms.LInf()})
+        >>> g = {"w": torch.eye(2), "b": torch.tensor([1.0, -3.0])}
+        >>> float(n(g)), float(n.dual(g)), n.dual.dual == n
+        (3.0, 6.0, True)
+
+    Sources:
+        Large et al., Scalable optimization in the modular norm, arXiv 2405.14813; Bernstein &
+        Newhouse, arXiv 2409.20325, proposition 5.
+    """
+
+    @property
+    def dual(self) -> SumOf:
+        """The sum of the dual norms."""
+        return SumOf({name: norm.dual for name, norm in self.blocks.items()})
+
+    def __call__(self, x: Tensors, *, check: bool = True) -> Tensor:
+        """The largest norm of a block."""
+        return _gather(self._values(x, check)).amax()
+
+    def dualize(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
+        """The duality map of each block; a zero block stays zero."""
+        self.accept(g, "g")
+        return {k: norm.dualize(g[k], check=check) for k, norm in self.blocks.items()}
+
+    def project(
+        self, x: Tensors, radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> dict[str, Tensor]:
+        """Each block projected on its ball."""
+        self.accept(x)
+        return {k: norm.project(x[k], radius, check=check) for k, norm in self.blocks.items()}
+
+
+class SumOf(ProductNorm):
+    """The sum of the norms of named blocks, the dual of `MaxOf`.
+
+    The duality map moves the block with the largest dual norm alone; blocks that tie share.
+    """
+
+    @property
+    def dual(self) -> MaxOf:
+        """The largest dual norm of a block."""
+        return MaxOf({name: norm.dual for name, norm in self.blocks.items()})
+
+    def __call__(self, x: Tensors, *, check: bool = True) -> Tensor:
+        """The sum of the norms of the blocks."""
+        return _gather(self._values(x, check)).sum()
+
+    def dualize(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
+        """The duality map of the block with the largest dual norm, zero for the others."""
+        self.accept(g, "g")
+        sizes = self.dual._values(g, check)
+        every = _gather(sizes)
+        top, ties = every.amax(), (every == every.amax()).sum()
+        out = {}
+        for k, norm in self.blocks.items():
+            weight = (sizes[k].to(top) == top) / ties
+            weight = weight.to(sizes[k])
+            out[k] = (norm.dualize(g[k], check=False) * norm.spread(weight, g[k])).to(g[k].dtype)
+        return out
+
+    def project(
+        self, x: Tensors, radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> dict[str, Tensor]:
+        """The nearest point: every block loses its projection on one dual ball."""
+        sizes = _gather(self.dual._values(x, check)).double()
+        r = ball_radius(radius).to(sizes)
+        wide = {
+            k: t.to(torch.complex128 if t.is_complex() else torch.float64) for k, t in x.items()
+        }
+
+        def rest(mu: Tensor) -> dict[str, Tensor]:
+            return {k: t - self.blocks[k].dual.project(t, mu, check=False) for k, t in wide.items()}
+
+        def excess(mu: Tensor) -> Tensor:
+            return self(rest(mu), check=False) - r
+
+        if not bool(excess(torch.zeros_like(r)) > 0):
+            return {k: t.clone() for k, t in x.items()}
+        mu = falling_root(excess, torch.zeros_like(r), sizes.amax())
+        return {k: t.to(x[k].dtype) for k, t in rest(mu).items()}
+
+
+def _gather(values: Mapping[str, Tensor]) -> Tensor:
+    """All numbers in one vector, in the widest of their types."""
+    parts = [v.reshape(-1) for v in values.values()]
+    dtype = max((p.dtype for p in parts), key=lambda t: t.itemsize)
+    return torch.cat([p.to(parts[0].device, dtype) for p in parts])
+
+
+class Modular(MaxOf):
+    """The modular norm max s_k·n_k(x_k) of a network's parameters, by name.
+
+        n.dualize(g)_k = n_k.dualize(g_k)/s_k;  n.dual(g) = Σ n_k.dual(g_k)/s_k
+
+    so that steepest descent with sharpness λ steps ΔW_k = −(η/s_k)·dualize_k(G_k) with one shared
+    η = Σ n_k.dual(G_k)/(λ·s_k). `steepest.modular(model)` builds it from a module.
+
+    Args:
+        parts: for each name the norm n_k and the number s_k > 0.
+        still: names of parameters that have no mass: they belong to the network but are not moved.
+
+    Raises:
+        ValueError: no part, an s_k that is not positive, or a name in both.
+
+    Example:
+        >>> from steepest import norms
+        >>> n = Modular({"w": (norms.Spectral(), 2.0), "b": (norms.RMS(), 1.0)})
+        >>> n.dual.dual.blocks == n.blocks
+        True
+
+    Sources:
+        Large et al., arXiv 2405.14813; Bernstein & Newhouse, arXiv 2410.21265.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, tuple[Norm, float]], *, still: Iterable[str] = ()
+    ) -> None:
+        super().__init__({k: norm if s == 1 else Scaled(norm, s) for k, (norm, s) in parts.items()})
+        self.parts: dict[str, tuple[Norm, float]] = dict(parts)
+        self.still = frozenset(still)
+        if self.still & self.blocks.keys():
+            raise invalid("still", sorted(self.still & self.blocks.keys()), "these have a norm")
+
+    __hash__ = ProductNorm.__hash__
+
+    def __str__(self) -> str:
+        rows: list[tuple[Any, ...]] = [("parameter", "s", "norm")]
+        rows += [(name, f"{s:.4g}", norm) for name, (norm, s) in self.parts.items()]
+        rows += [(name, "-", "mass 0: not moved") for name in sorted(self.still)]
+        widths = [max(len(str(row[i])) for row in rows) for i in range(2)]
+        return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows)

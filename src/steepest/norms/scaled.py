@@ -1,0 +1,141 @@
+"""A norm times a number, which may depend on the shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.norms.base import Couples, Extent, Norm, ball_radius
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Factor:
+    """numerator/denominator · rows^a · cols^b · taps^c: a factor that may depend on the shape.
+
+    A vector is one column: `rows` is its length. `taps` are the points of a convolution kernel.
+
+    Args:
+        numerator: positive.
+        denominator: positive; kept apart so that the inverse of the inverse is the factor.
+        rows: exponent a.
+        cols: exponent b.
+        taps: exponent c.
+
+    Example:
+        >>> Factor(rows=-0.5, cols=0.5).at(Extent(16, 64))  # RMS → RMS
+        2.0
+    """
+
+    numerator: float = 1.0
+    denominator: float = 1.0
+    rows: float = 0.0
+    cols: float = 0.0
+    taps: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("numerator", "denominator"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise invalid(name, getattr(self, name), "give a positive number")
+
+    def __repr__(self) -> str:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown = [f"{f.name}={given[f.name]:g}" for f in fields(self) if given[f.name] != f.default]
+        return f"Factor({', '.join(shown)})"
+
+    def at(self, extent: Extent) -> float:
+        """The number for one shape."""
+        shape = extent.rows**self.rows * extent.cols**self.cols * extent.taps**self.taps
+        return float(self.numerator / self.denominator * shape)
+
+    @property
+    def inverse(self) -> Factor:
+        """One over it."""
+        return Factor(
+            numerator=self.denominator,
+            denominator=self.numerator,
+            rows=-self.rows,
+            cols=-self.cols,
+            taps=-self.taps,
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Scaled(Norm):
+    """`factor` times a norm.
+
+        n(x) = c·norm(x);  n.dual(g) = norm.dual(g)/c;  n.dualize(g) = norm.dualize(g)/c
+
+    Args:
+        norm: any norm of tensors.
+        factor: a positive number c, or a `Factor` that depends on the shape.
+
+    Raises:
+        ValueError: a factor that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from steepest import norms
+        >>> rms = Scaled(norms.L2(), Factor(rows=-0.5))
+        >>> float(rms(torch.full((4,), 2.0))), rms == norms.RMS()
+        (2.0, True)
+    """
+
+    norm: Norm
+    factor: Factor
+
+    def __init__(self, norm: Norm, factor: float | Factor) -> None:
+        object.__setattr__(self, "norm", norm)
+        if not isinstance(factor, Factor):
+            if not 0 < factor < float("inf"):
+                raise invalid("factor", factor, "give a positive number or a norms.Factor")
+            factor = Factor(numerator=float(factor))
+        object.__setattr__(self, "factor", factor)
+
+    def __repr__(self) -> str:
+        return f"Scaled({self.norm}, {self.factor})"
+
+    @property
+    def dual(self) -> Scaled:
+        """The dual norm, divided by the factor."""
+        return Scaled(self.norm.dual, self.factor.inverse)
+
+    @property
+    def couples(self) -> Couples:
+        """As the norm itself."""
+        return self.norm.couples
+
+    @property
+    def axes(self) -> int | None:
+        """As the norm itself."""
+        return self.norm.axes
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the factor treats rows and columns alike, as the norm does."""
+        return self.norm.symmetric and self.factor.rows == self.factor.cols
+
+    def extent(self, x: Tensor) -> Extent:
+        """As the norm itself."""
+        return self.norm.extent(x)
+
+    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+        """As the norm itself."""
+        return self.norm.spread(value, x)
+
+    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+        """Factor times norm: one real number for each member of the batch."""
+        value = self.norm(x, check=check)
+        return value * self.factor.at(self.norm.extent(x))
+
+    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """The duality map of the norm over the factor."""
+        unit = self.norm.dualize(g, check=check)
+        return unit / self.factor.at(self.norm.extent(g))
+
+    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+        """The nearest point of the ball of the norm itself with radius/factor."""
+        self.norm.accept(x, check)
+        r = ball_radius(radius) / self.factor.at(self.norm.extent(x))
+        return self.norm.project(x, r, check=False)

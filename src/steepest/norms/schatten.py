@@ -1,0 +1,361 @@
+"""Unitarily invariant norms of matrices: a symmetric norm of the singular values."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid, shape_text
+from steepest.norms._vectors import Exponent, falling_root, lp_dualize, lp_norm, lp_project
+from steepest.norms.base import Couples, Norm, ball_radius
+from steepest.polar import PolarMethod, Svd
+from steepest.polar.base import epsilon, full_precision, unit_power, unit_scale, widened
+
+_NAMES = {1.0: "Nuclear", 2.0: "Frobenius", math.inf: "Spectral"}
+
+
+class SpectralNorm(Norm):
+    """A norm of matrices that depends on the singular values alone.
+
+    With X = U·diag(σ)·Vᴴ and a symmetric norm f of vectors:
+
+        n(X) = f(σ);  n.dual(G) = f.dual(σ)
+        n.dualize(G) = U·diag(f.dualize(σ))·Vᴴ;  n.project(X, r) = U·diag(f.project(σ, r))·Vᴴ
+
+    It is unitarily invariant: n(A·X·B) = n(X) for unitary A and B, real or complex. Singular values
+    at the level of rounding, max(m, n)·eps·σ₁, count as zero.
+
+    A subclass writes f: `_value`, `_weights` and `_nearest`, on singular values in falling order
+    along the last axis.
+
+    With a polar method Q = polar(X) the singular values and vectors come from the eigenvalues of
+    QᴴX, which is what the method is good for: faster than an SVD, and as exact as the method.
+
+    Sources:
+        von Neumann 1937; Lewis, The convex analysis of unitarily invariant matrix functions, 1995;
+        Higham & Papadimitriou, Parallel Comput. 20 (1994), for the SVD by the polar factor.
+    """
+
+    polar: PolarMethod | None
+
+    @abstractmethod
+    def _value(self, s: Tensor) -> Tensor:
+        """f(σ)."""
+
+    @abstractmethod
+    def _weights(self, s: Tensor) -> Tensor:
+        """The duality map of f at σ."""
+
+    @abstractmethod
+    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+        """The projection of σ, in float64, on the ball of f, if it is outside."""
+
+    def _fits(self, x: Tensor) -> None:
+        """Raise if the norm does not exist for this shape."""
+
+    @property
+    def couples(self) -> Couples:
+        """The whole matrix."""
+        return Couples.MATRIX
+
+    @property
+    def axes(self) -> int:
+        """Two."""
+        return 2
+
+    @property
+    def symmetric(self) -> bool:
+        """True: a transposed matrix has the same singular values."""
+        return True
+
+    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+        """Raise unless `x` holds finite matrices of a shape for which the norm exists."""
+        super().accept(x, check, argument)
+        self._fits(x)
+
+    def _factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """U, σ in falling order and Vᴴ of matrices in a working type."""
+        if self.polar is None:
+            u, s, vh = torch.linalg.svd(x, full_matrices=False)
+        elif x.shape[-2] < x.shape[-1]:
+            v, s, uh = self._factors(x.mH)
+            return uh.mH, s, v.mH
+        else:
+            q = self.polar(x)
+            h = q.mH @ x
+            values, v = torch.linalg.eigh((h + h.mH) / 2)
+            s, v = values.flip(-1).clamp(min=0), v.flip(-1)
+            u, vh = q @ v, v.mH
+        cutoff = max(x.shape[-2:]) * epsilon(x.dtype) * s[..., :1]
+        return u, torch.where(s > cutoff, s, 0.0), vh
+
+    def _singular_values(self, x: Tensor) -> Tensor:
+        return torch.linalg.svdvals(x) if self.polar is None else self._factors(x)[1]
+
+    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+        """f(σ): one real number for each matrix."""
+        self.accept(x, check)
+        wide = x.to(widened(x.dtype))
+        power = unit_power(wide.detach())
+        with full_precision(x.device):
+            return self._measure(wide * power) / power[..., 0, 0]
+
+    def _measure(self, x: Tensor) -> Tensor:
+        """The norm of matrices whose largest entry is near 1."""
+        return self._value(self._singular_values(x))
+
+    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """U·diag(f.dualize(σ))·Vᴴ, the shape of `g`."""
+        self.accept(g, check, "g")
+        with full_precision(g.device):
+            return self._direction(unit_scale(g.to(widened(g.dtype)))).to(g.dtype)
+
+    def _direction(self, g: Tensor) -> Tensor:
+        """The duality map of matrices whose largest entry is near 1."""
+        u, s, vh = self._factors(g)
+        mapped: Tensor = (u * self._weights(s).to(u.dtype).unsqueeze(-2)) @ vh
+        return mapped
+
+    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+        """U·diag(f.project(σ, radius))·Vᴴ; a matrix inside the ball as it is."""
+        self.accept(x, check)
+        r = ball_radius(radius).to(x.device)
+        wide = x.to(widened(x.dtype))
+        power = unit_power(wide)
+        r = (r * power[..., 0, 0].double()).expand(x.shape[:-2])
+        with full_precision(x.device):
+            u, s, vh = self._factors(wide * power)
+            s = s.double()
+            outside = self._value(s) > r
+            near = (u * self._nearest(s, r).to(u.dtype).unsqueeze(-2)) @ vh / power
+        return torch.where(outside[..., None, None], near.to(x.dtype), x)
+
+
+@dataclass(frozen=True, repr=False)
+class Schatten(SpectralNorm):
+    """The Schatten-p norm (Σσᵢ^p)^(1/p): the ℓp norm of the singular values.
+
+        dual: Schatten-q with 1/p + 1/q = 1
+        dualize(G) = U·diag(σ^(q−1))·Vᴴ / ‖σ‖_q^(q−1)
+
+    p = ∞ is the spectral norm, whose duality map is the polar factor UVᴴ; p = 1 the nuclear norm,
+    whose duality map is u₁v₁ᴴ; p = 2 the Frobenius norm, which needs no singular values.
+
+    Args:
+        p: in [1, inf].
+        polar: a method of `steepest.polar`; None means an SVD. For p = ∞ the duality map is
+            this method; for other p but 2 it replaces the SVD, as `SpectralNorm` says.
+
+    Raises:
+        ValueError: p < 1.
+
+    Example:
+        >>> import torch
+        >>> x = torch.diag(torch.tensor([3.0, 4.0]))
+        >>> [round(float(Schatten(p)(x)), 4) for p in (1, 2, math.inf)]
+        [7.0, 5.0, 4.0]
+        >>> Schatten(math.inf).dual == Nuclear(), Schatten(2) == Frobenius()
+        (True, True)
+
+    Sources:
+        Schatten 1960; Bernstein & Newhouse, arXiv 2409.20325, section 2.
+    """
+
+    exponent: Exponent
+    polar: PolarMethod | None = field(default=None)
+
+    def __init__(self, p: float | Exponent, *, polar: PolarMethod | None = None) -> None:
+        exponent = p if isinstance(p, Exponent) else Exponent.of(p)
+        object.__setattr__(self, "exponent", exponent)
+        object.__setattr__(self, "polar", polar)
+
+    def __repr__(self) -> str:
+        name = _NAMES.get(self.p)
+        given = [] if name else [f"{self.p:g}"]
+        given += [f"polar={self.polar}"] if self.polar is not None else []
+        return f"{name or 'Schatten'}({', '.join(given)})"
+
+    @property
+    def p(self) -> float:
+        """The exponent."""
+        return self.exponent.p
+
+    @property
+    def dual(self) -> Schatten:
+        """Schatten-q, by the same polar method."""
+        return Schatten(self.exponent.conjugate, polar=self.polar)
+
+    @property
+    def couples(self) -> Couples:
+        """The whole matrix; one number for p = 2."""
+        return Couples.SCALAR if self.p == 2 else Couples.MATRIX
+
+    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+        """U·diag(σ^(q−1))·Vᴴ/‖σ‖_q^(q−1); for p = ∞ the polar factor, by `polar`."""
+        if self.p < math.inf:
+            return super().dualize(g, check=check)
+        self.accept(g, check, "g")
+        q: Tensor = (self.polar or Svd())(g)
+        return q
+
+    def _measure(self, x: Tensor) -> Tensor:
+        if self.p == 2:
+            size: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1))
+            return size
+        if self.p == 1 and self.polar is not None:
+            # σ₁ + … + σ_r = ⟨X, polar(X)⟩, whose derivative is polar(X): the method has no part.
+            q = self.polar(x.detach())
+            return (x * q.conj()).real.sum(dim=(-2, -1))
+        return super()._measure(x)
+
+    def _singular_values(self, x: Tensor) -> Tensor:
+        # The largest one does not profit from the others.
+        return torch.linalg.svdvals(x) if self.p == math.inf else super()._singular_values(x)
+
+    def _direction(self, g: Tensor) -> Tensor:
+        if self.p == 2:
+            size = torch.linalg.vector_norm(g, dim=(-2, -1), keepdim=True)
+            return g / torch.where(size > 0, size, 1.0)
+        return super()._direction(g)
+
+    def _value(self, s: Tensor) -> Tensor:
+        return lp_norm(s, self.p)
+
+    def _weights(self, s: Tensor) -> Tensor:
+        return lp_dualize(s, self.exponent)
+
+    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+        return lp_project(s, self.exponent, radius)
+
+
+def Spectral(*, polar: PolarMethod | None = None) -> Schatten:
+    """The largest singular value; its duality map is the polar factor UVᴴ: Muon."""
+    return Schatten(math.inf, polar=polar)
+
+
+def Nuclear(*, polar: PolarMethod | None = None) -> Schatten:
+    """The sum of the singular values; its duality map is u₁v₁ᴴ."""
+    return Schatten(1, polar=polar)
+
+
+def Frobenius() -> Schatten:
+    """The Euclidean norm of the entries of each matrix; its duality map is G/‖G‖_F."""
+    return Schatten(2)
+
+
+@dataclass(frozen=True)
+class _FirstK(SpectralNorm):
+    """A norm that treats the first k singular values as one thing."""
+
+    k: int
+    polar: PolarMethod | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.k != int(self.k):
+            raise invalid("k", self.k, "give how many singular values to add: 1, 2, …")
+
+    def _fits(self, x: Tensor) -> None:
+        if self.k > min(x.shape[-2:]):
+            raise invalid(
+                "k",
+                self.k,
+                f"a {shape_text(x.shape[-2:])} matrix has {min(x.shape[-2:])} singular values: "
+                "take a smaller k, or norms.Nuclear() for all of them",
+            )
+
+
+@dataclass(frozen=True)
+class KyFan(_FirstK):
+    """The Ky Fan norm σ₁ + … + σ_k.
+
+        dual: max(σ₁, (σ₁ + … + σ_r)/k), which is `KyFanDual(k)`
+        dualize(G) = u₁v₁ᴴ where σ₁ ≥ Σσ/k, else UVᴴ/k
+
+    k = 1 is the spectral norm, k = min(m, n) the nuclear norm.
+
+    Args:
+        k: how many singular values, at most min(m, n) of the matrices given.
+        polar: a method of `steepest.polar` in the place of the SVD.
+
+    Raises:
+        ValueError: k is no positive whole number; when used, k > min(m, n).
+
+    Example:
+        >>> import torch
+        >>> n = KyFan(2)
+        >>> x = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+        >>> float(n(x)), float(n.dual(x)), n.dual.dual == n
+        (5.0, 3.0, True)
+
+    Sources:
+        Horn & Johnson, Matrix Analysis (2013), section 7.4; the dual is derived there from the
+        extreme points of the unit ball, u·vᴴ and the partial isometries over k.
+    """
+
+    @property
+    def dual(self) -> KyFanDual:
+        """max(σ₁, Σσ/k)."""
+        return KyFanDual(self.k, polar=self.polar)
+
+    def _value(self, s: Tensor) -> Tensor:
+        return s[..., : self.k].sum(dim=-1)
+
+    def _weights(self, s: Tensor) -> Tensor:
+        first = s[..., :1] * self.k >= s.sum(dim=-1, keepdim=True)
+        return torch.where(first, lp_dualize(s, Exponent.of(1)), (s > 0).to(s.dtype) / self.k)
+
+    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+        # Moreau: s − P is the projection on the dual ball whose radius leaves n(P) = radius.
+        def excess(mu: Tensor) -> Tensor:
+            return self._value(s - self.dual._nearest(s, mu)) - radius
+
+        low = torch.zeros_like(radius)
+        return s - self.dual._nearest(s, falling_root(excess, low, self.dual._value(s)))
+
+
+@dataclass(frozen=True)
+class KyFanDual(_FirstK):
+    """The dual of the Ky Fan norm: max(σ₁, (σ₁ + … + σ_r)/k).
+
+        dualize(G) = u₁v₁ᴴ + … + u_k v_kᴴ
+
+    Args:
+        k: at most min(m, n) of the matrices given.
+        polar: a method of `steepest.polar` in the place of the SVD.
+
+    Raises:
+        ValueError: k is no positive whole number; when used, k > min(m, n).
+
+    Sources:
+        See `KyFan`.
+    """
+
+    @property
+    def dual(self) -> KyFan:
+        """σ₁ + … + σ_k."""
+        return KyFan(self.k, polar=self.polar)
+
+    def _value(self, s: Tensor) -> Tensor:
+        return torch.maximum(s[..., 0], s.sum(dim=-1) / self.k)
+
+    def _weights(self, s: Tensor) -> Tensor:
+        rank = torch.arange(s.shape[-1], device=s.device)
+        return ((rank < self.k) & (s > 0)).to(s.dtype)
+
+    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+        r = radius.unsqueeze(-1)
+
+        def cut(theta: Tensor) -> Tensor:
+            return torch.minimum((s - theta).clamp(min=0), r)
+
+        def excess(theta: Tensor) -> Tensor:
+            return cut(theta).sum(dim=-1, keepdim=True) - self.k * r
+
+        # Clipping alone is enough where the sum then fits.
+        needed = excess(torch.zeros_like(r)) > 0
+        theta = falling_root(excess, torch.zeros_like(r), s[..., :1])
+        return cut(torch.where(needed, theta, 0.0))
