@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import Tensor, cat
 
@@ -109,14 +110,7 @@ class MatrixView:
         Raises:
             ValueError: the view does not fit the shape.
         """
-        return [
-            (
-                count * math.prod(block[a] for a in self.batch),
-                math.prod(block[a] for a in self.rows),
-                math.prod(block[a] for a in self.cols),
-            )
-            for count, block in self._pieces(shape)
-        ]
+        return list(_shapes(self, tuple(shape)))
 
     def _order(self) -> list[int]:
         """Axes of an unflattened block in the order (block, batch, rows, cols)."""
@@ -149,6 +143,19 @@ class MatrixView:
         if len(parts) == 1:
             return parts[0]
         return cat(parts, self.split_dim)
+
+
+# A step asks for the same shapes every time.
+@lru_cache(maxsize=4096)
+def _shapes(view: MatrixView, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+    return tuple(
+        (
+            count * math.prod(block[a] for a in view.batch),
+            math.prod(block[a] for a in view.rows),
+            math.prod(block[a] for a in view.cols),
+        )
+        for count, block in view._pieces(shape)
+    )
 
 
 LINEAR = MatrixView()

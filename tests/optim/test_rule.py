@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from steepest import MatrixView, Muon
+from steepest.norms import Schatten
 from steepest.optim.rule import finite
 from steepest.polar import Auto, Svd
 from tests.matrices import naive_polar, spectral_distance
@@ -139,10 +140,13 @@ def test_stacks_are_full_but_bounded(limit, monkeypatch):
     views = [stacked if p.ndim == 3 else MatrixView() for p in params]
     optimizer = Muon([{"params": params, "views": views}], max_batch_bytes=limit)
     seen = []
-    dualize = optimizer._dualize
-    monkeypatch.setattr(
-        optimizer, "_dualize", lambda g, x: seen.append(tuple(x.shape)) or dualize(g, x)
-    )
+    dualize = Schatten.dualize
+
+    def watched(self, g, **kw):
+        seen.append(tuple(g.shape))
+        return dualize(self, g, **kw)
+
+    monkeypatch.setattr(Schatten, "dualize", watched)
     for p in params:
         p.grad = torch.randn_like(p)
     optimizer.step()

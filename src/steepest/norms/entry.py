@@ -135,6 +135,8 @@ class Lp(Norm):
     def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
         """sign(g)·|g|^(q−1)/‖g‖_q^(q−1), the shape of `g`."""
         self.accept(g, check, "g")
+        if self.p == math.inf:
+            return torch.sgn(g)
         v = self._vectors(g)
         return self._restore(torch.sgn(v) * lp_dualize(v.abs(), self.exponent), g)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid, shape_text
+from steepest.norms import Norm
 from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]
@@ -32,9 +33,11 @@ def text_of(value: Any) -> str | list[str]:
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
 
 
-def views_of(group: Group, views: Any) -> tuple[MatrixView, ...]:
-    """One view for each parameter of a matrix group, checked against its shape."""
+def views_of(group: Group, views: Any, norm: Norm) -> tuple[MatrixView | None, ...]:
+    """One view for each parameter of a group, checked; None where the norm takes whole tensors."""
     params = group["params"]
+    if norm.axes != 2:
+        return _no_views(group, views, norm)
     if isinstance(views, MatrixView):
         views = [views] * len(params)
     if views is not None and len(views) != len(params):
@@ -48,6 +51,19 @@ def views_of(group: Group, views: Any) -> tuple[MatrixView, ...]:
             raise ValueError(f"view of {name_of(group, p)}: {error}") from None
         out.append(view)
     return tuple(out)
+
+
+def _no_views(group: Group, views: Any, norm: Norm) -> tuple[None, ...]:
+    if views is not None:
+        raise invalid("views", views, f"{norm} takes tensors as they are: leave views out")
+    for p in group["params"]:
+        if p.ndim < (norm.axes or 0):
+            raise invalid(
+                "params",
+                f"{name_of(group, p)}, {shape_text(p.shape)}",
+                f"{norm} acts on {norm.axes} axes: give it another norm in a group of its own",
+            )
+    return (None,) * len(group["params"])
 
 
 def _default_view(group: Group, param: Tensor) -> MatrixView:

@@ -59,15 +59,17 @@ def accumulate(
     momentum: float,
     nesterov: bool,
     maximize: bool,
+    past: float | None = None,
 ) -> list[Tensor]:
     """Update the momentum buffers in place and return the directions u to follow.
 
+        u = past·buffer + (1 − past)·grad  with the buffer before this step, if `past` is given
         buffer ← momentum·buffer + (1 − momentum)·grad
-        u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
+        u = momentum·buffer + (1 − momentum)·grad  if nesterov, else buffer
 
-    with −grad for grad under `maximize`. Where `ok` is false the buffer keeps its values and u is
-    the buffer. No gradient is written to. With `nesterov` the result is new memory, without it the
-    buffers themselves.
+    with −grad for grad under `maximize`. Nesterov's u is that of past = momentum². Where `ok` is
+    false the buffer keeps its values and u is the buffer. No gradient is written to. The result is
+    new memory, but for the buffers themselves where u is the buffer.
     """
     if maximize:
         grads = torch._foreach_neg(list(grads))
@@ -75,6 +77,10 @@ def accumulate(
     safe = [
         torch.where(good, g.to(b.dtype), b) for good, g, b in zip(ok, grads, buffers, strict=True)
     ]
+    if past is not None:
+        ahead = list(torch._foreach_lerp(safe, list(buffers), past))
+        torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
+        return ahead
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
     if not nesterov:
         return list(buffers)
@@ -82,24 +88,37 @@ def accumulate(
     return safe
 
 
+def averages_of_one(
+    grads: Sequence[Tensor], ok: Sequence[Tensor], dtypes: Sequence[torch.dtype], *, maximize: bool
+) -> list[Tensor]:
+    """The directions without momentum: the gradients, or zero where `ok` is false; new memory."""
+    safe = [
+        torch.where(good, g, 0).to(dtype) for good, g, dtype in zip(ok, grads, dtypes, strict=True)
+    ]
+    return list(torch._foreach_neg(safe)) if maximize else safe
+
+
 def dualize_stacked(
-    matrices: Sequence[Tensor], dualize: Callable[[Tensor], Tensor]
+    matrices: Sequence[Tensor], dualize: Callable[[Tensor], Tensor], *, symmetric: bool = True
 ) -> Iterator[Tensor]:
-    """Apply a duality map that commutes with transposition to all matrices in one call.
+    """Apply a duality map to matrices of one shape in one call.
 
     Args:
-        matrices: tensors (batch, m, n) or (batch, n, m) for one pair m, n; batches may differ.
+        matrices: tensors (batch, m, n), or also (batch, n, m) for a symmetric map; batches may
+            differ.
         dualize: maps (batch, m, n) to the same shape.
+        symmetric: whether the map commutes with transposition.
 
     Yields:
         For each input its result, in float32 at least; new memory.
     """
-    wide = [x if x.shape[-2] <= x.shape[-1] else x.mT for x in matrices]
+    turned = [symmetric and x.shape[-2] > x.shape[-1] for x in matrices]
+    wide = [x.mT if turn else x for turn, x in zip(turned, matrices, strict=True)]
     dtype = widened(wide[0].dtype)
     stack = torch.cat(wide) if len(wide) > 1 else wide[0]
     out = dualize(stack.to(dtype)).split([x.shape[0] for x in wide])
-    for x, y in zip(matrices, out, strict=True):
-        yield y if x.shape[-2] <= x.shape[-1] else y.mT
+    for turn, y in zip(turned, out, strict=True):
+        yield y.mT if turn else y
 
 
 def descend(param: Tensor, update: Tensor, *, rate: Tensor, weight_decay: float) -> None:

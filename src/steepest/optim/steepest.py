@@ -3,62 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from steepest._types import invalid, real_dtype, shape_text
+from steepest._types import invalid, shape_text
+from steepest.norms import Norm
 from steepest.optim._groups import Group, momentum_dtype, name_of, text_of, views_of
+from steepest.optim._moves import Item, Move, batches, moves
 from steepest.optim.routing import Routing, route
-from steepest.optim.rule import (
-    accumulate,
-    adamw_update,
-    descend,
-    dualize_stacked,
-    finite,
-)
-from steepest.polar.base import widened
-from steepest.views import MatrixView
+from steepest.optim.rule import accumulate, adamw_update, averages_of_one, finite
 
 Loss = float | Tensor
 NonFinite = Literal["skip", "raise"]
 Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
 
 
-@dataclass(frozen=True, eq=False)
-class _Item:
-    """A matrix parameter that has a gradient in this step."""
-
-    param: Tensor
-    grad: Tensor
-    buffer: Tensor
-    ok: Tensor
-    view: MatrixView
-    shapes: list[tuple[int, int, int]]
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Parameters with equal keys can be stacked; a shape and its transpose are equal."""
-        sizes = tuple((min(m, n), max(m, n)) for _, m, n in self.shapes)
-        return (*sizes, self.param.dtype, self.buffer.dtype, self.param.device)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its matrices in a stack, which is in float32 at least."""
-        return self.buffer.numel() * max(4, self.buffer.element_size())
-
-
 class SteepestOptimizer(torch.optim.Optimizer, ABC):
     """Decoupled decay, momentum and a duality map, in the one step loop of the library.
 
         u = momentum average of the gradient (`steepest.optim.rule.accumulate`)
-        W ← (1 − lr·weight_decay)·W − lr·factor(m, n)·dualize(u)
+        W ← (1 − lr·weight_decay)·W − lr·length·dualize(u)
 
-    A subclass says what `dualize` and `factor` are for a parameter group, and which keys of a group
-    hold objects. Groups with `rest=True` are updated by AdamW in the same optimizer.
+    A subclass says which norm a parameter group moves in, how long the step is, and which keys of a
+    group hold objects. Groups with `rest=True` are updated by AdamW in the same optimizer.
 
     Gradients are never written to. A parameter without a gradient is left alone. `nonfinite` says
     what a gradient with NaN or inf does: "skip" leaves the parameter and its state as they are,
@@ -93,12 +63,12 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             )
 
     @abstractmethod
-    def _dualize(self, group: Group, stack: Tensor) -> Tensor:
-        """The duality map of the group's norm on (batch, m, n), m ≤ n; new memory."""
+    def _norm(self, group: Group) -> Norm:
+        """The norm in which the parameters of a group move."""
 
     @abstractmethod
-    def _factor(self, group: Group, m: int, n: int) -> float:
-        """The factor of the learning rate for one m × n matrix (m outputs, n inputs)."""
+    def _lengths(self, group: Group, move: Move) -> list[Tensor | float]:
+        """The length of the step over `lr`, for each part of a parameter that the norm measures."""
 
     @property
     def skipped(self) -> int:
@@ -129,9 +99,10 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 group["lr"] = group["lr"].clone()
             if len({id(p) for p in group["params"]}) < len(group["params"]):
                 raise invalid("params", "a parameter twice", "give each parameter once")
-            if not group["rest"]:
-                group["views"] = views_of(group, views)
             self._check_group(group)
+            if not group["rest"]:
+                group["views"] = views_of(group, views, self._norm(group))
+                self._check_shapes(group)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -158,6 +129,9 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         if group["nonfinite"] not in ("skip", "raise"):
             raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
 
+    def _check_shapes(self, group: Group) -> None:
+        """Raise if the norm of a group cannot be used for the shapes of its parameters."""
+
     # torch says float; every closure returns the loss tensor.
     @overload  # type: ignore[override]
     def step(self, closure: None = None) -> None: ...
@@ -183,15 +157,26 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         ok = self._inspect()
+        self._descend(ok, closure, loss)
         for group in self.param_groups:
-            params = [p for p in group["params"] if p in ok]
             if group["rest"]:
-                for p in params:
-                    self._step_rest(group, p, ok[p])
-            else:
-                for batch in self._batches(list(self._items(group, ok))):
-                    self._step_matrices(group, batch)
+                for p in group["params"]:
+                    if p in ok:
+                        self._step_rest(group, p, ok[p])
         return loss
+
+    def _descend(
+        self, ok: dict[Tensor, Tensor], closure: Callable[[], Loss] | None, loss: Loss | None
+    ) -> None:
+        """Move every parameter that has a norm, batch by batch: each length depends on it alone."""
+        for group in self.param_groups:
+            if not group["rest"]:
+                for move in self._moves(group, ok):
+                    move.take(
+                        self._lengths(group, move),
+                        lr=group["lr"],
+                        weight_decay=group["weight_decay"],
+                    )
 
     def _inspect(self) -> dict[Tensor, Tensor]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
@@ -225,55 +210,41 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             self._skips[device] += judged.logical_not().sum()
         return ok
 
-    def _items(self, group: Group, ok: dict[Tensor, Tensor]) -> Iterator[_Item]:
+    def _items(self, group: Group, ok: dict[Tensor, Tensor]) -> Iterator[Item]:
         for p, view in zip(group["params"], group["views"], strict=True):
-            if p not in ok:
-                continue
-            state = self.state[p]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(
-                    p, dtype=momentum_dtype(group, p), memory_format=torch.preserve_format
+            if p in ok:
+                yield Item(p, p.grad, ok[p], momentum_dtype(group, p), view)
+
+    def _moves(self, group: Group, ok: dict[Tensor, Tensor]) -> Iterator[Move]:
+        """What each parameter of a group does, before the length of the step is known."""
+        norm = self._norm(group)
+        for batch in batches(self._items(group, ok), norm.symmetric, self.max_batch_bytes):
+            yield from moves(batch, self._directions(group, batch), norm)
+
+    def _directions(self, group: Group, batch: Sequence[Item]) -> list[Tensor]:
+        """The momentum averages; without momentum the gradients, and no state."""
+        momentum, past = group["momentum"], group.get("past")
+        if not isinstance(momentum, Tensor) and momentum == 0 and not past:
+            return averages_of_one(
+                [item.grad for item in batch],
+                [item.ok for item in batch],
+                [item.dtype for item in batch],
+                maximize=group["maximize"],
+            )
+        for item in batch:
+            if "momentum_buffer" not in self.state[item.param]:
+                self.state[item.param]["momentum_buffer"] = torch.zeros_like(
+                    item.param, dtype=item.dtype, memory_format=torch.preserve_format
                 )
-            buffer, shapes = state["momentum_buffer"], view.shapes(p.shape)
-            yield _Item(p, p.grad, buffer, ok[p], view, shapes)
-
-    def _batches(self, items: list[_Item]) -> Iterator[list[_Item]]:
-        """Items of equal key, in order, as many as fit into `max_batch_bytes` but at least one."""
-        keyed: dict[tuple[object, ...], list[_Item]] = {}
-        for item in items:
-            keyed.setdefault(item.key, []).append(item)
-        for same in keyed.values():
-            batch: list[_Item] = []
-            for item in same:
-                if batch and sum(i.nbytes for i in batch) + item.nbytes > self.max_batch_bytes:
-                    yield batch
-                    batch = []
-                batch.append(item)
-            yield batch
-
-    def _step_matrices(self, group: Group, batch: list[_Item]) -> None:
-        directions = accumulate(
+        return accumulate(
             [item.grad for item in batch],
-            [item.buffer for item in batch],
+            [self.state[item.param]["momentum_buffer"] for item in batch],
             [item.ok for item in batch],
-            momentum=group["momentum"],
+            momentum=momentum,
             nesterov=group["nesterov"],
             maximize=group["maximize"],
+            past=past,
         )
-        cut = [item.view.matrices(u) for item, u in zip(batch, directions, strict=True)]
-        # One stack for each matrix of a parameter: unequal blocks have different shapes.
-        stacks = [
-            dualize_stacked(stack, lambda x: self._dualize(group, x))
-            for stack in zip(*cut, strict=True)
-        ]
-        lr = group["lr"].reshape(()) if isinstance(group["lr"], Tensor) else group["lr"]
-        for item, *parts in zip(batch, *stacks, strict=True):
-            # In the type of the arithmetic: a Python float would take torch's default type.
-            rate = item.ok.to(real_dtype(widened(item.buffer.dtype))) * lr
-            for part, (_, m, n) in zip(parts, item.shapes, strict=True):
-                part.mul_(rate * self._factor(group, m, n))
-            update = item.view.restore(parts, item.param.shape)
-            descend(item.param, update, rate=rate, weight_decay=group["weight_decay"])
 
     def _step_rest(self, group: Group, param: Tensor, ok: Tensor) -> None:
         state = self.state[param]
@@ -335,6 +306,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             merged.append({**kept, **saved, **objects})
             if own:
                 self._check_group({**merged[-1], "params": own["params"]})
+                if not own["rest"]:
+                    self._check_shapes({**merged[-1], "params": own["params"]})
         # torch would go on to write into the tensors of the checkpoint.
         state = {
             key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}

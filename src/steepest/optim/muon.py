@@ -1,4 +1,4 @@
-"""Optimizers by name: constructors that hold values for the one step loop."""
+"""Muon: steepest descent in the spectral norm, with torch.optim.Muon's arguments and state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
+from steepest.norms import Norm, Spectral
 from steepest.optim._groups import Group, momentum_dtype
+from steepest.optim._moves import Move
 from steepest.optim.rule import ShapeRule, shape_factor
 from steepest.optim.steepest import NonFinite, Params, SteepestOptimizer
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
@@ -172,7 +174,9 @@ class Muon(SteepestOptimizer):
             raise invalid("ns_steps", group["ns_steps"], "give a number of steps in 1…99")
         if len(group["ns_coefficients"]) != 3:
             raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
-        if group["rest"] or group["polar"] is None:
+
+    def _check_shapes(self, group: Group) -> None:
+        if group["polar"] is None:
             return
         for p, view in zip(group["params"], group["views"], strict=True):
             for _, m, n in view.shapes(p.shape):
@@ -180,15 +184,13 @@ class Muon(SteepestOptimizer):
                 if m and n:
                     group["polar"].accuracy(m, n, widened(momentum_dtype(group, p)))
 
-    def _dualize(self, group: Group, stack: Tensor) -> Tensor:
-        method = group["polar"] or torch_newton_schulz(
-            tuple(group["ns_coefficients"]), group["ns_steps"]
-        )
-        out: Tensor = method(stack)
-        return out
+    def _norm(self, group: Group) -> Norm:
+        ns = tuple(group["ns_coefficients"]), group["ns_steps"]
+        return Spectral(polar=group["polar"] or torch_newton_schulz(*ns))
 
-    def _factor(self, group: Group, m: int, n: int) -> float:
-        return shape_factor(m, n, group["adjust_lr_fn"])
+    def _lengths(self, group: Group, move: Move) -> list[Tensor | float]:
+        rule = group["adjust_lr_fn"]
+        return [shape_factor(m, n, rule) for _, m, n in move.item.shapes]
 
 
 @lru_cache(maxsize=64)
