@@ -6,8 +6,16 @@ from steepest import norms as norms
 from steepest import optim as optim
 from steepest import polar as polar
 from steepest import views as views
+from steepest.optim import SGD as SGD
+from steepest.optim import Lion as Lion
 from steepest.optim import Muon as Muon
+from steepest.optim import NormalizedSGD as NormalizedSGD
+from steepest.optim import PolarGrad as PolarGrad
 from steepest.optim import Routing as Routing
+from steepest.optim import Scion as Scion
+from steepest.optim import SignSGD as SignSGD
+from steepest.optim import SpectralDescent as SpectralDescent
+from steepest.optim import SteepestDescent as SteepestDescent
 from steepest.optim import route as route
 from steepest.polar import polar_factor as polar_factor
 from steepest.views import MatrixView as MatrixView

@@ -1,10 +1,23 @@
 """The table of all optimizers, and a small model for their contract."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from steepest import Muon
+from steepest import (
+    SGD,
+    Lion,
+    Muon,
+    NormalizedSGD,
+    PolarGrad,
+    Scion,
+    SignSGD,
+    SpectralDescent,
+    SteepestDescent,
+    norms,
+)
 from steepest.polar import Svd
 
 OPTIMIZERS = {
@@ -18,6 +31,27 @@ OPTIMIZERS = {
     "muon_rms": lambda params, **kw: Muon(
         params, **{"lr": 0.05, "adjust_lr_fn": "match_rms_adamw", "rest_weight_decay": 0.1, **kw}
     ),
+    "schatten": lambda params, **kw: SteepestDescent(
+        params, norms.Schatten(4), **{"lr": 0.05, "momentum": 0.9, "rest_lr": 0.01, **kw}
+    ),
+    "rows": lambda params, **kw: SteepestDescent(
+        params,
+        norms.Operator("rms", math.inf),
+        **{"lr": 0.05, "momentum": 0.9, "rest_lr": 0.01, **kw},
+    ),
+    "sgd": lambda params, **kw: SGD(params, **{"lr": 0.5, "rest_lr": 0.01, **kw}),
+    "normalized_sgd": lambda params, **kw: NormalizedSGD(
+        params, **{"lr": 0.1, "rest_lr": 0.01, **kw}
+    ),
+    "sign_sgd": lambda params, **kw: SignSGD(params, **{"lr": 0.01, "rest_lr": 0.01, **kw}),
+    "lion": lambda params, **kw: Lion(params, **{"lr": 0.01, "rest_lr": 0.01, **kw}),
+    "spectral_descent": lambda params, **kw: SpectralDescent(
+        params, **{"lr": 0.2, "rest_lr": 0.01, **kw}
+    ),
+    "scion": lambda params, **kw: Scion(
+        params, **{"lr": 0.05, "head_scale": 2.0, "rest_lr": 0.01, **kw}
+    ),
+    "polar_grad": lambda params, **kw: PolarGrad(params, **{"lr": 0.3, "rest_lr": 0.01, **kw}),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 

@@ -100,12 +100,12 @@ def test_loaded_hyper_parameters_take_effect(make):
 def test_momentum_dtype_survives_a_checkpoint(make):
     """torch's loader casts every buffer to the parameter's type."""
     m = model().bfloat16()
-    optimizer = make(m, momentum_dtype=torch.float32)
+    optimizer = make(m, momentum=0.9, momentum_dtype=torch.float32)
     train(m, optimizer, 2)
     buffer = optimizer.state[m.up.weight]["momentum_buffer"]
     assert buffer.dtype == torch.float32
     assert not torch.equal(buffer, buffer.bfloat16().float())
-    resumed = make(m, momentum_dtype=torch.float32)
+    resumed = make(m, momentum=0.9, momentum_dtype=torch.float32)
     resumed.load_state_dict(optimizer.state_dict())
     assert torch.equal(resumed.state[m.up.weight]["momentum_buffer"], buffer)
 
@@ -114,7 +114,7 @@ def test_momentum_dtype_survives_a_checkpoint(make):
 @every_optimizer
 def test_distributed_checkpoint(make, tmp_path):
     m = model()
-    optimizer = make(m)
+    optimizer = make(m, momentum=0.9)
     train(m, optimizer, 2)
     saved = get_optimizer_state_dict(m, optimizer)
     dcp.save(saved, checkpoint_id=tmp_path, no_dist=True)

@@ -15,6 +15,7 @@ from steepest.norms.entry import LInf as LInf
 from steepest.norms.entry import Lp as Lp
 from steepest.norms.operator import Conv as Conv
 from steepest.norms.operator import Operator as Operator
+from steepest.norms.operator import VectorNorm as VectorNorm
 from steepest.norms.operator import estimate as estimate
 from steepest.norms.product import MaxOf as MaxOf
 from steepest.norms.product import Modular as Modular

@@ -110,7 +110,7 @@ def check_names(argument: str, given: Iterable[str], wanted: Iterable[str]) -> N
         raise invalid(
             argument,
             sorted(have ^ want),
-            "its names are not those of the norm: "
+            "give exactly the names that there are: "
             + "; ".join(
                 f"{word} {sorted(names)}"
                 for word, names in (("missing", want - have), ("unknown", have - want))

@@ -1,6 +1,16 @@
 """Optimizers: the step loop, the named optimizers, and the routing of a model's parameters."""
 
+from steepest.optim.descent import SteepestDescent as SteepestDescent
 from steepest.optim.muon import Muon as Muon
+from steepest.optim.named import PRESETS as PRESETS
+from steepest.optim.named import SGD as SGD
+from steepest.optim.named import Lion as Lion
+from steepest.optim.named import NormalizedSGD as NormalizedSGD
+from steepest.optim.named import PolarGrad as PolarGrad
+from steepest.optim.named import Preset as Preset
+from steepest.optim.named import Scion as Scion
+from steepest.optim.named import SignSGD as SignSGD
+from steepest.optim.named import SpectralDescent as SpectralDescent
 from steepest.optim.routing import Assignment as Assignment
 from steepest.optim.routing import Routing as Routing
 from steepest.optim.routing import route as route

@@ -109,7 +109,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def _check_group(self, group: Group) -> None:
         for key in ("lr", "weight_decay", "momentum", "eps"):
-            value = group[key]
+            value = group.get(key, 0.0)
             # `not >=` refuses NaN as well; a fake or meta tensor cannot be looked at.
             if not isinstance(value, Tensor) and not (
                 isinstance(value, int | float) and 0 <= value < float("inf")

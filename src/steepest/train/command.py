@@ -14,11 +14,13 @@ from rich.console import Console
 from steepest._types import invalid
 from steepest.train.config import DTYPES, SCHEDULES, Config, ModelConfig, resolve_device
 from steepest.train.execute import execute, resume_command
+from steepest.train.norms import NORMS
 from steepest.train.optimizers import RECIPES, recipe
 from steepest.train.run import CONFIG, Run, new_run, old_run, read_config
 
 USAGE = 2
 DEFAULT = Config(optimizers={name: recipe(name).tuned for name in ("muon", "adamw")})
+ANY_NORM = "descent"
 SETTINGS = ("lr", "weight_decay", "rest_lr")
 MODEL = ("layers", "width", "heads", "context")
 PLAIN = (
@@ -64,6 +66,14 @@ Batch = Annotated[int | None, flag(DEFAULT.batch, "Windows of text in a step.")]
 Steps = Annotated[int | None, flag(DEFAULT.steps, "Optimizer steps.")]
 Lr = Annotated[list[str] | None, setting("Peak learning rate")]
 WeightDecay = Annotated[list[str] | None, setting("Decoupled weight decay")]
+NormName = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Norm of the optimizer `descent`: {', '.join(k + w for k, (w, _) in NORMS.items())}.",
+        metavar="NORM",
+        show_default="spectral",
+    ),
+]
 RestLr = Annotated[list[str] | None, setting("Learning rate of AdamW on what Muon leaves")]
 Warmup = Annotated[int | None, flag("20, at most a tenth of the steps", "Steps of linear warm-up.")]
 Schedule = Annotated[
@@ -146,12 +156,20 @@ def apply(given: Mapping[str, Any], base: Config) -> Config:
 
 def _optimizers(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
     names = list(dict.fromkeys(given.get("optimizer", base.optimizers)))
+    if "norm" in given and "optimizer" not in given and ANY_NORM not in names:
+        names = [ANY_NORM, "adamw"]
     chosen = {n: base.optimizers[n] if n in base.optimizers else recipe(n).tuned for n in names}
     for flag in SETTINGS:
         for name, value in per_optimizer(flag, given.get(flag, ()), names).items():
             if getattr(chosen[name], flag) is None:
                 raise invalid(flag, value, f"{name} has none: it treats all parameters alike")
             chosen[name] = replace(chosen[name], **{flag: value})
+    if "norm" in given:
+        if ANY_NORM not in chosen:
+            raise invalid(
+                "norm", given["norm"], f"only {ANY_NORM} takes a norm: add --optimizer {ANY_NORM}"
+            )
+        chosen[ANY_NORM] = replace(chosen[ANY_NORM], norm=given["norm"])
     return chosen
 
 
@@ -196,6 +214,7 @@ def train(
     lr: Lr = None,
     weight_decay: WeightDecay = None,
     rest_lr: RestLr = None,
+    norm: NormName = None,
     warmup: Warmup = None,
     schedule: Schedule = None,
     seed: Seeds = None,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from steepest._types import invalid
+from steepest.train.norms import parse_norm
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -72,20 +73,24 @@ class OptimizerConfig:
         weight_decay: the decoupled decay; a step shrinks a weight by 1 − lr·weight_decay.
         rest_lr: peak learning rate of AdamW on embeddings, head and gains, for the optimizers
             that treat only the matrices themselves; None for the others.
+        norm: name of the norm, for the optimizer that takes any; None for the others.
 
     Raises:
-        ValueError: a setting that is negative, infinite or NaN.
+        ValueError: a setting that is negative, infinite or NaN, or an unknown norm.
     """
 
     lr: float
     weight_decay: float
     rest_lr: float | None = None
+    norm: str | None = None
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
+        for name in ("lr", "weight_decay", "rest_lr"):
+            value = getattr(self, name)
             if value is not None:
-                not_negative(f.name, value)
+                not_negative(name, value)
+        if self.norm is not None:
+            parse_norm(self.norm)
 
 
 @dataclass(frozen=True, kw_only=True)

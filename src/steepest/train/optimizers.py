@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 import steepest
 from steepest._types import invalid
 from steepest.train.config import Config, OptimizerConfig
+from steepest.train.norms import parse_norm
 
 BETAS = (0.9, 0.95)
 
@@ -77,6 +78,37 @@ def _muon(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
     )
 
 
+def _named(kind: Callable[..., Optimizer]) -> Build:
+    """A named optimizer for the whole model; a `rest_lr` is that of AdamW on what it leaves."""
+
+    def build(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+        rest = {} if settings.rest_lr is None else {"rest_lr": settings.rest_lr}
+        return kind(
+            model,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            rest_betas=BETAS,
+            **rest,
+        )
+
+    return build
+
+
+def _descent(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+    if settings.norm is None:
+        raise invalid("norm", None, "say in which norm: --norm schatten:4")
+    return steepest.SteepestDescent(
+        model,
+        parse_norm(settings.norm),
+        lr=settings.lr,
+        momentum=0.95,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+        rest_lr=_rest_lr(settings),
+        rest_betas=BETAS,
+    )
+
+
 def _adamw(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
     return torch.optim.AdamW(
         model.parameters(), lr=settings.lr, betas=BETAS, weight_decay=settings.weight_decay
@@ -89,12 +121,15 @@ def _sgd(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
     )
 
 
+Build: TypeAlias = Callable[[nn.Module, OptimizerConfig], Optimizer]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One row of the table: tuned settings and how to build the optimizer from settings."""
 
     tuned: OptimizerConfig
-    build: Callable[[nn.Module, OptimizerConfig], Optimizer]
+    build: Build
 
 
 # Settings tuned on the default text and model; docs/tuning.md has the runs behind them.
@@ -105,6 +140,26 @@ RECIPES: Mapping[str, Recipe] = {
         tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=TorchMuon
     ),
     "sgd": Recipe(tuned=OptimizerConfig(lr=0.1, weight_decay=0.0), build=_sgd),
+    "normalized-sgd": Recipe(
+        tuned=OptimizerConfig(lr=0.1, weight_decay=0.0), build=_named(steepest.NormalizedSGD)
+    ),
+    "sign": Recipe(
+        tuned=OptimizerConfig(lr=1e-3, weight_decay=0.0), build=_named(steepest.SignSGD)
+    ),
+    "lion": Recipe(tuned=OptimizerConfig(lr=1e-3, weight_decay=0.1), build=_named(steepest.Lion)),
+    "spectral": Recipe(
+        tuned=OptimizerConfig(lr=0.1, weight_decay=0.0, rest_lr=4e-3),
+        build=_named(steepest.SpectralDescent),
+    ),
+    "polargrad": Recipe(
+        tuned=OptimizerConfig(lr=0.1, weight_decay=0.0, rest_lr=4e-3),
+        build=_named(steepest.PolarGrad),
+    ),
+    "scion": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.0), build=_named(steepest.Scion)),
+    "descent": Recipe(
+        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3, norm="spectral"),
+        build=_descent,
+    ),
 }
 
 

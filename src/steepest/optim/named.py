@@ -1,0 +1,280 @@
+"""Optimizers by name: rows of one table, *name = norm + momentum + scale + decay*."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from steepest._types import invalid
+from steepest.norms import (
+    L2,
+    RMS,
+    ColumnNorm,
+    Factor,
+    LInf,
+    Norm,
+    Operator,
+    ProductNorm,
+    RowNorm,
+    Scaled,
+    Spectral,
+)
+from steepest.optim._groups import Group
+from steepest.optim.descent import Scale, Sharpness, SteepestDescent
+from steepest.optim.routing import Assignment, route
+from steepest.optim.steepest import Params
+from steepest.polar import Auto
+
+FAST = Auto(error=0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One row of the table: the values that a name stands for.
+
+    Args:
+        norm: in which a matrix, or every tensor, moves.
+        momentum: weight of the past in the average.
+        nesterov: whether u looks one step ahead.
+        past: weight of the buffer in u, if it differs from both.
+        scale: "unit", or "dual" with sharpness 1, so that `lr` is 1/λ.
+        weight_decay: decoupled decay.
+        note: what the row cannot say.
+        source: where it was published.
+    """
+
+    norm: Norm
+    momentum: float = 0.0
+    nesterov: bool = False
+    past: float | None = None
+    scale: Scale = "unit"
+    weight_decay: float = 0.0
+    note: str = ""
+    source: str
+
+
+PRESETS: Mapping[str, Preset] = {
+    "SGD": Preset(norm=L2(), scale="dual", source="Robbins & Monro 1951"),
+    "NormalizedSGD": Preset(norm=L2(), momentum=0.9, source="Cutkosky & Mehta, arXiv 2002.03305"),
+    "SignSGD": Preset(norm=LInf(), momentum=0.9, source="Bernstein et al., arXiv 1802.04434"),
+    "Lion": Preset(norm=LInf(), momentum=0.99, past=0.9, source="Chen et al., arXiv 2302.06675"),
+    "SpectralDescent": Preset(
+        norm=Spectral(polar=FAST), scale="dual", source="Carlson et al., NeurIPS 2015"
+    ),
+    "Muon": Preset(
+        norm=Spectral(polar=FAST),
+        momentum=0.95,
+        nesterov=True,
+        weight_decay=0.1,
+        note="lr·√max(1, out/in)",
+        source="Jordan et al. 2024",
+    ),
+    "PolarGrad": Preset(
+        norm=Spectral(polar=FAST),
+        momentum=0.95,
+        scale="dual",
+        source="Lau, Long & Su, arXiv 2505.21799",
+    ),
+    "Scion": Preset(
+        norm=Operator("rms", "rms", polar=FAST),
+        momentum=0.9,
+        note="embeddings 1 → RMS, head in·max|W|, vectors RMS",
+        source="Pethick et al., arXiv 2502.07529",
+    ),
+}
+"""The table of the named optimizers; `Muon`, which has torch's arguments, is a class of its own."""
+
+
+class _Named(SteepestDescent):
+    """A row of the table as an optimizer; every value can be changed by its argument."""
+
+    preset: ClassVar[Preset]
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor | None = None,
+        *,
+        norm: Norm | ProductNorm | None = None,
+        momentum: float | None = None,
+        nesterov: bool | None = None,
+        weight_decay: float | None = None,
+        sharpness: Sharpness | None = None,
+        **options: Any,
+    ) -> None:
+        row = self.preset
+        if lr is None and sharpness is None:
+            raise invalid("lr", None, f"{type(self).__name__} needs a learning rate")
+        if sharpness is None and row.scale == "dual":
+            sharpness = 1.0
+        super().__init__(
+            params,
+            row.norm if norm is None else norm,
+            lr,
+            momentum=row.momentum if momentum is None else momentum,
+            nesterov=row.nesterov if nesterov is None else nesterov,
+            weight_decay=row.weight_decay if weight_decay is None else weight_decay,
+            sharpness=sharpness,
+            **{"past": row.past, "scale": row.scale, **options},
+        )
+
+
+class SGD(_Named):
+    """Gradient descent: ℓ2 with the dual norm as scale, W ← W − lr·u.
+
+    The weights of the average add up to 1, so torch.optim.SGD with momentum μ and (1 − μ)·lr takes
+    the same steps. All arguments are those of `SteepestDescent`; `lr` is 1/λ.
+
+    Example:
+        >>> import torch
+        >>> w = nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> w.grad = torch.tensor([1.0, 2.0])
+        >>> SGD([w], lr=0.5).step()
+        >>> w.tolist()
+        [2.5, 3.0]
+    """
+
+    preset = PRESETS["SGD"]
+
+
+class NormalizedSGD(_Named):
+    """Steps of one length: ℓ2 with scale 1, W ← W − lr·u/‖u‖₂ for each tensor.
+
+    All arguments are those of `SteepestDescent`; `lr` is the Euclidean length of a step.
+    """
+
+    preset = PRESETS["NormalizedSGD"]
+
+
+class SignSGD(_Named):
+    """Sign descent with momentum (Signum): ℓ∞ with scale 1, W ← W − lr·sign(u).
+
+    All arguments are those of `SteepestDescent`; `lr` is how far every entry moves, and
+    `momentum=0` gives signSGD proper.
+    """
+
+    preset = PRESETS["SignSGD"]
+
+
+class Lion(_Named):
+    """Lion: sign descent with two averages, W ← (1 − lr·weight_decay)·W − lr·sign(u).
+
+        u = past·buffer + (1 − past)·grad;  buffer ← momentum·buffer + (1 − momentum)·grad
+
+    `past` is the paper's β₁ and `momentum` its β₂. All arguments are those of `SteepestDescent`;
+    `weight_decay` keeps max|W| ≤ 1/weight_decay.
+    """
+
+    preset = PRESETS["Lion"]
+
+
+class SpectralDescent(_Named):
+    """The spectral norm with the dual norm as scale: W ← W − lr·‖u‖_*·polar(u).
+
+    All arguments are those of `SteepestDescent`; `lr` is 1/λ, and a module is routed. For another
+    polar method give `norm=norms.Spectral(polar=…)`.
+    """
+
+    preset = PRESETS["SpectralDescent"]
+
+
+class PolarGrad(_Named):
+    """Muon with the nuclear norm as scale: W ← W − lr·‖u‖_*·polar(u), which goes to 0 with u.
+
+    The momentum comes before the polar factor. All arguments are those of `SteepestDescent`; `lr`
+    is 1/λ, and a module is routed. For another polar method give `norm=norms.Spectral(polar=…)`.
+    """
+
+    preset = PRESETS["PolarGrad"]
+
+
+# Pethick et al., arXiv 2502.07529, NanoGPT: radius 3000 for the last layer, 50 for hidden ones.
+HEAD_SCALE = 60.0
+
+
+class Scion(_Named):
+    """A norm for each kind of layer, as in Scion: W ← (1 − lr·weight_decay)·W − lr·dualize(u).
+
+        hidden matrices    RMS → RMS     √(out/in)·polar(u)
+        embeddings         1 → RMS       every row over its root mean square
+        output head        1 → ∞, · in   sign(u)/in
+        vectors            RMS           u over its root mean square
+
+    A table that is tied to the head counts as a head. The head has `head_scale` times the learning
+    rate and the decay over it, so that its ball is that much larger: decay keeps a hidden matrix at
+    ‖W‖_{RMS→RMS} ≤ 1/weight_decay. Momentum and vectors follow the same rule.
+
+    Args:
+        params: a module; which parameter is what is read from it (`steepest.route`). Parameters
+            without a module are hidden matrices, unless their group has its own `norm`.
+        lr: norm of a step of the hidden layers.
+        norm: of the hidden matrices.
+        weight_decay: one over the radius of the ball; 0 is unconstrained Scion.
+        head_scale: radius of the head over that of a hidden layer.
+        options: `momentum` (1 − α in the paper) and the others of `SteepestDescent`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
+        >>> [str(group["norm"])[:14] for group in Scion(model, lr=0.1).param_groups]
+        ['Scaled(Spectra', 'Scaled(MaxOver', 'Scaled(MaxOver', 'Scaled(L2(), F']
+    """
+
+    preset = PRESETS["Scion"]
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor | None = None,
+        *,
+        norm: Norm | ProductNorm | None = None,
+        weight_decay: float = 0.0,
+        head_scale: float = HEAD_SCALE,
+        **options: Any,
+    ) -> None:
+        if not head_scale > 0:
+            raise invalid("head_scale", head_scale, "give a positive number")
+        if isinstance(params, nn.Module) and not isinstance(norm, ProductNorm):
+            params = _layer_groups(params, norm or self.preset.norm)
+            for group in params:
+                if group["norm"] == HEAD and lr is not None:
+                    group["lr"] = lr * head_scale
+                    group["weight_decay"] = weight_decay / head_scale
+        super().__init__(params, lr, norm=norm, weight_decay=weight_decay, **options)
+
+
+# One word is a row of an embedding, and one input a column of a head.
+EMBEDDING = Scaled(RowNorm(), Factor(cols=-0.5))
+HEAD = Scaled(ColumnNorm(float("inf")), Factor(cols=1.0))
+
+
+def _layer_groups(model: nn.Module, hidden: Norm) -> list[Group]:
+    """One group for each norm, hidden matrices first."""
+    members: dict[Norm, list[tuple[str, Tensor]]] = {
+        n: [] for n in (hidden, EMBEDDING, HEAD, RMS())
+    }
+    views = []
+    routing = route(model)
+    for a, p in zip(routing, routing.parameters, strict=True):
+        if a.target == "frozen":
+            continue
+        if a.target == "matrix":
+            views.append(a.view)
+            norm = hidden
+        elif a.target == "table" and p.ndim == 2:
+            norm = EMBEDDING if _is_embedding(model, a) else HEAD
+        else:
+            norm = RMS()
+        members[norm].append((a.name, p))
+    groups: list[Group] = [{"params": p, "norm": n} for n, p in members.items() if p]
+    if views:
+        groups[0]["views"] = tuple(views)
+    return groups
+
+
+def _is_embedding(model: nn.Module, a: Assignment) -> bool:
+    """Whether the only owner of a table is an embedding."""
+    owner = model.get_submodule(a.name.rpartition(".")[0])
+    return isinstance(owner, nn.Embedding | nn.EmbeddingBag) and not a.aliases

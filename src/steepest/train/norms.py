@@ -1,0 +1,63 @@
+"""Norms by name, for the command line: `schatten:4`, `operator:rms:rms`, `linf`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from steepest import norms
+from steepest._types import invalid
+from steepest.norms import Norm
+from steepest.polar import Auto
+
+FAST = Auto(error=0.05)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise invalid("norm", text, "give a number, or inf") from None
+
+
+def _side(text: str) -> norms.VectorNorm:
+    return "rms" if text == "rms" else _number(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise invalid("norm", text, "give a whole number of singular values")
+    return int(text)
+
+
+# name: (what follows it, how to make it); matrices first, then norms of entries.
+NORMS: Mapping[str, tuple[str, Callable[..., Norm]]] = {
+    "spectral": ("", lambda: norms.Spectral(polar=FAST)),
+    "nuclear": ("", norms.Nuclear),
+    "frobenius": ("", norms.Frobenius),
+    "schatten": (":P", lambda p: norms.Schatten(_number(p))),
+    "kyfan": (":K", lambda k: norms.KyFan(_count(k))),
+    "operator": (":A:B", lambda a, b: norms.Operator(_side(a), _side(b), polar=FAST)),
+    "rows": (":P", lambda p: norms.RowNorm(_number(p))),
+    "columns": (":P", lambda p: norms.ColumnNorm(_number(p))),
+    "l1": ("", norms.L1),
+    "l2": ("", norms.L2),
+    "linf": ("", norms.LInf),
+    "lp": (":P", lambda p: norms.Lp(_number(p))),
+}
+
+
+def parse_norm(text: str) -> Norm:
+    """The norm that a name stands for.
+
+    Raises:
+        ValueError: there is no such norm, it wants other numbers, or it refuses them.
+
+    Example:
+        >>> parse_norm("schatten:4"), parse_norm("operator:1:rms") == norms.Operator(1, "rms")
+        (Schatten(4), True)
+    """
+    name, *given = text.lower().split(":")
+    known = ", ".join(f"{key}{wants}" for key, (wants, _) in NORMS.items())
+    if name not in NORMS or len(given) != NORMS[name][0].count(":"):
+        raise invalid("norm", text, f"choose from {known}")
+    return NORMS[name][1](*given)
