@@ -163,7 +163,8 @@ def _optimizers(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
         for name, value in per_optimizer(flag, given.get(flag, ()), names).items():
             if getattr(chosen[name], flag) is None:
                 raise invalid(flag, value, f"{name} has none: it treats all parameters alike")
-            chosen[name] = replace(chosen[name], **{flag: value})
+            changed: dict[str, Any] = {flag: value}
+            chosen[name] = replace(chosen[name], **changed)
     if "norm" in given:
         if ANY_NORM not in chosen:
             raise invalid(
