@@ -28,6 +28,7 @@ FLAGS = [
     "--lr",
     "--weight-decay",
     "--rest-lr",
+    "--norm",
     "--warmup",
     "--schedule",
     "--seed",

@@ -86,8 +86,21 @@ def test_settings_reach_the_optimizer(name: str) -> None:
     rest = None if tuned.rest_lr is None else 0.017
     settings = replace(tuned, lr=0.013, weight_decay=0.23, rest_lr=rest)
     groups = recipe(name).build(model(), settings).param_groups
+    if name == "scion":  # the head has a larger ball: lr and 1/weight_decay are in proportion
+        assert {g["lr"] * g["weight_decay"] for g in groups} == {0.013 * 0.23}
+        groups = [g for g in groups if g["lr"] < 0.1]
     assert {g["lr"] for g in groups} == {v for v in (0.013, rest) if v is not None}
     assert all(g["weight_decay"] == 0.23 for g in groups if g["lr"] == 0.013)
+
+
+def test_any_norm_of_entries_or_matrices_trains_the_model() -> None:
+    windows = torch.randint(10, (4, 9), generator=torch.Generator().manual_seed(0))
+    for text, lr in (("schatten:4", 0.05), ("operator:1:rms", 0.1), ("linf", 0.01), ("l2", 0.3)):
+        gpt = model()
+        settings = replace(recipe("descent").tuned, norm=text, lr=lr)
+        optimizer = recipe("descent").build(gpt, settings)
+        losses = [advance(gpt, optimizer, windows) for _ in range(30)]
+        assert losses[-1] < 0.9 * losses[0], text
 
 
 def test_torch_muon_gets_the_matrices_of_the_blocks_only() -> None:

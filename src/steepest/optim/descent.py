@@ -263,9 +263,10 @@ class SteepestDescent(SteepestOptimizer):
             head["estimate"] = ratio
         if head["estimate"] is None:
             size = _total((_size(m, m.item.param) for _, m in todo), largest=True)
-            return slope / (PROBE * torch.where(size > 0, size, 1.0))
-        estimate: Tensor = head["estimate"]
-        # A loss without curvature so far is no reason to divide by zero.
+            estimate = slope / (PROBE * torch.where(size > 0, size, 1.0))
+        else:
+            estimate = head["estimate"].to(slope)
+        # Without a slope, or without any curvature so far, there is no step.
         return torch.where(estimate > 0, estimate, float("inf"))
 
     def _change(self, move: Move) -> tuple[Tensor, Tensor] | None:
@@ -340,6 +341,8 @@ def _size(move: Move, x: Tensor) -> Tensor:
 
 def _by_name(params: Params, norm: ProductNorm) -> Iterator[Group]:
     """One group for each of the norms in a norm of named blocks."""
+    if not isinstance(norm, MaxOf):
+        raise invalid("norm", norm, "in a sum one block moves at a time: give norms.MaxOf")
     if isinstance(params, nn.Module):
         named: dict[str, Tensor] = dict(params.named_parameters())
     else:
@@ -351,8 +354,6 @@ def _by_name(params: Params, norm: ProductNorm) -> Iterator[Group]:
                 "a norm of named blocks needs names: give the module, or (name, parameter) pairs",
             )
         named = dict(pairs)
-    if not isinstance(norm, MaxOf):
-        raise invalid("norm", norm, "in a sum one block moves at a time: give norms.MaxOf")
     still = norm.still if isinstance(norm, Modular) else frozenset()
     wanted = {name for name, p in named.items() if p.requires_grad} - still
     check_names("norm", norm.blocks.keys() & wanted | norm.blocks.keys() - named.keys(), wanted)
