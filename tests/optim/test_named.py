@@ -10,7 +10,8 @@ from torch import nn
 import steepest
 from steepest import norms
 from steepest.optim import PRESETS, Muon, Scion, SteepestDescent
-from steepest.polar import Svd
+from steepest.polar import Auto, Svd
+from tools import preset_table
 
 
 def gradients(*shape, steps=4):
@@ -42,6 +43,19 @@ def test_every_row_is_an_optimizer_with_its_values():
             assert (group["scale"], group["past"]) == (row.scale, row.past), name
             assert group["sharpness"] == (1.0 if row.scale == "dual" else None), name
         assert inspect.signature(kind).parameters["lr"].kind is not inspect.Parameter.KEYWORD_ONLY
+
+
+def test_the_norm_that_a_row_shows_is_its_norm():
+    fast = {"polar": Auto(error=0.05)}
+    names = {**vars(norms), "Spectral": lambda: norms.Spectral(**fast)}
+    names["Operator"] = lambda a, b: norms.Operator(a, b, **fast)
+    for row in PRESETS.values():
+        assert eval(row.shown, names) == row.norm
+
+
+def test_the_table_in_the_readme_is_made_from_the_rows():
+    text = preset_table.README.read_text(encoding="utf-8")
+    assert preset_table.replaced(text) == text, "run: python tools/preset_table.py --write"
 
 
 @pytest.mark.parametrize("name", [n for n in PRESETS if n != "Muon"])

@@ -37,6 +37,7 @@ class Preset:
 
     Args:
         norm: in which a matrix, or every tensor, moves.
+        shown: the norm as an expression in the names of `steepest.norms`.
         momentum: weight of the past in the average.
         nesterov: whether u looks one step ahead.
         past: weight of the buffer in u, if it differs from both.
@@ -47,6 +48,7 @@ class Preset:
     """
 
     norm: Norm
+    shown: str
     momentum: float = 0.0
     nesterov: bool = False
     past: float | None = None
@@ -57,15 +59,25 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "SGD": Preset(norm=L2(), scale="dual", source="Robbins & Monro 1951"),
-    "NormalizedSGD": Preset(norm=L2(), momentum=0.9, source="Cutkosky & Mehta, arXiv 2002.03305"),
-    "SignSGD": Preset(norm=LInf(), momentum=0.9, source="Bernstein et al., arXiv 1802.04434"),
-    "Lion": Preset(norm=LInf(), momentum=0.99, past=0.9, source="Chen et al., arXiv 2302.06675"),
+    "SGD": Preset(norm=L2(), shown="L2()", scale="dual", source="Robbins & Monro 1951"),
+    "NormalizedSGD": Preset(
+        norm=L2(), shown="L2()", momentum=0.9, source="Cutkosky & Mehta, arXiv 2002.03305"
+    ),
+    "SignSGD": Preset(
+        norm=LInf(), shown="LInf()", momentum=0.9, source="Bernstein et al., arXiv 1802.04434"
+    ),
+    "Lion": Preset(
+        norm=LInf(), shown="LInf()", momentum=0.99, past=0.9, source="Chen et al., arXiv 2302.06675"
+    ),
     "SpectralDescent": Preset(
-        norm=Spectral(polar=FAST), scale="dual", source="Carlson et al., NeurIPS 2015"
+        norm=Spectral(polar=FAST),
+        shown="Spectral()",
+        scale="dual",
+        source="Carlson et al., NeurIPS 2015",
     ),
     "Muon": Preset(
         norm=Spectral(polar=FAST),
+        shown="Spectral()",
         momentum=0.95,
         nesterov=True,
         weight_decay=0.1,
@@ -74,14 +86,16 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "PolarGrad": Preset(
         norm=Spectral(polar=FAST),
+        shown="Spectral()",
         momentum=0.95,
         scale="dual",
         source="Lau, Long & Su, arXiv 2505.21799",
     ),
     "Scion": Preset(
         norm=Operator("rms", "rms", polar=FAST),
+        shown='Operator("rms", "rms")',
         momentum=0.9,
-        note="embeddings 1 → RMS, head in·max|W|, vectors RMS",
+        note="embeddings 1 → RMS, head 1 → ∞, vectors RMS",
         source="Pethick et al., arXiv 2502.07529",
     ),
 }

@@ -1,0 +1,53 @@
+"""The table of named optimizers in README.md, made from `steepest.optim.PRESETS`.
+
+python tools/preset_table.py          print it
+python tools/preset_table.py --write  put it into README.md
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from steepest.optim import PRESETS, Preset
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- presets: tools/preset_table.py -->", "<!-- end of presets -->"
+
+
+def _average(row: Preset) -> str:
+    if row.past is not None:
+        return f"{row.momentum:g}, u from {row.past:g}"
+    if not row.momentum:
+        return "none"
+    return f"{row.momentum:g}" + (", Nesterov" if row.nesterov else "")
+
+
+def table() -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| name | norm | momentum | scale | decay | source |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in PRESETS.items():
+        scale = {"unit": "1", "dual": "‖u‖†"}[row.scale] + (f"; {row.note}" if row.note else "")
+        decay = f"{row.weight_decay:g}"
+        cells = (f"`{name}`", f"`{row.shown}`", _average(row), scale, decay, row.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def replaced(text: str) -> str:
+    """`text` with the present table between its two marks."""
+    marks = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", flags=re.DOTALL)
+    if len(marks.findall(text)) != 1:
+        raise SystemExit(f"README.md needs one pair of marks: {BEGIN} … {END}")
+    return marks.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", text)
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv[1:]:
+        README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(table())
