@@ -35,10 +35,15 @@ from steepest.lab.figure import INK, ordered_colours, panels
 from steepest.lab.training import evaluate, train
 
 CELL = ("optimizer", "depth", "lr", "seed")
+
 BAND = 2.0
 """A layer's activations are kept if their RMS is within this factor of what enters the first."""
+
 ROUNDING = 1e-4
 """Room for float32 in an inequality that holds exactly in exact arithmetic."""
+
+REST_LR = 2.0**-8
+"""Of AdamW, which has the head beside Muon."""
 
 POLAR_ERROR = 0.05
 """By how much the polar factor of `steepest.Muon` may be wrong, its default."""
@@ -58,10 +63,6 @@ def _adamw(model: nn.Module, lr: float) -> Optimizer:
 
 def _muon(model: nn.Module, lr: float) -> Optimizer:
     return steepest.Muon(model, lr=lr, weight_decay=0.0, rest_lr=REST_LR)
-
-
-REST_LR = 2.0**-8
-"""Of AdamW, which has the head beside Muon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,10 +363,9 @@ def draw(rows: Sequence[Record]) -> Figure:
         for depth, colour in zip(known, ordered_colours(len(known)), strict=True):
             wanted = (name, depth, "trained")
             of = [r for r in rows if (r["optimizer"], r["depth"], r["stage"]) == wanted]
-            sizes = [fmean(r["rms"] for r in of if r["layer"] == i) for i in range(depth + 1) if of]
-            if sizes:
-                x = [i / depth for i in range(depth + 1)]
-                y = [s / sizes[0] for s in sizes]
+            if of:
+                sizes = [fmean(r["rms"] for r in of if r["layer"] == i) for i in range(depth + 1)]
+                x, y = [i / depth for i in range(depth + 1)], [s / sizes[0] for s in sizes]
                 axes.plot(x, y, color=colour, linewidth=1.6, label=str(depth))
         axes.set_xlim(0, 1)
         axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
