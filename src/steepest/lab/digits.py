@@ -58,6 +58,7 @@ def find_file() -> Path:
     )
 
 
+@cache
 def read(path: Path) -> tuple[Tensor, Tensor]:
     """Pixels and classes of the file, as it orders them.
 

@@ -98,7 +98,7 @@ class TransferSettings(Settings):
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     exponents: Mapping[str, tuple[int, int]] = field(
-        default_factory=lambda: {"sgd": (-8, 1), "adamw": (-13, -4), "modular": (-5, 2)}
+        default_factory=lambda: {"sgd": (-7, 0), "adamw": (-12, -4), "modular": (-4, 1)}
     )
 
 

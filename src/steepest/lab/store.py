@@ -24,7 +24,7 @@ def _plain(data: Mapping[str, Any]) -> Record:
 
 
 def _key(cell: Record) -> str:
-    return json.dumps(cell, sort_keys=True)
+    return json.dumps(cell)
 
 
 class Store:
