@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: $(VENV) holds $$($(BIN)/python -V 2>&1), steepest needs Python >= 3.11; remove $(VENV) and call make again" >&2; exit 1; }
 	@echo "Installing steepest and its tools into $(VENV) (once; about a minute on a fast line)"
 	$(BIN)/python -m pip install --no-input -c constraints.txt torch hatchling editables
-	$(BIN)/python -m pip install --no-input -c constraints.txt --no-build-isolation -e '.[train,dev,docs]'
+	$(BIN)/python -m pip install --no-input -c constraints.txt --no-build-isolation -e '.[train,lab,dev,docs]'
 	@touch $@
 
 train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in ARGS="..."
@@ -64,5 +64,5 @@ format: $(STAMP) ## format and fix what can be fixed
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
-clean: ## remove what was built; .venv and runs/ stay
+clean: ## remove what was built; .venv, runs/ and reproductions/ stay
 	rm -rf build dist site .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

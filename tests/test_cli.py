@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points, requires, version
 
 import pytest
 
@@ -31,6 +32,12 @@ def test_without_a_command_the_help_is_shown(
     assert exit_.value.code == 2
     shown = capsys.readouterr()
     assert "train" in shown.out + shown.err
+
+
+@pytest.mark.parametrize("extra", ["train", "lab"])
+def test_each_extra_brings_what_the_command_line_needs(extra: str) -> None:
+    wanted = [r for r in requires("steepest") or [] if f'extra == "{extra}"' in r.replace("'", '"')]
+    assert set(cli.NEEDED) <= {re.split(r"[^\w-]", r)[0] for r in wanted}
 
 
 @pytest.mark.parametrize("gone", [["typer"], ["rich", "tensorboard"]])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tools.ledger import filled
 
 from steepest import polar
 
@@ -61,6 +62,11 @@ def test_every_page_is_in_the_navigation() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = {name for entry in config["nav"] for name in entry.values()}
     assert listed == {p.name for p in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_ledgers_are_those_of_the_stored_results() -> None:
+    page = (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8")
+    assert filled(page) == page, "run: python tools/ledger.py"
 
 
 def table(page: str, heading: str) -> list[list[str]]:

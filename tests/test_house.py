@@ -27,7 +27,7 @@ MAX_FUNCTION = 60
 # The bottom comes first: a module imports only from rows above its own. Modules of one row do not
 # know each other.
 LAYERS = (
-    ("_types",),
+    ("_files", "_terminal", "_types"),
     ("views",),
     ("polar.base",),
     ("polar.schedule",),
@@ -58,17 +58,22 @@ LAYERS = (
     ("optim.named",),
     ("optim",),
     ("",),
+    ("app",),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
-# What the layers above the library may import from: its public paths, and the wording of errors.
-PUBLIC_PATHS = {"steepest", "steepest.norms", "steepest.polar", "steepest._types"}
+# Folders of commands: layers of their own between the root and `app`, which do not know each other.
+APPLICATIONS = ("train", "lab")
+
+# What applications may import from: the library's public paths, and what every command shares.
+PUBLIC_PATHS = {"steepest", "steepest.norms", "steepest.polar"}
+SHARED_PATHS = {"steepest._files", "steepest._terminal", "steepest._types"}
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
-    ("cli", "steepest.train.app"): "cli first looks whether the packages of the extra are there",
+    ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
 }
 
 # Functions that are longer than MAX_FUNCTION, and why they are one piece.
@@ -122,32 +127,41 @@ def short(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+def application(name: str) -> str | None:
+    """The application that a module belongs to."""
+    first = name.split(".")[0]
+    return first if first in APPLICATIONS else None
+
+
+LIBRARY = [p for p in SOURCES if not application(module_name(p))]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=short)
 def test_imports_point_downwards(path: Path) -> None:
     name = module_name(path)
-    if name.split(".")[0] == "train":
-        return  # one layer of its own, between the root and cli: see the next two tests
     assert name in LEVEL, f"give {name} its row in LAYERS"
     for other in own_imports(path):
-        inside = other.split(".")[0] == "train"
-        assert not inside or name == "cli", f"{name} imports {other}, a layer above it"
-        if not inside:
+        if application(other):
+            # `app` collects the commands, and nothing else of an application.
+            assert (name, other) == ("app", f"{application(other)}.command")
+        else:
             assert LEVEL[other] < LEVEL[name], f"{name} imports {other}, which is not below it"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if module_name(p).split(".")[0] in ("train", "cli")], ids=short
-)
+@pytest.mark.parametrize("path", [p for p in SOURCES if application(module_name(p))], ids=short)
 def test_applications_use_public_paths_only(path: Path) -> None:
+    name = module_name(path)
+    allowed = PUBLIC_PATHS | SHARED_PATHS
     for other in own_imports(path):
         dotted = f"steepest.{other}".rstrip(".")
-        assert dotted in PUBLIC_PATHS or other.split(".")[0] == "train", (
-            f"{module_name(path)} imports {dotted}; the library's public paths are {PUBLIC_PATHS}"
+        assert dotted in allowed or application(other) == application(name), (
+            f"{name} imports {dotted}; the library's public paths are {PUBLIC_PATHS}"
         )
 
 
-def test_train_has_no_cycle() -> None:
-    graph = {module_name(p): own_imports(p) for p in SOURCES if "train" in p.parts}
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_applications_have_no_cycle(name: str) -> None:
+    graph = {module_name(p): own_imports(p) for p in SOURCES if name in p.parts}
     assert graph
     TopologicalSorter(graph).prepare()  # raises CycleError and names the circle
 

@@ -24,6 +24,6 @@ def main() -> None:
         )
         raise SystemExit(MISSING)
     # Only here, because these modules import the packages that have just been looked for.
-    from steepest.train.app import app
+    from steepest.app import app
 
     app(prog_name="steepest")

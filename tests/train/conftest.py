@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from steepest.app import app
 from steepest.train import trial
-from steepest.train.app import app
 from tests.train.tiny import TINY, Invoke, words
 
 

@@ -11,7 +11,7 @@ import torch
 import typer.main
 from matplotlib.image import imread
 
-from steepest.train.app import app
+from steepest.app import app
 from steepest.train.optimizers import RECIPES
 from tests.train.tiny import Invoke, contents, history, read_json
 

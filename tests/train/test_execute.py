@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from steepest._files import Record
+from steepest.app import app
 from steepest.train import execute
-from steepest.train.app import app
 from steepest.train.execute import Stop, resume_command
-from steepest.train.metrics import Metrics, Record
+from steepest.train.metrics import Metrics
 from steepest.train.trial import Learner
 from tests.train.tiny import TINY, Invoke, contents, final_state, history, same, words
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from steepest.train.progress import Progress, clock
+from steepest._terminal import clock
+from steepest.train.progress import Progress
 
 
 def record(step: int, **more: Any) -> dict[str, Any]:

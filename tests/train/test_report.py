@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from steepest._files import Record
 from steepest.train.config import Config
-from steepest.train.metrics import Record
 from steepest.train.optimizers import recipe
 from steepest.train.report import Report, Row, baseline, make_report, markdown, write_report
 from steepest.train.trial import Trial

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from steepest._files import write_atomic
 from steepest._types import invalid
-from steepest.train.files import write_atomic
 
 KEEP = 2
 BELONGS = "belongs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from steepest._terminal import fail, os_text
 from steepest._types import invalid
 from steepest.train.config import DTYPES, SCHEDULES, Config, ModelConfig, resolve_device
 from steepest.train.execute import execute, resume_command
@@ -18,7 +18,6 @@ from steepest.train.norms import NORMS
 from steepest.train.optimizers import RECIPES, recipe
 from steepest.train.run import CONFIG, Run, new_run, old_run, read_config
 
-USAGE = 2
 DEFAULT = Config(optimizers={name: recipe(name).tuned for name in ("muon", "adamw")})
 ANY_NORM = "descent"
 SETTINGS = ("lr", "weight_decay", "rest_lr")
@@ -193,16 +192,6 @@ def _prepared(given: Mapping[str, Any]) -> Run:
     return new_run(apply({"device": "auto", **given}, DEFAULT), given.get("out"))
 
 
-def fail(message: object) -> typer.Exit:
-    """Say in one line on stderr what is wrong; raise the result to leave with exit code 2."""
-    print(f"steepest: error: {' '.join(str(message).split())}", file=sys.stderr)
-    return typer.Exit(USAGE)
-
-
-def _os_error(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
-
-
 def train(
     optimizer: Optimizers = None,
     data: Data = None,
@@ -234,11 +223,11 @@ def train(
     except ValueError as error:
         raise fail(error) from None
     except OSError as error:
-        raise fail(_os_error(error)) from None
+        raise fail(os_text(error)) from None
     try:
         code = execute(run, Console())
     except OSError as error:
         begun = (run.folder / CONFIG).exists()
         hint = f"; mend that, then go on with: {resume_command(run.folder)}" if begun else ""
-        raise fail(_os_error(error) + hint) from None
+        raise fail(os_text(error) + hint) from None
     raise typer.Exit(code)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from steepest.train.files import write_json
+from steepest._files import write_json
+from steepest._terminal import program, say
 from steepest.train.picture import write_picture
 from steepest.train.progress import Progress
 from steepest.train.report import Report, cells, headings, make_report, write_report
@@ -60,17 +59,6 @@ class Stop:
         trace: TracebackType | None,
     ) -> None:
         self._restore()
-
-
-def program() -> str:
-    """How this program was called, as the start of a command that a user can paste."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return f"{shlex.quote(sys.executable)} -m steepest"
-    found = shutil.which(called.name)
-    if found is not None and Path(found).resolve() == called.resolve():
-        return called.name
-    return shlex.quote(str(called))
 
 
 def resume_command(folder: Path) -> str:
@@ -128,8 +116,8 @@ def execute(run: Run, console: Console) -> int:
     with Stop() as stop, _deterministic(run.config.device):
         finished = _train(run, console, stop)
     if not finished:
-        _say(console, "Stopped, and a checkpoint is saved. To go on:")
-        _say(console, f"  {resume_command(run.folder)}")
+        say(console, "Stopped, and a checkpoint is saved. To go on:")
+        say(console, f"  {resume_command(run.folder)}")
         return 128 + stop.signal
     report = make_report(run.folder, run.config)
     write_report(run.folder, report)
@@ -138,17 +126,12 @@ def execute(run: Run, console: Console) -> int:
     return DIVERGED if any(r.val_loss is None for r in report.rows) else 0
 
 
-def _say(console: Console, text: str) -> None:
-    """Print text as it is: paths and samples are no markup, and a command must stay one line."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 def _headline(run: Run, console: Console) -> None:
     config, corpus = run.config, run.corpus
     if run.note:
-        _say(console, f"Note: {run.note}")
+        say(console, f"Note: {run.note}")
     model = config.model
-    _say(
+    say(
         console,
         f"{corpus.name}: {corpus.length:,} characters, {len(corpus.characters)} different\n"
         f"GPT with {model.layers} layers, width {model.width}, {model.heads} heads, context "
@@ -157,7 +140,7 @@ def _headline(run: Run, console: Console) -> None:
         f"Run folder: {run.folder}",
     )
     if not run.todo:
-        _say(console, "Every training of this run is done: nothing left to train.")
+        say(console, "Every training of this run is done: nothing left to train.")
 
 
 def _show(run: Run, report: Report, console: Console) -> None:
@@ -177,7 +160,7 @@ def _show(run: Run, report: Report, console: Console) -> None:
     if best is not None:
         trial = Trial(optimizer=best.optimizer, seed=run.config.seeds[0])
         sample = (trial.folder(run.folder) / "sample.txt").read_text(encoding="utf-8")
-        _say(console, f"\nText by the model of {trial}:\n{sample.rstrip()}\n")
-    _say(console, f"Picture: {run.folder / 'loss.png'}")
-    _say(console, f"Figures: {run.folder / 'summary.json'}, {run.folder / 'table.md'}")
-    _say(console, f"TensorBoard: tensorboard --logdir {run.folder / 'tensorboard'}")
+        say(console, f"\nText by the model of {trial}:\n{sample.rstrip()}\n")
+    say(console, f"Picture: {run.folder / 'loss.png'}")
+    say(console, f"Figures: {run.folder / 'summary.json'}, {run.folder / 'table.md'}")
+    say(console, f"TensorBoard: tensorboard --logdir {run.folder / 'tensorboard'}")

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-from steepest.train.files import write_atomic
+from steepest._files import Record, json_line, read_lines, write_atomic
 
 METRICS = "metrics.jsonl"
 EVENTS = "events.out.tfevents.steepest"
-Record = dict[str, Any]
-
-
-def _complete(path: Path) -> Iterator[Record]:
-    """The records of a file up to the first line that is cut off."""
-    if not path.exists():
-        return
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            return
-        if not line.endswith(b"\n") or not isinstance(record, dict):
-            return
-        yield record
 
 
 def read_metrics(folder: Path) -> list[Record]:
     """The records of a trial in the order they were written; a cut-off last line is left out."""
-    return list(_complete(folder / METRICS))
-
-
-def _line(record: Record) -> bytes:
-    return f"{json.dumps(record, allow_nan=False)}\n".encode()
+    return list(read_lines(folder / METRICS))
 
 
 def _event(record: Record) -> bytes:
@@ -83,9 +62,9 @@ class Metrics:
 
     def __init__(self, folder: Path, board: Path, *, step: int | None) -> None:
         self._paths = (folder / METRICS, board / EVENTS)
-        kept = [r for r in _complete(self._paths[0]) if step is not None and r["step"] <= step]
+        kept = [r for r in read_lines(self._paths[0]) if step is not None and r["step"] <= step]
         board.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._paths[0], b"".join(map(_line, kept)))
+        write_atomic(self._paths[0], b"".join(map(json_line, kept)))
         write_atomic(self._paths[1], _events(kept))
         self._files = tuple(path.open("ab") for path in self._paths)
 
@@ -96,7 +75,7 @@ class Metrics:
             OSError: the disk is full.
         """
         for path, file, data in zip(
-            self._paths, self._files, (_line(record), _event(record)), strict=True
+            self._paths, self._files, (json_line(record), _event(record)), strict=True
         ):
             try:
                 file.write(data)

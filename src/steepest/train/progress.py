@@ -10,21 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from steepest.train.metrics import Record
+from steepest._files import Record
+from steepest._terminal import clock
 
 RECENT = 20
-
-
-def clock(seconds: float) -> str:
-    """A duration as people read it.
-
-    Example:
-        >>> clock(75), clock(3700)
-        ('1:15', '1:01:40')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Progress:

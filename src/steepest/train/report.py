@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 
+from steepest._files import Record, write_atomic, write_json
 from steepest.train.config import Config
-from steepest.train.files import write_atomic, write_json
-from steepest.train.metrics import Record, read_metrics
+from steepest.train.metrics import read_metrics
 from steepest.train.trial import Trial, diverged
 
 # The first steps pay for allocations and caches, which a median of few steps would show.

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from steepest._files import Record, write_atomic
 from steepest.train import checkpoint
 from steepest.train.config import DTYPES, Config
 from steepest.train.data import Corpus, batch, validation_windows
-from steepest.train.files import write_atomic
-from steepest.train.metrics import Metrics, Record, read_metrics
+from steepest.train.metrics import Metrics, read_metrics
 from steepest.train.model import GPT
 from steepest.train.optimizers import recipe, scheduler
 

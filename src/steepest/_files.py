@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+Record = dict[str, Any]
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -44,3 +47,22 @@ def write_json(path: Path, data: Any) -> None:
     """Write indented JSON atomically."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, f"{text}\n".encode())
+
+
+def json_line(record: Record) -> bytes:
+    """A record as one line of a JSONL file."""
+    return f"{json.dumps(record, allow_nan=False)}\n".encode()
+
+
+def read_lines(path: Path) -> Iterator[Record]:
+    """The records of a JSONL file up to the first line that is cut off; none without the file."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n") or not isinstance(record, dict):
+            return
+        yield record

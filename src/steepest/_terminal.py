@@ -1,0 +1,52 @@
+"""What every command says in one way: errors, durations, and how to call it again."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+USAGE = 2
+
+
+def fail(message: object) -> typer.Exit:
+    """Say in one line on stderr what is wrong; raise the result to leave with exit code 2."""
+    print(f"steepest: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return typer.Exit(USAGE)
+
+
+def os_text(error: OSError) -> str:
+    """An error of the system with the file that it is about."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def say(console: Console, text: str) -> None:
+    """Print text as it is: paths and samples are no markup, and a command must stay one line."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def program() -> str:
+    """How this program was called, as the start of a command that a user can paste."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m steepest"
+    found = shutil.which(called.name)
+    if found is not None and Path(found).resolve() == called.resolve():
+        return called.name
+    return shlex.quote(str(called))
+
+
+def clock(seconds: float) -> str:
+    """A duration as people read it.
+
+    Example:
+        >>> clock(75), clock(3700)
+        ('1:15', '1:01:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,1 @@
+"""Reproductions: published claims, measured again with this library."""

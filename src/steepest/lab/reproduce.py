@@ -1,0 +1,97 @@
+"""Carry a reproduction out: measure what is missing, write tables, pictures and verdicts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from steepest._files import Record, write_atomic, write_json
+from steepest._terminal import say
+from steepest.lab.claims import ledger
+from steepest.lab.experiment import Reproduction, S
+from steepest.lab.figure import png
+from steepest.lab.progress import Progress
+from steepest.lab.store import Store
+
+CLAIMS = "claims.json"
+LEDGER = "ledger.md"
+
+
+def measure(
+    reproduction: Reproduction[S], settings: S, store: Store, console: Console
+) -> list[Record]:
+    """The results of every cell, its key included, in the order of the cells.
+
+    Raises:
+        OSError: the disk is full; what was measured before is kept.
+    """
+    cells = reproduction.cells(settings)
+    todo = [c for c in cells if store.get(c.key) is None]
+    with Progress(console, cells=len(todo), cost=sum(c.cost for c in todo)) as progress:
+        for cell in todo:
+            store.add(cell.key, reproduction.measure(settings, cell.key))
+            name = "  ".join(f"{k} {v}" for k, v in cell.key.items())
+            progress.advance(name, cell.cost)
+    return [{**c.key, **(store.get(c.key) or {})} for c in cells]
+
+
+def csv_text(rows: Sequence[Record]) -> str:
+    """Equal records as CSV; None is an empty field."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def write_results(
+    reproduction: Reproduction[S], results: Sequence[Record], folder: Path
+) -> list[Record]:
+    """Write tables, pictures, `claims.json` and `ledger.md`.
+
+    Returns:
+        The content of `claims.json`.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    for name, make in reproduction.tables.items():
+        rows = make(results)
+        write_json(folder / f"{name}.json", rows)
+        write_atomic(folder / f"{name}.csv", csv_text(rows).encode())
+        if name in reproduction.pictures:
+            write_atomic(folder / f"{name}.png", png(reproduction.pictures[name](rows)))
+    claims = [claim.judge(results) for claim in reproduction.claims]
+    write_atomic(folder / LEDGER, ledger(claims).encode())
+    write_json(folder / CLAIMS, claims)
+    return claims
+
+
+def reproduce(
+    reproduction: Reproduction[S], settings: S, folder: Path, console: Console
+) -> list[Record]:
+    """Measure what `folder` does not hold yet, then write and show the verdicts.
+
+    Returns:
+        The content of `claims.json`.
+
+    Raises:
+        ValueError: the folder belongs to something else, or there are no digits.
+        OSError: a file could not be written; the cells that are finished are kept.
+    """
+    store = Store(folder, name=reproduction.name, settings=asdict(settings))
+    say(console, f"{reproduction.title}\nFolder: {folder}")
+    claims = write_results(reproduction, measure(reproduction, settings, store, console), folder)
+    table = Table("claim", "expected", "measured", "verdict")
+    for claim in claims:
+        table.add_row(*(claim[k] for k in ("id", "expected", "measured", "verdict")))
+    console.print(table)
+    pictures = ", ".join(str(folder / f"{name}.png") for name in reproduction.pictures)
+    say(console, f"Claims: {folder / CLAIMS}, {folder / LEDGER}\nPictures: {pictures}")
+    return claims

@@ -1,0 +1,24 @@
+"""The reproductions that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from steepest._types import invalid
+from steepest.lab.depth_variance import DEPTH_VARIANCE
+from steepest.lab.experiment import Reproduction
+from steepest.lab.lr_transfer import LR_TRANSFER
+
+REPRODUCTIONS: Mapping[str, Reproduction[Any]] = {r.name: r for r in (LR_TRANSFER, DEPTH_VARIANCE)}
+
+
+def find(name: str) -> Reproduction[Any]:
+    """The reproduction of a name.
+
+    Raises:
+        ValueError: there is no such reproduction.
+    """
+    if name not in REPRODUCTIONS:
+        raise invalid("NAME", name, f"choose from {', '.join(REPRODUCTIONS)}")
+    return REPRODUCTIONS[name]
