@@ -54,6 +54,9 @@ LAYERS = (
 )
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
+# Packages between the root and cli. Among themselves they may import anything, without a circle.
+APPLICATIONS = ("train", "gallery")
+
 # What the layers above the library may import from: its public paths, and the wording of errors.
 PUBLIC_PATHS = {"steepest", "steepest.norms", "steepest.polar", "steepest._types"}
 
@@ -116,30 +119,36 @@ def short(path: Path) -> str:
 @pytest.mark.parametrize("path", SOURCES, ids=short)
 def test_imports_point_downwards(path: Path) -> None:
     name = module_name(path)
-    if name.split(".")[0] == "train":
-        return  # one layer of its own, between the root and cli: see the next two tests
+    if name.split(".")[0] in APPLICATIONS:
+        return  # one layer of their own: see the next two tests
     assert name in LEVEL, f"give {name} its row in LAYERS"
     for other in own_imports(path):
-        inside = other.split(".")[0] == "train"
+        inside = other.split(".")[0] in APPLICATIONS
         assert not inside or name == "cli", f"{name} imports {other}, a layer above it"
         if not inside:
             assert LEVEL[other] < LEVEL[name], f"{name} imports {other}, which is not below it"
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in SOURCES if module_name(p).split(".")[0] in ("train", "cli")], ids=short
+    "path",
+    [p for p in SOURCES if module_name(p).split(".")[0] in (*APPLICATIONS, "cli")],
+    ids=short,
 )
 def test_applications_use_public_paths_only(path: Path) -> None:
     for other in own_imports(path):
         dotted = f"steepest.{other}".rstrip(".")
-        assert dotted in PUBLIC_PATHS or other.split(".")[0] == "train", (
+        assert dotted in PUBLIC_PATHS or other.split(".")[0] in APPLICATIONS, (
             f"{module_name(path)} imports {dotted}; the library's public paths are {PUBLIC_PATHS}"
         )
 
 
-def test_train_has_no_cycle() -> None:
-    graph = {module_name(p): own_imports(p) for p in SOURCES if "train" in p.parts}
-    assert graph
+def test_applications_have_no_cycle() -> None:
+    graph = {
+        module_name(p): own_imports(p)
+        for p in SOURCES
+        if module_name(p).split(".")[0] in APPLICATIONS
+    }
+    assert {name.split(".")[0] for name in graph} == set(APPLICATIONS)
     TopologicalSorter(graph).prepare()  # raises CycleError and names the circle
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from steepest.gallery.command import gallery
 from steepest.train.command import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,3 +30,4 @@ def steepest(
 
 
 app.command()(train)
+app.command()(gallery)
