@@ -111,7 +111,7 @@ def _panel(axes: Axes, name: str, make: Callable[..., Norm], reach: float) -> No
     )
     axes.annotate(
         "",
-        xy=data.g.tolist(),
+        xy=style.xy(data.g),
         xytext=(0, 0),
         arrowprops={"arrowstyle": "-|>", "color": style.INK, "linewidth": 1.6, "shrinkB": 0},
         zorder=5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,11 @@ NORMS: Mapping[str, Callable[..., Norm]] = {
 }
 COLOURS = {"L1()": style.ORANGE, "L2()": style.BLUE, "LInf()": style.GREEN}
 SHARPNESSES = {"L/2": 0.5, "L": 1.0, "2L": 2.0}
-DASHES: Mapping[str, object] = {"L/2": (0, (1, 1.6)), "L": "solid", "2L": (0, (5, 2.5))}
+DASHES: Mapping[str, tuple[float, Sequence[float]] | None] = {
+    "L/2": (0, (1, 1.6)),
+    "L": None,
+    "2L": (0, (5, 2.5)),
+}
 START = (-2.5, 0.2)
 STEPS = 25
 
@@ -149,7 +153,7 @@ def _map(axes: Axes, name: str, f: Quadratic) -> None:
         axes.plot(*(x + delta).tolist(), "o", color=COLOURS[name], markersize=6.5, zorder=4)
         axes.annotate(
             label,
-            (x + delta).tolist(),
+            style.xy(x + delta),
             xytext=(3, 7),
             textcoords="offset points",
             ha="center" if label == "2L" else "left",
@@ -184,7 +188,7 @@ def _models(axes: Axes, name: str, f: Quadratic) -> None:
 def draw_sharpness() -> bytes:
     """The steps of three sharpnesses in three norms, as PNG."""
     figure = style.new_figure(6.6)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.15), squeeze=False).flat
     maps, models = upper.subplots(1, 3), lower.subplots(1, 3, sharey=True)
     f, first = example(), models[0]
     for name, above, below in zip(NORMS, maps, models, strict=True):
@@ -219,6 +223,7 @@ def draw_steps() -> bytes:
     right.set_title("f, as a part of its first value")
     right.set_xlabel("steps")
     right.set_xlim(0, STEPS)
+    right.minorticks_off()
     right.legend()
     style.graph(right)
     return style.png(figure)

@@ -60,7 +60,7 @@ def gradient(config: Config, corpus: Corpus, *, seed: int, weight: str = WEIGHT)
     model = learner.model.double()
     context = config.model.context
     windows = batch(corpus.train, seed=seed, step=config.steps, size=config.batch, context=context)
-    (g,) = torch.autograd.grad(model.loss(windows), [model.get_parameter(weight)])
+    g: Tensor = torch.autograd.grad(model.loss(windows), [model.get_parameter(weight)])[0]
     return g
 
 
@@ -86,7 +86,7 @@ def _panel(axes: Axes, title: str, x: Tensor, raw: Tensor | None) -> None:
     colour = style.GREY if raw is None else style.BLUE
     axes.plot(range(1, len(s) + 1), s.tolist(), ".", color=colour, markersize=4.5, zorder=2)
     axes.set_title(f"{title}\nnuclear rank {nuclear_rank(x):.1f}")
-    axes.set_yscale("log")
+    axes.minorticks_off()
     axes.set_ylim(FLOOR, 2.5)
     axes.set_xlim(-3, min(x.shape) + 4)
     style.graph(axes)
@@ -108,7 +108,7 @@ def _legend(axes: Axes, g: Tensor) -> None:
 def draw_gradient(g: Tensor) -> bytes:
     """The small multiples of one gradient, as PNG."""
     figure = style.new_figure(9.4)
-    panels = figure.subplots(4, 3, sharex=True, sharey=True)
+    panels = figure.subplots(4, 3, sharex=True, sharey=True, subplot_kw={"yscale": "log"})
     first, *others, last = panels.flat
     _panel(first, "the gradient itself", g, None)
     for axes, (name, norm) in zip(others, NORMS.items(), strict=True):

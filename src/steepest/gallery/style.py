@@ -10,6 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
@@ -43,10 +45,10 @@ def look() -> Iterator[None]:
 
 def new_figure(height: float) -> Figure:
     """A figure of the common width."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
     # The canvas by name: pyplot would choose a backend for the whole process.
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1)  # type: ignore[union-attr]
     return figure
 
 
@@ -58,6 +60,12 @@ def plane(axes: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def xy(point: Tensor) -> tuple[float, float]:
+    """A point of the plane as matplotlib wants it."""
+    x, y = point.tolist()
+    return x, y
 
 
 def graph(axes: Axes) -> None:
