@@ -67,7 +67,8 @@ def gradient(config: Config, corpus: Corpus, *, seed: int, weight: str = WEIGHT)
 def spectrum(x: Tensor) -> Tensor:
     """The singular values over the largest, without those that are rounding errors."""
     s = torch.linalg.svdvals(x)
-    return s[s > max(x.shape) * torch.finfo(s.dtype).eps * s[0]] / s[0]
+    kept: Tensor = s[s > max(x.shape) * torch.finfo(s.dtype).eps * s[0]] / s[0]
+    return kept
 
 
 def nuclear_rank(x: Tensor) -> float:
