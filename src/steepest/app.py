@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from steepest.gallery.command import gallery
 from steepest.lab.command import reproduce
 from steepest.train.command import train
 
@@ -31,3 +32,4 @@ def steepest(
 
 app.command()(train)
 app.command()(reproduce)
+app.command()(gallery)

@@ -1,0 +1,1 @@
+"""Pictures of norms and duality, drawn from the library's own norm objects."""
