@@ -12,8 +12,8 @@ from steepest._types import invalid
 from steepest.norms import RMS, Conv, Factor, LInf, Norm, Operator, RowNorm, Scaled
 from steepest.optim._sites import CONVS, EMBEDDINGS
 
-# A layer of a network: Large et al., arXiv 2405.14813, give every Linear, Embedding and Conv2d
-# this mass.
+# A layer: what Modula, the code of Large et al., arXiv 2405.14813, gives a Linear, an Embedding and
+# a Conv2d.
 LAYER_MASS = 1.0
 # A bias or a gain: a tenth of a layer. This library's choice: the networks of the papers have
 # neither. All of those of a network together then take less than a tenth of what its layers move.

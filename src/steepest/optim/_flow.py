@@ -178,7 +178,7 @@ class Residual(Flow):
         Residual(Chain('norm', 'mlp'), skip=0.75, branch=0.25)
 
     Sources:
-        Large et al., arXiv 2405.14813, section 3, for 1 − 1/L and 1/L.
+        Large et al., arXiv 2405.14813, for 1 − 1/L and 1/L.
     """
 
     parts: tuple[Step, ...]

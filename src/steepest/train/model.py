@@ -15,8 +15,8 @@ from steepest.train.config import ModelConfig
 class Attention(nn.Module):
     """Causal self-attention with a fused projection to queries, keys and values."""
 
-    # Queries, keys and values of RMS 1 count once each (Large et al., arXiv 2405.14813, section 3,
-    # where scores are divided by the size of a head, not by its root as here).
+    # Queries, keys and values of RMS 1 count once each, as in the GPT of Large et al., arXiv
+    # 2405.14813, where scores are divided by the size of a head; here they are by its root.
     steepest_flow = Chain("qkv", 3.0, "proj")
 
     def __init__(self, width: int, heads: int) -> None:
