@@ -83,27 +83,18 @@ def modular(
 
         n(ΔW) = max s_l·n_l(ΔW_l),   s_l = (Σ_k m_k / m_l)·(sensitivities of all that follows l)
 
-    Under a change of the weights with n(ΔW) = η the output moves by at most η to first order,
-    measured by its RMS, while the weights have norm at most 1 in their own norms and what flows
-    between layers has RMS at most 1. The mass m_l is the share of that movement which comes from
-    parameter l.
+    A change of the weights with n(ΔW) = η moves the output by at most η to first order, in RMS,
+    while each weight has n_l ≤ 1 and what flows between layers has RMS at most 1. The mass m_l is
+    the share that parameter l has in it: 1 for Linear, Embedding and convolution, 0.1 for a bias
+    or a gain.
 
-    Norms n_l: RMS → RMS for a Linear, the largest RMS of a row (a word) for an Embedding, `Conv`
-    for a convolution, RMS for a bias, the largest entry for the gain of a normalisation. Masses:
-    1 for those of layers, 0.1 for a bias or a gain. Sensitivities: a known number for torch's
-    layers, activations, poolings and normalisations; a normalisation counts as 1, which holds for
-    inputs of RMS 1.
-
-    A `nn.Sequential` is a chain. How any other module connects its children is asked for: the error
-    drafts the answer. The author of a module answers once and for all by an attribute
-    `steepest_flow`. Every child with parameters to move has to be named exactly once.
-
-    A parameter used at several places (tied) has one name, its first. Each place counts as a
-    parameter with its own mass, and s is the largest of theirs; they have to measure it in one
-    norm. Frozen parameters (`requires_grad=False`) are left out.
+    A `nn.Sequential` is a chain. How another module connects its children is asked for: pass
+    `flow`, which the error drafts, or set the attribute `steepest_flow` in the module. It has to
+    name every child with parameters once.
 
     Args:
-        model: the model, with initialised parameters.
+        model: the model, with initialised parameters. Frozen ones are left out; a tied one has
+            its first name, counts with its mass at each place, and takes the largest s.
         flow: `{key: flow}`, where a key is a module type or a name, with the wildcards of
             `fnmatch`; `""` is the model itself. The first key that fits a module wins, and goes
             before its `steepest_flow`. Values: `Chain`, `Parallel`, `Residual` or an `Atom`.
@@ -117,45 +108,61 @@ def modular(
         The norm, of parameters by their names in `named_parameters`; printable.
 
     Raises:
-        ValueError: a module without a known flow or sensitivity; a flow that names a child that is
-            not there, forgets one or has one twice; a key that matches nothing; a negative mass;
-            no mass at all; tied parameters measured in different norms.
+        ValueError: an unknown flow or sensitivity; a flow that names a child which is not there,
+            forgets one or has one twice; a key that matches nothing; a negative mass, or none at
+            all; a tied parameter measured in different norms.
 
     Example:
         >>> mlp = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2, bias=False))
         >>> print(modular(mlp, masses={"*.bias": 0.5}))
-        parameter      s  norm
-        0.weight     2.5  Scaled(Spectral(), Factor(rows=-0.5, cols=0.5))
-        0.bias         5  Scaled(L2(), Factor(rows=-0.5))
-        2.weight     2.5  Scaled(Spectral(), Factor(rows=-0.5, cols=0.5))
+        parameter    s  norm
+        0.weight   2.5  Scaled(Spectral(), Factor(rows=-0.5, cols=0.5))
+        0.bias       5  Scaled(L2(), Factor(rows=-0.5))
+        2.weight   2.5  Scaled(Spectral(), Factor(rows=-0.5, cols=0.5))
 
     Sources:
         Large et al., Scalable optimization in the modular norm, arXiv 2405.14813; Bernstein &
         Newhouse, Modular duality in deep learning, arXiv 2410.21265.
     """
+    _check(model, flow or {}, sensitivities or {})
+    return _built(Tree(model), flow or {}, masses or {}, sensitivities or {})
+
+
+def _check(
+    model: nn.Module, flow: Mapping[Key, Flow | Atom], sensitivities: Mapping[Key, float]
+) -> None:
+    """Raise unless the model is initialised and the values are what they should be."""
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise invalid("model", name, "is not initialised yet; run one batch through the model")
-    tree = Tree(model)
+    for key, value in sensitivities.items():
+        positive(f"sensitivities[{key!r}]", value)
+    for key, step in flow.items():
+        if not isinstance(step, Flow | Atom):
+            raise invalid(f"flow[{key!r}]", step, "give Chain, Parallel, Residual or Atom")
+
+
+def _built(
+    tree: Tree,
+    flow: Mapping[Key, Flow | Atom],
+    masses: Mapping[str, float],
+    sensitivities: Mapping[Key, float],
+) -> Modular:
+    """The norm: the walk gives what follows each parameter, the masses their shares."""
     tied: dict[nn.Parameter, list[str]] = {}
     for name, parameter in tree.parameters.items():
         if parameter.requires_grad:
             tied.setdefault(parameter, []).append(name)
-    asked = _Masses(masses or {}, tied, tree)
-    for key, value in (sensitivities or {}).items():
-        positive(f"sensitivities[{key!r}]", value)
-    for key, step in (flow or {}).items():
-        if not isinstance(step, Flow | Atom):
-            raise invalid(f"flow[{key!r}]", step, "give Chain, Parallel, Residual or Atom")
-    still = {name for p in asked.still for name in tied[p]}
+    asked = _Masses(masses, tied, tree)
     uses = Walk(
         tree,
-        Patterns("flow", flow or {}, "module whose flow is asked", "model.named_modules()"),
-        Patterns("sensitivities", sensitivities or {}, "module", "model.named_modules()"),
-        moved={name for names in tied.values() for name in names} - still,
+        Patterns("flow", flow, "module whose flow is asked", "model.named_modules()"),
+        Patterns("sensitivities", sensitivities, "module", "model.named_modules()"),
+        moved={name for p, names in tied.items() if p not in asked.still for name in names},
     ).uses()
     if not uses:
-        raise invalid("model", type(model).__name__, "nothing in it has mass and is trainable")
+        kind = type(tree.modules[""]).__name__
+        raise invalid("model", kind, "nothing in it has mass and is trainable")
     mass = asked.of(uses)
     total, places = math.fsum(mass.values()), {use.name: use for use in uses}
     parts = {
