@@ -97,6 +97,12 @@ class MaxOver(_Blocks):
     norm: Norm
     cut: Cut
 
+    def __repr__(self) -> str:
+        names = {"rows": "RowNorm", "columns": "ColumnNorm"}
+        if isinstance(self.norm, Lp) and self.cut.name in names:
+            return f"{names[self.cut.name]}({'' if self.norm.p == 2 else f'{self.norm.p:g}'})"
+        return super().__repr__()
+
     @property
     def dual(self) -> SumOver:
         """The sum of the dual norms of the blocks."""

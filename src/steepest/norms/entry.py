@@ -173,4 +173,5 @@ def RMS(*, dims: int | tuple[int, ...] | None = None) -> Scaled:
         >>> float(RMS()(torch.full((7,), 3.0)))
         3.0
     """
-    return Scaled(L2(dims=dims), Factor(rows=-0.5))
+    name = "RMS()" if dims is None else f"RMS(dims={dims})"
+    return Scaled(L2(dims=dims), Factor(rows=-0.5), name=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
@@ -70,6 +70,7 @@ class Scaled(Norm):
     Args:
         norm: any norm of tensors.
         factor: a positive number c, or a `Factor` that depends on the shape.
+        name: what to print, for a norm that has a name of its own.
 
     Raises:
         ValueError: a factor that is not positive.
@@ -84,9 +85,11 @@ class Scaled(Norm):
 
     norm: Norm
     factor: Factor
+    name: str = field(default="", compare=False)
 
-    def __init__(self, norm: Norm, factor: float | Factor) -> None:
+    def __init__(self, norm: Norm, factor: float | Factor, *, name: str = "") -> None:
         object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "name", name)
         if not isinstance(factor, Factor):
             if not 0 < factor < float("inf"):
                 raise invalid("factor", factor, "give a positive number or a norms.Factor")
@@ -94,7 +97,7 @@ class Scaled(Norm):
         object.__setattr__(self, "factor", factor)
 
     def __repr__(self) -> str:
-        return f"Scaled({self.norm}, {self.factor})"
+        return self.name or f"Scaled({self.norm}, {self.factor})"
 
     @property
     def dual(self) -> Scaled:

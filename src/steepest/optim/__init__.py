@@ -1,6 +1,12 @@
-"""Optimizers: the step loop, the named optimizers, and the routing of a model's parameters."""
+"""Optimizers: the step loop, the named optimizers, and what is read off a model."""
 
+from steepest.optim._flow import Atom as Atom
+from steepest.optim._flow import Chain as Chain
+from steepest.optim._flow import Flow as Flow
+from steepest.optim._flow import Parallel as Parallel
+from steepest.optim._flow import Residual as Residual
 from steepest.optim.descent import SteepestDescent as SteepestDescent
+from steepest.optim.modular import modular as modular
 from steepest.optim.muon import Muon as Muon
 from steepest.optim.named import PRESETS as PRESETS
 from steepest.optim.named import SGD as SGD

@@ -1,4 +1,4 @@
-"""Patterns of parameter names: the first that matches wins, and each has to decide something."""
+"""Patterns of names, or types: the first that matches wins, and each has to decide something."""
 
 from __future__ import annotations
 
@@ -8,28 +8,37 @@ from typing import Generic, TypeVar
 
 from steepest._types import invalid
 
+K = TypeVar("K", bound="str | type")
 T = TypeVar("T")
 
 
-class Patterns(Generic[T]):
-    """Patterns of parameter names with a value each; the first that matches wins.
+class Patterns(Generic[K, T]):
+    """Patterns of names, or types, with a value each; the first that matches wins.
 
     Args:
         argument: name of the argument they came from, for errors.
         patterns: the patterns, in the order of precedence.
         what: what a pattern has to match, for errors.
+        listing: the call that lists the names, for errors.
     """
 
-    def __init__(self, argument: str, patterns: Mapping[str, T], what: str) -> None:
+    def __init__(
+        self,
+        argument: str,
+        patterns: Mapping[K, T],
+        what: str,
+        listing: str = "print(route(model))",
+    ) -> None:
         self._argument = argument
         self._patterns = patterns
         self._what = what
-        self._matched: set[str] = set()
-        self._used: set[str] = set()
+        self._listing = listing
+        self._matched: set[K] = set()
+        self._used: set[K] = set()
 
-    def first(self, names: Sequence[str]) -> tuple[str, T] | None:
-        """The first pattern that matches one of the names, with its value."""
-        hits = [p for p in self._patterns if any(fnmatchcase(name, p) for name in names)]
+    def first(self, names: Sequence[str], kind: type = object) -> tuple[K, T] | None:
+        """The first pattern that matches one of the names, or the type, with its value."""
+        hits = [p for p in self._patterns if _fits(p, names, kind)]
         self._matched.update(hits)
         self._used.update(hits[:1])
         return (hits[0], self._patterns[hits[0]]) if hits else None
@@ -41,12 +50,19 @@ class Patterns(Generic[T]):
                 raise invalid(
                     self._argument,
                     pattern,
-                    f"matches no {self._what}; print(route(model)) lists"
+                    f"matches no {self._what}; {self._listing} lists"
                     " the names, and * stands for any part of one",
                 )
             if pattern not in self._used:
                 raise invalid(
                     self._argument,
                     pattern,
-                    "earlier patterns take every parameter it matches; put it before them",
+                    f"earlier patterns take every {self._what} it matches; put it before them",
                 )
+
+
+def _fits(pattern: str | type, names: Sequence[str], kind: type) -> bool:
+    """Whether a pattern matches one of the names, or a type is that of the thing."""
+    if isinstance(pattern, type):
+        return issubclass(kind, pattern)
+    return any(fnmatchcase(name, pattern) for name in names)

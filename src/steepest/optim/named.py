@@ -232,8 +232,8 @@ class Scion(_Named):
 
     Example:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
-        >>> [str(group["norm"])[:14] for group in Scion(model, lr=0.1).param_groups]
-        ['Scaled(Spectra', 'Scaled(MaxOver', 'Scaled(MaxOver', 'Scaled(L2(), F']
+        >>> [group["norm"] for group in Scion(model, lr=0.1).param_groups][1:]
+        [Scaled(RowNorm(), Factor(cols=-0.5)), Scaled(ColumnNorm(inf), Factor(cols=1)), RMS()]
     """
 
     preset = PRESETS["Scion"]

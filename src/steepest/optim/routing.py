@@ -260,8 +260,8 @@ def _number(a: Assignment, heads: int | str, sites: Sequence[Site]) -> int:
 def _assign(
     survey: Survey,
     parameter: nn.Parameter,
-    chosen: Patterns[MatrixView | Override],
-    counted: Patterns[int | str],
+    chosen: Patterns[str, MatrixView | Override],
+    counted: Patterns[str, int | str],
 ) -> Assignment:
     """The assignment of one parameter: the rules, then an override or the heads."""
     sites = survey.tied[parameter]

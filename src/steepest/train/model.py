@@ -8,11 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from steepest import Chain, Parallel, Residual
 from steepest.train.config import ModelConfig
 
 
 class Attention(nn.Module):
     """Causal self-attention with a fused projection to queries, keys and values."""
+
+    # Queries, keys and values of RMS 1 count once each, as in the GPT of Large et al., arXiv
+    # 2405.14813, where scores are divided by the size of a head; here they are by its root.
+    steepest_flow = Chain("qkv", 3.0, "proj")
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -31,6 +36,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Four times as wide inside, with a GELU."""
 
+    steepest_flow = Chain("fc", 1.129, "proj")  # the largest slope of a GELU
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc = nn.Linear(width, 4 * width, bias=False)
@@ -45,8 +52,15 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block: x + attn(ln1(x)), then x + mlp(ln2(x))."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
+        # Whatever reads the stream begins with a LayerNorm, so the stream's scale is free: the sum
+        # of the 2·layers branches counts as their average.
+        share = 1 / (2 * layers)
+        self.steepest_flow = Chain(
+            Residual(Chain("ln1", "attn"), skip=1 - share, branch=share),
+            Residual(Chain("ln2", "mlp"), skip=1 - share, branch=share),
+        )
         self.ln1 = nn.LayerNorm(width, bias=False)
         self.attn = Attention(width, heads)
         self.ln2 = nn.LayerNorm(width, bias=False)
@@ -73,12 +87,17 @@ class GPT(nn.Module):
         torch.Size([1, 4, 5])
     """
 
+    # The sum of two embeddings, whose scale is as free as that of the stream.
+    steepest_flow = Chain(Parallel("tok_emb", "pos_emb"), 0.5, "blocks.*", "ln", "head")
+
     def __init__(self, config: ModelConfig, *, vocabulary: int, seed: int) -> None:
         super().__init__()
         self.context = config.context
         self.tok_emb = nn.Embedding(vocabulary, config.width)
         self.pos_emb = nn.Embedding(config.context, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.layers) for _ in range(config.layers)
+        )
         self.ln = nn.LayerNorm(config.width, bias=False)
         self.head = nn.Linear(config.width, vocabulary, bias=False)
         self._initialise(torch.Generator().manual_seed(seed), config.layers)

@@ -1,0 +1,148 @@
+"""What is known of torch's modules by their type: norms of parameters, sensitivities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from steepest._types import invalid
+from steepest.norms import RMS, Conv, Factor, LInf, Norm, Operator, RowNorm, Scaled
+from steepest.optim._sites import CONVS, EMBEDDINGS
+
+# A layer: what Modula, the code of Large et al., arXiv 2405.14813, gives a Linear, an Embedding and
+# a Conv2d.
+LAYER_MASS = 1.0
+# A bias or a gain: a tenth of a layer. This library's choice: the networks of the papers have
+# neither. All of those of a network together then take less than a tenth of what its layers move.
+VECTOR_MASS = 0.1
+
+AFFINE = (
+    *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    *(nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+
+# A number, or how to read it off the module.
+Told: TypeAlias = float | Callable[[Any], float | None]
+
+# The largest |f'| of a function of single entries, which is its sensitivity in every norm of
+# entries. A test finds each of them again numerically.
+_ENTRYWISE: dict[type[nn.Module], Told] = {
+    **dict.fromkeys(
+        (nn.Identity, nn.ReLU, nn.ReLU6, nn.Tanh, nn.Softplus, nn.Softsign, nn.Hardtanh), 1.0
+    ),
+    **dict.fromkeys((nn.LogSigmoid, nn.Tanhshrink, nn.Softshrink, nn.CELU), 1.0),
+    nn.Sigmoid: 1 / 4,
+    nn.Hardsigmoid: 1 / 6,
+    nn.Hardswish: 1.5,
+    nn.LeakyReLU: lambda m: max(1.0, abs(m.negative_slope)),
+    nn.ELU: lambda m: max(1.0, abs(m.alpha)),
+    # Scale times alpha (Klambauer et al., arXiv 1706.02515): the slope left of 0.
+    nn.SELU: 1.0507009873554805 * 1.6732632423543772,
+    # Φ(x) + x·φ(x) is largest at √2; the approximation with tanh has its maximum near 1.4185.
+    nn.GELU: lambda m: (
+        (1 + math.erf(1)) / 2 + 1 / (math.e * math.sqrt(math.pi))
+        if m.approximate == "none"
+        else 1.128994
+    ),
+    # σ(x)·(1 + x·(1 − σ(x))) is largest near 2.3994.
+    nn.SiLU: 1.09984,
+    nn.Mish: 1.088499,
+    # A gain of its own for x < 0, in norm at most 1.
+    nn.PReLU: 1.0,
+}
+
+# What moves entries or averages them cannot amplify the largest RMS of a position. The largest of a
+# window does not amplify the largest entry; in RMS over channels it may, by at most √window, if
+# every channel takes another place. Dropout is counted as in evaluation.
+_MOVING: dict[type[nn.Module], Told] = {
+    **dict.fromkeys((nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), 1.0),
+    **dict.fromkeys(
+        (nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), 1.0
+    ),
+    # With a divisor of its own it is no mean.
+    **dict.fromkeys(
+        (nn.AvgPool2d, nn.AvgPool3d), lambda m: 1.0 if m.divisor_override is None else None
+    ),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), 1.0),
+    **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), 1.0),
+}
+
+# With weights of norm at most 1: the norms below are operator norms. The derivative of x/RMS(x) is
+# a projection over RMS(x), so a normalisation has sensitivity 1 for inputs of RMS 1 (without their
+# mean), and less for larger ones.
+_WEIGHTED: dict[type[nn.Module], Told] = dict.fromkeys(
+    (nn.Linear, *CONVS, *EMBEDDINGS, *AFFINE), 1.0
+)
+
+SENSITIVITIES: dict[type[nn.Module], Told] = {**_ENTRYWISE, **_MOVING, **_WEIGHTED}
+"""The sensitivity of a module by its type, or a function that reads it off the module."""
+
+
+def is_a(module: nn.Module, *types: type[nn.Module]) -> bool:
+    """Whether a module computes what a type does: a subclass with its own forward may not."""
+    return any(isinstance(module, t) and type(module).forward is t.forward for t in types)
+
+
+def sensitivity_of(module: nn.Module) -> float | None:
+    """The sensitivity that the type tells, None for an unknown one."""
+    for kind, told in SENSITIVITIES.items():
+        if is_a(module, kind):
+            return told(module) if callable(told) else told
+    return None
+
+
+def atom_of(module: nn.Module, leaf: str, name: str) -> tuple[Norm, float] | None:
+    """Norm and mass of a module's own parameter, None where the type does not tell.
+
+    A gain multiplies entry by entry: as a diagonal matrix its norm from RMS to RMS is its largest
+    entry. A bias is added: the output moves by its RMS.
+
+    Raises:
+        ValueError: the type is known, its setting is not covered.
+    """
+    if leaf == "bias" and is_a(module, nn.Linear, *CONVS, *AFFINE):
+        return RMS(), VECTOR_MASS
+    if leaf != "weight":
+        return None
+    if is_a(module, nn.Linear):
+        return Operator("rms", "rms"), LAYER_MASS
+    if is_a(module, *EMBEDDINGS):
+        return _embedding(module, name), LAYER_MASS
+    if is_a(module, *CONVS):
+        return _convolution(module, name), LAYER_MASS
+    if is_a(module, nn.PReLU, *AFFINE):
+        return LInf(), VECTOR_MASS
+    return None
+
+
+def _embedding(module: Any, name: str) -> Norm:
+    """The largest RMS of a row: torch stores one row a word, so 1 → RMS of the transpose."""
+    mode = getattr(module, "mode", "mean")
+    if mode != "mean":
+        raise invalid(
+            "flow",
+            name,
+            f"an EmbeddingBag with mode={mode!r} puts several rows into one: give their largest "
+            f"number k, flow={{{name!r}: Atom('weight', norms.Scaled(norms.RowNorm(), "
+            "norms.Factor(numerator=k, cols=-0.5)))}",
+        )
+    return Scaled(RowNorm(), Factor(cols=-0.5))
+
+
+def _convolution(module: Any, name: str) -> Norm:
+    """The norm of a kernel; one filter a channel is the largest entry times the taps."""
+    out, inner, *taps = module.weight.shape
+    groups = module.groups
+    if groups == 1:
+        return Conv(len(taps))
+    if inner == 1 and out == groups:
+        return Scaled(LInf(), float(math.prod(taps)))
+    raise invalid(
+        "flow",
+        name,
+        f"a convolution with groups={groups} of several channels has no norm here: pass "
+        f"flow={{{name!r}: Chain(Atom('weight', a norm), …)}} or masses={{'{name}.*': 0}}",
+    )
