@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid, shape_text
+from steepest.polar import PolarMethod
 
 
 class Couples(Enum):
@@ -151,6 +152,18 @@ class Norm(ABC):
         return self.dualize(
             torch.randn(tuple(shape), generator=generator, dtype=dtype, device=device), check=False
         )
+
+    @property
+    def polar(self) -> PolarMethod | None:
+        """How its singular values and vectors are computed; None is an SVD, or no need of them."""
+        return None
+
+    def with_polar(self, polar: PolarMethod | None) -> Norm:
+        """The same norm, with singular values and vectors by this polar method; None is an SVD.
+
+        A norm that has no use for it is returned as it is.
+        """
+        return self
 
     def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this norm can measure."""

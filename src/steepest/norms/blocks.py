@@ -12,6 +12,7 @@ from steepest._types import invalid
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.norms.entry import Lp
+from steepest.polar import PolarMethod
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,6 +55,10 @@ class _Blocks(Norm):
     norm: Norm
     cut: Cut
 
+    def __init__(self, norm: Norm, cut: Cut) -> None:
+        object.__setattr__(self, "norm", norm)
+        object.__setattr__(self, "cut", cut)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.norm}, {self.cut})"
 
@@ -72,6 +77,15 @@ class _Blocks(Norm):
         rows, cols, *taps = x.shape[x.ndim - self.axes :]
         return Extent(rows, cols, math.prod(taps))
 
+    @property
+    def polar(self) -> PolarMethod | None:
+        """That of the norm of a block."""
+        return self.norm.polar
+
+    def with_polar(self, polar: PolarMethod | None) -> Norm:
+        """The same norm by this method."""
+        return type(self)(self.norm.with_polar(polar), self.cut)
+
     def _each(self, x: Tensor) -> Tensor:
         """The norm of each block, along the last axis."""
         return self.norm(self.cut.blocks(x), check=False)
@@ -80,7 +94,7 @@ class _Blocks(Norm):
         return self.norm.spread(values, blocks)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False)
 class MaxOver(_Blocks):
     """The largest norm of a block.
 
@@ -131,7 +145,7 @@ class MaxOver(_Blocks):
         return self.cut.restore(self.norm.project(self.cut.blocks(x), r, check=False), x)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False)
 class SumOver(_Blocks):
     """The sum of the norms of the blocks.
 

@@ -79,8 +79,7 @@ def Operator(a: VectorNorm, b: VectorNorm, *, polar: PolarMethod | None = None) 
         )
     if "rms" not in (a, b):
         return norm
-    method = "" if polar is None else f", polar={polar}"
-    return Scaled(norm, _rms_factor(a, b), name=f"Operator({a!r}, {b!r}{method})")
+    return Scaled(norm, _rms_factor(a, b), name=f"Operator({a!r}, {b!r})")
 
 
 def _rms_factor(a: VectorNorm, b: VectorNorm) -> Factor:
@@ -167,6 +166,5 @@ def Conv(spatial: int = 2, *, polar: PolarMethod | None = None) -> Scaled:
     Sources:
         Bernstein & Newhouse, Modular duality, arXiv 2410.21265, section 3 (Conv2D).
     """
-    name = f"Conv({spatial})" if polar is None else f"Conv({spatial}, polar={polar})"
     factor = Factor(rows=-0.5, cols=0.5, taps=1.0)
-    return Scaled(taps(Spectral(polar=polar), spatial), factor, name=name)
+    return Scaled(taps(Spectral(polar=polar), spatial), factor, name=f"Conv({spatial})")

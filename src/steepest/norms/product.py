@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from steepest._types import invalid, real_dtype
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Norm, ball_radius
 from steepest.norms.scaled import Scaled
+from steepest.polar import PolarMethod
 
 Tensors = Mapping[str, Tensor]
 
@@ -75,6 +77,12 @@ class ProductNorm(ABC):
         self, x: Tensors, radius: float | Tensor = 1.0, *, check: bool = True
     ) -> dict[str, Tensor]:
         """The nearest point, in Frobenius distance, of the ball of this radius."""
+
+    def with_polar(self, polar: PolarMethod | None) -> Self:
+        """The same norm, with the singular values of every block by this method."""
+        changed = copy(self)
+        changed.blocks = {name: norm.with_polar(polar) for name, norm in self.blocks.items()}
+        return changed
 
     def sharp(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
         """The sharp operator: the duality map times the dual norm."""
@@ -253,6 +261,11 @@ class Modular(MaxOf):
             raise invalid("still", sorted(self.still & self.blocks.keys()), "these have a norm")
 
     __hash__ = ProductNorm.__hash__
+
+    def with_polar(self, polar: PolarMethod | None) -> Modular:
+        """The same norm, with the singular values of every block by this method."""
+        parts = {name: (norm.with_polar(polar), s) for name, (norm, s) in self.parts.items()}
+        return Modular(parts, still=self.still)
 
     def __str__(self) -> str:
         rows: list[tuple[Any, ...]] = [("parameter", "s", "norm")]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
+from steepest.polar import PolarMethod
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -97,7 +98,9 @@ class Scaled(Norm):
         object.__setattr__(self, "factor", factor)
 
     def __repr__(self) -> str:
-        return self.name or f"Scaled({self.norm}, {self.factor})"
+        if not self.name:
+            return f"Scaled({self.norm}, {self.factor})"
+        return self.name if self.polar is None else f"{self.name} by {self.polar}"
 
     @property
     def dual(self) -> Scaled:
@@ -122,6 +125,16 @@ class Scaled(Norm):
     def extent(self, x: Tensor) -> Extent:
         """As the norm itself."""
         return self.norm.extent(x)
+
+    @property
+    def polar(self) -> PolarMethod | None:
+        """As the norm itself."""
+        return self.norm.polar
+
+    def with_polar(self, polar: PolarMethod | None) -> Scaled:
+        """The same norm by this method."""
+        norm = self.norm.with_polar(polar)
+        return self if norm == self.norm else Scaled(norm, self.factor, name=self.name)
 
     def spread(self, value: Tensor, x: Tensor) -> Tensor:
         """As the norm itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -184,6 +185,10 @@ class Schatten(SpectralNorm):
         """The exponent."""
         return self.exponent.p
 
+    def with_polar(self, polar: PolarMethod | None) -> Schatten:
+        """The same norm by this method; the Frobenius norm needs none."""
+        return self if self.p == 2 else Schatten(self.exponent, polar=polar)
+
     @property
     def dual(self) -> Schatten:
         """Schatten-q, by the same polar method."""
@@ -257,6 +262,10 @@ class _FirstK(SpectralNorm):
     def __post_init__(self) -> None:
         if self.k < 1 or self.k != int(self.k):
             raise invalid("k", self.k, "give how many singular values to add: 1, 2, …")
+
+    def with_polar(self, polar: PolarMethod | None) -> Self:
+        """The same norm by this method."""
+        return type(self)(self.k, polar=polar)
 
     def _fits(self, x: Tensor) -> None:
         if self.k > min(x.shape[-2:]):

@@ -19,6 +19,7 @@ from steepest.norms import Modular, Norm
 from steepest.optim._flow import Atom, Flow, Use, positive
 from steepest.optim._patterns import Patterns
 from steepest.optim._tree import Tree, Walk, aliases
+from steepest.polar import PolarMethod
 
 Key: TypeAlias = str | type[nn.Module]
 
@@ -78,6 +79,7 @@ def modular(
     flow: Mapping[Key, Flow | Atom] | None = None,
     masses: Mapping[str, float] | None = None,
     sensitivities: Mapping[Key, float] | None = None,
+    polar: PolarMethod | None = None,
 ) -> Modular:
     """The modular norm of a model.
 
@@ -103,6 +105,8 @@ def modular(
             not moved: it is in `Modular.still`, and no flow has to name it.
         sensitivities: `{key: number}`, in the place of what the type or the flow says. It changes
             what comes before the module, not what is inside.
+        polar: how duality maps of matrices are computed, as in `norms.Spectral`; None is exact,
+            `steepest.polar.Auto(error=0.05)` fast.
 
     Returns:
         The norm, of parameters by their names in `named_parameters`; printable.
@@ -125,7 +129,8 @@ def modular(
         Newhouse, Modular duality in deep learning, arXiv 2410.21265.
     """
     _check(model, flow or {}, sensitivities or {})
-    return _built(Tree(model), flow or {}, masses or {}, sensitivities or {})
+    norm = _built(Tree(model), flow or {}, masses or {}, sensitivities or {})
+    return norm if polar is None else norm.with_polar(polar)
 
 
 def _check(
