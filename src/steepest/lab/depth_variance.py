@@ -86,7 +86,7 @@ METHODS: Mapping[str, Method] = {
     "sgd": Method(title="SGD, momentum 0.9", build=_sgd, cost=1),
     "adamw": Method(title="AdamW", build=_adamw, cost=1.2),
     "muon": Method(title="Muon", build=_muon, cost=4),
-    "muon-ball": Method(title="Muon, ‖W‖ ≤ 1", build=_muon, after_step=project, cost=14),
+    "muon-ball": Method(title="Muon, ‖W‖ ≤ 1", build=_muon, after_step=project, cost=6),
 }
 
 

@@ -82,7 +82,7 @@ METHODS: Mapping[str, Method] = {
     "sgd": Method(title="SGD, momentum 0.9", init=_he, build=_sgd),
     "adamw": Method(title="AdamW", init=_he, build=_adamw),
     "modular": Method(
-        title="steepest descent, modular norm", init=_unit, build=_modular, cubic=0.04
+        title="steepest descent, modular norm", init=_unit, build=_modular, cubic=0.02
     ),
 }
 
@@ -96,6 +96,7 @@ class TransferSettings(Settings):
         exponents: for each optimizer the smallest and the largest log2 of the learning rate.
     """
 
+    steps: int = 80
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     exponents: Mapping[str, tuple[int, int]] = field(
         default_factory=lambda: {"sgd": (-7, 0), "adamw": (-12, -4), "modular": (-4, 1)}
