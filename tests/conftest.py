@@ -15,8 +15,10 @@ import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
+from tests import checking
+
 # Annotations of shapes are checked here only; a user of the library pays nothing for them.
-install_import_hook("steepest", "beartype.beartype")
+install_import_hook("steepest", f"{checking.__name__}.typechecked")
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # One setting wherever the tests run, so that what passes here passes there; hypothesis itself looks
