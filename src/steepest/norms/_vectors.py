@@ -49,6 +49,8 @@ def lp_norm(a: Tensor, p: float) -> Tensor:
     """‖a‖_p along the last axis, for entries of any size and type; differentiable."""
     if p == math.inf:
         return a.abs().amax(dim=-1)
+    # Division of complex numbers overflows where that of their magnitudes does not.
+    a = a.abs() if a.is_complex() else a
     # The norm is homogeneous: dividing by a constant and multiplying by it leaves the gradient.
     top = a.detach().abs().amax(dim=-1, keepdim=True)
     unit = torch.where(top > 0, top, 1.0)
@@ -148,19 +150,20 @@ def falling_root(f: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Te
     f_low, f_high = f(low), f(high)
     best = torch.where(f_low.abs() <= f_high.abs(), low, high)
     error = torch.minimum(f_low.abs(), f_high.abs())
+    # Rounding in f, whose terms are as large as its values at the ends, hides smaller ones.
+    enough = torch.where((f_low > 0) & (f_high < 0), 4e-16 * error, math.inf)
     side = torch.zeros_like(low)
     for step in range(ROOT_STEPS):
+        if bool(((error <= enough) | (high - low <= 4e-16 * (low.abs() + high.abs()))).all()):
+            break
         middle = (low + high) / 2
         if step % 3:
             slope = f_low - f_high
             secant = low + (high - low) * f_low / torch.where(slope > 0, slope, 1.0)
             middle = torch.where((secant > low) & (secant < high), secant, middle)
         value = f(middle)
-        better = value.abs() < error
+        better = (value.abs() < error) & (enough < math.inf)
         best, error = torch.where(better, middle, best), torch.where(better, value.abs(), error)
-        width = (high - low).abs()
-        if bool(((error == 0) | (width <= 4e-16 * (low.abs() + high.abs()))).all()):
-            break
         left = value > 0
         # An end that stays twice in a row counts half, or the secant creeps.
         f_high = torch.where(left, torch.where(side > 0, f_high / 2, f_high), value)

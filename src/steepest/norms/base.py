@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest._types import invalid, shape_text
+from steepest._types import invalid, real_dtype, shape_text
 from steepest.polar import PolarMethod
 
 
@@ -128,7 +128,7 @@ class Norm(ABC):
     def sharp(self, g: Tensor, *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
         value = self.dual(g, check=check)
-        return self.spread(value, g) * self.dualize(g, check=False)
+        return self.spread(value.to(real_dtype(g.dtype)), g) * self.dualize(g, check=False)
 
     def init(
         self,

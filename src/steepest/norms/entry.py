@@ -117,7 +117,7 @@ class Lp(Norm):
         """Vectors along the last axis, in float32 at least."""
         dims = self._dims(x)
         rest = [d for d in range(x.ndim) if d not in dims]
-        moved = x.permute(*rest, *dims).reshape([*(x.shape[d] for d in rest), -1])
+        moved = x.permute([*rest, *dims]).reshape([*(x.shape[d] for d in rest), -1])
         return moved.to(widened(x.dtype))
 
     def _restore(self, vectors: Tensor, like: Tensor) -> Tensor:

@@ -99,15 +99,16 @@ def estimate(
 
         v ← dualize_a(xᴴ·dualize_b*(x·v)),  bound = ‖x·v‖_b
 
-    The bound never falls from step to step, and ends in a local maximum: exact for 2 → 2 almost
-    surely, often exact elsewhere, with no guarantee for the NP-hard pairs.
+    The bound never falls from step to step, and ends in a local maximum: exact for 1 → p and p → ∞,
+    for 2 → 2 in the limit of many steps, often exact elsewhere, with no guarantee for the NP-hard
+    pairs.
 
     Args:
         x: matrices, shape (*batch, m, n).
         a: exponent of the norm of the input, or "rms".
         b: exponent of the norm of the output, or "rms".
         steps: of the iteration.
-        restarts: random starts beside the columns' own: the best result counts.
+        restarts: random starts beside those of the largest column and row: the best counts.
         generator: makes it repeatable; seed 0 if None.
 
     Returns:
@@ -130,19 +131,34 @@ def estimate(
     if steps < 1 or restarts < 1:
         raise invalid("steps, restarts", (steps, restarts), "give positive numbers")
     generator = generator or torch.Generator().manual_seed(0)
-    n = x.shape[-1]
     w = x.to(widened(x.dtype))
-    start = torch.randn(n, restarts, generator=generator, dtype=torch.float64)
-    start = torch.cat([torch.ones(n, 1, dtype=torch.float64), start], dim=-1).to(w)
-    v = enter.dualize(start).expand(*x.shape[:-2], n, restarts + 1)
-    best = leave(w @ v).amax(dim=-1)
+    v = torch.cat([_own_starts(w, enter, leave), _random_starts(w, enter, restarts, generator)], -1)
+    best = leave(w @ v)
     for _ in range(steps):
         v = enter.dualize(w.mH @ leave.dual.dualize(w @ v))
-        value = leave(w @ v).amax(dim=-1)
+        value = leave(w @ v)
         if bool((value <= best).all()):
             break
         best = torch.maximum(best, value)
-    return best * _rms_factor(a, b).at(Spectral().extent(x))
+    return best.amax(dim=-1) * _rms_factor(a, b).at(Spectral().extent(x))
+
+
+def _own_starts(w: Tensor, enter: Lp, leave: Lp) -> Tensor:
+    """The unit vector of the largest column and the maximiser of the largest row."""
+    # They are the answers for a = 1 and for b = ∞.
+    column = leave(w).argmax(dim=-1)
+    unit = torch.nn.functional.one_hot(column, w.shape[-1]).to(w).unsqueeze(-1)
+    rows = w.mH
+    row = enter.dual(rows).argmax(dim=-1)[..., None, None].expand(*rows.shape[:-1], 1)
+    return torch.cat([unit, enter.dualize(rows.gather(-1, row))], dim=-1)
+
+
+def _random_starts(w: Tensor, enter: Lp, count: int, generator: torch.Generator) -> Tensor:
+    """The constant vector and random ones, the same for every matrix."""
+    n = w.shape[-1]
+    start = torch.randn(n, count, generator=generator, dtype=torch.float64)
+    start = torch.cat([torch.ones(n, 1, dtype=torch.float64), start], dim=-1).to(w)
+    return enter.dualize(start).expand(*w.shape[:-2], n, count + 1)
 
 
 def Conv(spatial: int = 2, *, polar: PolarMethod | None = None) -> Scaled:

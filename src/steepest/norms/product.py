@@ -99,16 +99,19 @@ class ProductNorm(ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> dict[str, Tensor]:
-        """Random tensors, each of norm 1 in the norm of its block.
+        """Random tensors of norm 1: the duality map of Gaussian tensors.
 
         Raises:
             ValueError: other names than those of the blocks, or as `Norm.init`.
         """
         check_names("shapes", shapes, self.blocks)
-        return {
-            k: norm.init(shapes[k], generator=generator, dtype=dtype, device=device)
-            for k, norm in self.blocks.items()
-        }
+        return self.dualize(
+            {
+                k: torch.randn(tuple(shapes[k]), generator=generator, dtype=dtype, device=device)
+                for k in self.blocks
+            },
+            check=False,
+        )
 
 
 def check_names(argument: str, given: Iterable[str], wanted: Iterable[str]) -> None:

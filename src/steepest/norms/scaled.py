@@ -120,7 +120,9 @@ class Scaled(Norm):
     @property
     def symmetric(self) -> bool:
         """Whether the factor treats rows and columns alike, as the norm does."""
-        return self.norm.symmetric and self.factor.rows == self.factor.cols
+        # A symmetric norm of entries takes the whole tensor, whose extent has no columns.
+        alike = self.norm.axes is None or self.factor.rows == self.factor.cols
+        return self.norm.symmetric and alike
 
     def extent(self, x: Tensor) -> Extent:
         """As the norm itself."""

@@ -78,15 +78,15 @@ class SpectralNorm(Norm):
         super().accept(x, check, argument)
         self._fits(x)
 
-    def _factors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """U, σ in falling order and Vᴴ of matrices in a working type."""
+    def _factors(self, x: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """U, σ in falling order and Vᴴ of matrices in a working type; q is their polar factor."""
         if self.polar is None:
             u, s, vh = torch.linalg.svd(x, full_matrices=False)
         elif x.shape[-2] < x.shape[-1]:
-            v, s, uh = self._factors(x.mH)
+            v, s, uh = self._factors(x.mH, None if q is None else q.mH)
             return uh.mH, s, v.mH
         else:
-            q = self.polar(x)
+            q = self.polar(x) if q is None else q
             h = q.mH @ x
             values, v = torch.linalg.eigh((h + h.mH) / 2)
             s, v = values.flip(-1).clamp(min=0), v.flip(-1)
@@ -95,7 +95,10 @@ class SpectralNorm(Norm):
         return u, torch.where(s > cutoff, s, 0.0), vh
 
     def _singular_values(self, x: Tensor) -> Tensor:
-        return torch.linalg.svdvals(x) if self.polar is None else self._factors(x)[1]
+        if self.polar is None:
+            return torch.linalg.svdvals(x)
+        # dσ = Re vᴴ·Qᴴ·dX·v: the derivative of Q has no part in it.
+        return self._factors(x, self.polar(x.detach()))[1]
 
     def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
         """f(σ): one real number for each matrix."""

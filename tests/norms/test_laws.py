@@ -1,0 +1,357 @@
+"""Every law in the docstring of `Norm`, for every norm and its dual."""
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steepest import norms
+from steepest.norms import Couples, MaxOf, Norm, ProductNorm, SumOf
+from tests.matrices import orthonormal
+from tests.norms.suite import (
+    ALL,
+    GENERIC,
+    PLANNED,
+    PRODUCTS,
+    SINGLE,
+    TABLE,
+    assert_close,
+    draws,
+    each,
+    examples,
+    inner,
+    leaves,
+    length,
+    minus,
+    over,
+    tensors,
+    times,
+)
+
+NO_NORMS = {"Norm", "ProductNorm", "Couples", "Extent", "Factor", "Cut", "SpectralNorm", "estimate"}
+DOUBLE = draws(kinds=("gaussian",), dtypes=(torch.float64, torch.complex128))
+
+
+def test_the_table_is_complete():
+    public = {n for n, v in vars(norms).items() if inspect.isclass(v) or inspect.isfunction(v)}
+    assert {c.make.__name__ for c in TABLE} == public - NO_NORMS
+    assert len({c.name for c in ALL}) == len(ALL)
+    assert all(isinstance(c.norm, Norm) for c in SINGLE)
+    assert all(isinstance(c.norm, ProductNorm) for c in PRODUCTS)
+
+
+@over(ALL)
+@examples(ALL, part=10)
+@given(draw=draws(), factor=st.floats(0.01, 100))
+def test_it_is_a_norm(case, draw, factor):
+    """n(x) > 0 unless x = 0, n(c·x) = |c|·n(x), n(x + y) ≤ n(x) + n(y)."""
+    norm, rtol = case.norm, case.loose * draw.rtol
+    x, y = tensors(case, draw), tensors(case, draw, salt=1)
+    value = norm(x)
+    assert torch.equal(value > 0, length(norm, x) > 0)
+    c = factor * (0.6 - 0.8j) if draw.dtype.is_complex else -factor
+    assert_close(norm(each(lambda t: c * t, x)), factor * value, within=factor * rtol * value)
+    both = value + norm(y)
+    assert bool((norm(each(torch.add, x, y)) <= both * (1 + rtol)).all())
+
+
+@over(ALL)
+@examples(ALL, part=10)
+@given(draw=draws())
+def test_duality(case, draw):
+    """⟨g, x⟩ ≤ n(x)·n.dual(g), with equality at x = dualize(g), whose norm is 1."""
+    norm, rtol = case.norm, case.loose * draw.rtol
+    g, x = tensors(case, draw), tensors(case, draw, salt=1, kind="gaussian")
+    dual, t = norm.dual(g), norm.dualize(g)
+    nonzero = length(norm, g) > 0
+    assert torch.equal(dual > 0, nonzero)
+    assert_close(norm(t), nonzero, within=rtol)
+    assert torch.equal(length(norm, t) > 0, nonzero)
+    assert_close(inner(norm, g, t), dual, within=rtol * dual)
+    assert bool((inner(norm, g, x).abs() <= norm(x) * dual.double() * (1 + rtol)).all())
+
+
+@over(ALL)
+@examples(ALL, part=10)
+@given(draw=draws())
+def test_sharp_operator(case, draw):
+    """⟨g, g^♯⟩ = n(g^♯)² = n.dual(g)², and g^♯ = n.dual(g)·dualize(g)."""
+    norm, rtol = case.norm, 3 * case.loose * draw.rtol
+    g = tensors(case, draw)
+    dual, sharp = norm.dual(g).double(), norm.sharp(g)
+    assert_close(norm(sharp), dual, within=rtol * dual)
+    assert_close(inner(norm, g, sharp), dual**2, within=rtol * dual**2)
+    expected = times(norm, dual, norm.dualize(g))
+    assert_close(length(norm, minus(sharp, expected)), 0, within=rtol * length(norm, expected))
+
+
+@over(ALL)
+def test_dual_of_the_dual_is_the_norm(case):
+    """Exactly; of a modular norm it is the maximum over its blocks, as a plain `MaxOf`."""
+    again = case.norm.dual.dual
+    assert again == (MaxOf(case.norm.blocks) if isinstance(case.norm, norms.Modular) else case.norm)
+    assert hash(case.norm.dual) == hash(again.dual)
+
+
+def check_projection(case, draw, fraction):
+    norm, rtol = case.norm, 3 * case.loose * draw.rtol
+    x, z = tensors(case, draw), tensors(case, draw, salt=1, kind="gaussian")
+    value = norm(x).double()
+    r = fraction * value
+    p = norm.project(x, r)
+    if fraction > 1:
+        assert all(torch.equal(s, t) for s, t in zip(leaves(p), leaves(x), strict=True))
+        return
+    rest = minus(x, p)
+    assert_close(norm(p), r, within=rtol * value)
+    size = length(norm, x)
+    slack = r * norm.dual(x).double() + size**2
+    assert_close(inner(norm, rest, p), r * norm.dual(rest).double(), within=rtol * slack)
+    assert_close(length(norm, minus(norm.project(p, r), p)), 0, within=rtol * size)
+    for part in (1.0, 0.5):
+        other = times(norm, part * r / norm(z).double(), z)
+        away = length(norm, minus(x, other))
+        assert bool((length(norm, rest) <= away + rtol * size).all())
+
+
+FRACTIONS = st.sampled_from((0.0, 0.05, 0.5, 0.95, 2.0))
+
+
+@over([c for c in ALL if c.costly == 1])
+@examples([c for c in ALL if c.costly == 1])
+@given(draw=draws(), fraction=FRACTIONS)
+def test_projection(case, draw, fraction):
+    """p = x inside; else n(p) = r, ⟨x − p, p⟩ = r·n.dual(x − p), and no point is nearer."""
+    check_projection(case, draw, fraction)
+
+
+@pytest.mark.parametrize("part", sorted({c.costly for c in ALL} - {1}))
+@given(data=st.data())
+@settings(max_examples=1)
+def test_costly_projection(part, data):
+    """The same where a root is searched for: fewer examples."""
+    for case in (c for c in ALL if c.costly == part):
+        for _ in range(max(1, settings.default.max_examples // (5 * part))):
+            check_projection(case, data.draw(draws()), data.draw(FRACTIONS))
+
+
+@over(ALL)
+@examples(ALL, part=25)
+@given(draw=GENERIC)
+def test_initialisation(case, draw):
+    """Norm 1, and repeatable by a generator."""
+    norm = case.norm
+    like = tensors(case, draw)
+    shape = tuple(like.shape) if case in SINGLE else {k: tuple(t.shape) for k, t in like.items()}
+
+    def made():
+        generator = torch.Generator().manual_seed(draw.seed)
+        return norm.init(shape, generator=generator, dtype=draw.dtype)
+
+    x = made()
+    assert_close(norm(x), 1, within=case.loose * draw.rtol)
+    for one, two, t in zip(leaves(x), leaves(made()), leaves(like), strict=True):
+        assert torch.equal(one, two)
+        assert one.shape == t.shape and one.dtype == draw.dtype
+
+
+BATCHED = [c for c in SINGLE if getattr(c.norm, "dims", (0,)) and "dims=0" not in c.name]
+
+
+@over(BATCHED)
+@examples(BATCHED, part=25)
+@given(draw=GENERIC, fraction=FRACTIONS)
+def test_a_batch_is_its_members(case, draw, fraction):
+    if getattr(getattr(case.norm, "norm", case.norm), "dims", 0) is None:
+        return  # a vector norm of the whole tensor has no batch
+    norm, rtol = case.norm, 10 * case.loose * draw.rtol
+    members = [tensors(case, draw, salt=i) for i in range(3)]
+    x = torch.stack(members)
+    r = fraction * norm(x).double()
+    for i, member in enumerate(members):
+        assert_close(norm(x)[i], norm(member), within=rtol * norm(member))
+        pairs = [(f(x)[i], f(member), f(member)) for f in (norm.dualize, norm.sharp)]
+        if case.costly <= 5:
+            pairs.append((norm.project(x, r)[i], norm.project(member, r[i]), member))
+        for batched, single, like in pairs:
+            scale = length(norm, like)
+            # Singular vectors of neighbouring singular values turn easily.
+            assert_close(length(norm, batched - single), 0, within=1e3 * rtol * scale)
+
+
+@over(ALL)
+@examples(ALL, part=25)
+@given(draw=DOUBLE)
+def test_gradient_of_the_dual_is_the_duality_map(case, draw):
+    norm = case.norm
+    g = each(lambda t: t.requires_grad_(), tensors(case, draw))
+    norm.dual(g).sum().backward()
+    gradient, expected = each(lambda t: t.grad, g), norm.dualize(each(torch.Tensor.detach, g))
+    assert_close(length(norm, minus(gradient, expected)), 0, within=1e-6 * length(norm, expected))
+
+
+@over(ALL)
+@examples(ALL, part=10)
+@given(draw=draws())
+def test_gradient_is_finite(case, draw):
+    """Also where the norm has no derivative: at zero, and where singular values tie."""
+    x = each(lambda t: t.requires_grad_(), tensors(case, draw))
+    case.norm(x).sum().backward()
+    for t in leaves(x):
+        assert t.grad is not None and bool(torch.isfinite(t.grad).all())
+
+
+@over(ALL)
+@examples(ALL, part=25)
+@given(
+    draw=draws(
+        dtypes=(torch.bfloat16, torch.float16, torch.float32, torch.complex64), exponents=(-4, 4)
+    ),
+    strided=st.booleans(),
+)
+def test_types_and_memory(case, draw, strided):
+    """Results have type and shape of the input, own their memory and leave it alone."""
+    norm, x = case.norm, tensors(case, draw)
+    if strided:
+        x = each(lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0) if t.ndim else t, x)
+    before = each(torch.clone, x)
+    value = norm(x)
+    assert value.dtype == torch.float32
+    results = [norm.dualize(x), norm.sharp(x), norm.project(x, 1e6)]
+    results += [norm.project(x, 0.1)] if case.costly <= 10 else []
+    for result in results:
+        for t, like in zip(leaves(result), leaves(x), strict=True):
+            assert t.dtype == like.dtype and t.shape == like.shape and t.device == like.device
+            assert t.untyped_storage().data_ptr() != like.untyped_storage().data_ptr()
+    assert all(torch.equal(a, b) for a, b in zip(leaves(x), leaves(before), strict=True))
+    # Half precision is computed in single: only the result is rounded.
+    wide = each(lambda t: t if t.is_complex() else t.float(), x)
+    assert_close(value, norm(wide), within=1e-6 * case.loose * norm(wide))
+    unit = norm(norm.dualize(x))
+    assert_close(unit, length(norm, wide) > 0, within=case.loose * 3e-5 + 2e-2 * (wide is not x))
+
+
+def other_than(case, g, index):
+    """The duality map before and after a change at `index`, and which entries are elsewhere."""
+    elsewhere = torch.ones_like(g, dtype=torch.bool)
+    elsewhere[index] = False
+    changed = torch.where(elsewhere, g, -3 * g.flip(-1 if g.ndim else ()) - g)
+    before, after = case.norm.dualize(g), case.norm.dualize(changed)
+    return before[elsewhere], after[elsewhere]
+
+
+@over(SINGLE)
+@examples(SINGLE, part=10)
+@given(draw=GENERIC)
+def test_couples_is_what_the_duality_map_sees(case, draw):
+    g = tensors(case, draw)
+    axes = case.norm.axes or min(g.ndim, 2)
+    couples = case.norm.couples
+    if couples is Couples.SCALAR and case.norm.axes:
+        g = g.reshape(-1, *g.shape[-2:])[0]  # one number for each matrix
+    if couples is not Couples.SCALAR and axes < 2:
+        return
+    first = g.ndim - axes
+    index = [slice(None)] * g.ndim
+    for axis in {Couples.ROWS: [0], Couples.COLUMNS: [1]}.get(couples, range(axes)):
+        index[first + axis] = draw.seed % g.shape[first + axis]
+    before, after = other_than(case, g, tuple(index))
+    if couples in (Couples.ENTRIES, Couples.ROWS, Couples.COLUMNS):
+        assert_close(length(norms.L2(), before - after), 0, within=1e-6) if len(before) else None
+    if couples is Couples.SCALAR and len(before):
+        plain = norms.L2()
+        a, b = length(plain, before), length(plain, after)
+        assert_close(inner(plain, before, after), a * b, within=draw.rtol * a * b)
+
+
+@pytest.mark.parametrize(
+    ("norm", "couples"),
+    [
+        (norms.LInf(), Couples.ENTRIES),
+        (norms.Operator(1, float("inf")), Couples.ENTRIES),
+        (norms.L2(), Couples.SCALAR),
+        (norms.Frobenius(), Couples.SCALAR),
+        (norms.RowNorm(), Couples.ROWS),
+        (norms.L2(dims=-1), Couples.ROWS),
+        (norms.Operator(1, "rms"), Couples.COLUMNS),
+        (norms.Spectral(), Couples.MATRIX),
+        (norms.RowNorm().dual, Couples.MATRIX),
+        (norms.Conv(), Couples.MATRIX),
+    ],
+    ids=str,
+)
+def test_couples_is_no_more_than_that(norm, couples):
+    assert norm.couples is couples
+
+
+@over([c for c in SINGLE if c.norm.symmetric])
+@given(draw=GENERIC)
+@settings(max_examples=5)
+def test_symmetric_commutes_with_transposition(case, draw):
+    x = tensors(case, draw)
+    if x.ndim < 2:
+        return
+    norm, rtol = case.norm, case.loose * draw.rtol
+    assert_close(norm(x.mT), norm(x), within=rtol * norm(x))
+    t = norm.dualize(x)
+    assert_close(length(norm, norm.dualize(x.mT).mT - t), 0, within=1e3 * rtol * length(norm, t))
+
+
+def test_symmetric_is_said_where_it_holds():
+    """An optimizer may transpose a matrix for speed only under these norms."""
+    assert all(c.norm.symmetric for c in SINGLE if c.keeps == "unitary" and "rms" not in c.name)
+    assert norms.RMS().symmetric and norms.Lp(3).symmetric
+    for norm in (norms.Operator("rms", "rms"), norms.Operator(2, "rms"), norms.RowNorm()):
+        x = torch.randn(3, 5)
+        assert not norm.symmetric
+        assert not torch.isclose(norm(x), norm(x.mT))
+
+
+def moved(case, x, seed):
+    """`x` after a transformation that the norm does not notice."""
+    generator = torch.Generator().manual_seed(seed)
+    if case.keeps == "entries":
+        return x.flatten()[torch.randperm(x.numel(), generator=generator)].reshape(x.shape)
+    axis = x.ndim - (case.norm.axes or 2)
+    m, n = x.shape[axis : axis + 2]
+    if case.keeps == "unitary":
+        return orthonormal(m, m, x.dtype, seed) @ x @ orthonormal(n, n, x.dtype, seed + 1)
+    rows, cols = torch.randperm(m, generator=generator), torch.randperm(n, generator=generator)
+    return x.index_select(axis, rows).index_select(axis + 1, cols)
+
+
+KEEPING = [c for c in SINGLE if c.keeps != "none"]
+
+
+@over(KEEPING)
+@examples(KEEPING, part=10)
+@given(draw=DOUBLE)
+def test_invariance(case, draw):
+    """n(A·x·B) = n(x), dualize(A·x·B) = A·dualize(x)·B and P(A·x·B) = A·P(x)·B."""
+    norm, x = case.norm, tensors(case, draw)
+    y = moved(case, x, draw.seed % 10**6)
+    value = norm(x)
+    assert_close(norm(y).sort().values, value.sort().values, within=1e-10 * value.max() + 1e-300)
+    t = moved(case, norm.dualize(x), draw.seed % 10**6)
+    assert_close(length(norm, norm.dualize(y) - t), 0, within=1e-6 * length(norm, t))
+    if case.costly == 1:
+        p = moved(case, norm.project(x, value.min() / 2), draw.seed % 10**6)
+        gap = length(norm, norm.project(y, value.min() / 2) - p)
+        assert_close(gap, 0, within=1e-6 * length(norm, y))
+
+
+def test_equal_norms_compare_equal():
+    inf = float("inf")
+    assert norms.Schatten(2) == norms.Frobenius() and norms.Schatten(inf) == norms.Spectral()
+    assert norms.Lp(2) == norms.L2() and norms.Lp(3).dual == norms.Lp(1.5)
+    assert norms.Operator(1, 2) == norms.ColumnNorm() and norms.Operator(2, inf) == norms.RowNorm()
+    assert norms.KyFan(2) != norms.KyFan(3) and norms.L2() != norms.L2(dims=-1)
+    blocks = {"a": norms.L1()}
+    assert MaxOf(blocks) == SumOf({"a": norms.LInf()}).dual != SumOf(blocks)
+
+
+def test_there_are_enough_cases():
+    """At least 2 000 generated inputs by default, 20 000 in the nightly profile."""
+    assert sum(cases * count for cases, count in PLANNED) >= 40 * settings.default.max_examples
