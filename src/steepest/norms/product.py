@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class ProductNorm(ABC):
     ) -> dict[str, Tensor]:
         """The nearest point, in Frobenius distance, of the ball of this radius."""
 
-    def with_polar(self, polar: PolarMethod | None) -> Self:
+    def with_polar(self, polar: PolarMethod | None) -> ProductNorm:
         """The same norm, with the singular values of every block by this method."""
         changed = copy(self)
         changed.blocks = {name: norm.with_polar(polar) for name, norm in self.blocks.items()}

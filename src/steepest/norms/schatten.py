@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -96,7 +95,8 @@ class SpectralNorm(Norm):
 
     def _singular_values(self, x: Tensor) -> Tensor:
         if self.polar is None:
-            return torch.linalg.svdvals(x)
+            values: Tensor = torch.linalg.svdvals(x)
+            return values
         # dσ = Re vᴴ·Qᴴ·dX·v: the derivative of Q has no part in it.
         return self._factors(x, self.polar(x.detach()))[1]
 
@@ -266,7 +266,7 @@ class _FirstK(SpectralNorm):
         if self.k < 1 or self.k != int(self.k):
             raise invalid("k", self.k, "give how many singular values to add: 1, 2, …")
 
-    def with_polar(self, polar: PolarMethod | None) -> Self:
+    def with_polar(self, polar: PolarMethod | None) -> Norm:
         """The same norm by this method."""
         return type(self)(self.k, polar=polar)
 
