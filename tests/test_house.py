@@ -53,6 +53,7 @@ LAYERS = (
     ("optim._rules", "optim._tree"),
     ("optim.modular", "optim.routing"),
     ("optim._moves",),
+    ("optim._lengths",),
     ("optim.steepest",),
     ("optim.muon", "optim.descent"),
     ("optim.named",),

@@ -7,12 +7,14 @@ import torch
 
 from steepest import norms
 from steepest.norms import Factor
+from steepest.polar import Svd
 
 INF, NAN = math.inf, math.nan
 X = torch.ones(3, 4)
 SPOILT = {"nan": torch.tensor([[1.0, NAN]]), "inf": torch.tensor([[1.0, -INF]])}
 PAIR = norms.MaxOf({"a": norms.L1(), "b": norms.L2()})
 SUM = PAIR.dual
+TAPS = norms.MaxOver(norms.KyFan(3), norms.Cut("taps", 1))
 
 # What is done, and the argument, the value and the remedy that the message has to name.
 REFUSED = {
@@ -57,7 +59,33 @@ REFUSED = {
     "no sum": (lambda: norms.SumOf({}), "blocks={}", "at least one block"),
     "no norm": (lambda: norms.MaxOf({"a": max}), "blocks['a']=<built-in", "norms.Spectral()"),
     "nested": (lambda: norms.SumOf({"a": PAIR}), "blocks['a']=MaxOf(", "norms.Spectral()"),
-    "mass": (lambda: norms.Modular({"a": (norms.L1(), 0.0)}), "factor=0.0", "positive"),
+    "mass": (lambda: norms.Modular({"a": (norms.L1(), 0.0)}), "parts['a']=(L1(), 0.0)", "s > 0"),
+    "mass text": (
+        lambda: norms.Modular({"a": (norms.L1(), "1")}),
+        "parts['a']=(L1(), '1')",
+        "s > 0",
+    ),
+    "no pair": (lambda: norms.Modular({"a": norms.L1()}), "parts['a']=L1()", "a pair"),
+    "no mapping": (lambda: norms.Modular([1]), "parts=[1]", "pairs (norm, s)"),
+    "no mapping, max": (lambda: norms.MaxOf([1]), "blocks=[1]", "mapping"),
+    "a tensor": (lambda: PAIR(X), "x='Tensor'", "names ['a', 'b']"),
+    "still text": (lambda: norms.Modular({"a": (norms.L1(), 1)}, still="b"), "still='b'", "list"),
+    "scaled": (lambda: norms.Scaled("l2", 2.0), "norm='l2'", "norms.Spectral()"),
+    "factor text": (lambda: norms.Scaled(norms.L2(), "2"), "factor='2'", "positive"),
+    "scaled k": (lambda: norms.Scaled(norms.KyFan(4), 2)(X), "k=4", "smaller k"),
+    "scaled dims": (lambda: norms.RMS(dims=1)(torch.ones(2)), "dims=(1,)", "1 axes"),
+    "k of a tap": (lambda: TAPS(torch.ones(2, 2, 3)), "k=3", "smaller k"),
+    "k float": (lambda: norms.KyFan(2.0), "k=2.0", "1, 2, …"),
+    "k text": (lambda: norms.KyFan("2"), "k='2'", "1, 2, …"),
+    "k nan": (lambda: norms.KyFan(NAN), "k=nan", "1, 2, …"),
+    "dims float": (lambda: norms.L2(dims=1.5), "dims=1.5", "tuple of axes"),
+    "radius shape": (lambda: norms.Spectral().project(X[None], torch.ones(3)), "radius='3'", "1"),
+    "radius text": (lambda: norms.L2().project(X, "a"), "radius='a'", ">= 0"),
+    "cut": (lambda: norms.Cut("diagonals"), "name='diagonals'", '"rows"'),
+    "spatial float": (lambda: norms.Conv(2.5), "spatial=2.5", "1, 2 or 3"),
+    "a list": (lambda: norms.L2()([1.0]), "x='list'", "tensor"),
+    "method": (lambda: norms.Spectral(polar="svd"), "polar='svd'", "steepest.polar.Auto"),
+    "method, unused": (lambda: norms.Operator(1, 2, polar=Svd()), "polar=Svd()", "leave it out"),
     "still": (lambda: norms.Modular({"a": (norms.L1(), 2)}, still=["a"]), "still=['a']", "norm"),
     "missing": (lambda: PAIR({"a": X}), "x=['b']", "missing ['b']"),
     "unknown": (lambda: SUM({"a": X, "b": X, "c": X}), "x=['c']", "unknown ['c']"),

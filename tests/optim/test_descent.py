@@ -123,6 +123,38 @@ def test_blocks_share_one_length():
         torch.testing.assert_close(p.detach(), before[k] - eta / s * norm.dualize(g[k]))
 
 
+def test_every_vector_has_its_own_length():
+    w = nn.Parameter(draw(3, 4))
+    before, w.grad = w.detach().clone(), draw(3, 4, seed=1)
+    norm = norms.L2(dims=-1)
+    SteepestDescent([w], norm, sharpness=2.0).step()
+    torch.testing.assert_close(w.detach(), before - norm.sharp(w.grad) / 2)
+
+
+def test_a_sharpness_changed_on_the_way_holds():
+    lengths = []
+    for value in (10.0, 1.0):
+        named = blocks()
+        before = dict(named)["b"].detach().clone()
+        optimizer = SteepestDescent(named, MODULAR, sharpness=10.0)
+        for group in optimizer.param_groups:
+            group["sharpness"] = value
+        optimizer.step()
+        lengths.append(float((dict(named)["b"].detach() - before).norm()))
+    assert lengths[1] == pytest.approx(10 * lengths[0])
+    optimizer.param_groups[0]["sharpness"] = 3.0
+    with pytest.raises(ValueError, match=r"sharpness=.*one length for all parameters"):
+        optimizer.step()
+
+
+def test_a_sharpness_in_a_group_alone():
+    w = nn.Parameter(torch.zeros(2))
+    optimizer = SteepestDescent([{"params": [w], "sharpness": 2.0}], norms.LInf())
+    w.grad = torch.tensor([3.0, -5.0])
+    optimizer.step()
+    assert w.tolist() == [-4, 4]
+
+
 def test_a_group_alone_has_its_own_length():
     """What a shared length is not: each parameter a problem by itself."""
     named = blocks()[:2]
@@ -230,6 +262,8 @@ BAD = [
     ({"scale": "linesearch", "momentum": 0.9}, "momentum=0.9: a line search"),
     ({"scale": "linesearch", "weight_decay": 0.1}, "weight_decay=0.1: a line search"),
     ({"lr": 1.0, "past": 1.5}, "past=1.5: give a weight"),
+    ({"lr": 1.0, "norm": norms.Spectral}, "give a norm object"),
+    ({"lr": 1.0, "past": "a"}, "past='a': give a weight"),
     ({"lr": 1.0, "past": 0.5, "nesterov": True}, "past=0.5: give a weight"),
     ({"lr": 1.0, "momentum": 1.0}, "momentum=1.0"),
     ({"lr": 1.0, "norm": norms.KyFan(3)}, "k=3: a 2×3 matrix has 2 singular values"),
@@ -245,13 +279,22 @@ def test_bad_arguments(arguments, message, unchecked):
         SteepestDescent(W, **{"norm": norms.Spectral(), **arguments})
 
 
-def test_names_that_do_not_match():
+def test_names_that_do_not_match(unchecked):
     named = blocks()
     with pytest.raises(ValueError, match=r"norm=\['b'\]: .*missing \['b'\]"):
         SteepestDescent(named, norms.Modular({k: MODULAR.parts[k] for k in "wv"}), lr=0.1)
     more = norms.Modular({**MODULAR.parts, "x": (norms.L2(), 1.0)})
     with pytest.raises(ValueError, match=r"norm=\['x'\]: .*unknown \['x'\]"):
         SteepestDescent(named, more, lr=0.1)
+    with pytest.raises(ValueError, match=r"still=\['typo'\]"):
+        SteepestDescent(named, norms.Modular(MODULAR.parts, still=["typo"]), lr=0.1)
+    with pytest.raises(ValueError, match=r"params=.*give each name once"):
+        SteepestDescent([*named, *named], MODULAR, lr=0.1)
+    kernel = norms.MaxOf({"weight": norms.Spectral()})
+    with pytest.raises(ValueError, match=r"4×3×3×3 is no matrix: take norms.Conv"):
+        SteepestDescent(nn.Conv2d(3, 4, 3, bias=False), kernel, lr=0.1)
+    with pytest.raises(ValueError, match="norm='spectral': give a norm object"):
+        SteepestDescent(nn.Linear(2, 2), "spectral", lr=0.1)
     with pytest.raises(ValueError, match="no norm for every parameter"):
         SteepestDescent(nn.Linear(2, 2), norms.Conv(2), lr=0.1)
 

@@ -206,6 +206,71 @@ def test_the_estimate_is_the_ratio_of_the_last_step():
             assert length == pytest.approx(float(norm.dual(hessian @ points[-2])) / expected)
 
 
+def test_nothing_is_learnt_where_nothing_moves():
+    """A warm-up from lr 0, a gradient that is zero or not finite at first: no step is taken yet."""
+    firsts = {"warm-up": 1.0, "zero": 0.0, "not finite": math.inf}
+    for name, factor in firsts.items():
+        hessian, x, _ = quadratic()
+        optimizer = SteepestDescent([x], norms.L2(), sharpness="estimate")
+        if name == "warm-up":
+            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.0)
+        losses = []
+        for t in range(100):
+            losses.append(float(0.5 * (x * (hessian @ x)).sum().detach()))
+            x.grad = (hessian @ x.detach()) * (factor if t == 0 else 1.0)
+            optimizer.step()
+            if t == 0:
+                optimizer.param_groups[0]["lr"] = 1.0
+        assert losses[1] == losses[0], name
+        assert losses[-1] < 0.05 * losses[0], name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_first_step_is_seen_in_half_precision(dtype):
+    x = nn.Parameter(torch.ones(4, dtype=dtype))
+    optimizer = SteepestDescent([x], norms.LInf(), sharpness="estimate")
+    for _ in range(40):
+        x.grad = x.detach().clone()
+        optimizer.step()
+    assert float(x.detach().abs().max()) < 0.1
+    w = nn.Parameter(torch.ones(4))
+    half = SteepestDescent([w], norms.LInf(), sharpness="estimate", momentum_dtype=dtype)
+    for _ in range(40):
+        w.grad = w.detach().clone()
+        half.step()
+    assert float(w.detach().abs().max()) < 0.1
+
+
+def test_where_the_gradient_stays_the_step_doubles():
+    x = nn.Parameter(torch.full((3,), 1000.0, dtype=torch.float64))
+    optimizer = SteepestDescent([x], norms.L2(), sharpness="estimate")
+    lengths = []
+    for _ in range(6):
+        before = x.detach().clone()
+        x.grad = torch.ones_like(x)
+        optimizer.step()
+        lengths.append(float((x.detach() - before).norm()))
+    assert [b / a for a, b in pairwise(lengths)] == pytest.approx([2.0] * 5)
+
+
+def test_a_skipped_gradient_is_no_change_of_the_gradient():
+    """Of two parameters one has a NaN once: the estimate stays a ratio of real changes."""
+    named = [
+        ("a", nn.Parameter(torch.ones(3).double())),
+        ("b", nn.Parameter(torch.ones(2).double())),
+    ]
+    norm = norms.MaxOf({"a": norms.L2(), "b": norms.L2()})
+    optimizer = SteepestDescent(named, norm, sharpness="estimate")
+    for t in range(30):
+        for _, p in named:
+            p.grad = 2.0 * p.detach()
+        if t == 3:
+            named[1][1].grad[0] = math.nan
+        optimizer.step()
+        # The Hessian is 2: in this norm the changes of the two gradients add up.
+        assert optimizer.sharpness is None or optimizer.sharpness <= 4.0 + 1e-9
+
+
 def test_the_first_step_is_a_thousandth_of_the_weights():
     _, x, loss = quadratic()
     before = x.detach().clone()

@@ -10,6 +10,7 @@ from torch import nn
 import steepest
 from steepest import norms
 from steepest.optim import PRESETS, Muon, Scion, SteepestDescent
+from steepest.optim.named import HEAD
 from steepest.polar import Auto, Svd
 from tools import preset_table
 
@@ -170,8 +171,8 @@ def test_scion_moves_every_layer_in_its_norm():
         assert float(torch.linalg.matrix_norm(moved[name], 2)) == pytest.approx(
             0.1 * math.sqrt(out / inp)
         )
-    flat = moved["conv.weight"].flatten(1)
-    assert float(torch.linalg.matrix_norm(flat, 2)) == pytest.approx(0.1 * math.sqrt(8 / 24))
+    for tap in moved["conv.weight"].unbind(-1):
+        assert float(torch.linalg.matrix_norm(tap, 2)) == pytest.approx(0.1 / 3)
     rows = moved["table.weight"].square().mean(dim=1).sqrt()
     torch.testing.assert_close(rows[:6], torch.full((6,), 0.1, dtype=torch.float64))
     assert float(rows[6]) == 0  # a word that did not occur
@@ -211,6 +212,42 @@ def test_scion_without_a_module_moves_hidden_matrices():
     Scion([w], lr=0.1, norm=LINEAR).step()
     assert float(LINEAR(w.detach() - before)) == pytest.approx(0.1)
     assert isinstance(Scion([w], lr=0.1), SteepestDescent)
+
+
+def test_scion_keeps_its_routing():
+    optimizer = Scion(Net(), lr=0.1)
+    assert optimizer.routing["head.weight"].target == "table"
+    assert "head.weight" in str(optimizer.routing)
+
+
+@pytest.mark.parametrize("norm", [norms.L2(), HEAD, norms.Schatten(4)], ids=str)
+def test_scion_takes_another_norm_for_hidden_matrices(norm):
+    net = Net()
+    optimizer = Scion(net, lr=0.1, norm=norm)
+    net(torch.arange(6).reshape(2, 3) % 7).logsumexp(-1).sum().backward()
+    optimizer.step()
+    rates = {n: g["lr"] for g in optimizer.param_groups for n in g["param_names"]}
+    assert rates["up.weight"] == 0.1
+    assert rates["head.weight"] == pytest.approx(0.1 * 60)
+
+
+CHANGES = [
+    ("SGD", {"lr": 0.1, "scale": "unit"}, {"scale": "unit", "sharpness": None}),
+    ("SGD", {"scale": "linesearch"}, {"lr": 1.0, "scale": "linesearch", "sharpness": None}),
+    ("SGD", {"sharpness": 4.0}, {"lr": 1.0, "scale": "dual", "sharpness": 4.0}),
+    ("SignSGD", {"sharpness": 2.0}, {"scale": "dual", "sharpness": 2.0, "momentum": 0.9}),
+    ("SignSGD", {"sharpness": "estimate"}, {"scale": "dual", "sharpness": "estimate"}),
+    ("Lion", {"lr": 0.1, "nesterov": True}, {"nesterov": True, "past": None}),
+    ("Lion", {"lr": 0.1, "past": 0.8}, {"nesterov": False, "past": 0.8}),
+    ("PolarGrad", {"lr": 0.1, "past": 0.8}, {"nesterov": False, "past": 0.8}),
+    ("Scion", {"lr": 0.1, "momentum": 0.5}, {"momentum": 0.5, "lr": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "expected"), CHANGES, ids=str)
+def test_every_value_of_a_row_can_be_changed(name, given, expected):
+    group = getattr(steepest, name)([weight(2, 2)], **given).param_groups[0]
+    assert {key: group[key] for key in expected} == expected
 
 
 def test_scion_refuses_a_head_without_radius():

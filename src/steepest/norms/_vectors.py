@@ -58,6 +58,14 @@ def lp_norm(a: Tensor, p: float) -> Tensor:
     return value
 
 
+def l2_dualize(a: Tensor) -> Tensor:
+    """a/‖a‖₂ along the last axis, also for complex entries; zero gives zero."""
+    top = a.abs().amax(dim=-1, keepdim=True)
+    b = a / torch.where(top > 0, top, 1.0)
+    size = torch.linalg.vector_norm(b, dim=-1, keepdim=True)
+    return b / torch.where(size > 0, size, 1.0)
+
+
 def lp_dualize(a: Tensor, e: Exponent) -> Tensor:
     """argmax ⟨a, t⟩ over ‖t‖_p ≤ 1 for magnitudes a ≥ 0: t = a^(q−1)/‖a‖_q^(q−1).
 
@@ -84,7 +92,7 @@ def lp_project(a: Tensor, e: Exponent, radius: Tensor) -> Tensor:
         e: the exponent.
         radius: one number for each member of the batch.
     """
-    r = radius.expand(a.shape[:-1]).unsqueeze(-1)
+    r = radius.unsqueeze(-1)
     if e.p == math.inf:
         return torch.minimum(a, r)
     norm = lp_norm(a, e.p).unsqueeze(-1)

@@ -125,6 +125,10 @@ class Norm(ABC):
         """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
         return value.reshape(*value.shape, *[1] * (self.axes or 0))
 
+    def inner(self, g: Tensor, x: Tensor) -> Tensor:
+        """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
+        return inner(g, x).sum(dim=tuple(range(-(self.axes or 0), 0)))
+
     def sharp(self, g: Tensor, *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
         value = self.dual(g, check=check)
@@ -167,6 +171,8 @@ class Norm(ABC):
 
     def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this norm can measure."""
+        if not isinstance(x, Tensor):
+            raise invalid(argument, type(x).__name__, "give a tensor")
         if not (x.is_floating_point() or x.is_complex()):
             raise invalid(argument, x.dtype, "give floating-point or complex numbers")
         if x.ndim < (self.axes or 0):
@@ -184,13 +190,30 @@ class Norm(ABC):
             )
 
 
-def ball_radius(radius: float | Tensor) -> Tensor:
-    """The radius of a ball in float64.
+def inner(g: Tensor, x: Tensor) -> Tensor:
+    """Re conj(g)·x, entry by entry."""
+    return (g.conj() * x).real if g.is_complex() else g * x
+
+
+def ball_radius(radius: object, like: Tensor, batch: Sequence[int] | None = None) -> Tensor:
+    """The radius of a ball in float64 on the device of `like`, for each member of a batch.
 
     Raises:
-        ValueError: it is negative or no number.
+        ValueError: it is negative, no number, or has another shape than the batch.
     """
-    r = torch.as_tensor(radius, dtype=torch.float64)
+    try:
+        r = torch.as_tensor(radius, dtype=torch.float64, device=like.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise invalid("radius", radius, "give a number >= 0") from None
     if not bool((r >= 0).all()):
         raise invalid("radius", radius, "give a number >= 0")
-    return r
+    if batch is None:
+        return r
+    try:
+        return r.expand(tuple(batch))
+    except RuntimeError:
+        raise invalid(
+            "radius",
+            shape_text(r.shape),
+            f"give one number, or one for each member of the batch: {shape_text(batch)}",
+        ) from None

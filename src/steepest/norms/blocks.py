@@ -27,6 +27,10 @@ class Cut:
     name: str
     spatial: int = 0
 
+    def __post_init__(self) -> None:
+        if self.name not in ("rows", "columns", "taps"):
+            raise invalid("name", self.name, 'give "rows", "columns" or "taps"')
+
     def __repr__(self) -> str:
         return f"Cut({self.name!r}{f', {self.spatial}' if self.spatial else ''})"
 
@@ -86,6 +90,11 @@ class _Blocks(Norm):
         """The same norm by this method."""
         return type(self)(self.norm.with_polar(polar), self.cut)
 
+    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+        """Raise unless `x` can be cut into blocks that the norm can measure."""
+        super().accept(x, check, argument)
+        self.norm.accept(self.cut.blocks(x), False, argument)
+
     def _each(self, x: Tensor) -> Tensor:
         """The norm of each block, along the last axis."""
         return self.norm(self.cut.blocks(x), check=False)
@@ -141,7 +150,7 @@ class MaxOver(_Blocks):
     def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
         """Each block projected on the ball of its norm."""
         self.accept(x, check)
-        r = ball_radius(radius).to(x.device).unsqueeze(-1)
+        r = ball_radius(radius, x, x.shape[: x.ndim - self.axes]).unsqueeze(-1)
         return self.cut.restore(self.norm.project(self.cut.blocks(x), r, check=False), x)
 
 
@@ -188,11 +197,10 @@ class SumOver(_Blocks):
     def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
         """The nearest point of the ball: every block loses its projection on one dual ball."""
         self.accept(x, check)
-        r = ball_radius(radius).to(x.device)
+        r = ball_radius(radius, x, x.shape[: x.ndim - self.axes])
         blocks = self.cut.blocks(x).to(torch.complex128 if x.is_complex() else torch.float64)
         dual = self.norm.dual
         size = dual(blocks, check=False)
-        r = r.expand(size.shape[:-1])
 
         # Moreau: x − P has the same dual norm μ in every block that is not emptied.
         def rest(mu: Tensor) -> Tensor:
@@ -228,6 +236,6 @@ def taps(norm: Norm, spatial: int) -> MaxOver:
     """The largest norm of a tap of a convolution kernel out × in × k₁ × …, each a matrix."""
     if norm.axes != 2:
         raise invalid("norm", norm, "each tap is a matrix: give a norm of matrices")
-    if spatial < 1:
+    if spatial not in range(1, 10):
         raise invalid("spatial", spatial, "give the number of spatial axes: 1, 2 or 3")
     return MaxOver(norm, Cut("taps", spatial))

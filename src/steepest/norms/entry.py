@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.norms._vectors import Exponent, lp_dualize, lp_norm, lp_project
-from steepest.norms.base import Couples, Extent, Norm, ball_radius
+from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
+from steepest.norms.base import Couples, Extent, Norm, ball_radius, inner
 from steepest.norms.scaled import Factor, Scaled
 from steepest.polar.base import widened
 
@@ -52,7 +52,7 @@ class Lp(Norm):
     def __init__(self, p: float | Exponent, *, dims: int | tuple[int, ...] | None = None) -> None:
         exponent = p if isinstance(p, Exponent) else Exponent.of(p)
         object.__setattr__(self, "exponent", exponent)
-        object.__setattr__(self, "dims", (dims,) if isinstance(dims, int) else dims)
+        object.__setattr__(self, "dims", _axes(dims))
 
     def __repr__(self) -> str:
         name = _NAMES.get(self.p)
@@ -108,6 +108,10 @@ class Lp(Norm):
         """The length of one vector, as rows."""
         return Extent(math.prod(x.shape[d] for d in self._dims(x)), 1)
 
+    def inner(self, g: Tensor, x: Tensor) -> Tensor:
+        """⟨g, x⟩ of each vector."""
+        return inner(g, x).sum(dim=self._dims(x))
+
     def spread(self, value: Tensor, x: Tensor) -> Tensor:
         """`value` with the axes over which the norm runs, each of length 1."""
         dims = self._dims(x)
@@ -138,16 +142,29 @@ class Lp(Norm):
         if self.p == math.inf:
             return torch.sgn(g)
         v = self._vectors(g)
+        if self.p == 2:
+            return self._restore(l2_dualize(v), g)
         return self._restore(torch.sgn(v) * lp_dualize(v.abs(), self.exponent), g)
 
     def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
         """The nearest point of the ball; for p other than 1, 2 and ∞ by root finding."""
         self.accept(x, check)
-        v, r = self._vectors(x), ball_radius(radius).to(x.device)
+        v = self._vectors(x)
+        r = ball_radius(radius, x, v.shape[:-1])
         wide = v.to(torch.complex128 if v.is_complex() else torch.float64)
         near = torch.sgn(wide) * lp_project(wide.abs(), self.exponent, r)
         outside = lp_norm(wide, self.p) > r
         return self._restore(torch.where(outside.unsqueeze(-1), near.to(v.dtype), v), x)
+
+
+def _axes(dims: object) -> tuple[int, ...] | None:
+    """The axes as a tuple."""
+    if dims is None:
+        return None
+    axes = tuple(dims) if isinstance(dims, tuple | list) else (dims,)
+    if not axes or not all(isinstance(d, int) for d in axes):
+        raise invalid("dims", dims, "give one axis or a tuple of axes")
+    return axes
 
 
 def L1(*, dims: int | tuple[int, ...] | None = None) -> Lp:

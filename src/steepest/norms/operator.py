@@ -63,6 +63,8 @@ def Operator(a: VectorNorm, b: VectorNorm, *, polar: PolarMethod | None = None) 
         SIAM J. Matrix Anal. Appl. 31 (2010), for what is NP-hard.
     """
     p, q = _exponent("a", a), _exponent("b", b)
+    if polar is not None and not p == q == 2:
+        raise invalid("polar", polar, f"{a} → {b} has no use for a polar method: leave it out")
     if p == 1:
         norm: Norm = ColumnNorm(q)
     elif q == math.inf:
@@ -156,8 +158,10 @@ def _own_starts(w: Tensor, enter: Lp, leave: Lp) -> Tensor:
 def _random_starts(w: Tensor, enter: Lp, count: int, generator: torch.Generator) -> Tensor:
     """The constant vector and random ones, the same for every matrix."""
     n = w.shape[-1]
-    start = torch.randn(n, count, generator=generator, dtype=torch.float64)
-    start = torch.cat([torch.ones(n, 1, dtype=torch.float64), start], dim=-1).to(w)
+    start = torch.randn(
+        n, count, generator=generator, dtype=torch.float64, device=generator.device
+    ).to(w)
+    start = torch.cat([torch.ones_like(start[:, :1]), start], dim=-1)
     return enter.dualize(start).expand(*w.shape[:-2], n, count + 1)
 
 

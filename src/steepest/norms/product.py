@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from copy import copy
 from typing import Any
 
@@ -15,6 +15,7 @@ from steepest.norms._vectors import falling_root
 from steepest.norms.base import Norm, ball_radius
 from steepest.norms.scaled import Scaled
 from steepest.polar import PolarMethod
+from steepest.polar.base import widened
 
 Tensors = Mapping[str, Tensor]
 
@@ -33,8 +34,10 @@ class ProductNorm(ABC):
     """
 
     def __init__(self, blocks: Mapping[str, Norm]) -> None:
-        if not blocks:
-            raise invalid("blocks", dict(blocks), "name at least one block and its norm")
+        if not _is_mapping(blocks) or not blocks:
+            raise invalid(
+                "blocks", blocks, "give a mapping with at least one block: a name and its norm"
+            )
         for name, norm in blocks.items():
             if not isinstance(norm, Norm):
                 raise invalid(
@@ -43,10 +46,15 @@ class ProductNorm(ABC):
         self.blocks: dict[str, Norm] = dict(blocks)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        # A modular norm is the largest of its scaled blocks, and equal to that.
+        if not isinstance(other, ProductNorm) or isinstance(self, MaxOf) != isinstance(
+            other, MaxOf
+        ):
+            return False
+        return self.blocks == other.blocks
 
     def __hash__(self) -> int:
-        return hash((type(self), frozenset(self.blocks.items())))
+        return hash((isinstance(self, MaxOf), frozenset(self.blocks.items())))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.blocks})"
@@ -87,8 +95,10 @@ class ProductNorm(ABC):
     def sharp(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
         """The sharp operator: the duality map times the dual norm."""
         value = self.dual(g, check=check)
+        unit = self.dualize(g, check=False)
+        # In half precision the dual norm may be too large where the product is not.
         return {
-            k: t * value.to(real_dtype(t.dtype)) for k, t in self.dualize(g, check=False).items()
+            k: (t * value.to(real_dtype(widened(t.dtype)))).to(t.dtype) for k, t in unit.items()
         }
 
     def init(
@@ -114,8 +124,16 @@ class ProductNorm(ABC):
         )
 
 
-def check_names(argument: str, given: Iterable[str], wanted: Iterable[str]) -> None:
+def _is_mapping(x: object) -> bool:
+    return isinstance(x, Mapping)
+
+
+def check_names(argument: str, given: object, wanted: Iterable[str]) -> None:
     """Raise unless both name the same blocks."""
+    if not isinstance(given, Mapping | Set):
+        raise invalid(
+            argument, type(given).__name__, f"give a mapping with the names {list(wanted)}"
+        )
     have, want = set(given), set(wanted)
     if have != want:
         raise invalid(
@@ -205,7 +223,7 @@ class SumOf(ProductNorm):
     ) -> dict[str, Tensor]:
         """The nearest point: every block loses its projection on one dual ball."""
         sizes = _gather(self.dual._values(x, check)).double()
-        r = ball_radius(radius).to(sizes)
+        r = ball_radius(radius, sizes, ())
         wide = {
             k: t.to(torch.complex128 if t.is_complex() else torch.float64) for k, t in x.items()
         }
@@ -227,6 +245,15 @@ def _gather(values: Mapping[str, Tensor]) -> Tensor:
     parts = [v.reshape(-1) for v in values.values()]
     dtype = max((p.dtype for p in parts), key=lambda t: t.itemsize)
     return torch.cat([p.to(parts[0].device, dtype) for p in parts])
+
+
+def _weighted(name: str, part: Any) -> Norm:
+    """s times the norm, of a pair (norm, s)."""
+    good = isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], Norm)
+    if not good or not isinstance(part[1], int | float) or not 0 < part[1] < float("inf"):
+        raise invalid(f"parts[{name!r}]", part, "give a pair of a norm object and a number s > 0")
+    norm: Norm = part[0]
+    return norm if part[1] == 1 else Scaled(norm, part[1])
 
 
 class Modular(MaxOf):
@@ -257,13 +284,15 @@ class Modular(MaxOf):
     def __init__(
         self, parts: Mapping[str, tuple[Norm, float]], *, still: Iterable[str] = ()
     ) -> None:
-        super().__init__({k: norm if s == 1 else Scaled(norm, s) for k, (norm, s) in parts.items()})
+        if not _is_mapping(parts):
+            raise invalid("parts", parts, "give a mapping of names to pairs (norm, s)")
+        super().__init__({name: _weighted(name, part) for name, part in parts.items()})
+        if isinstance(still, str):
+            raise invalid("still", still, "give a list of names")
         self.parts: dict[str, tuple[Norm, float]] = dict(parts)
         self.still = frozenset(still)
         if self.still & self.blocks.keys():
             raise invalid("still", sorted(self.still & self.blocks.keys()), "these have a norm")
-
-    __hash__ = ProductNorm.__hash__
 
     def with_polar(self, polar: PolarMethod | None) -> Modular:
         """The same norm, with the singular values of every block by this method."""

@@ -37,7 +37,7 @@ class Factor:
 
     def __post_init__(self) -> None:
         for name in ("numerator", "denominator"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if not _is_positive(getattr(self, name)):
                 raise invalid(name, getattr(self, name), "give a positive number")
 
     def __repr__(self) -> str:
@@ -60,6 +60,10 @@ class Factor:
             cols=-self.cols,
             taps=-self.taps,
         )
+
+
+def _is_positive(x: object) -> bool:
+    return isinstance(x, int | float) and 0 < x < float("inf")
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,10 +93,12 @@ class Scaled(Norm):
     name: str = field(default="", compare=False)
 
     def __init__(self, norm: Norm, factor: float | Factor, *, name: str = "") -> None:
+        if not isinstance(norm, Norm):
+            raise invalid("norm", norm, "give a norm object such as norms.Spectral()")
         object.__setattr__(self, "norm", norm)
         object.__setattr__(self, "name", name)
         if not isinstance(factor, Factor):
-            if not 0 < factor < float("inf"):
+            if not _is_positive(factor):
                 raise invalid("factor", factor, "give a positive number or a norms.Factor")
             factor = Factor(numerator=float(factor))
         object.__setattr__(self, "factor", factor)
@@ -138,6 +144,14 @@ class Scaled(Norm):
         norm = self.norm.with_polar(polar)
         return self if norm == self.norm else Scaled(norm, self.factor, name=self.name)
 
+    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+        """As the norm itself."""
+        self.norm.accept(x, check, argument)
+
+    def inner(self, g: Tensor, x: Tensor) -> Tensor:
+        """As the norm itself."""
+        return self.norm.inner(g, x)
+
     def spread(self, value: Tensor, x: Tensor) -> Tensor:
         """As the norm itself."""
         return self.norm.spread(value, x)
@@ -154,6 +168,6 @@ class Scaled(Norm):
 
     def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
         """The nearest point of the ball of the norm itself with radius/factor."""
-        self.norm.accept(x, check)
-        r = ball_radius(radius) / self.factor.at(self.norm.extent(x))
-        return self.norm.project(x, r, check=False)
+        self.accept(x, check)
+        r = ball_radius(radius, x)
+        return self.norm.project(x, r / self.factor.at(self.norm.extent(x)), check=False)

@@ -127,16 +127,33 @@ class SpectralNorm(Norm):
     def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
         """U·diag(f.project(σ, radius))·Vᴴ; a matrix inside the ball as it is."""
         self.accept(x, check)
-        r = ball_radius(radius).to(x.device)
+        r = ball_radius(radius, x, x.shape[:-2])
         wide = x.to(widened(x.dtype))
         power = unit_power(wide)
-        r = (r * power[..., 0, 0].double()).expand(x.shape[:-2])
+        r = r * power[..., 0, 0].double()
         with full_precision(x.device):
             u, s, vh = self._factors(wide * power)
             s = s.double()
             outside = self._value(s) > r
             near = (u * self._nearest(s, r).to(u.dtype).unsqueeze(-2)) @ vh / power
         return torch.where(outside[..., None, None], near.to(x.dtype), x)
+
+
+def method(polar: object) -> PolarMethod | None:
+    """`polar`, if it is a polar method or None.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if polar is not None and not isinstance(polar, PolarMethod):
+        raise invalid(
+            "polar", polar, "give a method object such as steepest.polar.Auto(error=0.05)"
+        )
+    return polar
+
+
+def _is_count(k: object) -> bool:
+    return isinstance(k, int) and k >= 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,7 +192,7 @@ class Schatten(SpectralNorm):
     def __init__(self, p: float | Exponent, *, polar: PolarMethod | None = None) -> None:
         exponent = p if isinstance(p, Exponent) else Exponent.of(p)
         object.__setattr__(self, "exponent", exponent)
-        object.__setattr__(self, "polar", polar)
+        object.__setattr__(self, "polar", method(polar))
 
     def __repr__(self) -> str:
         name = _NAMES.get(self.p)
@@ -263,7 +280,8 @@ class _FirstK(SpectralNorm):
     polar: PolarMethod | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.k != int(self.k):
+        method(self.polar)
+        if not _is_count(self.k):
             raise invalid("k", self.k, "give how many singular values to add: 1, 2, …")
 
     def with_polar(self, polar: PolarMethod | None) -> Norm:

@@ -13,6 +13,10 @@ from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]
 
+# KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
+REST_LR = 3e-4
+REST_BETAS = (0.9, 0.95)
+
 
 def name_of(group: Group, param: Tensor) -> str:
     """What to call a parameter in a message: its name, or its place and shape."""
@@ -20,6 +24,11 @@ def name_of(group: Group, param: Tensor) -> str:
     if "param_names" in group:
         return str(group["param_names"][index])
     return f"parameter {index} of its group ({shape_text(param.shape)})"
+
+
+def number(value: object) -> float:
+    """A number as it is, NaN for anything else: no comparison with it holds."""
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 # slope promises which a step has to keep, and the bounds on one cut of the step.
 ARMIJO = 1e-4
 CUTS = (0.1, 0.5)
+
+# Ours: bounds on the work, and when a parabola through a trial confirms the trial itself.
 EVALUATIONS = 20
 REFITS = 2
 SAME = 1e-3

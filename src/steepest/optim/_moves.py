@@ -72,8 +72,7 @@ class Move:
     def duals(self) -> list[Tensor]:
         """‖u‖† of each part, one number for each member of its batch: ⟨u, dualize(u)⟩."""
         return [
-            _inner(u.to(d.dtype), d, self.norm.axes)
-            for u, d in zip(self.u, self.direction, strict=True)
+            self.norm.inner(u.to(d.dtype), d) for u, d in zip(self.u, self.direction, strict=True)
         ]
 
     def update(self, lengths: Sequence[Tensor | float]) -> Tensor:
@@ -96,12 +95,6 @@ class Move:
         rate = item.ok.to(item.work) * lr
         update = self.update([rate * length for length in lengths])
         descend(item.param, update, rate=rate, weight_decay=weight_decay)
-
-
-def _inner(a: Tensor, b: Tensor, axes: int | None) -> Tensor:
-    """Re ⟨a, b⟩ over the trailing axes, all of them for a norm of entries."""
-    product = (a.conj() * b).real if a.is_complex() else a * b
-    return product.sum(dim=tuple(range(-(axes or product.ndim), 0))) if product.ndim else product
 
 
 def batches(items: Iterable[Item], symmetric: bool, limit: int) -> Iterator[list[Item]]:

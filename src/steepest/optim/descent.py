@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from steepest._types import invalid
+from steepest._types import invalid, shape_text
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
-from steepest.optim._groups import Group
-from steepest.optim._linesearch import line_search
+from steepest.optim._groups import REST_BETAS, REST_LR, Group, number
+from steepest.optim._lengths import estimated_sharpness, search, total
 from steepest.optim._moves import Move
 from steepest.optim.steepest import Loss, NonFinite, Params, SteepestOptimizer
 
 Scale = Literal["unit", "dual", "linesearch"]
 Sharpness = float | Literal["estimate"]
-
-# KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
-REST_LR = 3e-4
-REST_BETAS = (0.9, 0.95)
-
-PROBE = 1e-3
-"""Length of the first step over the norm of the weights, while the sharpness is unknown."""
-
-KEPT = 0.95
-"""What remains of the estimated sharpness in a step that shows a smaller one."""
 
 
 class SteepestDescent(SteepestOptimizer):
@@ -52,7 +42,11 @@ class SteepestDescent(SteepestOptimizer):
     `sharpness="estimate"` keeps L = ‖∇f(x + Δ) − ∇f(x)‖†/‖Δ‖ of the last steps: the newest ratio,
     or 0.95 of the estimate before if that is larger. Batch noise is in the ratio, so small batches
     make short steps. The first step has a thousandth of the norm of the weights. The gradient and
-    the parameter of the last step are kept for it.
+    the parameter of the last step are kept for it. While the gradient does not change at all, the
+    step doubles.
+
+    A line search calls the closure two to four times more in each step, and what these calls leave
+    behind stays: the gradients of the last one, the statistics of batch norms.
 
     Given a module and a norm of matrices it routes, as `Muon` does: hidden matrices move in the
     norm, the rest by AdamW. A norm of entries takes every parameter of a module, and a norm of
@@ -125,10 +119,10 @@ class SteepestDescent(SteepestOptimizer):
     ) -> None:
         if scale is None:
             scale = "unit" if sharpness is None else "dual"
-        if lr is None:
-            if scale == "unit":
-                raise invalid("lr", None, "give lr, the norm of a step, or a sharpness")
+        if lr is None and scale != "unit":
             lr = 1.0
+        if not isinstance(norm, Norm | ProductNorm | None):
+            raise _no_norm(norm)
         if isinstance(norm, ProductNorm):
             params = _by_name(params, norm)
         elif isinstance(params, nn.Module) and norm is not None and norm.axes is None:
@@ -148,6 +142,7 @@ class SteepestDescent(SteepestOptimizer):
             "weight_decay": weight_decay,
             "scale": scale,
             "estimate": None,
+            "known": False,
             "nonfinite": nonfinite,
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
@@ -160,12 +155,29 @@ class SteepestDescent(SteepestOptimizer):
         }
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
 
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group; a `sharpness` of its own gives it `scale="dual"` and lr 1, if not said.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        group = dict(param_group)
+        if group.get("sharpness") is not None and not group.get("rest"):
+            group.setdefault("scale", "dual")
+            if self.defaults["lr"] is None:
+                group.setdefault("lr", 1.0)
+        super().add_param_group(group)
+
     @property
     def sharpness(self) -> float | None:
-        """The sharpness in use, of the first group: given or estimated; waits for the device."""
+        """The sharpness of the first group, given or estimated; None without, or not known yet.
+
+        An estimate waits for the device.
+        """
         group = self.param_groups[0]
-        value = group["estimate"] if group["sharpness"] == "estimate" else group["sharpness"]
-        return None if value is None else float(value)
+        if group["sharpness"] == "estimate":
+            return float(group["estimate"]) if bool(group["known"]) else None
+        return None if group["sharpness"] is None else float(group["sharpness"])
 
     def _norm(self, group: Group) -> Norm:
         norm: Norm = group["norm"]
@@ -178,15 +190,12 @@ class SteepestDescent(SteepestOptimizer):
                 raise invalid("rest", True, "a line search moves all parameters along their norms")
             return
         if not isinstance(group["norm"], Norm):
-            raise invalid(
-                "norm",
-                group["norm"],
-                "give a norm of one tensor, such as steepest.norms.Spectral()",
-            )
-        if group["past"] is not None and (group["nesterov"] or not 0 <= group["past"] < 1):
-            raise invalid("past", group["past"], "give a weight in [0, 1), and no nesterov")
+            raise _no_norm(group["norm"])
+        past = group["past"]
+        if past is not None and (group["nesterov"] or not 0 <= number(past) < 1):
+            raise invalid("past", past, "give a weight in [0, 1), and no nesterov")
         sharpness, scale = group["sharpness"], group["scale"]
-        if sharpness not in (None, "estimate") and not 0 < _number(sharpness) < float("inf"):
+        if sharpness not in (None, "estimate") and not 0 < number(sharpness) < float("inf"):
             raise invalid("sharpness", sharpness, 'give a positive number or "estimate"')
         if scale not in ("unit", "dual", "linesearch"):
             raise invalid("scale", scale, 'give "unit", "dual" or "linesearch"')
@@ -201,9 +210,10 @@ class SteepestDescent(SteepestOptimizer):
             for key in ("momentum", "past", "weight_decay"):
                 if group[key]:
                     raise invalid(key, group[key], "a line search follows the loss alone: give 0")
-        whole = self._one_problem or "estimate" in (sharpness, self.defaults["sharpness"])
         for key in ("scale", "sharpness"):
-            if (whole or scale == "linesearch") and group[key] != self.defaults[key]:
+            found = {"linesearch", "estimate"} & {group[key], self.defaults[key]}
+            shared = found or (self._one_problem and key == "scale")
+            if shared and group[key] != self.defaults[key]:
                 raise invalid(
                     key, group[key], "one length for all parameters: no group has its own"
                 )
@@ -226,117 +236,37 @@ class SteepestDescent(SteepestOptimizer):
         if not self._one_problem:
             super()._descend(ok, closure, loss)
             return
-        search = self.defaults["scale"] == "linesearch"
-        if search and closure is None:
-            raise invalid("closure", None, 'scale="linesearch" evaluates the loss: step(closure)')
-        todo = [
-            (group, move)
-            for group in self.param_groups
-            if not group["rest"]
-            for move in self._moves(group, ok)
-        ]
+        searched = self.defaults["scale"] == "linesearch"
+        if searched and (closure is None or loss is None):
+            missing = "step(closure)" if closure is None else "the closure has to return it"
+            raise invalid("closure", None, f'scale="linesearch" evaluates the loss: {missing}')
+        used = [group for group in self.param_groups if not group["rest"]]
+        given = {group["sharpness"] for group in used}
+        if len(given) > 1:
+            raise invalid("sharpness", given, "one length for all parameters: no group has its own")
+        todo = [(group, move) for group in used for move in self._moves(group, ok)]
         if not todo:
             return
-        if closure is not None and loss is not None and search:
-            self._search(todo, closure, _value(loss))
+        head = self.param_groups[0]
+        if searched:
+            search(todo, closure, loss, head)  # type: ignore[arg-type]
             return
-        slope = _total(dual * move.item.ok for _, move in todo for dual in move.duals())
-        length = slope / self._sharpness(todo, slope)
+        slope = total(dual * move.item.ok for _, move in todo for dual in move.duals())
+        sharpness = given.pop()
+        if sharpness == "estimate":
+            sharpness = estimated_sharpness(todo, slope, head, self.state)
+        length = slope / sharpness
         for group, move in todo:
             each = [length.to(move.item.param.device, move.item.work)] * len(move.direction)
             move.take(each, lr=group["lr"], weight_decay=group["weight_decay"])
-
-    def _sharpness(self, todo: list[tuple[Group, Move]], slope: Tensor) -> Tensor | float:
-        """The given sharpness, or the estimate after the gradients of this step."""
-        given = self.defaults["sharpness"]
-        if given != "estimate":
-            return float(given)
-        head = self.param_groups[0]
-        seen = [self._change(move) for _, move in todo]
-        known = [pair for pair in seen if pair is not None]
-        if known:
-            change = _total(c for c, _ in known)
-            moved = _total((m for _, m in known), largest=True)
-            ratio = torch.where(moved > 0, change / moved, 0.0)
-            if head["estimate"] is not None:
-                ratio = torch.maximum(ratio, KEPT * head["estimate"].to(ratio))
-            head["estimate"] = ratio
-        if head["estimate"] is None:
-            size = _total((_size(m, m.item.param) for _, m in todo), largest=True)
-            estimate = slope / (PROBE * torch.where(size > 0, size, 1.0))
-        else:
-            estimate = head["estimate"].to(slope)
-        # Without a slope, or without any curvature so far, there is no step.
-        return torch.where(estimate > 0, estimate, float("inf"))
-
-    def _change(self, move: Move) -> tuple[Tensor, Tensor] | None:
-        """‖∇f(x + Δ) − ∇f(x)‖† and ‖Δ‖ of the last step, in this parameter; remembers the next."""
-        item, state = move.item, self.state[move.item.param]
-        pair = None
-        if "previous_grad" in state:
-            turned = torch.where(item.ok, item.grad.to(item.dtype) - state["previous_grad"], 0)
-            moved = item.param.to(item.dtype) - state["previous_param"]
-            duals = [move.norm.dual(part, check=False).sum() for part in item.cut(turned)]
-            pair = (_total(duals), _size(move, moved))
-        before = state.get("previous_grad", torch.zeros_like(item.grad, dtype=item.dtype))
-        state["previous_grad"] = torch.where(item.ok, item.grad.to(item.dtype), before)
-        state["previous_param"] = item.param.to(item.dtype, copy=True)
-        return pair
-
-    def _search(
-        self, todo: list[tuple[Group, Move]], closure: Callable[[], Loss], loss: float
-    ) -> None:
-        head = self.param_groups[0]
-        sign = -1.0 if head["maximize"] else 1.0
-        slope = _total(
-            dual * (move.item.ok * group["lr"]) for group, move in todo for dual in move.duals()
-        )
-        size = float(_total((_size(m, m.item.param) for _, m in todo), largest=True))
-        first = head["estimate"] or PROBE * (size or 1.0)
-        lines = [
-            (m.item.param, m.item.param.clone(), m.update([m.item.ok * g["lr"]] * len(m.direction)))
-            for g, m in todo
-        ]
-
-        def go(length: float) -> None:
-            for param, start, update in lines:
-                param.copy_(start - length * update)
-
-        def value(length: float) -> float:
-            go(length)
-            with torch.enable_grad():
-                return sign * _value(closure())
-
-        length = 0.0
-        try:
-            length = line_search(value, sign * loss, -float(slope), float(first))
-        finally:
-            go(length)
-        head["estimate"] = length or None
 
     def __getstate__(self) -> dict[str, Any]:
         """As the base class, with what the constructor has concluded."""
         return {**super().__getstate__(), "_one_problem": self._one_problem}
 
 
-def _value(loss: Loss) -> float:
-    return float(loss.detach() if isinstance(loss, Tensor) else loss)
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
-
-
-def _total(values: Iterable[Tensor], *, largest: bool = False) -> Tensor:
-    """The sum, or the largest, of all numbers, in float64 where the first of them is."""
-    flat = [v.detach().reshape(-1) for v in values]
-    every = torch.cat([v.to(flat[0].device, torch.float64) for v in flat])
-    return every.amax() if largest else every.sum()
-
-
-def _size(move: Move, x: Tensor) -> Tensor:
-    """The norm of a tensor of the parameter's shape, the largest over its parts."""
-    return torch.stack([move.norm(part, check=False).amax() for part in move.item.cut(x)]).amax()
+def _no_norm(norm: object) -> ValueError:
+    return invalid("norm", norm, "give a norm object such as steepest.norms.Spectral()")
 
 
 def _by_name(params: Params, norm: ProductNorm) -> Iterator[Group]:
@@ -354,10 +284,21 @@ def _by_name(params: Params, norm: ProductNorm) -> Iterator[Group]:
                 "a norm of named blocks needs names: give the module, or (name, parameter) pairs",
             )
         named = dict(pairs)
+        if len(named) < len(pairs):
+            raise invalid("params", [name for name, _ in pairs], "give each name once")
     still = norm.still if isinstance(norm, Modular) else frozenset()
+    if not still <= named.keys():
+        raise invalid("still", sorted(still - named.keys()), "the model has no such parameters")
     wanted = {name for name, p in named.items() if p.requires_grad} - still
     check_names("norm", norm.blocks.keys() & wanted | norm.blocks.keys() - named.keys(), wanted)
     groups: dict[Norm, list[tuple[str, Tensor]]] = {}
     for name, block in norm.blocks.items():
+        if block.axes == 2 and named[name].ndim > 2:
+            raise invalid(
+                f"norm[{name!r}]",
+                block,
+                f"{shape_text(named[name].shape)} is no matrix: take norms.Conv(spatial) for a "
+                "kernel, or give groups with views and norms of their own",
+            )
         groups.setdefault(block, []).append((name, named[name]))
     return ({"params": members, "norm": block} for block, members in groups.items())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.norms import Norm, Spectral
-from steepest.optim._groups import Group, momentum_dtype
+from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype
 from steepest.optim._moves import Move
 from steepest.optim.rule import ShapeRule, shape_factor
 from steepest.optim.steepest import NonFinite, Params, SteepestOptimizer
@@ -19,10 +19,6 @@ from steepest.polar.base import widened
 
 TORCH_STEPS = 5
 """The number of Newton–Schulz steps in torch.optim.Muon."""
-
-# KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
-REST_LR = 3e-4
-REST_BETAS = (0.9, 0.95)
 
 
 class Muon(SteepestOptimizer):

@@ -13,6 +13,7 @@ from steepest.norms import (
     L2,
     RMS,
     ColumnNorm,
+    Conv,
     Factor,
     LInf,
     Norm,
@@ -22,9 +23,9 @@ from steepest.norms import (
     Scaled,
     Spectral,
 )
-from steepest.optim._groups import Group
+from steepest.optim._groups import Group, number
 from steepest.optim.descent import Scale, Sharpness, SteepestDescent
-from steepest.optim.routing import Assignment, route
+from steepest.optim.routing import Assignment, Routing, route
 from steepest.optim.steepest import Params
 from steepest.polar import Auto
 
@@ -115,24 +116,34 @@ class _Named(SteepestDescent):
         norm: Norm | ProductNorm | None = None,
         momentum: float | None = None,
         nesterov: bool | None = None,
+        past: float | None = None,
         weight_decay: float | None = None,
         sharpness: Sharpness | None = None,
+        scale: Scale | None = None,
         **options: Any,
     ) -> None:
         row = self.preset
-        if lr is None and sharpness is None:
+        if scale is None:
+            scale = row.scale if sharpness is None else "dual"
+        if lr is None and sharpness is None and scale != "linesearch":
             raise invalid("lr", None, f"{type(self).__name__} needs a learning rate")
-        if sharpness is None and row.scale == "dual":
+        if sharpness is None and scale == "dual":
             sharpness = 1.0
+        if nesterov is None:
+            nesterov = row.nesterov and past is None
+        if past is None and not nesterov:
+            past = row.past
         super().__init__(
             params,
             row.norm if norm is None else norm,
             lr,
             momentum=row.momentum if momentum is None else momentum,
-            nesterov=row.nesterov if nesterov is None else nesterov,
+            nesterov=nesterov,
+            past=past,
             weight_decay=row.weight_decay if weight_decay is None else weight_decay,
             sharpness=sharpness,
-            **{"past": row.past, "scale": row.scale, **options},
+            scale=scale,
+            **options,
         )
 
 
@@ -213,6 +224,7 @@ class Scion(_Named):
     """A norm for each kind of layer, as in Scion: W ← (1 − lr·weight_decay)·W − lr·dualize(u).
 
         hidden matrices    RMS → RMS     √(out/in)·polar(u)
+        convolutions       norms.Conv    √(out/in)·polar(u_tap)/taps at every tap
         embeddings         1 → RMS       every row over its root mean square
         output head        1 → ∞, · in   sign(u)/in
         vectors            RMS           u over its root mean square
@@ -223,7 +235,8 @@ class Scion(_Named):
 
     Args:
         params: a module; which parameter is what is read from it (`steepest.route`). Parameters
-            without a module are hidden matrices, unless their group has its own `norm`.
+            without a module are hidden matrices, unless their group has its own `norm`; a `Routing`
+            sends its tables and vectors to AdamW.
         lr: norm of a step of the hidden layers.
         norm: of the hidden matrices.
         weight_decay: one over the radius of the ball; 0 is unconstrained Scion.
@@ -248,15 +261,20 @@ class Scion(_Named):
         head_scale: float = HEAD_SCALE,
         **options: Any,
     ) -> None:
-        if not head_scale > 0:
+        if not number(head_scale) > 0:
             raise invalid("head_scale", head_scale, "give a positive number")
-        if isinstance(params, nn.Module) and not isinstance(norm, ProductNorm):
-            params = _layer_groups(params, norm or self.preset.norm)
-            for group in params:
-                if group["norm"] == HEAD and lr is not None:
-                    group["lr"] = lr * head_scale
-                    group["weight_decay"] = weight_decay / head_scale
+        routing = route(params) if isinstance(params, nn.Module) else None
+        if routing is not None and isinstance(params, nn.Module):
+            if isinstance(norm, ProductNorm):
+                raise invalid("norm", norm, "Scion has a norm for every layer: use SteepestDescent")
+            head = {
+                "lr": (1.0 if lr is None else lr) * head_scale,
+                "weight_decay": weight_decay / head_scale,
+            }
+            hidden = self.preset.norm if norm is None else norm
+            params = _layer_groups(params, routing, hidden, head)
         super().__init__(params, lr, norm=norm, weight_decay=weight_decay, **options)
+        self.routing = routing or self.routing
 
 
 # One word is a row of an embedding, and one input a column of a head.
@@ -264,31 +282,34 @@ EMBEDDING = Scaled(RowNorm(), Factor(cols=-0.5))
 HEAD = Scaled(ColumnNorm(float("inf")), Factor(cols=1.0))
 
 
-def _layer_groups(model: nn.Module, hidden: Norm) -> list[Group]:
-    """One group for each norm, hidden matrices first."""
-    members: dict[Norm, list[tuple[str, Tensor]]] = {
-        n: [] for n in (hidden, EMBEDDING, HEAD, RMS())
+def _layer_groups(model: nn.Module, routing: Routing, hidden: Norm, head: Group) -> list[Group]:
+    """One group for each kind of layer, hidden matrices first; `head` goes into that of the head."""
+    kinds: dict[str, tuple[Norm, list[tuple[Assignment, Tensor]]]] = {
+        "hidden": (hidden, []),
+        "embedding": (EMBEDDING, []),
+        "head": (HEAD, []),
+        "vector": (RMS(), []),
     }
-    views = []
-    routing = route(model)
     for a, p in zip(routing, routing.parameters, strict=True):
-        if a.target == "frozen":
-            continue
+        owner = model.get_submodule(a.name.rpartition(".")[0])
         if a.target == "matrix":
-            views.append(a.view)
-            norm = hidden
+            kind = "hidden"
+            if isinstance(owner, nn.Conv1d | nn.Conv2d | nn.Conv3d) and owner.groups == 1:
+                kind = f"convolution {p.ndim - 2}"
+                kinds.setdefault(kind, (Conv(p.ndim - 2, polar=hidden.polar), []))
         elif a.target == "table" and p.ndim == 2:
-            norm = EMBEDDING if _is_embedding(model, a) else HEAD
+            embeds = isinstance(owner, nn.Embedding | nn.EmbeddingBag) and not a.aliases
+            kind = "embedding" if embeds else "head"
         else:
-            norm = RMS()
-        members[norm].append((a.name, p))
-    groups: list[Group] = [{"params": p, "norm": n} for n, p in members.items() if p]
-    if views:
-        groups[0]["views"] = tuple(views)
+            kind = "vector"
+        if a.target != "frozen":
+            kinds[kind][1].append((a, p))
+    groups: list[Group] = []
+    for kind, (norm, members) in kinds.items():
+        if members:
+            groups.append({"params": [(a.name, p) for a, p in members], "norm": norm})
+            if kind == "hidden" and norm.axes == 2:
+                groups[-1]["views"] = tuple(a.view for a, _ in members)
+            if kind == "head":
+                groups[-1].update(head)
     return groups
-
-
-def _is_embedding(model: nn.Module, a: Assignment) -> bool:
-    """Whether the only owner of a table is an embedding."""
-    owner = model.get_submodule(a.name.rpartition(".")[0])
-    return isinstance(owner, nn.Embedding | nn.EmbeddingBag) and not a.aliases

@@ -108,6 +108,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             raise
 
     def _check_group(self, group: Group) -> None:
+        if group["lr"] is None:
+            raise invalid("lr", None, "give lr, the norm of a step, or a sharpness")
         for key in ("lr", "weight_decay", "momentum", "eps"):
             value = group.get(key, 0.0)
             # `not >=` refuses NaN as well; a fake or meta tensor cannot be looked at.
