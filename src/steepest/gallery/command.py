@@ -47,7 +47,7 @@ def chosen(only: list[str]) -> list[str]:
     return [name for name in PICTURES if name in only or not only]
 
 
-def gallery(out: Out = Path("docs/images"), only: Only = None, seed: Seed = 0) -> None:
+def gallery(out: Out = Path("gallery"), only: Only = None, seed: Seed = 0) -> None:
     """Draw norms, their duals and their duality maps as pictures."""
     try:
         names = chosen(only or [])

@@ -283,7 +283,7 @@ HEAD = Scaled(ColumnNorm(float("inf")), Factor(cols=1.0))
 
 
 def _layer_groups(model: nn.Module, routing: Routing, hidden: Norm, head: Group) -> list[Group]:
-    """One group for each kind of layer, hidden matrices first; `head` goes into that of the head."""
+    """One group for each kind of layer, hidden matrices first; `head` is for that of the head."""
     kinds: dict[str, tuple[Norm, list[tuple[Assignment, Tensor]]]] = {
         "hidden": (hidden, []),
         "embedding": (EMBEDDING, []),

@@ -12,9 +12,16 @@ from rich.console import Console
 
 from steepest._terminal import fail, os_text
 from steepest._types import invalid
-from steepest.train.config import DTYPES, SCHEDULES, Config, ModelConfig, resolve_device
+from steepest.train.config import (
+    DTYPES,
+    SCHEDULES,
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    resolve_device,
+)
 from steepest.train.execute import execute, resume_command
-from steepest.train.norms import NORMS
+from steepest.train.norms import NORMS, TUNED, parse_norm
 from steepest.train.optimizers import RECIPES, recipe
 from steepest.train.run import CONFIG, Run, new_run, old_run, read_config
 
@@ -169,8 +176,20 @@ def _optimizers(given: Mapping[str, Any], base: Config) -> dict[str, Any]:
             raise invalid(
                 "norm", given["norm"], f"only {ANY_NORM} takes a norm: add --optimizer {ANY_NORM}"
             )
-        chosen[ANY_NORM] = replace(chosen[ANY_NORM], norm=given["norm"])
+        chosen[ANY_NORM] = _in_norm(given["norm"], given.get("lr", ()), names, chosen[ANY_NORM])
     return chosen
+
+
+def _in_norm(
+    norm: str, lrs: Sequence[str], names: Sequence[str], settings: OptimizerConfig
+) -> OptimizerConfig:
+    """The settings in this norm, at the learning rate that was given or tuned for it."""
+    if norm == settings.norm or ANY_NORM in per_optimizer("lr", lrs, names):
+        return replace(settings, norm=norm)
+    if norm not in TUNED:
+        parse_norm(norm)
+        raise invalid("norm", norm, f"no learning rate is known for it: add --lr {ANY_NORM}=VALUE")
+    return replace(settings, norm=norm, lr=TUNED[norm])
 
 
 def _resumed(given: Mapping[str, Any], folder: Path) -> Run:

@@ -34,9 +34,9 @@ NORMS: Mapping[str, tuple[str, Callable[..., Norm]]] = {
     "spectral": ("", lambda: norms.Spectral(polar=FAST)),
     "nuclear": ("", norms.Nuclear),
     "frobenius": ("", norms.Frobenius),
-    "schatten": (":P", lambda p: norms.Schatten(_number(p))),
+    "schatten": (":P", lambda p: norms.Schatten(_number(p), polar=FAST)),
     "kyfan": (":K", lambda k: norms.KyFan(_count(k))),
-    "operator": (":A:B", lambda a, b: norms.Operator(_side(a), _side(b), polar=FAST)),
+    "operator": (":A:B", lambda a, b: norms.Operator(_side(a), _side(b)).with_polar(FAST)),
     "rows": (":P", lambda p: norms.RowNorm(_number(p))),
     "columns": (":P", lambda p: norms.ColumnNorm(_number(p))),
     "l1": ("", norms.L1),
@@ -46,6 +46,11 @@ NORMS: Mapping[str, tuple[str, Callable[..., Norm]]] = {
 }
 
 
+# Learning rates of the optimizer `descent` on the default text and model; docs/tuning.md has the
+# runs. `lr` is a length in the norm, so another norm needs another one.
+TUNED: Mapping[str, float] = {"spectral": 0.04, "schatten:4": 0.04}
+
+
 def parse_norm(text: str) -> Norm:
     """The norm that a name stands for.
 
@@ -53,8 +58,8 @@ def parse_norm(text: str) -> Norm:
         ValueError: there is no such norm, it wants other numbers, or it refuses them.
 
     Example:
-        >>> parse_norm("schatten:4"), parse_norm("operator:1:rms") == norms.Operator(1, "rms")
-        (Schatten(4), True)
+        >>> parse_norm("lp:3"), parse_norm("operator:1:rms") == norms.Operator(1, "rms")
+        (Lp(3), True)
     """
     name, *given = text.lower().split(":")
     known = ", ".join(f"{key}{wants}" for key, (wants, _) in NORMS.items())
