@@ -52,7 +52,7 @@ def test_all_by_default_and_the_seed_arrives(
     monkeypatch.setattr(command, "PICTURES", QUICK)
     monkeypatch.chdir(tmp_path)
     assert call("--seed", 7).exit_code == 0
-    found = {p.name: p.read_text() for p in (tmp_path / "docs" / "images").iterdir()}
+    found = {p.name: p.read_text() for p in (tmp_path / "gallery").iterdir()}
     assert found == {f"{name}.png": f"{name} 7" for name in PICTURES}
 
 
