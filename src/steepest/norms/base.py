@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid, real_dtype, shape_text
@@ -87,7 +88,7 @@ class Norm(ABC):
         """Whether n(xᵀ) = n(x) and the duality map commutes with transposition."""
 
     @abstractmethod
-    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+    def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The norm of `x`: one real number for each member of the batch, differentiable.
 
         Raises:
@@ -95,7 +96,7 @@ class Norm(ABC):
         """
 
     @abstractmethod
-    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map: the x with n(x) = 1 that maximises ⟨g, x⟩; the shape of `g`.
 
         Where several x do, one of them, or a mixture that treats them alike.
@@ -105,7 +106,9 @@ class Norm(ABC):
         """
 
     @abstractmethod
-    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+    def project(
+        self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> Tensor:
         """The nearest point, in Frobenius distance, of the ball n ≤ `radius`.
 
         Args:
@@ -125,11 +128,11 @@ class Norm(ABC):
         """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
         return value.reshape(*value.shape, *[1] * (self.axes or 0))
 
-    def inner(self, g: Tensor, x: Tensor) -> Tensor:
+    def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
         return inner(g, x).sum(dim=tuple(range(-(self.axes or 0), 0)))
 
-    def sharp(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
         value = self.dual(g, check=check)
         return self.spread(value.to(real_dtype(g.dtype)), g) * self.dualize(g, check=False)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid
@@ -137,17 +138,19 @@ class MaxOver(_Blocks):
         alone = {"rows": Couples.ROWS, "columns": Couples.COLUMNS, "taps": self.norm.couples}
         return Couples.ENTRIES if self.norm.couples is Couples.ENTRIES else alone[self.cut.name]
 
-    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+    def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The largest norm of a block."""
         self.accept(x, check)
         return self._each(x).amax(dim=-1)
 
-    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of each block, the shape of `g`."""
         self.accept(g, check, "g")
         return self.cut.restore(self.norm.dualize(self.cut.blocks(g), check=False), g)
 
-    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+    def project(
+        self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> Tensor:
         """Each block projected on the ball of its norm."""
         self.accept(x, check)
         r = ball_radius(radius, x, x.shape[: x.ndim - self.axes]).unsqueeze(-1)
@@ -179,12 +182,12 @@ class SumOver(_Blocks):
         """Everything: the largest block has to be found."""
         return Couples.MATRIX
 
-    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+    def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sum of the norms of the blocks."""
         self.accept(x, check)
         return self._each(x).sum(dim=-1)
 
-    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the largest block; blocks that tie share the weight."""
         self.accept(g, check, "g")
         blocks = self.cut.blocks(g)
@@ -194,7 +197,9 @@ class SumOver(_Blocks):
         out = self.norm.dualize(blocks, check=False) * self._spread(weight, blocks)
         return self.cut.restore(out.to(g.dtype), g)
 
-    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+    def project(
+        self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> Tensor:
         """The nearest point of the ball: every block loses its projection on one dual ball."""
         self.accept(x, check)
         r = ball_radius(radius, x, x.shape[: x.ndim - self.axes])

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid
@@ -108,7 +109,7 @@ class Lp(Norm):
         """The length of one vector, as rows."""
         return Extent(math.prod(x.shape[d] for d in self._dims(x)), 1)
 
-    def inner(self, g: Tensor, x: Tensor) -> Tensor:
+    def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ of each vector."""
         return inner(g, x).sum(dim=self._dims(x))
 
@@ -131,12 +132,12 @@ class Lp(Norm):
         moved = vectors.reshape([like.shape[d] for d in order])
         return moved.permute([order.index(d) for d in range(like.ndim)]).to(like.dtype)
 
-    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+    def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖x‖_p: a scalar, or one number for each member of the batch."""
         self.accept(x, check)
         return lp_norm(self._vectors(x), self.p)
 
-    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """sign(g)·|g|^(q−1)/‖g‖_q^(q−1), the shape of `g`."""
         self.accept(g, check, "g")
         if self.p == math.inf:
@@ -146,7 +147,9 @@ class Lp(Norm):
             return self._restore(l2_dualize(v), g)
         return self._restore(torch.sgn(v) * lp_dualize(v.abs(), self.exponent), g)
 
-    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+    def project(
+        self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> Tensor:
         """The nearest point of the ball; for p other than 1, 2 and ∞ by root finding."""
         self.accept(x, check)
         v = self._vectors(x)

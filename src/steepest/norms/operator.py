@@ -6,6 +6,7 @@ import math
 from typing import Literal, TypeAlias
 
 import torch
+from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid
@@ -89,7 +90,7 @@ def _rms_factor(a: VectorNorm, b: VectorNorm) -> Factor:
 
 
 def estimate(
-    x: Tensor,
+    x: Inexact[Tensor, "*batch m n"],
     a: VectorNorm,
     b: VectorNorm,
     *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid
@@ -148,7 +149,7 @@ class Scaled(Norm):
         """As the norm itself."""
         self.norm.accept(x, check, argument)
 
-    def inner(self, g: Tensor, x: Tensor) -> Tensor:
+    def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """As the norm itself."""
         return self.norm.inner(g, x)
 
@@ -156,17 +157,19 @@ class Scaled(Norm):
         """As the norm itself."""
         return self.norm.spread(value, x)
 
-    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+    def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """Factor times norm: one real number for each member of the batch."""
         value = self.norm(x, check=check)
         return value * self.factor.at(self.norm.extent(x))
 
-    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the norm over the factor."""
         unit = self.norm.dualize(g, check=check)
         return unit / self.factor.at(self.norm.extent(g))
 
-    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+    def project(
+        self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> Tensor:
         """The nearest point of the ball of the norm itself with radius/factor."""
         self.accept(x, check)
         r = ball_radius(radius, x)

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid, shape_text
@@ -100,7 +101,7 @@ class SpectralNorm(Norm):
         # dσ = Re vᴴ·Qᴴ·dX·v: the derivative of Q has no part in it.
         return self._factors(x, self.polar(x.detach()))[1]
 
-    def __call__(self, x: Tensor, *, check: bool = True) -> Tensor:
+    def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """f(σ): one real number for each matrix."""
         self.accept(x, check)
         wide = x.to(widened(x.dtype))
@@ -112,7 +113,7 @@ class SpectralNorm(Norm):
         """The norm of matrices whose largest entry is near 1."""
         return self._value(self._singular_values(x))
 
-    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """U·diag(f.dualize(σ))·Vᴴ, the shape of `g`."""
         self.accept(g, check, "g")
         with full_precision(g.device):
@@ -124,7 +125,9 @@ class SpectralNorm(Norm):
         mapped: Tensor = (u * self._weights(s).to(u.dtype).unsqueeze(-2)) @ vh
         return mapped
 
-    def project(self, x: Tensor, radius: float | Tensor = 1.0, *, check: bool = True) -> Tensor:
+    def project(
+        self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
+    ) -> Tensor:
         """U·diag(f.project(σ, radius))·Vᴴ; a matrix inside the ball as it is."""
         self.accept(x, check)
         r = ball_radius(radius, x, x.shape[:-2])
@@ -219,7 +222,7 @@ class Schatten(SpectralNorm):
         """The whole matrix; one number for p = 2."""
         return Couples.SCALAR if self.p == 2 else Couples.MATRIX
 
-    def dualize(self, g: Tensor, *, check: bool = True) -> Tensor:
+    def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """U·diag(σ^(q−1))·Vᴴ/‖σ‖_q^(q−1); for p = ∞ the polar factor, by `polar`."""
         if self.p < math.inf:
             return super().dualize(g, check=check)
