@@ -274,3 +274,10 @@ def test_polar_methods_agree_with_the_svd(method, shape):
         gap = (fast.dualize(w) - exact.dualize(w)).norm()
         assert float(gap) <= 20 * error * math.sqrt(min(shape))
     close(KyFan(2, polar=method)(w), KyFan(2)(w), rtol=3 * error)
+
+
+def test_a_random_point_of_the_spectral_sphere_has_full_rank():
+    """Drawn in float32, one in some hundred matrices would lose its smallest singular value."""
+    w = norms.Spectral().init((600, 64, 64), generator=torch.Generator().manual_seed(0))
+    assert w.dtype == torch.float32
+    assert float((torch.linalg.svdvals(w) - 1).abs().max()) < 1e-5

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steepest._types import invalid, real_dtype
 from steepest.norms._vectors import falling_root
-from steepest.norms.base import Norm, ball_radius
+from steepest.norms.base import Norm, ball_radius, gaussian
 from steepest.norms.scaled import Scaled
 from steepest.polar import PolarMethod
 from steepest.polar.base import widened
@@ -115,13 +115,12 @@ class ProductNorm(ABC):
             ValueError: other names than those of the blocks, or as `Norm.init`.
         """
         check_names("shapes", shapes, self.blocks)
-        return self.dualize(
-            {
-                k: torch.randn(tuple(shapes[k]), generator=generator, dtype=dtype, device=device)
-                for k in self.blocks
-            },
-            check=False,
-        )
+        drawn = {
+            k: gaussian(shapes[k], generator=generator, dtype=dtype, device=device)
+            for k in self.blocks
+        }
+        made = self.dualize({k: wide for k, (wide, _) in drawn.items()}, check=False)
+        return {k: made[k].to(kept) for k, (_, kept) in drawn.items()}
 
 
 def _is_mapping(x: object) -> bool:
