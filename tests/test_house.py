@@ -38,7 +38,7 @@ LAYERS = (
     ("norms.base", "norms._vectors"),
     ("norms.scaled",),
     ("norms.entry", "norms.schatten"),
-    ("norms.blocks",),
+    ("norms.blocks", "norms.kyfan"),
     ("norms.operator", "norms.product"),
     ("norms",),
     (

@@ -13,6 +13,8 @@ from steepest.norms.entry import L2 as L2
 from steepest.norms.entry import RMS as RMS
 from steepest.norms.entry import LInf as LInf
 from steepest.norms.entry import Lp as Lp
+from steepest.norms.kyfan import KyFan as KyFan
+from steepest.norms.kyfan import KyFanDual as KyFanDual
 from steepest.norms.operator import Conv as Conv
 from steepest.norms.operator import Operator as Operator
 from steepest.norms.operator import VectorNorm as VectorNorm
@@ -24,8 +26,6 @@ from steepest.norms.product import SumOf as SumOf
 from steepest.norms.scaled import Factor as Factor
 from steepest.norms.scaled import Scaled as Scaled
 from steepest.norms.schatten import Frobenius as Frobenius
-from steepest.norms.schatten import KyFan as KyFan
-from steepest.norms.schatten import KyFanDual as KyFanDual
 from steepest.norms.schatten import Nuclear as Nuclear
 from steepest.norms.schatten import Schatten as Schatten
 from steepest.norms.schatten import Spectral as Spectral

@@ -134,8 +134,10 @@ class Norm(ABC):
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
-        value = self.dual(g, check=check)
-        return self.spread(value.to(real_dtype(g.dtype)), g) * self.dualize(g, check=False)
+        unit = self.dualize(g, check=check)
+        # ⟨g, dualize(g)⟩ is the dual norm, without another decomposition.
+        value = self.inner(g, unit).to(real_dtype(g.dtype))
+        return self.spread(value, g) * unit
 
     def init(
         self,

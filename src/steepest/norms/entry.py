@@ -147,6 +147,13 @@ class Lp(Norm):
             return self._restore(l2_dualize(v), g)
         return self._restore(torch.sgn(v) * lp_dualize(v.abs(), self.exponent), g)
 
+    def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
+        """‖g‖†·dualize(g); g itself for p = 2."""
+        if self.p != 2:
+            return super().sharp(g, check=check)
+        self.accept(g, check, "g")
+        return g.clone()
+
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
     ) -> Tensor:

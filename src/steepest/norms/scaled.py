@@ -167,6 +167,11 @@ class Scaled(Norm):
         unit = self.norm.dualize(g, check=check)
         return unit / self.factor.at(self.norm.extent(g))
 
+    def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
+        """The sharp operator of the norm over the square of the factor."""
+        sharp = self.norm.sharp(g, check=check)
+        return sharp / self.factor.at(self.norm.extent(g)) ** 2
+
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
     ) -> Tensor:

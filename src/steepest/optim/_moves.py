@@ -61,7 +61,7 @@ class Move:
         item: the parameter.
         norm: in which it moves.
         u: the momentum average, cut into what the norm measures.
-        direction: the duality map of each part of `u`.
+        direction: of each part of `u` the duality map, or the sharp operator.
     """
 
     item: Item
@@ -70,7 +70,10 @@ class Move:
     direction: list[Tensor]
 
     def duals(self) -> list[Tensor]:
-        """‖u‖† of each part, one number for each member of its batch: ⟨u, dualize(u)⟩."""
+        """‖u‖† of each part, one number for each member of its batch: ⟨u, dualize(u)⟩.
+
+        Only where the direction is the duality map.
+        """
         return [
             self.norm.inner(u.to(d.dtype), d) for u, d in zip(self.u, self.direction, strict=True)
         ]
@@ -116,11 +119,20 @@ def batches(items: Iterable[Item], symmetric: bool, limit: int) -> Iterator[list
         yield batch
 
 
-def moves(batch: Sequence[Item], directions: Sequence[Tensor], norm: Norm) -> Iterator[Move]:
-    """The duality map of every momentum average of a batch, matrices of one shape in one call."""
+def moves(
+    batch: Sequence[Item], directions: Sequence[Tensor], norm: Norm, *, sharp: bool
+) -> Iterator[Move]:
+    """Where every parameter of a batch goes, matrices of one shape in one call.
+
+    Args:
+        batch: parameters that can be stacked.
+        directions: their momentum averages u.
+        norm: of the steps.
+        sharp: whether to go along norm.sharp(u), or norm.dualize(u).
+    """
 
     def dualize(x: Tensor) -> Tensor:
-        return norm.dualize(x, check=False)
+        return norm.sharp(x, check=False) if sharp else norm.dualize(x, check=False)
 
     cut = [item.cut(u) for item, u in zip(batch, directions, strict=True)]
     if batch[0].view is None:

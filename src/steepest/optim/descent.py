@@ -225,10 +225,12 @@ class SteepestDescent(SteepestOptimizer):
                 if x.numel():
                     group["norm"].accept(x, check=False, argument="params")
 
+    def _sharp(self, group: Group) -> bool:
+        return bool(group["scale"] == "dual") and not self._one_problem
+
     def _lengths(self, group: Group, move: Move) -> list[Tensor | float]:
-        if group["scale"] == "unit":
-            return [1.0] * len(move.direction)
-        return [dual / group["sharpness"] for dual in move.duals()]
+        length = 1 / group["sharpness"] if self._sharp(group) else 1.0
+        return [length] * len(move.direction)
 
     def _descend(
         self, ok: dict[Tensor, Tensor], closure: Callable[[], Loss] | None, loss: Loss | None

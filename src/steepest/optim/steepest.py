@@ -70,6 +70,10 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     def _lengths(self, group: Group, move: Move) -> list[Tensor | float]:
         """The length of the step over `lr`, for each part of a parameter that the norm measures."""
 
+    def _sharp(self, group: Group) -> bool:
+        """Whether a group goes along the sharp operator, whose length is the dual norm."""
+        return False
+
     @property
     def skipped(self) -> int:
         """How many parameter updates a non-finite gradient has prevented; waits for the device."""
@@ -221,7 +225,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         """What each parameter of a group does, before the length of the step is known."""
         norm = self._norm(group)
         for batch in batches(self._items(group, ok), norm.symmetric, self.max_batch_bytes):
-            yield from moves(batch, self._directions(group, batch), norm)
+            yield from moves(batch, self._directions(group, batch), norm, sharp=self._sharp(group))
 
     def _directions(self, group: Group, batch: Sequence[Item]) -> list[Tensor]:
         """The momentum averages; without momentum the gradients, and no state."""
