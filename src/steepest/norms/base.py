@@ -25,7 +25,7 @@ class Couples(Enum):
     COLUMNS = "columns"
     """Each column alone."""
     SCALAR = "scalar"
-    """Each entry, and one number for the whole tensor."""
+    """Each entry, and a few numbers of the whole tensor, such as its norm."""
     MATRIX = "matrix"
     """Everything."""
 

@@ -141,18 +141,18 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "sgd": Recipe(tuned=OptimizerConfig(lr=0.1, weight_decay=0.0), build=_sgd),
     "normalized-sgd": Recipe(
-        tuned=OptimizerConfig(lr=0.1, weight_decay=0.0), build=_named(steepest.NormalizedSGD)
+        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0), build=_named(steepest.NormalizedSGD)
     ),
     "sign": Recipe(
         tuned=OptimizerConfig(lr=1e-3, weight_decay=0.0), build=_named(steepest.SignSGD)
     ),
     "lion": Recipe(tuned=OptimizerConfig(lr=1e-3, weight_decay=0.1), build=_named(steepest.Lion)),
     "spectral": Recipe(
-        tuned=OptimizerConfig(lr=0.1, weight_decay=0.0, rest_lr=4e-3),
+        tuned=OptimizerConfig(lr=0.2, weight_decay=0.0, rest_lr=4e-3),
         build=_named(steepest.SpectralDescent),
     ),
     "polargrad": Recipe(
-        tuned=OptimizerConfig(lr=0.1, weight_decay=0.0, rest_lr=4e-3),
+        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0, rest_lr=4e-3),
         build=_named(steepest.PolarGrad),
     ),
     "scion": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.0), build=_named(steepest.Scion)),
