@@ -139,7 +139,7 @@ RECIPES: Mapping[str, Recipe] = {
     "torch-muon": Recipe(
         tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=TorchMuon
     ),
-    "sgd": Recipe(tuned=OptimizerConfig(lr=0.1, weight_decay=0.0), build=_sgd),
+    "sgd": Recipe(tuned=OptimizerConfig(lr=0.2, weight_decay=0.0), build=_sgd),
     "normalized-sgd": Recipe(
         tuned=OptimizerConfig(lr=0.4, weight_decay=0.0), build=_named(steepest.NormalizedSGD)
     ),
@@ -171,7 +171,7 @@ def recipe(name: str) -> Recipe:
 
     Example:
         >>> recipe("sgd").tuned.lr
-        0.1
+        0.2
     """
     if name not in RECIPES:
         raise invalid("optimizer", name, f"choose from {', '.join(RECIPES)}")
