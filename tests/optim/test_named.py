@@ -192,7 +192,7 @@ def test_scion_s_decay_is_a_ball_in_every_norm():
     net = Net().double()
     optimizer = Scion(net, lr=0.5, head_scale=20.0, weight_decay=0.5, norm=LINEAR, momentum=0.0)
     tokens = torch.arange(7).reshape(1, 7)
-    for _ in range(200):
+    for _ in range(60):
         optimizer.zero_grad()
         net(tokens).sum().backward()
         optimizer.step()
@@ -202,7 +202,7 @@ def test_scion_s_decay_is_a_ball_in_every_norm():
         for p, view in zip(group["params"], group["views"], strict=True):
             parts = view.matrices(p.detach()) if view else [p.detach()]
             for part in parts:
-                assert float(group["norm"](part).amax()) <= radius * (1 + 1e-9) or radius == 20
+                assert float(group["norm"](part).amax()) <= radius * (1 + 1e-6)
 
 
 def test_scion_without_a_module_moves_hidden_matrices():

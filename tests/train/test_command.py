@@ -235,7 +235,7 @@ def test_a_finished_run_has_nothing_left_to_do(steepest: Invoke, run: Path) -> N
 
 
 def test_flags_that_agree_may_stay(steepest: Invoke, run: Path, text_file: Path) -> None:
-    same = ("--optimizer", "sgd", "--steps", 12, "--lr", 0.1, "--data", text_file, "--seed", 0)
+    same = ("--optimizer", "sgd", "--steps", 12, "--lr", 0.2, "--data", text_file, "--seed", 0)
     assert steepest("train", "--resume", run, *same, "--device", "cpu").exit_code == 0
 
 
@@ -243,7 +243,7 @@ def test_flags_that_agree_may_stay(steepest: Invoke, run: Path, text_file: Path)
     ("flags", "part"),
     [
         (["--steps", "13"], "steps=13"),
-        (["--lr", "0.2"], "lr=['0.2']"),
+        (["--lr", "0.3"], "lr=['0.3']"),
         (["--optimizer", "muon"], "optimizer=['muon']"),
         (["--width", "32"], "width=32"),
         (["--seed", "1"], "seed=[1]"),
