@@ -281,3 +281,12 @@ def test_a_random_point_of_the_spectral_sphere_has_full_rank():
     w = norms.Spectral().init((300, 64, 64), generator=torch.Generator().manual_seed(4))
     assert w.dtype == torch.float32
     assert float((torch.linalg.svdvals(w) - 1).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("polar", [None, GramEigh(), Auto(error=0.05)], ids=str)
+@pytest.mark.parametrize("x", [torch.zeros(4, 5), torch.eye(4, 5)], ids=["zero", "ties"])
+def test_values_have_gradients_where_singular_values_coincide(polar, x):
+    for norm in (norms.Schatten(4), norms.KyFan(2), norms.Nuclear(), norms.Spectral()):
+        leaf = x.clone().requires_grad_()
+        norm.with_polar(polar)(leaf).backward()
+        assert bool(leaf.grad.isfinite().all()), norm

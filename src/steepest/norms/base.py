@@ -203,7 +203,7 @@ def gaussian(
 ) -> tuple[Tensor, torch.dtype]:
     """A Gaussian tensor in double precision, and the type that was asked for.
 
-    In float32 one in 250 Gaussian matrices of 128 × 128 has a singular value at the level of
+    In float32 four in 1 000 Gaussian matrices of 128 × 128 have a singular value at the level of
     rounding, which a polar factor leaves out.
     """
     dtype = dtype or torch.get_default_dtype()
