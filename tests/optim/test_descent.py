@@ -187,7 +187,10 @@ def test_a_frozen_parameter_may_have_a_norm_or_none():
     dict(named)["v"].requires_grad_(False)
     parts = {k: v for k, v in MODULAR.parts.items() if k != "v"}
     for norm in (MODULAR, norms.Modular(parts)):
+        before = {k: p.detach().clone() for k, p in named}
+        dict(named)["v"].grad = None
         SteepestDescent(named, norm, lr=0.1).step()
+        assert [k for k, p in named if torch.equal(p, before[k])] == ["v"]
 
 
 def test_a_norm_of_entries_takes_the_whole_module():

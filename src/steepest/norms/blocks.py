@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.norms._vectors import falling_root
-from steepest.norms.base import Couples, Extent, Norm, ball_radius
+from steepest.norms.base import Couples, Extent, Norm, ball_radius, in_double
 from steepest.norms.entry import Lp
 from steepest.polar import PolarMethod
 
@@ -99,9 +99,6 @@ class _Blocks(Norm):
     def _each(self, x: Tensor) -> Tensor:
         """The norm of each block, along the last axis."""
         return self.norm(self.cut.blocks(x), check=False)
-
-    def _spread(self, values: Tensor, blocks: Tensor) -> Tensor:
-        return self.norm.spread(values, blocks)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -194,7 +191,7 @@ class SumOver(_Blocks):
         size = self.dual._each(g)
         largest = (size == size.amax(dim=-1, keepdim=True)).to(size.dtype)
         weight = largest / largest.sum(dim=-1, keepdim=True)
-        out = self.norm.dualize(blocks, check=False) * self._spread(weight, blocks)
+        out = self.norm.dualize(blocks, check=False) * self.norm.spread(weight, blocks)
         return self.cut.restore(out.to(g.dtype), g)
 
     def project(
@@ -203,7 +200,7 @@ class SumOver(_Blocks):
         """The nearest point of the ball: every block loses its projection on one dual ball."""
         self.accept(x, check)
         r = ball_radius(radius, x, x.shape[: x.ndim - self.axes])
-        blocks = self.cut.blocks(x).to(torch.complex128 if x.is_complex() else torch.float64)
+        blocks = in_double(self.cut.blocks(x))
         dual = self.norm.dual
         size = dual(blocks, check=False)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
-from steepest.norms.base import Couples, Extent, Norm, ball_radius, inner
+from steepest.norms.base import Couples, Extent, Norm, ball_radius, in_double, inner
 from steepest.norms.scaled import Factor, Scaled
 from steepest.polar.base import widened
 
@@ -161,7 +161,7 @@ class Lp(Norm):
         self.accept(x, check)
         v = self._vectors(x)
         r = ball_radius(radius, x, v.shape[:-1])
-        wide = v.to(torch.complex128 if v.is_complex() else torch.float64)
+        wide = in_double(v)
         near = torch.sgn(wide) * lp_project(wide.abs(), self.exponent, r)
         outside = lp_norm(wide, self.p) > r
         return self._restore(torch.where(outside.unsqueeze(-1), near.to(v.dtype), v), x)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steepest._types import invalid, real_dtype
 from steepest.norms._vectors import falling_root
-from steepest.norms.base import Norm, ball_radius, gaussian
+from steepest.norms.base import Norm, ball_radius, gaussian, in_double
 from steepest.norms.scaled import Scaled
 from steepest.polar import PolarMethod
 from steepest.polar.base import widened
@@ -223,9 +223,7 @@ class SumOf(ProductNorm):
         """The nearest point: every block loses its projection on one dual ball."""
         sizes = _gather(self.dual._values(x, check)).double()
         r = ball_radius(radius, sizes, ())
-        wide = {
-            k: t.to(torch.complex128 if t.is_complex() else torch.float64) for k, t in x.items()
-        }
+        wide = {k: in_double(t) for k, t in x.items()}
 
         def rest(mu: Tensor) -> dict[str, Tensor]:
             return {k: t - self.blocks[k].dual.project(t, mu, check=False) for k, t in wide.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.optim._groups import Group
 from steepest.optim._linesearch import line_search
-from steepest.optim._moves import Move
+from steepest.optim._moves import Move, scalar
 from steepest.polar.base import epsilon, widened
 
 Loss: TypeAlias = float | Tensor
@@ -106,7 +106,7 @@ def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> 
         head: the group that keeps the last length as `estimate`.
     """
     sign = -1.0 if head["maximize"] else 1.0
-    rates = [move.item.ok * _scalar(group["lr"]) for group, move in todo]
+    rates = [move.item.ok * scalar(group["lr"]) for group, move in todo]
     slope = total(d * r for r, (_, move) in zip(rates, todo, strict=True) for d in move.duals())
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
     lines = [
@@ -129,10 +129,6 @@ def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> 
     finally:
         go(length)
     head["estimate"] = length or None
-
-
-def _scalar(lr: float | Tensor) -> float | Tensor:
-    return lr.reshape(()) if isinstance(lr, Tensor) else lr
 
 
 def as_number(loss: Loss) -> float:

@@ -81,8 +81,6 @@ class Move:
     def update(self, lengths: Sequence[Tensor | float]) -> Tensor:
         """The direction in the parameter's shape, each part times its length; destroys the move."""
         for part, length in zip(self.direction, lengths, strict=True):
-            if isinstance(length, Tensor) and length.ndim:
-                length = self.norm.spread(length, part)
             part.mul_(length)
         if self.item.view is None:
             return self.direction[0]
@@ -93,11 +91,14 @@ class Move:
     ) -> None:
         """W ← (1 − lr·weight_decay)·W − lr·length·direction, unless the gradient was not finite."""
         item = self.item
-        if isinstance(lr, Tensor):
-            lr = lr.reshape(())
-        rate = item.ok.to(item.work) * lr
+        rate = item.ok.to(item.work) * scalar(lr)
         update = self.update([rate * length for length in lengths])
         descend(item.param, update, rate=rate, weight_decay=weight_decay)
+
+
+def scalar(lr: float | Tensor) -> float | Tensor:
+    """A learning rate without axes: a tensor may hold its one number in shape (1,)."""
+    return lr.reshape(()) if isinstance(lr, Tensor) else lr
 
 
 def batches(items: Iterable[Item], symmetric: bool, limit: int) -> Iterator[list[Item]]:
