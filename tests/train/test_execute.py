@@ -176,6 +176,15 @@ def test_a_signal_in_the_last_step_of_all_comes_too_late_to_stop_anything(
     assert (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where a shell has started the tests in the background and ignores it."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_is_not_held_back() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Stop() as stop:
