@@ -30,7 +30,7 @@ LAYERS = (
     ("_files", "_terminal", "_types"),
     ("views",),
     ("polar.base",),
-    ("polar.schedule",),
+    ("polar.costs", "polar.schedule"),
     ("polar.design",),
     ("polar.exact", "polar.iterate"),
     ("polar.choose",),
