@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import sys
@@ -39,6 +40,8 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "capabilities": capabilities(),
+        # oneDNN, which computes the products, can be told to leave instructions unused.
+        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "platform": platform.platform(),
         "python": platform.python_version(),

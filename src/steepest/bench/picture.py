@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from steepest.bench.contenders import FLOOR
 from steepest.bench.measure import MEASURED, Result, Row
@@ -14,40 +15,49 @@ from steepest.bench.report import number, title
 from steepest.gallery import style
 
 COLUMNS = 2
-TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000)
 BAR = 0.62
+SMALL = 8.5
 OURS = ("steepest.", "Auto(")
 
 
 def colour(row: Row) -> str:
-    """This library's optimizers and the default choice in blue, everything else in grey."""
+    """This library's optimizers and its own choice of method in blue, everything else in grey."""
     return style.BLUE if row.name.startswith(OURS) else style.GREY
 
 
 def _limits(results: Sequence[Result]) -> tuple[float, float]:
-    """A common range of speeds, with room for the numbers beside the bars."""
+    """A common range of speeds, with room for the numbers at the ends of the bars."""
     speeds = [1.0, *(r.speed for result in results for r in result.rows if r.speed is not None)]
     low, high = min(speeds), max(speeds)
-    room = (high / low) ** 0.30 * 1.3
-    return low / (room if low < 1 else 1.15), high * room
+    room = 1.15 * (high / low) ** 0.12
+    return low / (room**2 if low < 1 else room), high * room
 
 
-def _bar(axes: Axes, y: int, row: Row, speed: float) -> None:
-    """One contender: a bar from 1 to its speed, and its numbers at the end."""
+def _ticks(low: float, high: float) -> list[float]:
+    """Round speeds in between, so few that their names do not touch."""
+    found = [t for t in TICKS if low < t < high]
+    return found if len(found) <= 6 else [t for t in DECADES if low < t < high]
+
+
+def _row(axes: Axes, y: int, row: Row) -> None:
+    """One contender: a bar from 1 to its speed, or why there is none; its error at the right."""
+    small: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": SMALL}
+    if row.status != MEASURED or row.speed is None:
+        # The whole message is in the table.
+        text = row.message if len(row.message) < 24 else row.message.split(":")[0]
+        kept: dict[str, Any] = {"ha": "left", "color": style.GREY, "style": "italic"}
+        axes.annotate(text if len(text) < 24 else row.status, (1, y), (5, 0), **small, **kept)
+        return
     # From 1, so that a slower contender points the other way.
-    axes.barh(y, speed - 1, left=1, height=BAR, color=colour(row), zorder=2)
-    ahead = speed >= 1
-    error = "" if row.error is None else f"   {number(row.error, 2)}"
-    speed_text = f"{number(speed, 2 if speed < 10 else 3)}×"
-    axes.annotate(
-        f"{speed_text}{error}" if ahead else f"{error.strip()}   {speed_text}",
-        (speed, y),
-        xytext=(4 if ahead else -4, 0),
-        textcoords="offset points",
-        ha="left" if ahead else "right",
-        va="center",
-        fontsize=8.5,
-        color=style.INK,
+    axes.barh(y, row.speed - 1, left=1, height=BAR, color=colour(row), zorder=2)
+    side, ha = (4, "left") if row.speed >= 1 else (-4, "right")
+    speed = f"{number(row.speed, 2 if row.speed < 10 else 3)}×"
+    axes.annotate(speed, (row.speed, y), (side, 0), ha=ha, color=style.INK, **small)
+    right = axes.get_yaxis_transform()
+    axes.text(
+        1.12, y, number(row.error, 2), transform=right, ha="right", va="center", fontsize=SMALL
     )
 
 
@@ -57,31 +67,24 @@ def _panel(axes: Axes, result: Result, names: Sequence[str], limits: tuple[float
     axes.set_xlim(*limits)
     found = {row.name: row for row in result.rows}
     for y, name in enumerate(names):
-        row = found.get(name)
-        if row is not None and row.status == MEASURED and row.speed is not None:
-            _bar(axes, y, row, row.speed)
-        elif row is not None:
-            text = row.message if row.status != MEASURED and len(row.message) < 24 else row.status
-            axes.annotate(
-                text, (1, y), xytext=(4, 0), textcoords="offset points", va="center",
-                fontsize=8.5, color=style.GREY, style="italic",
-            )  # fmt: skip
+        if name in found:
+            _row(axes, y, found[name])
+    top: dict[str, Any] = {
+        "xycoords": ("data", "axes fraction"),
+        "textcoords": "offset points",
+        "fontsize": SMALL,
+    }
     floor = found.get(FLOOR)
     if floor is not None and floor.speed is not None:
-        axes.axvline(
-            floor.speed, color=style.ORANGE, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1
-        )
-        axes.annotate(
-            "floor", (floor.speed, 1), xycoords=("data", "axes fraction"), xytext=(0, 2),
-            textcoords="offset points", ha="center", va="bottom", fontsize=8.5, color=style.ORANGE,
-        )  # fmt: skip
+        axes.axvline(floor.speed, color=style.ORANGE, linewidth=1.2, linestyle="--", zorder=1)
+        axes.annotate("floor", (floor.speed, 1), (0, 2), ha="center", color=style.ORANGE, **top)
+    axes.text(1.12, 1, "error", transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL)
     axes.axvline(1, color=style.INK, linewidth=0.9, zorder=3)
-    axes.set_title(title(result.set), loc="left", fontweight="bold", pad=14)
-    axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if limits[0] < t < limits[1]]))
+    axes.set_title(title(result.set), loc="left", fontweight="bold", pad=15)
+    axes.xaxis.set_major_locator(FixedLocator(_ticks(*limits)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(length=0)
     style.graph(axes)
@@ -104,8 +107,8 @@ def draw(results: Sequence[Result]) -> bytes:
             axes.set_axis_off()
         first = results[0]
         figure.supxlabel(
-            f"times as fast as {first.baseline}; "
-            f"beside it the largest relative error of a polar factor ({first.data})",
+            f"times as fast as {first.baseline}, and the largest relative error "
+            f"of a polar factor ({first.data})",
             fontsize=9,
             color=style.INK,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from steepest.bench.measure import MEASURED, Result, Row
@@ -52,9 +54,17 @@ def table(result: Result) -> Table:
     """A result for the terminal."""
     head = f"{title(result.set)}: {result.bench}"
     note = f"× as fast as {result.baseline}; error on {result.data}"
-    out = Table(title=head, caption=note, title_justify="left", caption_justify="left")
+    out = Table(
+        title=head,
+        caption=note,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for k, heading in enumerate(HEADINGS):
-        out.add_column(heading, justify="right" if k else "left")
+        justify: JustifyMethod = "right" if k else "left"
+        out.add_column(heading, justify=justify, no_wrap=k > 0, overflow="fold")
     for row in result.rows:
         if row.status == MEASURED:
             out.add_row(*cells(row))
