@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,7 @@ class MethodRunner:
         return self._stacks.unpack(self._out)
 
 
+@runtime_checkable
 class Steps(Protocol):
     """An optimizer, as far as a bench is concerned."""
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 Clock = Callable[[], float]
 
 
+@runtime_checkable
 class Runner(Protocol):
     """A contender at work on the matrices of one set."""
 
