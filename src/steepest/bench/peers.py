@@ -26,7 +26,7 @@ class Peer:
         module: what to import; also the name of the distribution.
         note: how it finds the polar factor, and what was changed from its defaults.
         build: (module, parameters, lr, weight decay) to the optimizer.
-        slow_start: the first step compiles for a minute or more.
+        slow_start: the first step compiles, which takes about a minute.
     """
 
     name: str
