@@ -36,7 +36,7 @@ def test_without_a_command_the_help_is_shown(
     assert "train" in shown.out + shown.err
 
 
-@pytest.mark.parametrize("extra", ["train", "lab"])
+@pytest.mark.parametrize("extra", ["train", "lab", "bench"])
 def test_each_extra_brings_what_the_command_line_needs(extra: str) -> None:
     path = Path(__file__).resolve().parent.parent / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]

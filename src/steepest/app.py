@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from steepest.bench.command import bench
 from steepest.gallery.command import gallery
 from steepest.lab.command import reproduce
 from steepest.train.command import train
@@ -33,3 +34,4 @@ def steepest(
 app.command()(train)
 app.command()(reproduce)
 app.command()(gallery)
+app.command()(bench)

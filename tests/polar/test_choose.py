@@ -5,7 +5,7 @@ import torch
 
 from steepest import polar_factor
 from steepest.polar import Auto, CostTable, GramEigh, GramNewtonSchulz, Svd
-from steepest.polar.choose import CPU, PRODUCTS_ONLY, _seconds
+from steepest.polar.costs import CPU, PRODUCTS_ONLY, seconds_at
 from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
 
 HOST = torch.device("cpu")
@@ -59,9 +59,9 @@ def test_the_choice_is_that_of_the_transposed_shape():
 @pytest.mark.parametrize("costs", [CPU.product, CPU.eigh, CPU.svd, PRODUCTS_ONLY.product])
 def test_costs_are_interpolated_by_a_power_law(costs):
     for size, seconds in costs:
-        assert _seconds(costs, size) == pytest.approx(seconds)
+        assert seconds_at(costs, size) == pytest.approx(seconds)
     assert [size for size, _ in costs] == sorted({size for size, _ in costs})
-    predicted = [_seconds(costs, m) for m in (1, 5, 40, 100, 700, 3000, 10_000)]
+    predicted = [seconds_at(costs, m) for m in (1, 5, 40, 100, 700, 3000, 10_000)]
     assert predicted == sorted(predicted)
 
 

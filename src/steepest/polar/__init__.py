@@ -3,8 +3,8 @@
 from steepest.polar.base import Accuracy as Accuracy
 from steepest.polar.base import PolarMethod as PolarMethod
 from steepest.polar.choose import Auto as Auto
-from steepest.polar.choose import CostTable as CostTable
 from steepest.polar.choose import polar_factor as polar_factor
+from steepest.polar.costs import CostTable as CostTable
 from steepest.polar.design import best_quintic as best_quintic
 from steepest.polar.design import design_schedule as design_schedule
 from steepest.polar.design import polar_express_coefficients as polar_express_coefficients

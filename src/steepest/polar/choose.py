@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,79 +12,10 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices
+from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
-
-Costs = tuple[tuple[int, float], ...]
-"""(m, seconds) for one m × m matrix, m ascending; in between, powers are interpolated."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CostTable:
-    """Seconds that the building blocks of the polar methods take on one kind of device.
-
-    Args:
-        product: one float32 product of two m × m matrices, within a batch.
-        eigh: one float64 `torch.linalg.eigh`; empty where it must not be used (it synchronises
-            an accelerator with the host).
-        svd: one float32 `torch.linalg.svd`; empty likewise.
-        wide: how many times longer a float64 product takes.
-
-    Raises:
-        ValueError: a list of costs with a single entry, or not ascending in m.
-    """
-
-    product: Costs
-    eigh: Costs = ()
-    svd: Costs = ()
-    wide: float = 2.0
-
-    def __post_init__(self) -> None:
-        for name in ("product", "eigh", "svd"):
-            sizes = [m for m, _ in getattr(self, name)]
-            if len(sizes) == 1 or sizes != sorted(set(sizes)):
-                raise invalid(name, getattr(self, name), "give two or more sizes, ascending")
-
-
-# Measured in torch 2.13 on two x86-64 cores with AVX-512: fastest but one of 7 (products) or 3 runs
-# over batches that sum to about 1 000 rows.
-CPU = CostTable(
-    product=(
-        (8, 2.0e-7),
-        (32, 7.0e-7),
-        (64, 3.4e-6),
-        (128, 2.3e-5),
-        (256, 1.7e-4),
-        (512, 1.3e-3),
-        (768, 4.5e-3),
-        (1024, 1.2e-2),
-    ),
-    eigh=(
-        (8, 9e-6),
-        (32, 9e-5),
-        (64, 4e-4),
-        (128, 1.6e-3),
-        (256, 6e-3),
-        (512, 2.9e-2),
-        (768, 6.8e-2),
-        (1024, 0.15),
-    ),
-    svd=(
-        (8, 1.6e-5),
-        (32, 2.3e-4),
-        (64, 7.3e-4),
-        (128, 2.5e-3),
-        (256, 1.1e-2),
-        (512, 5e-2),
-        (768, 0.14),
-        (1024, 0.29),
-    ),
-)
-"""Two CPU cores."""
-
-PRODUCTS_ONLY = CostTable(product=((64, 1e-5), (1024, 4e-5)))
-"""Any accelerator: only matrix products, which never wait for the host. Not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +89,7 @@ def _candidates(
 ) -> Iterator[tuple[float, PolarMethod]]:
     """(predicted seconds a matrix, method) for an m × n matrix, m ≤ n."""
     wide = 1.0 if dtype in HALF or dtype in (torch.float32, torch.complex64) else table.wide
-    product = _seconds(table.product, m)
+    product = seconds_at(table.product, m)
     # Products that touch n: they cost n/m square ones.
     thin = product * n / m
     safety = 1.02 if dtype in HALF else SINGLE_SAFETY
@@ -173,9 +103,9 @@ def _candidates(
         seconds = wide * (4 * schedule.steps * product + 2 * restarts * thin)
         yield seconds, GramNewtonSchulz(schedule)
     if table.eigh:
-        yield _seconds(table.eigh, m) + table.wide * (product + 2 * thin), GramEigh()
+        yield seconds_at(table.eigh, m) + table.wide * (product + 2 * thin), GramEigh()
     if table.svd:
-        yield wide * (_seconds(table.svd, m) + 3 * thin), Svd()
+        yield wide * (seconds_at(table.svd, m) + 3 * thin), Svd()
 
 
 @lru_cache(maxsize=4096)
@@ -198,14 +128,6 @@ def _choose(
             f"the best reaches {best:.1g}: ask for that, or convert the input to a wider type",
         )
     return min(admitted, key=lambda pair: pair[0])[1]
-
-
-def _seconds(costs: Costs, m: int) -> float:
-    """Cost at m: a power law through the two nearest entries."""
-    right = next((k for k, (size, _) in enumerate(costs) if size >= m), len(costs) - 1)
-    right = max(1, right)
-    (x0, y0), (x1, y1) = costs[right - 1], costs[right]
-    return float(y0 * (m / x0) ** (math.log(y1 / y0) / math.log(x1 / x0)))
 
 
 def polar_factor(

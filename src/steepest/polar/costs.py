@@ -1,0 +1,137 @@
+"""What the building blocks of the polar methods cost, measured or shipped, and back to JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from steepest._types import invalid
+
+Costs = tuple[tuple[int, float], ...]
+"""(m, seconds) for one m × m matrix, m ascending; in between, powers are interpolated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostTable:
+    """Seconds that the building blocks of the polar methods take on one kind of device.
+
+    `steepest bench --calibrate` measures one and writes it as JSON.
+
+    Args:
+        product: one float32 product of two m × m matrices, within a batch.
+        eigh: one float64 `torch.linalg.eigh`; empty where it must not be used (it synchronises
+            an accelerator with the host).
+        svd: one float32 `torch.linalg.svd`; empty likewise.
+        wide: how many times longer a float64 product takes.
+
+    Raises:
+        ValueError: a list of costs with a single entry, not ascending in m, or with a size or a
+            time that is not positive; a ratio that is not positive.
+
+    Example:
+        >>> table = CostTable(product=((64, 3e-6), (128, 2e-5)))
+        >>> CostTable.from_json(table.to_json()) == table
+        True
+    """
+
+    product: Costs
+    eigh: Costs = ()
+    svd: Costs = ()
+    wide: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, tuple):
+                if not (math.isfinite(value) and value > 0):
+                    raise invalid(name, value, "give a positive number")
+                continue
+            sizes = [m for m, _ in value]
+            if len(sizes) == 1 or sizes != sorted(set(sizes)):
+                raise invalid(name, value, "give two or more sizes, ascending")
+            if not all(m > 0 and math.isfinite(s) and s > 0 for m, s in value):
+                raise invalid(name, value, "give positive sizes and seconds")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the inverse of `from_json`: a list of [m, seconds] for each block."""
+        return {
+            name: [list(pair) for pair in value] if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> CostTable:
+        """The table that `to_json` wrote.
+
+        Raises:
+            ValueError: `data` is something else, or holds costs that no table can have.
+        """
+        known = [f.name for f in fields(cls)]
+        remedy = f"give an object of {', '.join(known)}, as `steepest bench --calibrate` writes it"
+        if not isinstance(data, Mapping):
+            raise invalid("table", data, remedy)
+        if unknown := sorted(set(data) - set(known)):
+            raise invalid("table", unknown, remedy)
+        try:
+            values = {name: _costs(value) for name, value in data.items()}
+        except (TypeError, ValueError):
+            raise invalid("table", dict(data), remedy) from None
+        if "product" not in values:
+            raise invalid("table", dict(data), remedy)
+        return cls(**values)
+
+
+def _costs(value: Any) -> Any:
+    """A field as `CostTable` holds it: pairs of a size and seconds, or one number."""
+    if isinstance(value, list):
+        return tuple((int(m), float(seconds)) for m, seconds in value)
+    return float(value)
+
+
+def seconds_at(costs: Costs, m: int) -> float:
+    """Cost at m: a power law through the two nearest entries."""
+    right = next((k for k, (size, _) in enumerate(costs) if size >= m), len(costs) - 1)
+    right = max(1, right)
+    (x0, y0), (x1, y1) = costs[right - 1], costs[right]
+    return float(y0 * (m / x0) ** (math.log(y1 / y0) / math.log(x1 / x0)))
+
+
+# Measured in torch 2.13 on two x86-64 cores with AVX-512: fastest but one of 7 (products) or 3 runs
+# over batches that sum to about 1 000 rows.
+CPU = CostTable(
+    product=(
+        (8, 2.0e-7),
+        (32, 7.0e-7),
+        (64, 3.4e-6),
+        (128, 2.3e-5),
+        (256, 1.7e-4),
+        (512, 1.3e-3),
+        (768, 4.5e-3),
+        (1024, 1.2e-2),
+    ),
+    eigh=(
+        (8, 9e-6),
+        (32, 9e-5),
+        (64, 4e-4),
+        (128, 1.6e-3),
+        (256, 6e-3),
+        (512, 2.9e-2),
+        (768, 6.8e-2),
+        (1024, 0.15),
+    ),
+    svd=(
+        (8, 1.6e-5),
+        (32, 2.3e-4),
+        (64, 7.3e-4),
+        (128, 2.5e-3),
+        (256, 1.1e-2),
+        (512, 5e-2),
+        (768, 0.14),
+        (1024, 0.29),
+    ),
+)
+"""Two CPU cores."""
+
+PRODUCTS_ONLY = CostTable(product=((64, 1e-5), (1024, 4e-5)))
+"""Any accelerator: only matrix products, which never wait for the host. Not measured."""
