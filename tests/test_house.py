@@ -32,7 +32,7 @@ LAYERS = (
     ("polar.base",),
     ("polar.schedule",),
     ("polar.design",),
-    ("polar.exact", "polar.iterate"),
+    ("polar.certify", "polar.exact", "polar.iterate"),
     ("polar.choose",),
     ("polar",),
     ("norms.base", "norms._vectors"),
