@@ -66,7 +66,7 @@ LAYERS = (
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
 # Folders of commands: layers of their own between the root and `app`, and whom each may know.
-APPLICATIONS = {"train": {"train"}, "lab": {"lab"}, "gallery": {"gallery", "train"}}
+APPLICATIONS = {"train": {"train"}, "lab": {"lab", "train"}, "gallery": {"gallery", "train"}}
 
 # What applications may import from: the library's public paths, and what every command shares.
 PUBLIC_PATHS = {"steepest", "steepest.norms", "steepest.polar"}

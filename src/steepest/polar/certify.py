@@ -181,7 +181,7 @@ def _exact(x: Tensor, q: Tensor, resolution: float, rounding: float) -> Certific
     nuclear = s.sum(dim=-1)
     return _certificate(
         deviation.amax(dim=-1),
-        torch.where(count > 0, last, largest),
+        last,
         largest,
         torch.where(nuclear > 0, _inner(x, q) / safe_divisor(nuclear), 1.0),
         _frobenius(error) / count.clamp(min=1).double().sqrt(),
