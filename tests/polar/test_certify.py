@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steepest import polar
 from steepest.polar import Auto, Certificate, Svd, certify
-from tests.matrices import log_spaced, naive_polar, orthonormal, with_spectrum
+from tests.matrices import log_spaced, naive_polar, orthonormal, wide, with_spectrum
 
 NUMBERS = [f.name for f in fields(Certificate) if f.name != "exact"]
 SHAPES = ((1, 1), (1, 6), (6, 1), (5, 5), (4, 9), (9, 4), (16, 16))
@@ -70,18 +70,27 @@ def test_exact_numbers_are_the_definitions(shape: tuple[int, int], dtype: torch.
     size=st.sampled_from([0.0, 1e-9, 1e-4, 0.05, 0.5, 3.0]),
     kind=st.sampled_from(["any", "rows", "values"]),
     complex_=st.booleans(),
+    single=st.booleans(),
     seed=st.integers(0, 10**6),
 )
 def test_bounds_are_bounds(
-    shape: tuple[int, int], condition: float, size: float, kind: str, complex_: bool, seed: int
+    shape: tuple[int, int],
+    condition: float,
+    size: float,
+    kind: str,
+    complex_: bool,
+    single: bool,
+    seed: int,
 ) -> None:
     m, n = shape
     x = with_spectrum(log_spaced(condition, min(m, n)), m, n, seed=seed, complex=complex_)
+    if single:
+        x = x.to(torch.complex64 if complex_ else torch.float32)
     q = perturbed(x, size, seed)
     if kind == "rows":  # turned, but still an isometry
         q = naive_polar(q)
     elif kind == "values":  # right directions, wrong lengths
-        u, _, vh = torch.linalg.svd(x, full_matrices=False)
+        u, _, vh = torch.linalg.svd(wide(x), full_matrices=False)
         lengths = 1 + size * torch.rand(u.shape[-1], dtype=torch.float64)
         q = (u * lengths) @ vh
     holds(x, q)

@@ -15,7 +15,7 @@ RESOLUTION = 3e-3
 """Directions with σ below this part of σ₁ are not judged: that of `polar.Auto`."""
 
 # Lower ends of the intervals that schedules are made for; each start gets the one that suits it.
-LOWERS = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+LOWERS = tuple(10 ** (i / 4 - 3) for i in range(11))
 
 # Errors beyond this are divergence.
 GONE = 1e9
@@ -28,7 +28,7 @@ class Spectrum:
     """X = UΣVᵀ of a stack (batch, m, n), m ≤ n, from its Gram matrix in float64."""
 
     def __init__(self, x: Tensor) -> None:
-        self.x = x
+        self.x = x = x.double()
         self.gram = x @ x.mT
         values, u = torch.linalg.eigh(self.gram)
         self.u = u.flip(-1)
@@ -107,11 +107,13 @@ class Method:
         title: in the picture.
         errors: of (X_{t−1}, X_t).
         square: m × m products of a number of steps.
+        style: colour and dashes of its line.
     """
 
     title: str
     errors: Callable[[Spectrum, Spectrum], Errors]
     square: Callable[[int], float]
+    style: tuple[str, str]
 
     def products(self, steps: int, ratio: float) -> float:
         """Products in units of one m × m, the Gram matrix and the last one of m × n among them."""
@@ -131,21 +133,42 @@ def _shift(size: float) -> Callable[[Spectrum, Spectrum], Errors]:
     return lambda last, now: iterate(now.x + size * now.sigma[:, :1, None] * last.factor, now)
 
 
-def _deflate(last: Spectrum, now: Spectrum) -> Errors:
-    k = max(1, now.x.shape[-2] // 8)
-    basis, _ = torch.linalg.qr(now.gram @ last.u[..., :k])
+def _deflate(now: Spectrum, basis: Tensor) -> Errors:
+    """After one power step the Ritz values of a space are taken down to its smallest."""
+    basis, _ = torch.linalg.qr(now.gram @ basis)
     values, turn = torch.linalg.eigh(basis.mT @ now.gram @ basis)
     basis = basis @ turn
     shrink = (values[:, :1] / values).sqrt() - 1
     return iterate(now.x + (basis * shrink.unsqueeze(-2)) @ (basis.mT @ now.x), now)
 
 
+def _leading(last: Spectrum, now: Spectrum) -> Errors:
+    return _deflate(now, last.u[..., : eighth(now)])
+
+
+def _sketch(_: Spectrum, now: Spectrum) -> Errors:
+    draw = torch.Generator().manual_seed(0)
+    m = now.x.shape[-2]
+    random = torch.randn(m, eighth(now), generator=draw, dtype=torch.float64)
+    return _deflate(now, torch.linalg.qr(now.gram @ random)[0])
+
+
+def eighth(x: Spectrum) -> int:
+    """How many directions are taken down: m/8."""
+    return max(1, x.x.shape[-2] // 8)
+
+
+def largest(gram: Tensor) -> Tensor:
+    """The largest eigenvalue of symmetric matrices, (batch,)."""
+    top: Tensor = torch.linalg.eigvalsh((gram + gram.mT) / 2)[:, -1]
+    return top
+
+
 def _newton(last: Spectrum, now: Spectrum) -> Errors:
     z = last.power(0.0)
-    size = torch.linalg.matrix_norm(z @ now.gram @ z, ord=2, keepdim=True)
-    z = z / size.sqrt()
+    z = z / largest(z @ now.gram @ z).sqrt()[:, None, None]
     eye = torch.eye(z.shape[-1], dtype=z.dtype)
-    for steps in range(1, 9):
+    for steps in LENGTHS:
         z = z @ (3 * eye - z @ now.gram @ z) / 2
         z = (z + z.mT) / 2
         yield steps, now.error(z @ now.x)[None].nan_to_num(nan=GONE).clamp(max=GONE)
@@ -153,7 +176,7 @@ def _newton(last: Spectrum, now: Spectrum) -> Errors:
 
 def _eigenvectors(last: Spectrum, now: Spectrum) -> Errors:
     v = last.u
-    for sweeps in range(1, 10):
+    for sweeps in LENGTHS:
         image = now.gram @ v
         values = (v * image).sum(-2)
         values = torch.maximum(values, RESOLUTION**2 * values.amax(-1, keepdim=True))
@@ -163,68 +186,90 @@ def _eigenvectors(last: Spectrum, now: Spectrum) -> Errors:
 
 METHODS: Mapping[str, Method] = {
     # R², then two products for R, one for R² and one for Q in every further step.
-    "cold": Method(title="no start", errors=_cold, square=lambda t: 4 * t - 3),
+    "cold": Method(
+        title="no start", errors=_cold, square=lambda t: 4 * t - 3, style=("#333333", "-")
+    ),
     # Z·R·Z and Q·Z come on top. Z itself is taken as given.
-    **{
-        f"root {d:g}": Method(
-            title=f"inverse root, δ = {d:g}", errors=_root(d), square=lambda t: 4 * t
-        )
-        for d in (0.0, 0.03, 0.3)
-    },
-    **{
-        f"shift {s:g}": Method(
-            title=f"last factor, s = {s:g}", errors=_shift(s), square=lambda t: 4 * t - 3
-        )
-        for s in (0.01, 0.1)
-    },
-    # Products with m × m/8 matrices: four of them are half a square one.
-    "deflate": Method(title="leading subspace", errors=_deflate, square=lambda t: 4 * t - 2.5),
+    "root 0": Method(
+        title="inverse root", errors=_root(0.0), square=lambda t: 4 * t, style=("#1f77b4", "-")
+    ),
+    "root 0.3": Method(
+        title="inverse root, δ = 0.3",
+        errors=_root(0.3),
+        square=lambda t: 4 * t,
+        style=("#1f77b4", "--"),
+    ),
+    "shift 0.01": Method(
+        title="last factor, s = 0.01",
+        errors=_shift(0.01),
+        square=lambda t: 4 * t - 3,
+        style=("#2ca02c", "-"),
+    ),
+    "shift 0.1": Method(
+        title="last factor, s = 0.1",
+        errors=_shift(0.1),
+        square=lambda t: 4 * t - 3,
+        style=("#2ca02c", "--"),
+    ),
     "newton": Method(
-        title="Newton for the root",
+        title="Newton's iteration",
         errors=_newton,
         square=lambda t: 3 * t,
+        style=("#9467bd", "-"),
     ),
     # One step takes the last eigenvectors as they are: only their Rayleigh quotients are new.
     "eigenvectors": Method(
         title="eigenvectors",
         errors=_eigenvectors,
         square=lambda t: 2 + (t - 1) * (1 + QR),
+        style=("#ff7f0e", "-"),
+    ),
+    # Six products of m × m by m × m/8: R·B, B·BᵀRB, two for the new R and two for Q.
+    "leading": Method(
+        title="leading subspace",
+        errors=_leading,
+        square=lambda t: 4 * t - 3 + 6 / 8,
+        style=("#d62728", "-"),
+    ),
+    "sketch": Method(
+        title="random subspace",
+        errors=_sketch,
+        square=lambda t: 4 * t - 3 + 7 / 8,
+        style=("#d62728", ":"),
     ),
 }
-"""The ways that are compared; `cold` knows nothing of the last step."""
+"""The ways that are compared; `cold` and `sketch` know nothing of the last step."""
 
 
-def compare(last: Tensor, now: Tensor) -> Iterator[tuple[str, int, Tensor]]:
+def compare(last: Spectrum, now: Spectrum) -> Iterator[tuple[str, int, Tensor]]:
     """(method, steps, errors (choices, batch)) for a stack of X_{t−1} and one of X_t."""
-    before, after = Spectrum(last.double()), Spectrum(now.double())
     for name, method in METHODS.items():
-        for steps, errors in method.errors(before, after):
+        for steps, errors in method.errors(last, now):
             yield name, steps, errors
 
 
-def drift(last: Tensor, now: Tensor) -> dict[str, Tensor]:
-    """What has changed from X_{t−1} to X_t, each (batch,).
+def drift(a: Spectrum, b: Spectrum) -> dict[str, Tensor]:
+    """What has changed from X_{t−1}, `a`, to X_t, `b`; each (batch,).
 
     `change` is ‖X_t − X_{t−1}‖_F/‖X_t‖_F, `turn` the same of the polar factors. `stretch` is
     ‖(X_{t−1}X_{t−1}ᵀ)^{-1/2}X_t‖₂: 1 if nothing changes. `large` and `small` are the parts of the
     left singular directions with σ ≥ 0.05·σ₁, and of the judged ones below, that lay in the same
     space before.
     """
-    a, b = Spectrum(last.double()), Spectrum(now.double())
     norm = torch.linalg.vector_norm
     axes = (-2, -1)
-    stretched = torch.linalg.matrix_norm(a.power(0.0) @ b.gram @ a.power(0.0), ord=2).sqrt()
-    large = [s.sigma >= 0.05 * s.sigma[:, :1] for s in (a, b)]
-    small = [s.judged & ~big for s, big in zip((a, b), large, strict=True)]
+    root = a.power(0.0)
+    leading = [s.sigma >= 0.05 * s.sigma[:, :1] for s in (a, b)]
+    small = [s.judged & ~big for s, big in zip((a, b), leading, strict=True)]
     overlap = (a.u.mT @ b.u).square()
     shares = [
         (overlap * p.unsqueeze(-1) * q.unsqueeze(-2)).sum(axes) / q.sum(-1).clamp(min=1)
-        for p, q in (large, small)
+        for p, q in (leading, small)
     ]
     return {
         "change": norm(b.x - a.x, dim=axes) / norm(b.x, dim=axes),
         "turn": norm(b.factor - a.factor, dim=axes) / b.x.shape[-2] ** 0.5,
-        "stretch": stretched,
+        "stretch": largest(root @ b.gram @ root).sqrt(),
         "large": shares[0],
         "small": shares[1],
     }

@@ -16,9 +16,6 @@ from steepest.polar.base import check_matrices, epsilon, safe_divisor, unit_scal
 # 512×2048, with bounds 0.1 s and 0.2 s (torch 2.13, one x86-64 core).
 EXACT_SIZE = 512
 
-# An eigenvalue of a float64 product is off by a few eps·‖x‖_F: a hundred leave no doubt of a sign.
-SIGN_MARGIN = 100.0
-
 
 class Interval(NamedTuple):
     """Where a number lies, for each matrix of a batch; equal ends where it is known exactly."""
@@ -82,8 +79,8 @@ def certify(
         ‖S‖_* ≤ ‖x‖_* ≤ ‖S‖_* + √m·(‖K‖_F + ‖N‖_F)
         ‖q − w‖_F ≤ ‖q − UVᴴ‖_F ≤ ‖q − w‖_F + √(‖K‖_F² + 2‖N‖_F²)/λ_min(S)
 
-    The last line asks for λ_min(S) > 0, which also shows that x has full rank; where it is not, the
-    bounds of the distance are 0 and ∞.
+    The last line asks for a λ_min(S) above the level of rounding, which also shows that x has full
+    rank; where it is not, the bounds of the distance are 0 and ∞.
 
     Like the factor itself the answer does not depend on the scale of x. A zero matrix has no
     directions: its factor 0 gets distance 0 and alignment 1.
@@ -140,7 +137,7 @@ def certify(
     x, q = unit_scale(_double(x)), _double(q)
     if x.shape[-2] > x.shape[-1]:
         x, q = x.mH, q.mH
-    return _exact(x, q, resolution, rounding) if exact else _bounds(x, q)
+    return _exact(x, q, resolution, rounding) if exact else _bounds(x, q, rounding)
 
 
 def _double(x: Tensor) -> Tensor:
@@ -188,7 +185,7 @@ def _exact(x: Tensor, q: Tensor, resolution: float, rounding: float) -> Certific
     )
 
 
-def _bounds(x: Tensor, q: Tensor) -> Certificate:
+def _bounds(x: Tensor, q: Tensor, rounding: float) -> Certificate:
     """Intervals from two m × m eigenvalue problems; m ≤ n.
 
     With p = UVᴴ, x = Bp and y = Sw the difference F = x − y = Kw + N satisfies, for Z = pwᴴ − I,
@@ -210,7 +207,9 @@ def _bounds(x: Tensor, q: Tensor) -> Certificate:
     skew, rest = _frobenius(inner - hermitian), _frobenius(x - inner @ w)
     spectrum = torch.linalg.eigvalsh(hermitian)
     size = _frobenius(x)
-    positive = spectrum[..., 0] > SIGN_MARGIN * epsilon(torch.float64) * size
+    # At least σ₁, so that every σ of a positive S lies above the level of rounding.
+    top = torch.minimum(size, spectrum.abs().amax(dim=-1) + skew + rest)
+    positive = spectrum[..., 0] > rounding * top
 
     nuclear = spectrum.abs().sum(dim=-1)
     least = torch.maximum(nuclear, size)
