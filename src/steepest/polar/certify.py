@@ -118,16 +118,7 @@ def certify(
         Higham, Functions of Matrices (SIAM, 2008), chapter 8: the nearest isometry to q is w. The
         upper bound of the distance is derived in `_bounds`.
     """
-    check_matrices(x)
-    if q.shape != x.shape:
-        raise invalid("q", shape_text(q.shape), f"give the shape of x, {shape_text(x.shape)}")
-    if not 0 <= resolution < 1:
-        raise invalid("resolution", resolution, "give a number in [0, 1)")
-    if exact is False and resolution:
-        raise invalid("resolution", resolution, "bounds know no singular values: take exact=True")
-    for name, matrices in (("x", x), ("q", q)):
-        if not bool(torch.isfinite(matrices).all()):
-            raise invalid(name, "non-finite entries", "remove NaN and inf first")
+    _check(x, q, exact, resolution)
     if x.numel() == 0:
         zero = torch.zeros(x.shape[:-2], dtype=torch.float64, device=x.device)
         return _certificate(zero, zero, zero, zero + 1, zero)
@@ -138,6 +129,20 @@ def certify(
     if x.shape[-2] > x.shape[-1]:
         x, q = x.mH, q.mH
     return _exact(x, q, resolution, rounding) if exact else _bounds(x, q, rounding)
+
+
+def _check(x: Tensor, q: Tensor, exact: bool | None, resolution: float) -> None:
+    """Raise unless there is something to certify."""
+    check_matrices(x)
+    if q.shape != x.shape:
+        raise invalid("q", shape_text(q.shape), f"give the shape of x, {shape_text(x.shape)}")
+    if not 0 <= resolution < 1:
+        raise invalid("resolution", resolution, "give a number in [0, 1)")
+    if exact is False and resolution:
+        raise invalid("resolution", resolution, "bounds know no singular values: take exact=True")
+    for name, matrices in (("x", x), ("q", q)):
+        if not bool(torch.isfinite(matrices).all()):
+            raise invalid(name, "non-finite entries", "remove NaN and inf first")
 
 
 def _double(x: Tensor) -> Tensor:
