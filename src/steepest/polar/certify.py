@@ -106,13 +106,6 @@ def certify(
         >>> found = certify(x, 0.9 * torch.eye(2))
         >>> round(found.distance.upper.item(), 6), round(found.alignment.lower.item(), 6)
         (0.1, 0.9)
-        >>> print(certify(x, torch.eye(2), exact=False))
-        polar factor, bounds
-          orthogonality  0
-          smallest       1
-          largest        1
-          alignment      1
-          distance       0
 
     Sources:
         Higham, Functions of Matrices (SIAM, 2008), chapter 8: the nearest isometry to q is w. The
