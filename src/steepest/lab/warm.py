@@ -31,11 +31,11 @@ class Spectrum:
         self.x = x = x.double()
         self.gram = x @ x.mT
         values, u = torch.linalg.eigh(self.gram)
-        self.u = u.flip(-1)
-        self.sigma = values.flip(-1).clamp(min=0).sqrt()
+        self.u: Tensor = u.flip(-1)
+        self.sigma: Tensor = values.flip(-1).clamp(min=0).sqrt()
         # Of directions that are not judged it need not be accurate.
         floor = 1e-7 * self.sigma[:, :1]
-        self.vt = (self.u.mT @ x) / torch.maximum(self.sigma, floor).unsqueeze(-1)
+        self.vt: Tensor = (self.u.mT @ x) / torch.maximum(self.sigma, floor).unsqueeze(-1)
 
     @property
     def judged(self) -> Tensor:
@@ -56,7 +56,8 @@ class Spectrum:
     def error(self, q: Tensor) -> Tensor:
         """‖Uᵀq − Vᵀ‖_F/√k over the k directions that are judged, (batch,)."""
         rows = (self.u.mT @ q - self.vt) * self.judged.unsqueeze(-1)
-        return torch.linalg.vector_norm(rows, dim=(-2, -1)) / self.judged.sum(-1).double().sqrt()
+        norm: Tensor = torch.linalg.vector_norm(rows, dim=(-2, -1))
+        return norm / self.judged.sum(-1).double().sqrt()
 
 
 @cache

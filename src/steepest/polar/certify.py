@@ -149,7 +149,8 @@ def _certificate(*known: Tensor) -> Certificate:
 
 
 def _frobenius(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=(-2, -1))
+    norm: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1))
+    return norm
 
 
 def _inner(x: Tensor, q: Tensor) -> Tensor:
