@@ -29,10 +29,10 @@ MAX_FUNCTION = 60
 LAYERS = (
     ("_files", "_terminal", "_types"),
     ("views",),
-    ("polar.base",),
+    ("polar.base", "polar._blocks"),
     ("polar.costs", "polar.schedule"),
     ("polar.design",),
-    ("polar.exact", "polar.iterate"),
+    ("polar.certify", "polar.exact", "polar.iterate", "polar.rational"),
     ("polar.choose",),
     ("polar",),
     ("norms.base", "norms._vectors"),
@@ -68,7 +68,7 @@ LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 # Folders of commands: layers of their own between the root and `app`, and whom each may know.
 APPLICATIONS = {
     "train": {"train"},
-    "lab": {"lab"},
+    "lab": {"lab", "train"},
     "gallery": {"gallery", "train"},
     "bench": {"bench", "gallery", "lab", "train"},
 }

@@ -48,7 +48,7 @@ def results(name: str) -> str:
     pictures = "".join(f"![{r.title}](images/{name}-{p}.png)\n\n" for p in r.pictures)
     seeds = ", ".join(map(str, settings["seeds"]))
     origin = (
-        f"{settings['steps']} steps of {settings['batch']} digits, seeds {seeds}; "
+        f"{settings['steps']} steps of {settings['batch']} {r.unit}, seeds {seeds}; "
         f"torch {machine['torch']}, threads: {machine['threads']}.\n"
     )
     return f"\n{pictures}{ledger(data['claims'])}\n{origin}\n"

@@ -20,7 +20,7 @@ class Settings:
     Args:
         seeds: each cell is measured once with each seed, which fixes weights and batches.
         steps: optimizer steps of one training.
-        batch: digits in a step.
+        batch: samples in a step.
 
     Raises:
         ValueError: a number below its range, or a seed twice.
@@ -70,6 +70,7 @@ class Reproduction(Generic[S]):
         claims: what the results are held against.
         tables: each a list of equal records made from the results: `NAME.csv` and `NAME.json`.
         pictures: drawn from the table of the same name alone: `NAME.png`.
+        unit: what the samples of a batch are.
     """
 
     name: str
@@ -81,3 +82,4 @@ class Reproduction(Generic[S]):
     claims: tuple[Claim, ...]
     tables: Mapping[str, Callable[[Sequence[Record]], list[Record]]]
     pictures: Mapping[str, Callable[[Sequence[Record]], Figure]]
+    unit: str = "digits"

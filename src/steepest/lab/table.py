@@ -9,8 +9,11 @@ from steepest._types import invalid
 from steepest.lab.depth_variance import DEPTH_VARIANCE
 from steepest.lab.experiment import Reproduction
 from steepest.lab.lr_transfer import LR_TRANSFER
+from steepest.lab.warm_start import WARM_START
 
-REPRODUCTIONS: Mapping[str, Reproduction[Any]] = {r.name: r for r in (LR_TRANSFER, DEPTH_VARIANCE)}
+REPRODUCTIONS: Mapping[str, Reproduction[Any]] = {
+    r.name: r for r in (LR_TRANSFER, DEPTH_VARIANCE, WARM_START)
+}
 
 
 def find(name: str) -> Reproduction[Any]:

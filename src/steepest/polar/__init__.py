@@ -2,6 +2,9 @@
 
 from steepest.polar.base import Accuracy as Accuracy
 from steepest.polar.base import PolarMethod as PolarMethod
+from steepest.polar.certify import Certificate as Certificate
+from steepest.polar.certify import Interval as Interval
+from steepest.polar.certify import certify as certify
 from steepest.polar.choose import Auto as Auto
 from steepest.polar.choose import polar_factor as polar_factor
 from steepest.polar.costs import CostTable as CostTable
