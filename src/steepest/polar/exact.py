@@ -12,6 +12,7 @@ from steepest.polar.base import (
     GRAM_NOISE,
     Accuracy,
     PolarMethod,
+    applied,
     epsilon,
     product_rounding,
     safe_divisor,
@@ -113,5 +114,4 @@ class GramEigh(PolarMethod):
         largest = values[..., -1:].clamp(min=0)
         scale = safe_divisor(torch.maximum(values, resolution**2 * largest)).rsqrt()
         scale = torch.where(values > cutoff**2 * largest, scale, 0.0)
-        q: Tensor = (v * scale.to(v.dtype).unsqueeze(-2)) @ (v.mH @ x)
-        return q
+        return applied(v * scale.to(v.dtype).unsqueeze(-2), applied(v.mH, x))
