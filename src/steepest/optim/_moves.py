@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ HOST_STACK, DEVICE_STACK = 2**24, 2**29
 """Default bounds on a stack, in bytes."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Item:
     """A parameter that takes part in this step.
 
@@ -34,6 +33,7 @@ class Item:
         ok: whether the gradient is finite, on the device; True if that is known.
         dtype: type of its momentum.
         view: the parameter as matrices; None for a norm that takes the tensor as it is.
+        symmetric: whether the norm does not mind transposed matrices.
     """
 
     param: Tensor
@@ -41,11 +41,30 @@ class Item:
     ok: Flag
     dtype: torch.dtype
     view: MatrixView | None
+    symmetric: bool
 
-    @cached_property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """(batch, rows, columns) of its matrices."""
-        return self.view.shapes(self.param.shape) if self.view else []
+    shapes: list[tuple[int, int, int]] = field(init=False)
+    """(batch, rows, columns) of its matrices in a stack."""
+    whole: bool = field(init=False)
+    """Whether the parameter as it is, without a batch, is what the norm measures."""
+    turned: list[bool] = field(init=False)
+    """Which of its matrices are transposed in a stack: see `_turned`."""
+
+    def __post_init__(self) -> None:
+        self.whole = self.view is None or self.view == LINEAR
+        shapes = self.view.shapes(self.param.shape) if self.view else []
+        self.turned = self._turned(shapes) if self.symmetric else [False] * len(shapes)
+        pairs = zip(self.turned, shapes, strict=True)
+        self.shapes = [(k, n, m) if turn else (k, m, n) for turn, (k, m, n) in pairs]
+
+    def _turned(self, shapes: Sequence[tuple[int, int, int]]) -> list[bool]:
+        """Tall ones where a pair of transposed shapes is worth one stack, else as memory has them.
+
+        Columns that are dense in memory become rows.
+        """
+        if self.param.device.type != "cpu" or self.param.numel() <= PAIRED_ENTRIES:
+            return [m > n for _, m, n in shapes]
+        return [part.stride(-2) < part.stride(-1) for part in self.cut(self.param)]
 
     @property
     def nbytes(self) -> int:
@@ -57,11 +76,6 @@ class Item:
         """Real type of the arithmetic: a Python float would take torch's default type."""
         return real_dtype(widened(self.dtype))
 
-    @cached_property
-    def whole(self) -> bool:
-        """Whether the parameter as it is, without a batch, is what the norm measures."""
-        return self.view is None or self.view == LINEAR
-
     def cut(self, x: Tensor) -> list[Tensor]:
         """A tensor of the parameter's shape as the tensors that the norm measures."""
         return [x] if self.view is None or self.whole else self.view.matrices(x)
@@ -70,26 +84,6 @@ class Item:
         """The tensor of the parameter's shape that has these parts."""
         whole = self.view is None or self.whole
         return parts[0] if whole else self.view.restore(parts, self.param.shape)
-
-    @cached_property
-    def turned(self) -> list[bool]:
-        """Which of its matrices to transpose, in a norm that does not mind.
-
-        Those whose columns are dense in memory; and the tall ones, where a pair of transposed
-        shapes is worth one stack.
-        """
-        paired = self.param.device.type != "cpu" or self.param.numel() <= PAIRED_ENTRIES
-        return [
-            m > n if paired else part.stride(-2) < part.stride(-1)
-            for (_, m, n), part in zip(self.shapes, self.cut(self.param), strict=True)
-        ]
-
-    def sizes(self, symmetric: bool) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of its matrices in a stack."""
-        if not symmetric:
-            return tuple((m, n) for _, m, n in self.shapes)
-        pairs = zip(self.turned, self.shapes, strict=True)
-        return tuple((n, m) if turn else (m, n) for turn, (_, m, n) in pairs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +154,11 @@ def rate(item: Item, lr: float | Tensor) -> Tensor:
     return ok.to(item.work) * lr
 
 
-def batches(items: Iterable[Item], symmetric: bool, limit: int | None) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
     """Items for one stack, in order, as many as fit into `limit` bytes but at least one."""
     keyed: dict[tuple[object, ...], list[Item]] = {}
     for item in items:
-        sizes = item.sizes(symmetric) if item.view else None
+        sizes = tuple((m, n) for _, m, n in item.shapes)
         key = (sizes, item.param.dtype, item.dtype, item.param.device)
         keyed.setdefault(key, []).append(item)
     for same in keyed.values():
@@ -180,7 +174,7 @@ def batches(items: Iterable[Item], symmetric: bool, limit: int | None) -> Iterat
         yield batch
 
 
-def stacked(batch: Sequence[Item], symmetric: bool) -> tuple[list[Tensor], list[list[Tensor]]]:
+def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Fresh memory for a batch: the stacks, and of each item the places of its parts in them.
 
     There is a stack for each part of a parameter that an unequal split makes; without a view there
@@ -191,10 +185,10 @@ def stacked(batch: Sequence[Item], symmetric: bool) -> tuple[list[Tensor], list[
         stacks = [torch.empty_like(item.param, dtype=dtype) for item in batch]
         return stacks, [[stack] for stack in stacks]
     stacks = [
-        batch[0].param.new_empty((sum(i.shapes[k][0] for i in batch), *sizes), dtype=dtype)
-        for k, sizes in enumerate(batch[0].sizes(symmetric))
+        batch[0].param.new_empty((sum(i.shapes[k][0] for i in batch), m, n), dtype=dtype)
+        for k, (_, m, n) in enumerate(batch[0].shapes)
     ]
-    return stacks, _places(batch, stacks, symmetric)
+    return stacks, _places(batch, stacks)
 
 
 def moves(
@@ -212,21 +206,21 @@ def moves(
         norm: of the steps.
         sharp: whether to go along norm.sharp(u), or norm.dualize(u).
     """
-    stacks, places = stacked(batch, norm.symmetric)
+    stacks, places = stacked(batch)
     write([place for parts in places for place in parts])
     mapped = [(norm.sharp if sharp else norm.dualize)(stack, check=False) for stack in stacks]
     if batch[0].view is None:
         return [Move(i, norm, u, [d]) for i, u, d in zip(batch, places, mapped, strict=True)]
-    directions = _places(batch, mapped, norm.symmetric)
+    directions = _places(batch, mapped)
     return [Move(i, norm, u, d) for i, u, d in zip(batch, places, directions, strict=True)]
 
 
-def _places(batch: Sequence[Item], stacks: Sequence[Tensor], symmetric: bool) -> list[list[Tensor]]:
+def _places(batch: Sequence[Item], stacks: Sequence[Tensor]) -> list[list[Tensor]]:
     """Of each item the places of its parts in the stacks, as its view has them."""
     places: list[list[Tensor]] = [[] for _ in batch]
     for k, stack in enumerate(stacks):
         slices = stack.split([item.shapes[k][0] for item in batch])
         for parts, item, place in zip(places, batch, slices, strict=True):
             place = place.squeeze(0) if item.whole else place
-            parts.append(place.mT if symmetric and item.turned[k] else place)
+            parts.append(place.mT if item.turned[k] else place)
     return places

@@ -234,12 +234,12 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         """What each parameter of a group does, before the length of the step is known."""
         norm = self._norm(group)
         items = [
-            Item(p, p.grad, ok[p], momentum_dtype(group, p), view)
+            Item(p, p.grad, ok[p], momentum_dtype(group, p), view, norm.symmetric)
             for p, view in zip(group["params"], group["views"], strict=True)
             # What is known to be not finite has no part in the step.
             if ok.get(p, False) is not False
         ]
-        for batch in batches(items, norm.symmetric, self.max_batch_bytes):
+        for batch in batches(items, self.max_batch_bytes):
             write = partial(self._average, group, batch)
             yield moves(batch, write, norm, sharp=self._sharp(group))
 
