@@ -7,7 +7,7 @@ file that calls them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -203,32 +203,40 @@ def adamw_update(
     The kernel walks memory without looking at strides, so it gets tensors of one dense layout, and
     copies where they are not.
     """
-    given, dense = [], []
-    for tensors in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
-        real = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
-        given.append(real)
-        dense.append(real if _one_layout(real) else [t.contiguous() for t in real])
+    real = [
+        [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
+        for tensors in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True)
+    ]
+    rates = {"beta1": betas[0], "beta2": betas[1], "lr": lr, "weight_decay": weight_decay}
+    options = {**rates, "eps": eps, "maximize": maximize, "amsgrad": False}
+    if torch.compiler.is_compiling():
+        for tensors, step, good in zip(real, steps, ok, strict=True):
+            _traced_adamw(tensors, step, good, options)
+        return
+    dense = [ts if _one_layout(ts) else [t.contiguous() for t in ts] for ts in real]
     known = [i for i, good in enumerate(ok) if not isinstance(good, Tensor)]
     for call in [known] * bool(known) + [[i] for i in range(len(ok)) if i not in known]:
         flag = ok[call[0]]
-        adamw(
-            *([dense[i][k] for i in call] for k in range(4)),
-            [],
-            [steps[i] for i in call],
-            fused=True,
-            found_inf=flag.logical_not().to(torch.float32) if isinstance(flag, Tensor) else None,
-            amsgrad=False,
-            beta1=betas[0],
-            beta2=betas[1],
-            lr=lr,
-            weight_decay=weight_decay,
-            eps=eps,
-            maximize=maximize,
-        )
-    for real, updated in zip(given, dense, strict=True):
+        found = flag.logical_not().to(torch.float32) if isinstance(flag, Tensor) else None
+        lists = [[dense[i][k] for i in call] for k in range(4)]
+        adamw(*lists, [], [steps[i] for i in call], fused=True, found_inf=found, **options)
+    for tensors, updated in zip(real, dense, strict=True):
         for k in (0, 2, 3):
-            if updated[k] is not real[k]:
-                real[k].copy_(updated[k])
+            if updated[k] is not tensors[k]:
+                tensors[k].copy_(updated[k])
+
+
+def _traced_adamw(
+    tensors: Sequence[Tensor], step: Tensor, ok: Flag, options: dict[str, Any]
+) -> None:
+    """The same update under torch.compile, which does not trace fused kernels but makes its own."""
+    param, grad, exp_avg, exp_avg_sq = tensors
+    old = (param, exp_avg, exp_avg_sq, step)
+    new = [t.clone() for t in old]
+    lists = [[t] for t in (new[0], _where(ok, grad, 0), *new[1:3])]
+    adamw(*lists, [], [new[3]], foreach=False, capturable=True, **options)
+    for before, after in zip(old, new, strict=True):
+        before.copy_(_where(ok, after, before))
 
 
 def _one_layout(tensors: Sequence[Tensor]) -> bool:

@@ -23,6 +23,7 @@ from steepest.optim.rule import (
     finite,
     looked_at,
 )
+from steepest.polar.base import widened
 
 Loss = float | Tensor
 NonFinite = Literal["skip", "raise"]
@@ -117,6 +118,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if not group["rest"]:
                 group["views"] = views_of(group, views, self._norm(group))
                 self._check_shapes(group)
+                self._choose_polar(group)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -147,6 +149,16 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def _check_shapes(self, group: Group) -> None:
         """Raise if the norm of a group cannot be used for the shapes of its parameters."""
+
+    def _choose_polar(self, group: Group) -> None:
+        """Have the methods of polar factors chosen before a step, which may be traced."""
+        polar = self._norm(group).polar
+        for p, view in zip(group["params"], group["views"], strict=True):
+            dtype = widened(momentum_dtype(group, p))
+            for _, m, n in view.shapes(p.shape) if polar and view else []:
+                if m and n:
+                    for sizes in ((m, n), (n, m)):
+                        polar.choose(*sizes, dtype, p.device)
 
     # torch says float; every closure returns the loss tensor.
     @overload  # type: ignore[override]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid, real_dtype, shape_text
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 HALF = (torch.float16, torch.bfloat16)
 """Types that are too coarse to normalise in and that no LAPACK routine takes."""
@@ -58,35 +60,66 @@ class PolarMethod(ABC):
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """The type in which an input of `dtype` on `device` is computed."""
 
+    def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
+        """The method that runs for m × n matrices of this dtype: this one, unless it is a choice."""
+        return self
+
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
         """The polar factor of each matrix of `x`; entries must be finite (not checked)."""
         check_matrices(x)
         if x.numel() == 0:
             return torch.zeros_like(x)
         m, n = x.shape[-2:]
-        with full_precision(x.device):
-            work = unit_scale(x).to(self.compute_dtype(x.dtype, x.device)).reshape(-1, m, n)
+        dtype = self.compute_dtype(x.dtype, x.device)
+        with full_precision(x.device, dtype):
+            work = unit_scale(x).to(dtype).reshape(-1, m, n)
             q = self._factor(work, x.dtype) if m <= n else self._factor(work.mH, x.dtype).mH
         return q.reshape(x.shape).to(x.dtype).resolve_conj()
 
 
+def constant_when_traced(function: F) -> F:
+    """Mark a pure function that torch.compile calls while tracing, rather than trace it."""
+    # torch.compiler.assume_constant_result does the same, but imports the compiler, which takes
+    # seconds; tests/optim/test_compiled.py fails when the mark has another name.
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_when_traced
+def product_setting() -> str:
+    """torch's setting for float32 products."""
+    return torch.get_float32_matmul_precision()
+
+
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """Products in the type of their factors, whatever autocast or a global setting says.
 
     The iterations are stable for rounding of the size of eps: with float32 products done in
     bfloat16 or TF32 they diverge.
+
+    Raises:
+        ValueError: in a function under torch.compile, which cannot change the setting, where the
+            setting is another one and `dtype` is single precision.
     """
-    before = torch.get_float32_matmul_precision()
+    before = product_setting()
     available = torch.amp.is_autocast_available(device.type)
     with torch.autocast(device.type, enabled=False) if available else nullcontext():
-        if before != "highest":
-            torch.set_float32_matmul_precision("highest")
+        if before == "highest" or real_dtype(dtype) != torch.float32:
+            yield
+            return
+        if torch.compiler.is_compiling():
+            raise invalid(
+                "torch.get_float32_matmul_precision()",
+                before,
+                "compiled, single precision needs 'highest': set that, or take a method that "
+                "computes in half precision",
+            )
+        torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
-            if before != "highest":
-                torch.set_float32_matmul_precision(before)
+            torch.set_float32_matmul_precision(before)
 
 
 def check_matrices(x: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -12,7 +12,12 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices
+from steepest.polar.base import (
+    HALF,
+    Accuracy,
+    PolarMethod,
+    check_matrices,
+)
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
@@ -115,6 +120,9 @@ class Auto(PolarMethod):
     error: float = 0.05
     resolution: float = 3e-3
     table: CostTable | None = None
+    _chosen: dict[tuple[int, int, torch.dtype, str], PolarMethod] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("error", "resolution"):
@@ -128,8 +136,13 @@ class Auto(PolarMethod):
         Raises:
             ValueError: no method reaches `error` and `resolution` in this dtype.
         """
-        table = self.table or (CPU if device.type == "cpu" else PRODUCTS_ONLY)
-        return _choose(self.error, self.resolution, table, min(m, n), max(m, n), dtype)
+        # torch.compile cannot follow the choice, but it can look up one that was made before.
+        key = (m, n, dtype, device.type)
+        if key not in self._chosen:
+            table = self.table or (CPU if device.type == "cpu" else PRODUCTS_ONLY)
+            sizes = min(m, n), max(m, n)
+            self._chosen[key] = _choose(self.error, self.resolution, table, *sizes, dtype)
+        return self._chosen[key]
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """That of the method chosen for large matrices."""
