@@ -53,7 +53,8 @@ class Item:
     def __post_init__(self) -> None:
         self.whole = self.view is None or self.view == LINEAR
         shapes = self.view.shapes(self.param.shape) if self.view else []
-        self.turned = self._turned(shapes) if self.symmetric else [False] * len(shapes)
+        turn = self.symmetric and self.view is not None
+        self.turned = self._turned(shapes) if turn else [False] * len(shapes)
         pairs = zip(self.turned, shapes, strict=True)
         self.shapes = [(k, n, m) if turn else (k, m, n) for turn, (k, m, n) in pairs]
 

@@ -176,9 +176,8 @@ def descend(
             torch._foreach_mul_(wide, kept)
         scales = [-rate * length for rate, length in zip(rates, lengths, strict=True)]
         torch._foreach_addcmul_(wide, list(updates), scales)
-    for p, rounded in zip(params, wide, strict=True):
-        if rounded is not p:
-            p.copy_(rounded)
+    if half := [i for i, p in enumerate(params) if wide[i] is not p]:
+        torch._foreach_copy_([params[i] for i in half], [wide[i] for i in half])
 
 
 def adamw_update(

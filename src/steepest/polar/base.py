@@ -61,7 +61,7 @@ class PolarMethod(ABC):
         """The type in which an input of `dtype` on `device` is computed."""
 
     def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
-        """The method that runs for m × n matrices of this dtype: this one, unless it is a choice."""
+        """The method that runs for m × n matrices of this dtype: this one, if it is no choice."""
         return self
 
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
