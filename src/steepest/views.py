@@ -150,9 +150,9 @@ class MatrixView:
 def _shapes(view: MatrixView, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     return tuple(
         (
-            count * math.prod(block[a] for a in view.batch),
-            math.prod(block[a] for a in view.rows),
-            math.prod(block[a] for a in view.cols),
+            count * math.prod([block[a] for a in view.batch]),
+            math.prod([block[a] for a in view.rows]),
+            math.prod([block[a] for a in view.cols]),
         )
         for count, block in view._pieces(shape)
     )

@@ -39,9 +39,40 @@ def test_the_table_decides():
     assert Auto(table=cheap_svd).choose(*arguments) == Svd()
 
 
-def test_an_error_of_rounding_needs_a_decomposition():
+def test_an_error_of_rounding_needs_double_precision():
     method = Auto(error=2e-5, resolution=1e-4).choose(64, 64, torch.float32, HOST)
-    assert method == GramEigh()
+    assert method.compute_dtype(torch.float32, HOST) == torch.float64
+
+
+def test_the_ranking_explains_the_choice():
+    auto = Auto(error=0.01)
+    ranking = auto.explain((3, 5, 96, 48), torch.float32, "cpu").predictions
+    first = ranking[0]
+    assert first.method == auto.choose(96, 48, torch.float32, HOST)
+    admitted = [p for p in ranking if p.admitted]
+    assert admitted == list(ranking[: len(admitted)])
+    assert [p.seconds for p in admitted] == sorted(p.seconds for p in admitted)
+    for p in ranking:
+        assert p.accuracy == p.method.accuracy(96, 48, torch.float32)
+        within = p.accuracy.error <= 0.01 and p.accuracy.resolution <= auto.resolution
+        assert p.admitted == within
+    assert len({p.method for p in ranking}) == len(ranking)
+    assert not all(p.admitted for p in ranking)
+    one = auto.explain((96, 48)).predictions[0].seconds
+    assert first.seconds == pytest.approx(15 * one)
+
+
+def test_the_ranking_prints_as_a_table():
+    lines = str(Auto().explain((64, 64))).splitlines()
+    assert lines[0].split() == ["milliseconds", "error", "resolution", "method"]
+    assert len(lines) == 1 + len(Auto().explain((64, 64)).predictions)
+    assert max(map(len, lines)) < 160
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 4), ()])
+def test_a_shape_that_holds_no_matrix_has_no_ranking(shape):
+    with pytest.raises(ValueError, match="shape="):
+        Auto().explain(shape)
 
 
 def test_the_promise_holds_on_a_matrix():

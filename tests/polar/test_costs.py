@@ -37,7 +37,7 @@ def test_json_and_back(table):
     ids=str,
 )
 def test_other_data_is_refused_with_the_remedy(data):
-    with pytest.raises(ValueError, match=r"table=.*product, eigh, svd.*--calibrate"):
+    with pytest.raises(ValueError, match=r"table=.*product, inverse, eigh, svd.*--calibrate"):
         CostTable.from_json(data)
 
 

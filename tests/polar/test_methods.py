@@ -19,6 +19,7 @@ from steepest.polar import (
     NewtonSchulz,
     PolarMethod,
     Svd,
+    Zolotarev,
     design_schedule,
     polar_express,
 )
@@ -29,6 +30,12 @@ METHODS = {
     "svd": Svd(),
     "gram_eigh": GramEigh(),
     "gram_eigh_single": GramEigh(torch.float32),
+    "gram_eigh_refined": GramEigh(torch.float32, refine=1),
+    "zolotarev": Zolotarev(4, 1e-3),
+    "zolotarev_one_stage": Zolotarev(3, 2e-3),
+    "zolotarev_refined": Zolotarev(7, 1e-3, refine=1),
+    "zolotarev_tight": Zolotarev(4, 1.5e-3, tight=True),
+    "zolotarev_wide": Zolotarev(13, 1e-5),
     "newton_schulz": NewtonSchulz(polar_express(8)),
     "newton_schulz_jordan_bf16": NewtonSchulz(JORDAN, torch.bfloat16),
     "gram_newton_schulz": GramNewtonSchulz(polar_express(8)),
@@ -195,9 +202,17 @@ def test_rank_deficient_gives_a_partial_isometry(method, shape, rank):
 
 
 @pytest.mark.parametrize(
-    "name", ["gram_newton_schulz", "gram_designed", "gram_jordan_polished", "auto"]
+    "name",
+    [
+        "gram_newton_schulz",
+        "gram_designed",
+        "gram_jordan_polished",
+        "auto",
+        "zolotarev",
+        "zolotarev_one_stage",
+    ],
 )
-@pytest.mark.parametrize("shape", [(256, 256), (128, 512)], ids=str)
+@pytest.mark.parametrize("shape", [(256, 256), (128, 512), (768, 768)], ids=str)
 def test_rank_one_does_not_blow_up_in_gram_form(name, shape):
     """Without restarts a rounding error of −1e-7 in an eigenvalue grows beyond all bounds."""
     x = with_spectrum(torch.ones(1, dtype=torch.float64), *shape).float()

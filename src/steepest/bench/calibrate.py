@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from steepest.bench.rounds import Clock, no_collection
-from steepest.polar import CostTable
+from steepest.polar import CostTable, definite_inverse
 
 Operation = Callable[[], object]
 Builder = Callable[[int, int], Operation]
@@ -38,6 +38,12 @@ def _product(dtype: torch.dtype) -> Builder:
     return build
 
 
+def _inverse(m: int, batch: int) -> Operation:
+    x = _matrices(m, batch)
+    definite = x @ x.mT / m + torch.eye(m)
+    return lambda: definite_inverse(definite)
+
+
 def _eigh(m: int, batch: int) -> Operation:
     x = _matrices(m, batch, torch.float64)
     gram = x @ x.mT
@@ -51,6 +57,7 @@ def _svd(m: int, batch: int) -> Operation:
 
 BLOCKS: Mapping[str, Builder] = {
     "product": _product(torch.float32),
+    "inverse": _inverse,
     "eigh": _eigh,
     "svd": _svd,
 }

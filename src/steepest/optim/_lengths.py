@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.optim._groups import Group
 from steepest.optim._linesearch import line_search
-from steepest.optim._moves import Move, scalar
+from steepest.optim._moves import Move, rate
 from steepest.polar.base import epsilon, widened
 
 Loss: TypeAlias = float | Tensor
@@ -106,12 +106,12 @@ def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> 
         head: the group that keeps the last length as `estimate`.
     """
     sign = -1.0 if head["maximize"] else 1.0
-    rates = [move.item.ok * scalar(group["lr"]) for group, move in todo]
+    rates = [rate(move.item, group["lr"]) for group, move in todo]
     slope = total(d * r for r, (_, move) in zip(rates, todo, strict=True) for d in move.duals())
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
     lines = [
-        (m.item.param, m.item.param.clone(), m.update([rate] * len(m.direction)))
-        for rate, (_, m) in zip(rates, todo, strict=True)
+        (m.item.param, m.item.param.clone(), m.update([each] * len(m.direction)))
+        for each, (_, m) in zip(rates, todo, strict=True)
     ]
 
     def go(length: float) -> None:

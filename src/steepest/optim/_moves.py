@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from steepest._types import real_dtype
 from steepest.norms import Norm
-from steepest.optim.rule import descend, dualize_stacked
+from steepest.optim.rule import Flag, descend
 from steepest.polar.base import widened
-from steepest.views import MatrixView
+from steepest.views import LINEAR, MatrixView
+
+# Measured on two x86-64 cores: a copy to the transpose takes four times as long as a copy for
+# 64 × 256, twenty times for 768 × 3072. One stack less is worth that only below this size.
+PAIRED_ENTRIES = 2**12
+"""Largest matrix in the memory of the host that is stacked with its transposed shape."""
+
+HOST_STACK, DEVICE_STACK = 2**24, 2**29
+"""Default bounds on a stack, in bytes."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Item:
     """A parameter that takes part in this step.
 
     Args:
         param: the parameter.
         grad: its gradient.
-        ok: whether the gradient is finite, on the device.
+        ok: whether the gradient is finite, on the device; True if that is known.
         dtype: type of its momentum.
         view: the parameter as matrices; None for a norm that takes the tensor as it is.
+        symmetric: whether the norm does not mind transposed matrices.
     """
 
     param: Tensor
     grad: Tensor
-    ok: Tensor
+    ok: Flag
     dtype: torch.dtype
     view: MatrixView | None
+    symmetric: bool
 
-    @property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        """(batch, rows, columns) of its matrices."""
-        return self.view.shapes(self.param.shape) if self.view else []
+    shapes: list[tuple[int, int, int]] = field(init=False)
+    """(batch, rows, columns) of its matrices in a stack."""
+    whole: bool = field(init=False)
+    """Whether the parameter as it is, without a batch, is what the norm measures."""
+    turned: list[bool] = field(init=False)
+    """Which of its matrices are transposed in a stack: see `_turned`."""
+
+    def __post_init__(self) -> None:
+        self.whole = self.view is None or self.view == LINEAR
+        shapes = self.view.shapes(self.param.shape) if self.view else []
+        turn = self.symmetric and self.view is not None
+        self.turned = self._turned(shapes) if turn else [False] * len(shapes)
+        pairs = zip(self.turned, shapes, strict=True)
+        self.shapes = [(k, n, m) if turn else (k, m, n) for turn, (k, m, n) in pairs]
+
+    def _turned(self, shapes: Sequence[tuple[int, int, int]]) -> list[bool]:
+        """Tall ones where a pair of transposed shapes is worth one stack, else as memory has them.
+
+        Columns that are dense in memory become rows.
+        """
+        if self.param.device.type != "cpu" or self.param.numel() <= PAIRED_ENTRIES:
+            return [m > n for _, m, n in shapes]
+        return [part.stride(-2) < part.stride(-1) for part in self.cut(self.param)]
 
     @property
     def nbytes(self) -> int:
@@ -50,7 +79,12 @@ class Item:
 
     def cut(self, x: Tensor) -> list[Tensor]:
         """A tensor of the parameter's shape as the tensors that the norm measures."""
-        return self.view.matrices(x) if self.view else [x]
+        return [x] if self.view is None or self.whole else self.view.matrices(x)
+
+    def restore(self, parts: Sequence[Tensor]) -> Tensor:
+        """The tensor of the parameter's shape that has these parts."""
+        whole = self.view is None or self.whole
+        return parts[0] if whole else self.view.restore(parts, self.param.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,77 +108,120 @@ class Move:
 
         Only where the direction is the duality map.
         """
-        return [
-            self.norm.inner(u.to(d.dtype), d) for u, d in zip(self.u, self.direction, strict=True)
-        ]
+        return [self.norm.inner(u, d) for u, d in zip(self.u, self.direction, strict=True)]
 
     def update(self, lengths: Sequence[Tensor | float]) -> Tensor:
         """The direction in the parameter's shape, each part times its length; destroys the move."""
         for part, length in zip(self.direction, lengths, strict=True):
             part.mul_(length)
-        if self.item.view is None:
-            return self.direction[0]
-        return self.item.view.restore(self.direction, self.item.param.shape)
-
-    def take(
-        self, lengths: Sequence[Tensor | float], *, lr: float | Tensor, weight_decay: float
-    ) -> None:
-        """W ← (1 − lr·weight_decay)·W − lr·length·direction, unless the gradient was not finite."""
-        item = self.item
-        rate = item.ok.to(item.work) * scalar(lr)
-        update = self.update([rate * length for length in lengths])
-        descend(item.param, update, rate=rate, weight_decay=weight_decay)
+        return self.item.restore(self.direction)
 
 
-def scalar(lr: float | Tensor) -> float | Tensor:
-    """A learning rate without axes: a tensor may hold its one number in shape (1,)."""
-    return lr.reshape(()) if isinstance(lr, Tensor) else lr
+def take(
+    moves: Sequence[Move],
+    lengths: Sequence[Sequence[Tensor | float]],
+    *,
+    lr: float | Tensor,
+    weight_decay: float,
+) -> None:
+    """W ← (1 − lr·weight_decay)·W − lr·length·direction, unless the gradient was not finite.
+
+    Args:
+        moves: of parameters of one type on one device; used up.
+        lengths: of each part of each.
+        lr: the learning rate.
+        weight_decay: the decay.
+    """
+    updates, common = [], []
+    for move, each in zip(moves, lengths, strict=True):
+        single = len(each) == 1
+        common.append(each[0] if single else 1.0)
+        updates.append(move.item.restore(move.direction) if single else move.update(each))
+    sure = not any(isinstance(v, Tensor) for v in (lr, *common, *(m.item.ok for m in moves)))
+    descend(
+        [move.item.param for move in moves],
+        updates,
+        rates=float(lr) if sure else [rate(move.item, lr) for move in moves],
+        lengths=common,
+        weight_decay=weight_decay,
+    )
 
 
-def batches(items: Iterable[Item], symmetric: bool, limit: int) -> Iterator[list[Item]]:
-    """Items that can be stacked, in order, as many as fit into `limit` bytes but at least one."""
+def rate(item: Item, lr: float | Tensor) -> Tensor:
+    """The learning rate of a parameter on its device, 0 where the gradient is not finite."""
+    # A tensor may hold its one number in shape (1,).
+    lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
+    ok = item.ok if isinstance(item.ok, Tensor) else item.param.new_ones((), dtype=item.work)
+    return ok.to(item.work) * lr
+
+
+def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
+    """Items for one stack, in order, as many as fit into `limit` bytes but at least one."""
     keyed: dict[tuple[object, ...], list[Item]] = {}
     for item in items:
-        sizes = [tuple(sorted(s[1:])) if symmetric else s[1:] for s in item.shapes]
-        alone = None if item.view else item.param
-        keyed.setdefault(
-            (*sizes, item.param.dtype, item.dtype, item.param.device, alone), []
-        ).append(item)
+        sizes = tuple((m, n) for _, m, n in item.shapes)
+        key = (sizes, item.param.dtype, item.dtype, item.param.device)
+        keyed.setdefault(key, []).append(item)
     for same in keyed.values():
+        bound = limit or (HOST_STACK if same[0].param.device.type == "cpu" else DEVICE_STACK)
         batch: list[Item] = []
+        size = 0
         for item in same:
-            if batch and sum(i.nbytes for i in batch) + item.nbytes > limit:
+            if batch and size + item.nbytes > bound:
                 yield batch
-                batch = []
+                batch, size = [], 0
             batch.append(item)
+            size += item.nbytes
         yield batch
 
 
+def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Fresh memory for a batch: the stacks, and of each item the places of its parts in them.
+
+    There is a stack for each part of a parameter that an unequal split makes; without a view there
+    is one for each parameter.
+    """
+    dtype = widened(batch[0].dtype)
+    if batch[0].view is None:
+        stacks = [torch.empty_like(item.param, dtype=dtype) for item in batch]
+        return stacks, [[stack] for stack in stacks]
+    stacks = [
+        batch[0].param.new_empty((sum(i.shapes[k][0] for i in batch), m, n), dtype=dtype)
+        for k, (_, m, n) in enumerate(batch[0].shapes)
+    ]
+    return stacks, _places(batch, stacks)
+
+
 def moves(
-    batch: Sequence[Item], directions: Sequence[Tensor], norm: Norm, *, sharp: bool
-) -> Iterator[Move]:
+    batch: Sequence[Item],
+    write: Callable[[list[Tensor]], None],
+    norm: Norm,
+    *,
+    sharp: bool,
+) -> list[Move]:
     """Where every parameter of a batch goes, matrices of one shape in one call.
 
     Args:
         batch: parameters that can be stacked.
-        directions: their momentum averages u.
+        write: puts their momentum averages u into given tensors, one for each part of each.
         norm: of the steps.
         sharp: whether to go along norm.sharp(u), or norm.dualize(u).
     """
-
-    def dualize(x: Tensor) -> Tensor:
-        return norm.sharp(x, check=False) if sharp else norm.dualize(x, check=False)
-
-    cut = [item.cut(u) for item, u in zip(batch, directions, strict=True)]
+    stacks, places = stacked(batch)
+    write([place for parts in places for place in parts])
+    mapped = [(norm.sharp if sharp else norm.dualize)(stack, check=False) for stack in stacks]
     if batch[0].view is None:
-        for item, parts in zip(batch, cut, strict=True):
-            wide = parts[0].to(widened(parts[0].dtype))
-            yield Move(item, norm, parts, [dualize(wide)])
-        return
-    # One stack for each matrix of a parameter: unequal blocks have different shapes.
-    stacks = [
-        dualize_stacked(stack, dualize, symmetric=norm.symmetric)
-        for stack in zip(*cut, strict=True)
-    ]
-    for item, u, *parts in zip(batch, cut, *stacks, strict=True):
-        yield Move(item, norm, u, parts)
+        return [Move(i, norm, u, [d]) for i, u, d in zip(batch, places, mapped, strict=True)]
+    directions = _places(batch, mapped)
+    return [Move(i, norm, u, d) for i, u, d in zip(batch, places, directions, strict=True)]
+
+
+def _places(batch: Sequence[Item], stacks: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Of each item the places of its parts in the stacks, as its view has them."""
+    places: list[list[Tensor]] = [[] for _ in batch]
+    for k, stack in enumerate(stacks):
+        slices = stack.split([item.shapes[k][0] for item in batch])
+        for parts, item, place in zip(places, batch, slices, strict=True):
+            place = place.squeeze(0) if item.whole else place
+            parts.append(place.mT if item.turned[k] else place)
+    return places

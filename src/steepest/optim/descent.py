@@ -13,7 +13,8 @@ from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, number
 from steepest.optim._lengths import estimated_sharpness, search, total
-from steepest.optim._moves import Move
+from steepest.optim._moves import Move, take
+from steepest.optim.rule import Flag
 from steepest.optim.steepest import Loss, NonFinite, Params, SteepestOptimizer
 
 Scale = Literal["unit", "dual", "linesearch"]
@@ -111,7 +112,7 @@ class SteepestDescent(SteepestOptimizer):
         nonfinite: NonFinite = "skip",
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
-        max_batch_bytes: int = 2**29,
+        max_batch_bytes: int | None = None,
         rest_lr: float | Tensor = REST_LR,
         rest_betas: tuple[float, float] = REST_BETAS,
         rest_eps: float = 1e-8,
@@ -233,7 +234,7 @@ class SteepestDescent(SteepestOptimizer):
         return [length] * len(move.direction)
 
     def _descend(
-        self, ok: dict[Tensor, Tensor], closure: Callable[[], Loss] | None, loss: Loss | None
+        self, ok: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
         if not self._one_problem:
             super()._descend(ok, closure, loss)
@@ -246,7 +247,9 @@ class SteepestDescent(SteepestOptimizer):
         given = {group["sharpness"] for group in used}
         if len(given) > 1:
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")
-        todo = [(group, move) for group in used for move in self._moves(group, ok)]
+        # A parameter that stays is still part of the one problem.
+        flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in ok.items()}
+        todo = [(group, m) for group in used for batch in self._moves(group, flags) for m in batch]
         if not todo:
             return
         head = self.param_groups[0]
@@ -260,7 +263,7 @@ class SteepestDescent(SteepestOptimizer):
         length = slope / sharpness
         for group, move in todo:
             each = [length.to(move.item.param.device, move.item.work)] * len(move.direction)
-            move.take(each, lr=group["lr"], weight_decay=group["weight_decay"])
+            take([move], [each], lr=group["lr"], weight_decay=group["weight_decay"])
 
     def __getstate__(self) -> dict[str, Any]:
         """As the base class, with what the constructor has concluded."""

@@ -106,7 +106,7 @@ class Muon(SteepestOptimizer):
         nonfinite: NonFinite = "skip",
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
-        max_batch_bytes: int = 2**29,
+        max_batch_bytes: int | None = None,
         rest_lr: float | Tensor | None = None,
         rest_betas: tuple[float, float] = REST_BETAS,
         rest_eps: float = 1e-8,

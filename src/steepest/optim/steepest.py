@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, overload
 
 import torch
@@ -12,9 +13,17 @@ from torch import Tensor, nn
 from steepest._types import invalid, shape_text
 from steepest.norms import Norm
 from steepest.optim._groups import Group, momentum_dtype, name_of, text_of, views_of
-from steepest.optim._moves import Item, Move, batches, moves
+from steepest.optim._moves import Item, Move, batches, moves, take
 from steepest.optim.routing import Routing, route
-from steepest.optim.rule import accumulate, adamw_update, averages_of_one, finite
+from steepest.optim.rule import (
+    Flag,
+    accumulate,
+    adamw_update,
+    averages_of_one,
+    finite,
+    looked_at,
+)
+from steepest.polar.base import widened
 
 Loss = float | Tensor
 NonFinite = Literal["skip", "raise"]
@@ -40,10 +49,12 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
 
     def __init__(
-        self, params: Params, defaults: Group, *, rest: Group, max_batch_bytes: int = 2**29
+        self, params: Params, defaults: Group, *, rest: Group, max_batch_bytes: int | None = None
     ) -> None:
-        if max_batch_bytes < 1:
-            raise invalid("max_batch_bytes", max_batch_bytes, "give a positive number of bytes")
+        if max_batch_bytes is not None and max_batch_bytes < 1:
+            raise invalid(
+                "max_batch_bytes", max_batch_bytes, "give a positive number of bytes or None"
+            )
         if isinstance(params, nn.Module):
             params = route(params)
         self.routing = params if isinstance(params, Routing) else None
@@ -107,6 +118,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if not group["rest"]:
                 group["views"] = views_of(group, views, self._norm(group))
                 self._check_shapes(group)
+                self._choose_polar(group)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -138,6 +150,16 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     def _check_shapes(self, group: Group) -> None:
         """Raise if the norm of a group cannot be used for the shapes of its parameters."""
 
+    def _choose_polar(self, group: Group) -> None:
+        """Have the methods of polar factors chosen before a step, which may be traced."""
+        polar = self._norm(group).polar
+        for p, view in zip(group["params"], group["views"], strict=True):
+            dtype = widened(momentum_dtype(group, p))
+            for _, m, n in view.shapes(p.shape) if polar and view else []:
+                if m and n:
+                    for sizes in ((m, n), (n, m)):
+                        polar.choose(*sizes, dtype, p.device)
+
     # torch says float; every closure returns the loss tensor.
     @overload  # type: ignore[override]
     def step(self, closure: None = None) -> None: ...
@@ -166,27 +188,22 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._descend(ok, closure, loss)
         for group in self.param_groups:
             if group["rest"]:
-                for p in group["params"]:
-                    if p in ok:
-                        self._step_rest(group, p, ok[p])
+                self._step_rest(group, ok)
         return loss
 
     def _descend(
-        self, ok: dict[Tensor, Tensor], closure: Callable[[], Loss] | None, loss: Loss | None
+        self, ok: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
         """Move every parameter that has a norm, batch by batch: each length depends on it alone."""
         for group in self.param_groups:
             if not group["rest"]:
-                for move in self._moves(group, ok):
-                    move.take(
-                        self._lengths(group, move),
-                        lr=group["lr"],
-                        weight_decay=group["weight_decay"],
-                    )
+                for batch in self._moves(group, ok):
+                    lengths = [self._lengths(group, move) for move in batch]
+                    take(batch, lengths, lr=group["lr"], weight_decay=group["weight_decay"])
 
-    def _inspect(self) -> dict[Tensor, Tensor]:
+    def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
-        ok: dict[Tensor, Tensor] = {}
+        ok: dict[Tensor, Flag] = {}
         bad: list[str] = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None and p.numel()]
@@ -197,74 +214,91 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                         f"sparse ({name_of(group, p)})",
                         "give dense gradients: for an embedding, sparse=False",
                     )
-            for device in {p.device for p in params}:
+            for device in dict.fromkeys(p.device for p in params):
                 local = [p for p in params if p.device == device]
                 dtypes = [p.dtype if group["rest"] else momentum_dtype(group, p) for p in local]
-                flags = finite([p.grad for p in local], dtypes).unbind()
-                if group["nonfinite"] == "raise":
-                    bad += [name_of(group, p) for p, f in zip(local, flags, strict=True) if not f]
-                ok.update(zip(local, flags, strict=True))
+                flags = finite([p.grad for p in local], dtypes)
+                known = flags.tolist() if group["nonfinite"] == "raise" else looked_at(flags)
+                ok.update(zip(local, known, strict=True))
+            if group["nonfinite"] == "raise":
+                bad += [name_of(group, p) for p in params if not ok[p]]
         if bad:
             raise FloatingPointError(
                 f"gradient of {', '.join(bad)} has NaN or inf entries, or too large ones for the "
                 'type of its momentum: lower lr, clip gradients, or pass nonfinite="skip"'
             )
-        for device in {p.device for p in ok}:
-            if device not in self._skips:
-                self._skips[device] = torch.zeros((), dtype=torch.int64, device=device)
-            judged = torch.stack([f for p, f in ok.items() if p.device == device])
-            self._skips[device] += judged.logical_not().sum()
+        self._count(ok)
         return ok
 
-    def _items(self, group: Group, ok: dict[Tensor, Tensor]) -> Iterator[Item]:
-        for p, view in zip(group["params"], group["views"], strict=True):
-            if p in ok:
-                yield Item(p, p.grad, ok[p], momentum_dtype(group, p), view)
+    def _count(self, ok: dict[Tensor, Flag]) -> None:
+        """Add to `skipped`, without waiting for a device."""
+        for device in dict.fromkeys(p.device for p in ok):
+            flags = [flag for p, flag in ok.items() if p.device == device]
+            judged = [flag for flag in flags if isinstance(flag, Tensor)]
+            if device not in self._skips:
+                self._skips[device] = torch.zeros((), dtype=torch.int64, device=device)
+            if judged:
+                self._skips[device] += torch.stack(judged).logical_not().sum()
+            if False in [flag for flag in flags if not isinstance(flag, Tensor)]:
+                self._skips[device] += sum(flag is False for flag in flags)
 
-    def _moves(self, group: Group, ok: dict[Tensor, Tensor]) -> Iterator[Move]:
+    def _moves(self, group: Group, ok: dict[Tensor, Flag]) -> Iterator[list[Move]]:
         """What each parameter of a group does, before the length of the step is known."""
         norm = self._norm(group)
-        for batch in batches(self._items(group, ok), norm.symmetric, self.max_batch_bytes):
-            yield from moves(batch, self._directions(group, batch), norm, sharp=self._sharp(group))
+        items = [
+            Item(p, p.grad, ok[p], momentum_dtype(group, p), view, norm.symmetric)
+            for p, view in zip(group["params"], group["views"], strict=True)
+            # What is known to be not finite has no part in the step.
+            if ok.get(p, False) is not False
+        ]
+        for batch in batches(items, self.max_batch_bytes):
+            write = partial(self._average, group, batch)
+            yield moves(batch, write, norm, sharp=self._sharp(group))
 
-    def _directions(self, group: Group, batch: Sequence[Item]) -> list[Tensor]:
-        """The momentum averages; without momentum the gradients, and no state."""
+    def _average(self, group: Group, batch: Sequence[Item], out: list[Tensor]) -> None:
+        """Write the momentum averages; without momentum the gradients, and no state."""
+        grads, ok = [item.grad for item in batch], [item.ok for item in batch]
+
+        def cut(tensors: Sequence[Tensor]) -> list[Tensor]:
+            return [part for item, x in zip(batch, tensors, strict=True) for part in item.cut(x)]
+
         momentum, past = group["momentum"], group.get("past")
         if not isinstance(momentum, Tensor) and momentum == 0 and not past:
-            return averages_of_one(
-                [item.grad for item in batch],
-                [item.ok for item in batch],
-                [item.dtype for item in batch],
-                maximize=group["maximize"],
-            )
+            averages_of_one(grads, ok, out, cut=cut, maximize=group["maximize"])
+            return
         for item in batch:
             if "momentum_buffer" not in self.state[item.param]:
                 self.state[item.param]["momentum_buffer"] = torch.zeros_like(
                     item.param, dtype=item.dtype, memory_format=torch.preserve_format
                 )
-        return accumulate(
-            [item.grad for item in batch],
+        accumulate(
+            grads,
             [self.state[item.param]["momentum_buffer"] for item in batch],
-            [item.ok for item in batch],
+            ok,
+            out,
+            cut=cut,
             momentum=momentum,
             nesterov=group["nesterov"],
             maximize=group["maximize"],
             past=past,
         )
 
-    def _step_rest(self, group: Group, param: Tensor, ok: Tensor) -> None:
-        state = self.state[param]
-        if "exp_avg" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
-            for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = torch.zeros_like(param, memory_format=torch.preserve_format)
+    def _step_rest(self, group: Group, ok: dict[Tensor, Flag]) -> None:
+        params = [p for p in group["params"] if ok.get(p, False) is not False]
+        for p in params:
+            state = self.state[p]
+            if "exp_avg" not in state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+                for key in ("exp_avg", "exp_avg_sq"):
+                    state[key] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        states = [self.state[p] for p in params]
         adamw_update(
-            param,
-            param.grad,  # type: ignore[arg-type]
-            ok,
-            exp_avg=state["exp_avg"],
-            exp_avg_sq=state["exp_avg_sq"],
-            step=state["step"],
+            params,
+            [p.grad for p in params],
+            [ok[p] for p in params],
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
+            steps=[state["step"] for state in states],
             lr=group["lr"],
             betas=group["betas"],
             eps=group["eps"],

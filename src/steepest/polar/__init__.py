@@ -1,20 +1,26 @@
 """Polar factors of matrices: exact, iterative, and the choice between them."""
 
+from steepest.polar._blocks import definite_inverse as definite_inverse
 from steepest.polar.base import Accuracy as Accuracy
 from steepest.polar.base import PolarMethod as PolarMethod
 from steepest.polar.certify import Certificate as Certificate
 from steepest.polar.certify import Interval as Interval
 from steepest.polar.certify import certify as certify
 from steepest.polar.choose import Auto as Auto
+from steepest.polar.choose import Prediction as Prediction
+from steepest.polar.choose import Ranking as Ranking
 from steepest.polar.choose import polar_factor as polar_factor
 from steepest.polar.costs import CostTable as CostTable
+from steepest.polar.design import Rational as Rational
 from steepest.polar.design import best_quintic as best_quintic
+from steepest.polar.design import best_rational as best_rational
 from steepest.polar.design import design_schedule as design_schedule
 from steepest.polar.design import polar_express_coefficients as polar_express_coefficients
 from steepest.polar.exact import GramEigh as GramEigh
 from steepest.polar.exact import Svd as Svd
 from steepest.polar.iterate import GramNewtonSchulz as GramNewtonSchulz
 from steepest.polar.iterate import NewtonSchulz as NewtonSchulz
+from steepest.polar.rational import Zolotarev as Zolotarev
 from steepest.polar.schedule import CANS as CANS
 from steepest.polar.schedule import CLASSIC as CLASSIC
 from steepest.polar.schedule import JORDAN as JORDAN

@@ -14,7 +14,8 @@ from torch import Tensor
 HALVED = 512
 # Where LAPACK takes over: a smaller leaf costs more calls.
 LEAF = 32
-# `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call each.
+# `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call
+# each.
 BATCHED = 192
 
 
@@ -40,12 +41,27 @@ def hermitian_product(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Ten
 
 
 def definite_inverse(a: Tensor) -> Tensor:
-    """Inverse of each positive definite matrix of a batch (batch, m, m).
+    """Inverse of each Hermitian positive definite matrix, by products of blocks.
 
         A = LLᴴ,  W = L⁻¹,  A⁻¹ = WᴴW
 
     L and W are found together, block by block. As stable as a Cholesky inverse: the error in the
     direction of an eigenvalue λ is about eps·λ₁/λ.
+
+    Args:
+        a: real or complex matrices in single or double precision, shape (batch, m, m); positive
+            definite (not checked), of which the lower triangle is read.
+
+    Returns:
+        A new tensor of shape (batch, m, m).
+
+    Example:
+        >>> a = torch.tensor([[[2.0, 1.0], [1.0, 2.0]]])
+        >>> bool(torch.allclose(definite_inverse(a) @ a, torch.eye(2), atol=1e-6))
+        True
+
+    Sources:
+        Higham, Accuracy and Stability of Numerical Algorithms (SIAM, 2002), sections 13.3 and 14.2.
     """
     w = _inverse_factor(a)
     m = w.shape[-1]
@@ -66,8 +82,8 @@ def _middle(m: int) -> int:
 def _inverse_factor(a: Tensor) -> Tensor:
     """W = L⁻¹ of A = LLᴴ.
 
-        [A₁₁  ·  ]        L₂₁ = A₂₁W₁₁ᴴ,  L₂₂L₂₂ᴴ = A₂₂ − L₂₁L₂₁ᴴ
-        [A₂₁  A₂₂]        W₂₁ = −W₂₂L₂₁W₁₁
+    [A₁₁  ·  ]        L₂₁ = A₂₁W₁₁ᴴ,  L₂₂L₂₂ᴴ = A₂₂ − L₂₁L₂₁ᴴ
+    [A₂₁  A₂₂]        W₂₁ = −W₂₂L₂₁W₁₁
     """
     m = a.shape[-1]
     if m <= LEAF:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid, real_dtype, shape_text
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 HALF = (torch.float16, torch.bfloat16)
 """Types that are too coarse to normalise in and that no LAPACK routine takes."""
@@ -58,35 +60,66 @@ class PolarMethod(ABC):
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """The type in which an input of `dtype` on `device` is computed."""
 
+    def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
+        """The method that runs for m × n matrices of this dtype: this one, if it is no choice."""
+        return self
+
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
         """The polar factor of each matrix of `x`; entries must be finite (not checked)."""
         check_matrices(x)
         if x.numel() == 0:
             return torch.zeros_like(x)
         m, n = x.shape[-2:]
-        with full_precision(x.device):
-            work = unit_scale(x).to(self.compute_dtype(x.dtype, x.device)).reshape(-1, m, n)
+        dtype = self.compute_dtype(x.dtype, x.device)
+        with full_precision(x.device, dtype):
+            work = unit_scale(x).to(dtype).reshape(-1, m, n)
             q = self._factor(work, x.dtype) if m <= n else self._factor(work.mH, x.dtype).mH
         return q.reshape(x.shape).to(x.dtype).resolve_conj()
 
 
+def constant_when_traced(function: F) -> F:
+    """Mark a pure function that torch.compile calls while tracing, rather than trace it."""
+    # torch.compiler.assume_constant_result does the same, but imports the compiler, which takes
+    # seconds; tests/optim/test_compiled.py fails when the mark has another name.
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant_when_traced
+def product_setting() -> str:
+    """torch's setting for float32 products."""
+    return torch.get_float32_matmul_precision()
+
+
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """Products in the type of their factors, whatever autocast or a global setting says.
 
     The iterations are stable for rounding of the size of eps: with float32 products done in
     bfloat16 or TF32 they diverge.
+
+    Raises:
+        ValueError: in a function under torch.compile, which cannot change the setting, where the
+            setting is another one and `dtype` is single precision.
     """
-    before = torch.get_float32_matmul_precision()
+    before = product_setting()
     available = torch.amp.is_autocast_available(device.type)
     with torch.autocast(device.type, enabled=False) if available else nullcontext():
-        if before != "highest":
-            torch.set_float32_matmul_precision("highest")
+        if before == "highest" or real_dtype(dtype) != torch.float32:
+            yield
+            return
+        if torch.compiler.is_compiling():
+            raise invalid(
+                "torch.get_float32_matmul_precision()",
+                before,
+                "compiled, single precision needs 'highest': set that, or take a method that "
+                "computes in half precision",
+            )
+        torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
-            if before != "highest":
-                torch.set_float32_matmul_precision(before)
+            torch.set_float32_matmul_precision(before)
 
 
 def check_matrices(x: Tensor) -> None:
@@ -111,8 +144,9 @@ def unit_power(x: Tensor) -> Tensor:
         Real numbers of shape (*batch, 1, 1) in the precision of `x`; 1 for a zero matrix.
     """
     parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    # Fourteen times faster on a CPU than the vector norm of order infinity.
-    largest = parts.abs().amax(dim=(-2, -1) if parts is x else (-3, -2, -1), keepdim=True)
+    axes = (-2, -1) if parts is x else (-3, -2, -1)
+    # Four times faster on a CPU than the absolute values, which would need memory.
+    largest = torch.maximum(parts.amax(axes, keepdim=True), -parts.amin(axes, keepdim=True))
     largest = largest if parts is x else largest.squeeze(-1)
     exponent = torch.frexp(largest.float() if x.dtype in HALF else largest).exponent
     # The power must itself be a normal number of the type: 2^149 is no float32.
@@ -126,6 +160,15 @@ def unit_scale(x: Tensor) -> Tensor:
     if not x.is_complex():
         return x * power
     return torch.view_as_complex(torch.view_as_real(x.resolve_conj()) * power.unsqueeze(-1))
+
+
+def applied(a: Tensor, x: Tensor) -> Tensor:
+    """The product a·x in the memory order of x: columns are dense where those of x are.
+
+    A tall matrix comes as its transpose. A factor in another order than the parameter it belongs to
+    is four to twenty times as slow to add to it on a CPU.
+    """
+    return a @ x if x.stride(-1) == 1 else (x.mH @ a.mH).mH
 
 
 def safe_divisor(norm: Tensor) -> Tensor:
@@ -165,9 +208,10 @@ def refine(q: Tensor, steps: int) -> Tensor:
     Singular values near 1 converge cubically to it, those that are 0 stay 0.
     """
     for _ in range(steps):
-        gram = torch.bmm(q, q.mH)
+        gram = q @ q.mH
         polynomial = torch.baddbmm(gram, gram, gram, beta=-10 / 8, alpha=3 / 8)
-        q = torch.baddbmm(q, polynomial, q, beta=15 / 8)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(15 / 8)
+        q = applied(polynomial, q)
     return q
 
 

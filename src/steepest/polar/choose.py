@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._types import invalid, real_dtype
 from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices
 from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
+from steepest.polar.rational import Zolotarev, spread
+
+
+class Prediction(NamedTuple):
+    """What `Auto` expects of one method for one shape.
+
+    Args:
+        method: the method.
+        seconds: predicted time for all matrices of the shape.
+        accuracy: what the method promises.
+        admitted: whether that is what was asked for.
+    """
+
+    method: PolarMethod
+    seconds: float
+    accuracy: Accuracy
+    admitted: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The methods for one shape, the one that is taken first, printed as a table.
+
+    Args:
+        predictions: the admitted ones by time, then the others by time.
+    """
+
+    predictions: tuple[Prediction, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            f"{'milliseconds':>12}  {'error':>8}  {'resolution':>10}  method",
+            *(
+                f"{1e3 * p.seconds:12.4g}  {p.accuracy.error:8.2g}  {p.accuracy.resolution:10.2g}  "
+                f"{_short(p.method)}{'' if p.admitted else '  (not accurate enough)'}"
+                for p in self.predictions
+            ),
+        ]
+        return "\n".join(rows)
+
+
+def _short(method: PolarMethod) -> str:
+    """A method as a table names it: a schedule by its name."""
+    schedule = getattr(method, "schedule", None)
+    return repr(method) if schedule is None else f"{type(method).__name__}({schedule.name})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +85,17 @@ class Auto(PolarMethod):
     Example:
         >>> import torch
         >>> type(Auto(error=0.05).choose(128, 512, torch.float32, torch.device("cpu"))).__name__
+        'Zolotarev'
+        >>> type(Auto(error=0.05).choose(64, 64, torch.float32, torch.device("cpu"))).__name__
         'GramNewtonSchulz'
-        >>> type(Auto(error=1e-2).choose(768, 768, torch.float32, torch.device("cpu"))).__name__
-        'GramEigh'
     """
 
     error: float = 0.05
     resolution: float = 3e-3
     table: CostTable | None = None
+    _chosen: dict[tuple[int, int, torch.dtype, str], PolarMethod] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("error", "resolution"):
@@ -58,8 +109,59 @@ class Auto(PolarMethod):
         Raises:
             ValueError: no method reaches `error` and `resolution` in this dtype.
         """
-        table = self.table or (CPU if device.type == "cpu" else PRODUCTS_ONLY)
-        return _choose(self.error, self.resolution, table, min(m, n), max(m, n), dtype)
+        # torch.compile cannot follow the choice, but it can look up one that was made before.
+        key = (m, n, dtype, device.type)
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(m, n, dtype, device)
+        return self._chosen[key]
+
+    def _choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
+        ranking = self.explain((m, n), dtype, device).predictions
+        if ranking[0].admitted:
+            return ranking[0].method
+        fine = [p for p in ranking if p.accuracy.resolution <= self.resolution]
+        best = min((p.accuracy.error for p in fine), default=1.0)
+        raise invalid(
+            "error",
+            self.error,
+            f"no method reaches it for {m}×{n} matrices of {dtype} at resolution "
+            f"{self.resolution:g}; the best reaches {best:.1g}: ask for that, or convert the input "
+            "to a wider type",
+        )
+
+    def explain(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Ranking:
+        """The methods it chooses from, with predicted times and promised errors.
+
+        Args:
+            shape: (*batch, m, n) of the input.
+            dtype: of the input.
+            device: where it lies; nothing is allocated there.
+
+        Raises:
+            ValueError: fewer than two axes, or one without length.
+
+        Example:
+            >>> print(Auto().explain((16, 128, 512)))  # doctest: +ELLIPSIS
+            milliseconds     error  resolution  method
+            ...
+        """
+        if len(shape) < 2 or any(size < 1 for size in shape):
+            raise invalid("shape", tuple(shape), "give (*batch, m, n), each axis at least 1")
+        *batch, m, n = shape
+        table = self.table or (CPU if torch.device(device).type == "cpu" else PRODUCTS_ONLY)
+        pairs = _candidates(self.error, self.resolution, table, min(m, n), max(m, n), dtype)
+        predictions = []
+        # Several shares of the error may lead to the same schedule.
+        for method, seconds in {method: seconds for seconds, method in pairs}.items():
+            stated = method.accuracy(m, n, dtype)
+            admitted = stated.resolution <= self.resolution and stated.error <= self.error
+            predictions.append(Prediction(method, seconds * math.prod(batch), stated, admitted))
+        return Ranking(tuple(sorted(predictions, key=lambda p: (not p.admitted, p.seconds))))
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """That of the method chosen for large matrices."""
@@ -84,6 +186,12 @@ class Auto(PolarMethod):
 SCHEDULE_FLOOR = 1e-6
 
 
+HOST = torch.device("cpu")
+
+# Orders whose stages have few inverses: 1, 3, 1 + 1, 1 + 2, 1 + 1 + 1.
+ORDERS = (1, 3, 4, 7, 13)
+
+
 def _candidates(
     error: float, resolution: float, table: CostTable, m: int, n: int, dtype: torch.dtype
 ) -> Iterator[tuple[float, PolarMethod]]:
@@ -99,35 +207,34 @@ def _candidates(
         schedule = design_schedule(
             lower=lower, error=max(share * error, SCHEDULE_FLOOR), safety=safety
         )
-        restarts = len(segments(schedule, 1.2e-7))
-        seconds = wide * (4 * schedule.steps * product + 2 * restarts * thin)
-        yield seconds, GramNewtonSchulz(schedule)
+        parts = segments(schedule, 1.2e-7)
+        products = sum(4 * len(part) - 3 for part in parts)
+        yield wide * (products * product + 2 * len(parts) * thin), GramNewtonSchulz(schedule)
+    if table.inverse:
+        inverse = seconds_at(table.inverse, m)
+        for order, refine, tight in itertools.product(ORDERS, (0, 1, 2), (False, True)):
+            method = _rational(order, resolution, m, refine, tight)
+            inverses = sum(len(stage.shifts) for stage in method.stages)
+            products = 2 * (len(method.stages) - 1) + tight + refine
+            seconds = inverses * inverse + products * product + 2 * (1 + refine) * thin
+            # A small `lower` is computed in float64 whatever the input is.
+            double = real_dtype(method.compute_dtype(dtype, HOST)) == torch.float64
+            yield (table.wide if double else 1.0) * seconds, method
     if table.eigh:
-        yield seconds_at(table.eigh, m) + table.wide * (product + 2 * thin), GramEigh()
+        eigh = seconds_at(table.eigh, m)
+        yield eigh + table.wide * (product + 2 * thin), GramEigh()
+        if wide == 1.0:
+            single = eigh / table.wide + 2 * product + 5 * thin
+            yield single, GramEigh(torch.float32, refine=1)
     if table.svd:
         yield wide * (seconds_at(table.svd, m) + 3 * thin), Svd()
 
 
-@lru_cache(maxsize=4096)
-def _choose(
-    error: float, resolution: float, table: CostTable, m: int, n: int, dtype: torch.dtype
-) -> PolarMethod:
-    best = 1.0
-    admitted: list[tuple[float, PolarMethod]] = []
-    for seconds, method in _candidates(error, resolution, table, m, n, dtype):
-        accuracy = method.accuracy(m, n, dtype)
-        if accuracy.resolution <= resolution:
-            best = min(best, accuracy.error)
-            if accuracy.error <= error:
-                admitted.append((seconds, method))
-    if not admitted:
-        raise invalid(
-            "error",
-            error,
-            f"no method reaches it for {m}×{n} matrices of {dtype} at resolution {resolution:g}; "
-            f"the best reaches {best:.1g}: ask for that, or convert the input to a wider type",
-        )
-    return min(admitted, key=lambda pair: pair[0])[1]
+@lru_cache(maxsize=1024)
+def _rational(order: int, resolution: float, m: int, refine: int, tight: bool) -> Zolotarev:
+    """The function that resolves σ/σ₁ ≥ resolution for matrices with m rows."""
+    lower = max(1e-6, resolution / spread(m, tight=tight))
+    return Zolotarev(order, lower, refine, tight)
 
 
 def polar_factor(

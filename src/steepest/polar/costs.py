@@ -21,6 +21,8 @@ class CostTable:
 
     Args:
         product: one float32 product of two m × m matrices, within a batch.
+        inverse: one float32 inverse of a positive definite matrix, by blocks; empty where it must
+            not be used.
         eigh: one float64 `torch.linalg.eigh`; empty where it must not be used (it synchronises
             an accelerator with the host).
         svd: one float32 `torch.linalg.svd`; empty likewise.
@@ -37,6 +39,7 @@ class CostTable:
     """
 
     product: Costs
+    inverse: Costs = ()
     eigh: Costs = ()
     svd: Costs = ()
     wide: float = 2.0
@@ -90,7 +93,10 @@ def _costs(value: Any) -> Any:
 
 
 def seconds_at(costs: Costs, m: int) -> float:
-    """Cost at m: a power law through the two nearest entries."""
+    """Cost at m: a power law through the two nearest entries, cubic beyond the last one."""
+    last, seconds = costs[-1]
+    if m > last:
+        return seconds * (m / last) ** 3
     right = next((k for k, (size, _) in enumerate(costs) if size >= m), len(costs) - 1)
     right = max(1, right)
     (x0, y0), (x1, y1) = costs[right - 1], costs[right]
@@ -109,6 +115,16 @@ CPU = CostTable(
         (512, 1.3e-3),
         (768, 4.5e-3),
         (1024, 1.2e-2),
+    ),
+    inverse=(
+        (8, 1.3e-6),
+        (32, 8e-6),
+        (64, 2.8e-5),
+        (128, 1.2e-4),
+        (256, 6e-4),
+        (512, 3e-3),
+        (768, 8.4e-3),
+        (1024, 2.2e-2),
     ),
     eigh=(
         (8, 9e-6),

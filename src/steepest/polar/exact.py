@@ -12,8 +12,11 @@ from steepest.polar.base import (
     GRAM_NOISE,
     Accuracy,
     PolarMethod,
+    applied,
     epsilon,
     product_rounding,
+    refine,
+    refined_error,
     safe_divisor,
     widened,
 )
@@ -71,9 +74,11 @@ class GramEigh(PolarMethod):
 
     Args:
         dtype: type of the Gram matrix; None means float64.
+        refine: steps of the classical quintic on the result, X ← ⅛(15 − 10XXᴴ + 3(XXᴴ)²)X: an
+            error e of a singular value becomes 5/2·e³.
 
     Raises:
-        ValueError: a type other than float32 and float64.
+        ValueError: a type other than float32 and float64, or a negative number of refinements.
 
     Example:
         >>> import torch
@@ -83,10 +88,13 @@ class GramEigh(PolarMethod):
     """
 
     dtype: torch.dtype | None = None
+    refine: int = 0
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, torch.float32, torch.float64):
             raise invalid("dtype", self.dtype, "give torch.float32, torch.float64 or None")
+        if self.refine < 0:
+            raise invalid("refine", self.refine, "give a number of steps >= 0")
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """`dtype` of the method, in its complex form for complex input."""
@@ -98,7 +106,7 @@ class GramEigh(PolarMethod):
         resolution, cutoff = self._resolution(m, n, dtype)
         resolution = min(1.0, max(resolution, CUTOFF_MARGIN * cutoff))
         noise = GRAM_NOISE * epsilon(self.dtype or torch.float64) / (2 * resolution**2)
-        rounding = noise + product_rounding(m, n, dtype)
+        rounding = refined_error(noise, self.refine) + product_rounding(m, n, dtype)
         return Accuracy(resolution, rounding, 1 + rounding)
 
     def _resolution(self, m: int, n: int, dtype: torch.dtype) -> tuple[float, float]:
@@ -113,5 +121,5 @@ class GramEigh(PolarMethod):
         largest = values[..., -1:].clamp(min=0)
         scale = safe_divisor(torch.maximum(values, resolution**2 * largest)).rsqrt()
         scale = torch.where(values > cutoff**2 * largest, scale, 0.0)
-        q: Tensor = (v * scale.to(v.dtype).unsqueeze(-2)) @ (v.mH @ x)
-        return q
+        q = applied(v * scale.to(v.dtype).unsqueeze(-2), applied(v.mH, x))
+        return refine(q, self.refine)

@@ -14,6 +14,7 @@ from steepest.polar.base import (
     HALF,
     Accuracy,
     PolarMethod,
+    applied,
     epsilon,
     product_rounding,
     safe_divisor,
@@ -148,11 +149,11 @@ class GramNewtonSchulz(_Iteration):
         x = x / bound.sqrt()
         q = pool.polynomial(gram / bound, square / bound**2, first)
         for steps in others:
-            x = q @ x
+            x = applied(q, x)
             gram = pool.product(x, x.mH)
             pool.release(q)
             q = pool.polynomial(gram, pool.product(gram, gram), steps)
-        return q @ x
+        return applied(q, x)
 
 
 def _frobenius_normalised(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Polar factors by rational functions of the Gram matrix: a few inverses instead of an iteration."""
+"""Polar factors by rational functions of the Gram matrix: a few inverses, no iteration."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from steepest.polar._blocks import definite_inverse, hermitian_product
 from steepest.polar.base import (
     Accuracy,
     PolarMethod,
+    applied,
     epsilon,
     product_rounding,
     refine,
@@ -23,8 +24,9 @@ from steepest.polar.base import (
 )
 from steepest.polar.design import Rational, best_rational
 
-# Measured: of the rounding of a Gram matrix (`GRAM_NOISE`), this many eps·λ₁ at most reach its small
-# eigenvalues; 3.7 was the largest seen (64 to 768; log-spaced, flat, spiked and linear spectra).
+# Measured: of the rounding of a Gram matrix (`GRAM_NOISE`), this many eps·λ₁ at most reach its
+# small eigenvalues; 3.7 was the largest seen (sizes 64 to 768; log-spaced, flat, spiked and linear
+# spectra).
 SMALL_NOISE = 4.0
 
 # The error that this noise is allowed at the resolution.
@@ -113,8 +115,7 @@ class Zolotarev(PolarMethod):
         """The error of the function and of the Gram matrix; resolution lower·√ρ/σ₁ at most."""
         work = self.compute_dtype(dtype, torch.device("cpu"))
         noise = SMALL_NOISE * epsilon(work) / 2
-        spread = (1 + math.sqrt(min(m, n))) / 2
-        lower = self.lower * spread ** (0.25 if self.tight else 0.5)
+        lower = self.lower * spread(min(m, n), tight=self.tight)
         resolution = min(1.0, max(lower, math.sqrt(noise / NOISE_ERROR)))
         error = refined_error(self.stages[-1].error + noise / resolution**2, self.refine)
         error += product_rounding(m, n, dtype)
@@ -135,8 +136,7 @@ class Zolotarev(PolarMethod):
             q = z if q is None else hermitian_product(z, q)
             if not last:
                 r = hermitian_product(rz, z)
-        q = torch.bmm(q / bound.sqrt(), x)
-        return refine(q, self.refine)
+        return refine(applied(q / bound.sqrt(), x), self.refine)
 
 
 def _apply(stage: Rational, r: Tensor, last: bool) -> tuple[Tensor, Tensor]:
@@ -167,6 +167,11 @@ def _largest_eigenvalue_bound(gram: Tensor) -> Tensor:
     # Rounding may put the spread below zero, and the bound a few eps below λ₁.
     spread = ((m - 1) * (square - mean.square()).clamp(min=0)).sqrt()
     return ((mean + spread) * (1 + 1e-5)).unsqueeze(-1).unsqueeze(-1)
+
+
+def spread(m: int, *, tight: bool) -> float:
+    """Largest √ρ/σ₁ that the bounds of `Zolotarev` leave for matrices with m rows."""
+    return ((1 + math.sqrt(m)) / 2) ** (0.25 if tight else 0.5)
 
 
 def _prime_factors(number: int) -> list[int]:

@@ -1,0 +1,135 @@
+"""Compiled steps against the step as it is, in a process of their own: `test_compiled.py` runs it.
+
+Checked annotations, which every test runs under, are nothing that torch.compile can follow.
+"""
+
+import json
+import math
+import sys
+import traceback
+from functools import partial
+
+import torch
+from torch import nn
+
+from steepest import SGD, Lion, Muon, PolarGrad, Scion, SteepestDescent, norms
+from steepest.views import INPUT_FIRST, MatrixView
+
+SHAPES = [(8, 8), (8, 8), (12, 4), (4, 12), (24, 8), (80, 64), (64, 80)]
+
+
+def groups(seed=0):
+    """Matrices of several shapes and views, and two parameters for AdamW."""
+    torch.manual_seed(seed)
+    params = [nn.Parameter(torch.randn(s)) for s in SHAPES]
+    views = [MatrixView() for _ in SHAPES]
+    views[2], views[4] = INPUT_FIRST, MatrixView(split=(16, 4, 4))
+    rest = [nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(5, 3))]
+    return [{"params": params, "views": views}, {"params": rest, "rest": True}]
+
+
+def plain(seed=0):
+    """The same parameters without views, for norms of entries."""
+    return [p for group in groups(seed) for p in group["params"]]
+
+
+def members(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def give_gradients(optimizer, seed, bad=()):
+    generator = torch.Generator().manual_seed(seed)
+    for i, p in enumerate(members(optimizer)):
+        p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
+        if i in bad:
+            p.grad.view(-1)[0] = float("nan")
+
+
+TRACED = {
+    "muon": lambda: Muon(groups(), lr=torch.tensor(0.1), rest_lr=torch.tensor(0.01)),
+    "muon_torch": lambda: Muon(groups(), lr=torch.tensor(0.1), ns_steps=5),
+    "muon_maximize": lambda: Muon(
+        groups(), lr=torch.tensor(0.1), maximize=True, nesterov=False, rest_weight_decay=0.1
+    ),
+    "lion": lambda: Lion(plain(), lr=torch.tensor(0.1), weight_decay=0.1),
+    "sgd": lambda: SGD(plain(), lr=torch.tensor(0.1)),
+    "polar_grad": lambda: PolarGrad(groups(), lr=torch.tensor(0.1)),
+    "scion": lambda: Scion(groups(), lr=torch.tensor(0.1)),
+    "rows": lambda: SteepestDescent(
+        groups(), norms.Operator("rms", math.inf), lr=torch.tensor(0.1), momentum=0.9
+    ),
+}
+
+
+def a_compiled_step_is_the_step(make):
+    """In one graph, over a gradient that is skipped and a learning rate that changes."""
+    eager, traced = make(), make()
+    compiled = torch.compile(traced.step, fullgraph=True, backend="aot_eager")
+    for seed, bad in enumerate([(), (1, 7), (), (4,), ()]):
+        for optimizer in (eager, traced):
+            give_gradients(optimizer, seed, bad)
+            for group in optimizer.param_groups:
+                if seed == 3 and isinstance(group["lr"], torch.Tensor):
+                    group["lr"].fill_(0.03)
+        before = [p.grad.clone() for p in members(traced)]
+        eager.step()
+        compiled()
+        for g, p in zip(before, members(traced), strict=True):
+            torch.testing.assert_close(p.grad, g, rtol=0, atol=0, equal_nan=True)
+        for p, q in zip(members(eager), members(traced), strict=True):
+            torch.testing.assert_close(q, p, rtol=1e-5, atol=1e-6)
+            assert eager.state[p].keys() == traced.state[q].keys() or seed == 1
+            for key, value in eager.state[p].items():
+                torch.testing.assert_close(traced.state[q][key], value, rtol=1e-5, atol=1e-6)
+    assert traced.skipped == eager.skipped == 3
+
+
+def two_graphs_do():
+    """One without and one with state; neither a skip nor a tensor lr compiles again."""
+    optimizer, graphs = Muon(groups(), lr=torch.tensor(0.1)), []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(optimizer.step, fullgraph=True, backend=backend)
+    for seed in range(6):
+        give_gradients(optimizer, seed, bad=(seed,) if seed > 2 else ())
+        optimizer.param_groups[0]["lr"].mul_(0.5)
+        compiled()
+    assert 1 <= len(graphs) <= 2, len(graphs)
+
+
+def a_coarse_product_setting_is_refused():
+    """A graph cannot set the precision of products, and must not be wrong silently."""
+    optimizer = Muon(groups(), lr=0.1)
+    give_gradients(optimizer, 0)
+    torch.set_float32_matmul_precision("high")
+    refused = ""
+    try:
+        torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")()
+    except Exception as error:
+        refused = str(error)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert "single precision needs 'highest'" in refused, refused
+
+
+CASES = {
+    **{name: partial(a_compiled_step_is_the_step, make) for name, make in TRACED.items()},
+    "graphs": two_graphs_do,
+    "precision": a_coarse_product_setting_is_refused,
+}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    done = {}
+    for name, case in CASES.items():
+        torch.compiler.reset()
+        try:
+            case()
+            done[name] = ""
+        except Exception:
+            done[name] = traceback.format_exc()
+    json.dump(done, sys.stdout)

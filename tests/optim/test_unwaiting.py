@@ -1,0 +1,89 @@
+"""The step never waits for an accelerator: on a fake one, whose values cannot be looked at."""
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from steepest import (
+    SGD,
+    Lion,
+    Muon,
+    NormalizedSGD,
+    PolarGrad,
+    Scion,
+    SignSGD,
+    SteepestDescent,
+    norms,
+    polar,
+)
+
+
+def members(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+METHODS = [
+    polar.Auto(error=0.05),
+    polar.Auto(error=1e-3),
+    polar.NewtonSchulz(),
+    polar.NewtonSchulz(dtype=torch.bfloat16),
+    polar.GramNewtonSchulz(),
+    polar.GramNewtonSchulz(dtype=torch.float16),
+]
+
+
+def step_on_a_fake_accelerator(make, dtype=torch.float32, steps=2):
+    """Any value that is looked at raises; so does a shape that depends on one."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        groups = on("cuda", dtype)
+    # What is derived from shapes alone is real arithmetic on the host.
+    optimizer = make(groups)
+    with mode:
+        for _ in range(steps):
+            for p in members(optimizer):
+                p.grad = torch.empty_like(p)
+            optimizer.step()
+            for p in members(optimizer):
+                assert all(t.device.type == "cuda" for t in optimizer.state[p].values())
+    return optimizer
+
+
+def on(device, dtype):
+    shapes = [(8, 8), (8, 8), (12, 4), (4, 12), (64, 256), (256, 64)]
+    matrices = [nn.Parameter(torch.empty(s, device=device, dtype=dtype)) for s in shapes]
+    rest = [nn.Parameter(torch.empty(8, device=device, dtype=dtype))]
+    return [{"params": matrices}, {"params": rest, "rest": True}]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=range(len(METHODS)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_muon_never_waits_for_the_device(method, dtype, unchecked):
+    step_on_a_fake_accelerator(lambda groups: Muon(groups, polar=method), dtype)
+
+
+UNWAITING = {
+    "lion": lambda groups: Lion(groups, lr=0.1, weight_decay=0.1),
+    "tensor_lr": lambda groups: Muon(groups, lr=torch.tensor(0.1), rest_lr=torch.tensor(0.1)),
+    "wide_momentum": lambda groups: Muon(groups, momentum_dtype=torch.float64),
+    "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
+    "sign_sgd": lambda groups: SignSGD(groups, lr=0.1),
+    "normalized_sgd": lambda groups: NormalizedSGD(groups, lr=0.1),
+    "polar_grad": lambda groups: PolarGrad(groups, lr=0.1),
+    "dual": lambda groups: SteepestDescent(groups, norms.Spectral(polar=METHODS[0]), sharpness=2.0),
+    "estimate": lambda groups: SteepestDescent(groups[:1], norms.LInf(), sharpness="estimate"),
+    "scion": lambda groups: Scion(groups, lr=0.1),
+    "rows": lambda groups: SteepestDescent(groups, norms.RowNorm(), lr=0.1),
+}
+
+
+@pytest.mark.parametrize("make", UNWAITING.values(), ids=UNWAITING.keys())
+def test_no_optimizer_waits_for_the_device(make, unchecked):
+    step_on_a_fake_accelerator(make)
+
+
+def test_the_policy_that_raises_has_to_wait(unchecked):
+    """That the fake accelerator notices."""
+    with pytest.raises(DataDependentOutputException):
+        step_on_a_fake_accelerator(lambda groups: Muon(groups, nonfinite="raise"))
