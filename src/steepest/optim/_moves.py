@@ -83,8 +83,9 @@ class Item:
 
     def restore(self, parts: Sequence[Tensor]) -> Tensor:
         """The tensor of the parameter's shape that has these parts."""
-        whole = self.view is None or self.whole
-        return parts[0] if whole else self.view.restore(parts, self.param.shape)
+        if self.view is None or self.whole:
+            return parts[0]
+        return self.view.restore(parts, self.param.shape)
 
 
 @dataclass(frozen=True, eq=False)
