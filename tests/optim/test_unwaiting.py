@@ -65,7 +65,7 @@ def test_muon_never_waits_for_the_device(method, dtype, unchecked):
 
 UNWAITING = {
     "lion": lambda groups: Lion(groups, lr=0.1, weight_decay=0.1),
-    "tensor_lr": lambda groups: Muon(groups, lr=torch.tensor(0.1), rest_lr=torch.tensor(0.1)),
+    "tensor_lr": lambda groups: Muon(groups, lr=torch.tensor(0.1), rest_lr=0.1),
     "wide_momentum": lambda groups: Muon(groups, momentum_dtype=torch.float64),
     "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
     "sign_sgd": lambda groups: SignSGD(groups, lr=0.1),

@@ -82,6 +82,7 @@ def estimated_sharpness(
 def _change(move: Move, state: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     """‖∇f(x + Δ) − ∇f(x)‖† and ‖Δ‖ of the last step, in this parameter; remembers the next."""
     item, pair = move.item, None
+    assert isinstance(item.ok, Tensor), "one problem keeps what it knows on the device"
     grad = item.grad.to(item.dtype)
     if "previous_grad" in state:
         before = state["previous_grad"].to(item.dtype)

@@ -44,7 +44,9 @@ class Item:
     symmetric: bool
 
     shapes: list[tuple[int, int, int]] = field(init=False)
-    """(batch, rows, columns) of its matrices in a stack."""
+    """(batch, rows, columns) of its matrices."""
+    sizes: list[tuple[int, int]] = field(init=False)
+    """Rows and columns of its matrices in a stack."""
     whole: bool = field(init=False)
     """Whether the parameter as it is, without a batch, is what the norm measures."""
     turned: list[bool] = field(init=False)
@@ -52,19 +54,19 @@ class Item:
 
     def __post_init__(self) -> None:
         self.whole = self.view is None or self.view == LINEAR
-        shapes = self.view.shapes(self.param.shape) if self.view else []
+        self.shapes = self.view.shapes(self.param.shape) if self.view else []
         turn = self.symmetric and self.view is not None
-        self.turned = self._turned(shapes) if turn else [False] * len(shapes)
-        pairs = zip(self.turned, shapes, strict=True)
-        self.shapes = [(k, n, m) if turn else (k, m, n) for turn, (k, m, n) in pairs]
+        self.turned = self._turned() if turn else [False] * len(self.shapes)
+        pairs = zip(self.turned, self.shapes, strict=True)
+        self.sizes = [(n, m) if turn else (m, n) for turn, (_, m, n) in pairs]
 
-    def _turned(self, shapes: Sequence[tuple[int, int, int]]) -> list[bool]:
+    def _turned(self) -> list[bool]:
         """Tall ones where a pair of transposed shapes is worth one stack, else as memory has them.
 
         Columns that are dense in memory become rows.
         """
         if self.param.device.type != "cpu" or self.param.numel() <= PAIRED_ENTRIES:
-            return [m > n for _, m, n in shapes]
+            return [m > n for _, m, n in self.shapes]
         return [part.stride(-2) < part.stride(-1) for part in self.cut(self.param)]
 
     @property
@@ -83,8 +85,9 @@ class Item:
 
     def restore(self, parts: Sequence[Tensor]) -> Tensor:
         """The tensor of the parameter's shape that has these parts."""
-        whole = self.view is None or self.whole
-        return parts[0] if whole else self.view.restore(parts, self.param.shape)
+        if self.view is None or self.whole:
+            return parts[0]
+        return self.view.restore(parts, self.param.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +162,7 @@ def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
     """Items for one stack, in order, as many as fit into `limit` bytes but at least one."""
     keyed: dict[tuple[object, ...], list[Item]] = {}
     for item in items:
-        sizes = tuple((m, n) for _, m, n in item.shapes)
-        key = (sizes, item.param.dtype, item.dtype, item.param.device)
+        key = (tuple(item.sizes), item.param.dtype, item.dtype, item.param.device)
         keyed.setdefault(key, []).append(item)
     for same in keyed.values():
         bound = limit or (HOST_STACK if same[0].param.device.type == "cpu" else DEVICE_STACK)
@@ -187,7 +189,7 @@ def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
         return stacks, [[stack] for stack in stacks]
     stacks = [
         batch[0].param.new_empty((sum(i.shapes[k][0] for i in batch), m, n), dtype=dtype)
-        for k, (_, m, n) in enumerate(batch[0].shapes)
+        for k, (m, n) in enumerate(batch[0].sizes)
     ]
     return stacks, _places(batch, stacks)
 

@@ -71,6 +71,7 @@ class SteepestDescent(SteepestOptimizer):
         maximize: ascend instead of descend.
         momentum_dtype: type of the momentum buffers; None means the parameter's.
         max_batch_bytes: bound on one stack of matrices, in bytes; a single parameter may exceed it.
+            None means 16 MiB in the memory of the host and 512 MiB on an accelerator.
         rest_lr: learning rate of AdamW for groups with `rest=True`.
         rest_betas: AdamW's betas.
         rest_eps: AdamW's eps.

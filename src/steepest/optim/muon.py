@@ -64,7 +64,9 @@ class Muon(SteepestOptimizer):
             torch.float32 with bfloat16 parameters for an average that does not stall. AdamW's
             buffers have the type of their parameter, as torch's have.
         max_batch_bytes: bound on one stack of matrices, in bytes; a single parameter may exceed
-            it. A step needs a few times this much memory.
+            it. None means 16 MiB in the memory of the host and 512 MiB on an accelerator. Over the
+            parameters, their momentum and AdamW's state a step needs at most ten times its largest
+            stack, with the default polar method.
         rest_lr: learning rate of AdamW for the rest. None means 3e-4, or `lr` with
             "match_rms_adamw".
         rest_betas: AdamW's betas for the rest.

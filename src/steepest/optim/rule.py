@@ -144,7 +144,7 @@ def descend(
     *,
     rates: Sequence[Tensor] | float,
     lengths: Sequence[Tensor | float],
-    weight_decay: float,
+    weight_decay: float | Tensor,
 ) -> None:
     """W ← (1 − rate·weight_decay)·W − rate·length·update, in place, rounded once.
 
@@ -167,7 +167,7 @@ def descend(
         for length in dict.fromkeys(lengths):
             mine = [i for i, other in enumerate(lengths) if other == length]
             torch._foreach_add_(
-                [wide[i] for i in mine], [updates[i] for i in mine], alpha=-rates * length
+                [wide[i] for i in mine], [updates[i] for i in mine], alpha=-rates * float(length)
             )
     else:
         if decays:
@@ -207,7 +207,7 @@ def adamw_update(
         for tensors in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True)
     ]
     rates = {"beta1": betas[0], "beta2": betas[1], "lr": lr, "weight_decay": weight_decay}
-    options = {**rates, "eps": eps, "maximize": maximize, "amsgrad": False}
+    options: dict[str, Any] = {**rates, "eps": eps, "maximize": maximize, "amsgrad": False}
     if torch.compiler.is_compiling():
         for tensors, step, good in zip(real, steps, ok, strict=True):
             _traced_adamw(tensors, step, good, options)
@@ -217,8 +217,9 @@ def adamw_update(
     for call in [known] * bool(known) + [[i] for i in range(len(ok)) if i not in known]:
         flag = ok[call[0]]
         found = flag.logical_not().to(torch.float32) if isinstance(flag, Tensor) else None
-        lists = [[dense[i][k] for i in call] for k in range(4)]
-        adamw(*lists, [], [steps[i] for i in call], fused=True, found_inf=found, **options)
+        p, g, m, v = ([dense[i][k] for i in call] for k in range(4))
+        count = [steps[i] for i in call]
+        adamw(p, g, m, v, [], count, fused=True, found_inf=found, **options)
     for tensors, updated in zip(real, dense, strict=True):
         for k in (0, 2, 3):
             if updated[k] is not tensors[k]:
@@ -231,9 +232,9 @@ def _traced_adamw(
     """The same update under torch.compile, which does not trace fused kernels but makes its own."""
     param, grad, exp_avg, exp_avg_sq = tensors
     old = (param, exp_avg, exp_avg_sq, step)
-    new = [t.clone() for t in old]
-    lists = [[t] for t in (new[0], _where(ok, grad, 0), *new[1:3])]
-    adamw(*lists, [], [new[3]], foreach=False, capturable=True, **options)
+    new = p, m, v, count = [t.clone() for t in old]
+    safe = _where(ok, grad, 0)
+    adamw([p], [safe], [m], [v], [], [count], foreach=False, capturable=True, **options)
     for before, after in zip(old, new, strict=True):
         before.copy_(_where(ok, after, before))
 

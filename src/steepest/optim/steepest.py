@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, overload
 
@@ -155,8 +155,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         polar = self._norm(group).polar
         for p, view in zip(group["params"], group["views"], strict=True):
             dtype = widened(momentum_dtype(group, p))
-            for _, m, n in view.shapes(p.shape) if polar and view else []:
-                if m and n:
+            for _, m, n in view.shapes(p.shape) if view else []:
+                if polar and m and n:
                     for sizes in ((m, n), (n, m)):
                         polar.choose(*sizes, dtype, p.device)
 
@@ -200,6 +200,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 for batch in self._moves(group, ok):
                     lengths = [self._lengths(group, move) for move in batch]
                     take(batch, lengths, lr=group["lr"], weight_decay=group["weight_decay"])
+                    # Its memory goes before that of the next one comes.
+                    del batch
 
     def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
@@ -230,7 +232,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._count(ok)
         return ok
 
-    def _count(self, ok: dict[Tensor, Flag]) -> None:
+    def _count(self, ok: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
         for device in dict.fromkeys(p.device for p in ok):
             flags = [flag for p, flag in ok.items() if p.device == device]
@@ -242,7 +244,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if False in [flag for flag in flags if not isinstance(flag, Tensor)]:
                 self._skips[device] += sum(flag is False for flag in flags)
 
-    def _moves(self, group: Group, ok: dict[Tensor, Flag]) -> Iterator[list[Move]]:
+    def _moves(self, group: Group, ok: Mapping[Tensor, Flag]) -> Iterator[list[Move]]:
         """What each parameter of a group does, before the length of the step is known."""
         norm = self._norm(group)
         items = [
@@ -283,7 +285,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             past=past,
         )
 
-    def _step_rest(self, group: Group, ok: dict[Tensor, Flag]) -> None:
+    def _step_rest(self, group: Group, ok: Mapping[Tensor, Flag]) -> None:
         params = [p for p in group["params"] if ok.get(p, False) is not False]
         for p in params:
             state = self.state[p]
