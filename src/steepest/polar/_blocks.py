@@ -97,8 +97,9 @@ def _inverse_factor(a: Tensor) -> Tensor:
     w11 = _inverse_factor(a11)
     l21 = torch.bmm(a21, w11.mH)
     w22 = _inverse_factor(torch.baddbmm(a22, l21, l21.mH, alpha=-1))
-    w = a.new_zeros(a.shape)
+    w = torch.empty_like(a)
     w[:, :h, :h] = w11
+    w[:, :h, h:] = 0
     w[:, h:, h:] = w22
     w[:, h:, :h] = torch.bmm(w22, torch.bmm(l21, w11)).neg_()
     return w

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid, real_dtype
+from steepest.polar._blocks import HALVED
 from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices
 from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
@@ -188,8 +188,14 @@ SCHEDULE_FLOOR = 1e-6
 
 HOST = torch.device("cpu")
 
-# Orders whose stages have few inverses: 1, 3, 1 + 1, 1 + 2, 1 + 1 + 1.
-ORDERS = (1, 3, 4, 7, 13)
+# (order, degree) with few inverses: 1, 1, 3, 1 + 1, 1 + 2 and 1 + 1 + 1.
+FUNCTIONS = ((1, 9), (1, 13), (3, 0), (4, 0), (7, 0), (13, 0))
+
+# Products that the polynomial of each degree takes, with those of the step to it.
+POLYNOMIAL = {0: 0, 5: 3, 9: 4, 13: 5}
+
+# Measured: a Hermitian product by quarters takes this share of the time of a full one.
+HERMITIAN = 0.8
 
 
 def _candidates(
@@ -212,11 +218,16 @@ def _candidates(
         yield wide * (products * product + 2 * len(parts) * thin), GramNewtonSchulz(schedule)
     if table.inverse:
         inverse = seconds_at(table.inverse, m)
-        for order, refine, tight in itertools.product(ORDERS, (0, 1, 2), (False, True)):
-            method = _rational(order, resolution, m, refine, tight)
+        share = HERMITIAN if m >= HALVED else 1.0
+        for function, refine, tight in itertools.product(FUNCTIONS, (0, 1, 2), (False, True)):
+            # The smallest σ/√ρ that must be resolved; orders 1 and 3 go no further down.
+            lower = max(5e-5, resolution / spread(m, tight=tight))
+            method = Zolotarev(function[0], lower, refine, tight, function[1])
             inverses = sum(len(stage.shifts) for stage in method.stages)
-            products = 2 * (len(method.stages) - 1) + tight + refine
-            seconds = inverses * inverse + products * product + 2 * (1 + refine) * thin
+            # Two for each step to another stage; a polynomial takes three, four or five in all.
+            products = 2 * (len(method.stages) - 1) + tight + POLYNOMIAL[method.degree]
+            seconds = inverses * inverse + (share * products + refine) * product
+            seconds += (1 + share + 2 * refine) * thin
             # A small `lower` is computed in float64 whatever the input is.
             double = real_dtype(method.compute_dtype(dtype, HOST)) == torch.float64
             yield (table.wide if double else 1.0) * seconds, method
@@ -228,13 +239,6 @@ def _candidates(
             yield single, GramEigh(torch.float32, refine=1)
     if table.svd:
         yield wide * (seconds_at(table.svd, m) + 3 * thin), Svd()
-
-
-@lru_cache(maxsize=1024)
-def _rational(order: int, resolution: float, m: int, refine: int, tight: bool) -> Zolotarev:
-    """The function that resolves σ/σ₁ ≥ resolution for matrices with m rows."""
-    lower = max(1e-6, resolution / spread(m, tight=tight))
-    return Zolotarev(order, lower, refine, tight)
 
 
 def polar_factor(

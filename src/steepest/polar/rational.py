@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +23,7 @@ from steepest.polar.base import (
     safe_divisor,
     widened,
 )
-from steepest.polar.design import Rational, best_rational
+from steepest.polar.design import Rational, best_odd_polynomial, best_rational
 
 # Measured: of the rounding of a Gram matrix (`GRAM_NOISE`), this many eps·λ₁ at most reach its
 # small eigenvalues; 3.7 was the largest seen (sizes 64 to 768; log-spaced, flat, spiked and linear
@@ -46,8 +47,9 @@ class Zolotarev(PolarMethod):
         polar = QX/√ρ
 
     2r + 1 = Π(2r_i + 1) makes stages of r_i poles whose composition is the function itself: order 4
-    is two stages of one inverse each, better conditioned than four inverses side by side. ρ bounds
-    σ₁² by the mean and the spread of the eigenvalues of XXᴴ,
+    is two stages of one inverse each, better conditioned than four inverses side by side. Where
+    inverses are dear, a best odd polynomial may follow the stages. ρ bounds σ₁² by the mean and the
+    spread of the eigenvalues of XXᴴ,
 
         ρ = t + √((m − 1)(‖XXᴴ‖_F²/m − t²)),  t = tr(XXᴴ)/m,  σ₁² ≤ ρ ≤ ½(1 + √m)·σ₁²
 
@@ -61,10 +63,12 @@ class Zolotarev(PolarMethod):
             error e becomes 5/2·e³.
         tight: bound σ₁ from (XXᴴ)² in the same way, at the price of one product: then
             ρ ≤ √(½(1 + √m))·σ₁².
+        degree: of the best odd polynomial that follows the stages: 5, 9 or 13 with one, two or
+            three products, or 0 for none.
 
     Raises:
-        ValueError: an order below 1, a `lower` outside (0, 1) or too small for float64, or a
-            negative number of refinements.
+        ValueError: an order below 1, a `lower` outside (0, 1) or too small for float64, a negative
+            number of refinements or another degree.
 
     Example:
         >>> import torch
@@ -81,25 +85,43 @@ class Zolotarev(PolarMethod):
     lower: float = 1e-3
     refine: int = 0
     tight: bool = False
+    degree: int = 0
 
     def __post_init__(self) -> None:
+        if self.degree not in (0, 5, 9, 13):
+            raise invalid("degree", self.degree, "give 5, 9 or 13, or 0 for no polynomial")
         if self.order < 1:
             raise invalid("order", self.order, "give at least one pole")
         if self.refine < 0:
             raise invalid("refine", self.refine, "give a number of steps >= 0")
         if not 1e-8 <= self.lower < 1 or not self._fits(torch.float64):
             raise invalid("lower", self.lower, "give a singular value in (0, 1), not so small")
+        if self.degree and self._reached < 0.05:
+            raise invalid("degree", self.degree, "give a higher order for so small a `lower`")
 
     @cached_property
     def stages(self) -> tuple[Rational, ...]:
-        """The functions whose composition it is, each but the last scaled to at most 1."""
+        """The rational functions that are composed; each but the last of all is at most 1."""
         out: list[Rational] = []
         lower = self.lower
         for factor in _prime_factors(2 * self.order + 1):
             stage = best_rational(lower, factor // 2)
             lower = (1 - stage.error) / (1 + stage.error)
             out.append(stage._replace(scale=stage.scale / (1 + stage.error)))
-        return (*out[:-1], stage)
+        return tuple(out) if self.degree else (*out[:-1], stage)
+
+    @property
+    def _reached(self) -> float:
+        """The least that the stages make of `lower`, where their largest value is 1."""
+        error = self.stages[-1].error
+        return (1 - error) / (1 + error)
+
+    @property
+    def design_error(self) -> float:
+        """Largest |1 − f(σ)| on [lower, 1] of the whole function, in exact arithmetic."""
+        if self.degree:
+            return best_odd_polynomial(self._reached, self.degree)[1]
+        return self.stages[-1].error
 
     def _fits(self, dtype: torch.dtype) -> bool:
         return min(s.shifts[0] for s in self.stages) >= SHIFT_MARGIN * epsilon(dtype)
@@ -117,7 +139,7 @@ class Zolotarev(PolarMethod):
         noise = SMALL_NOISE * epsilon(work) / 2
         lower = self.lower * spread(min(m, n), tight=self.tight)
         resolution = min(1.0, max(lower, math.sqrt(noise / NOISE_ERROR)))
-        error = refined_error(self.stages[-1].error + noise / resolution**2, self.refine)
+        error = refined_error(self.design_error + noise / resolution**2, self.refine)
         error += product_rounding(m, n, dtype)
         return Accuracy(resolution, error, 1 + error)
 
@@ -131,11 +153,14 @@ class Zolotarev(PolarMethod):
         r = r / bound
         q = None
         for stage in self.stages:
-            last = stage is self.stages[-1]
+            last = stage is self.stages[-1] and not self.degree
             z, rz = _apply(stage, r, last)
             q = z if q is None else hermitian_product(z, q)
             if not last:
                 r = hermitian_product(rz, z)
+        if self.degree:
+            coefficients, _ = best_odd_polynomial(self._reached, self.degree)
+            q = hermitian_product(_polynomial(coefficients, r), q)
         return refine(applied(q / bound.sqrt(), x), self.refine)
 
 
@@ -155,6 +180,23 @@ def _apply(stage: Rational, r: Tensor, last: bool) -> tuple[Tensor, Tensor]:
     return z.mul_(stage.scale), rz if last else rz.mul_(stage.scale)
 
 
+def _polynomial(coefficients: Sequence[float], r: Tensor) -> Tensor:
+    """c₀I + c₁R + c₂R² + … for 3, 5 or 7 coefficients, by Paterson and Stockmeyer's scheme."""
+    a, b, c, *higher = coefficients
+    square = hermitian_product(r, r)
+    z = (r * b).add_(square, alpha=c)
+    z.diagonal(dim1=-2, dim2=-1).add_(a)
+    if not higher:
+        return z
+    if len(higher) == 2:
+        factor, rest = square, (r * higher[0]).add_(square, alpha=higher[1])
+    else:
+        factor = hermitian_product(r, square)
+        rest = (r * higher[1]).add_(square, alpha=higher[2]).add_(factor, alpha=higher[3])
+        rest.diagonal(dim1=-2, dim2=-1).add_(higher[0])
+    return z.add_(hermitian_product(factor, rest))
+
+
 def _largest_eigenvalue_bound(gram: Tensor) -> Tensor:
     """Upper bound of the largest eigenvalue of each positive semidefinite matrix, (batch, 1, 1).
 
@@ -162,11 +204,13 @@ def _largest_eigenvalue_bound(gram: Tensor) -> Tensor:
     ½(1 − 1/√m) of them is λ₁ and the rest 0.
     """
     m = gram.shape[-1]
-    mean = gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)
-    square = torch.linalg.vector_norm(gram, dim=(-2, -1)).square() / m
-    # Rounding may put the spread below zero, and the bound a few eps below λ₁.
-    spread = ((m - 1) * (square - mean.square()).clamp(min=0)).sqrt()
-    return ((mean + spread) * (1 + 1e-5)).unsqueeze(-1).unsqueeze(-1)
+    mean = gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
+    # The difference of ‖·‖_F² and m·mean² would lose half the digits where all λ are equal.
+    centred = gram.clone()
+    centred.diagonal(dim1=-2, dim2=-1).sub_(mean[..., 0])
+    deviation = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
+    # Rounding may leave the bound a few eps below λ₁.
+    return (mean + math.sqrt((m - 1) / m) * deviation) * (1 + 1e-5)
 
 
 def spread(m: int, *, tight: bool) -> float:
