@@ -192,6 +192,12 @@ def methods(table: polar.CostTable | None) -> list[Contender]:
             "Polar Express ×8, Gram form",
             ANY,
         ),
+        "Zolotarev(4, 1e-3)": (polar.Zolotarev(4, 1e-3), "two inverses of XXᵀ", ANY),
+        "Zolotarev(1, 1e-3, degree=13)": (
+            polar.Zolotarev(1, 1e-3, degree=13),
+            "one inverse of XXᵀ and a polynomial",
+            ANY,
+        ),
         "GramEigh()": (polar.GramEigh(), "eigenvalues of XXᵀ", ANY),
         "Svd()": (polar.Svd(), "singular value decomposition", 1024),
         "Auto(error=0.05)": (polar.Auto(error=0.05, table=table), "its choice", ANY),

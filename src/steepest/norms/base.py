@@ -105,6 +105,10 @@ class Norm(ABC):
             ValueError: as for the norm itself.
         """
 
+    def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """`dualize` of several tensors, whose shapes may differ; a norm may share work."""
+        return [self.dualize(g, check=check) for g in gs]
+
     @abstractmethod
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True

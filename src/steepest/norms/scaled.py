@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from jaxtyping import Inexact
@@ -166,6 +167,11 @@ class Scaled(Norm):
         """The duality map of the norm over the factor."""
         unit = self.norm.dualize(g, check=check)
         return unit / self.factor.at(self.norm.extent(g))
+
+    def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """`dualize` of each, together."""
+        units = self.norm.dualize_all(gs, check=check)
+        return [u / self.factor.at(self.norm.extent(g)) for u, g in zip(units, gs, strict=True)]
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator of the norm over the square of the factor."""

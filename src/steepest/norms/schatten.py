@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -225,6 +226,14 @@ class Schatten(SpectralNorm):
         self.accept(g, check, "g")
         q: Tensor = (self.polar or Svd())(g)
         return q
+
+    def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """`dualize` of each; for p = ∞ matrices with equal smaller sides share work."""
+        if self.p < math.inf:
+            return super().dualize_all(gs, check=check)
+        for g in gs:
+            self.accept(g, check, "g")
+        return (self.polar or Svd()).factors(gs)
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖G‖†·dualize(G); G itself for p = 2."""

@@ -12,6 +12,7 @@ from steepest.polar.choose import Ranking as Ranking
 from steepest.polar.choose import polar_factor as polar_factor
 from steepest.polar.costs import CostTable as CostTable
 from steepest.polar.design import Rational as Rational
+from steepest.polar.design import best_odd_polynomial as best_odd_polynomial
 from steepest.polar.design import best_quintic as best_quintic
 from steepest.polar.design import best_rational as best_rational
 from steepest.polar.design import design_schedule as design_schedule

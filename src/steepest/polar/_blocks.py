@@ -89,7 +89,8 @@ def _inverse_factor(a: Tensor) -> Tensor:
     if m <= LEAF:
         factor = torch.linalg.cholesky_ex(a).L
         eye = torch.eye(m, dtype=a.dtype, device=a.device).expand_as(a)
-        return torch.linalg.solve_triangular(factor, eye, upper=False)
+        leaf: Tensor = torch.linalg.solve_triangular(factor, eye, upper=False)
+        return leaf
     h = _middle(m)
     a11, a21, a22 = a[:, :h, :h], a[:, h:, :h], a[:, h:, h:]
     if h <= BATCHED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -66,15 +66,42 @@ class PolarMethod(ABC):
 
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
         """The polar factor of each matrix of `x`; entries must be finite (not checked)."""
-        check_matrices(x)
-        if x.numel() == 0:
-            return torch.zeros_like(x)
-        m, n = x.shape[-2:]
-        dtype = self.compute_dtype(x.dtype, x.device)
-        with full_precision(x.device, dtype):
-            work = unit_scale(x).to(dtype).reshape(-1, m, n)
-            q = self._factor(work, x.dtype) if m <= n else self._factor(work.mH, x.dtype).mH
-        return q.reshape(x.shape).to(x.dtype).resolve_conj()
+        return self.factors([x])[0]
+
+    def factors(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """The polar factors of several stacks, each of shape (*batch, m, n) with m and n its own.
+
+        Stacks of one dtype and device whose smaller sides are equal may share work: a method that
+        computes with m × m matrices does it once for all of them.
+        """
+        out = [torch.zeros_like(x) for x in xs]
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for i, x in enumerate(xs):
+            check_matrices(x)
+            if x.numel():
+                alike.setdefault((min(x.shape[-2:]), x.dtype, x.device), []).append(i)
+        for places in alike.values():
+            for i, q in zip(places, self._oriented([xs[i] for i in places]), strict=True):
+                out[i] = q
+        return out
+
+    def _oriented(self, xs: list[Tensor]) -> list[Tensor]:
+        """The factors of stacks that are alike, by `_factors` of the wide ones among m ≤ n."""
+        dtype, device = xs[0].dtype, xs[0].device
+        compute = self.compute_dtype(dtype, device)
+        with full_precision(device, compute):
+            work = [unit_scale(x).to(compute).reshape(-1, *x.shape[-2:]) for x in xs]
+            tall = [x.shape[-2] > x.shape[-1] for x in xs]
+            wide = [x.mH if t else x for x, t in zip(work, tall, strict=True)]
+            factors = self._factors(wide, dtype)
+            turned = [q.mH if t else q for q, t in zip(factors, tall, strict=True)]
+        return [
+            q.reshape(x.shape).to(dtype).resolve_conj() for q, x in zip(turned, xs, strict=True)
+        ]
+
+    def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """`_factor` of each; a method may do what they have in common once."""
+        return [self._factor(x, dtype) for x in xs]
 
 
 def constant_when_traced(function: F) -> F:

@@ -144,40 +144,48 @@ class Zolotarev(PolarMethod):
         return Accuracy(resolution, error, 1 + error)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        r = hermitian_product(x, x.mH)
+        return self._factors([x], dtype)[0]
+
+    def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        grams = [hermitian_product(x, x.mH) for x in xs]
+        roots = self._root(torch.cat(grams) if len(grams) > 1 else grams[0])
+        parts = roots.split([len(x) for x in xs])
+        return [refine(applied(q, x), self.refine) for q, x in zip(parts, xs, strict=True)]
+
+    def _root(self, r: Tensor) -> Tensor:
+        """Q of the polar factor QX for each Gram matrix XXᴴ."""
         if self.tight:
             bound = _largest_eigenvalue_bound(hermitian_product(r, r)).sqrt()
         else:
             bound = _largest_eigenvalue_bound(r)
         bound = safe_divisor(bound)
         r = r / bound
-        q = None
-        for stage in self.stages:
+        for k, stage in enumerate(self.stages):
             last = stage is self.stages[-1] and not self.degree
             z, rz = _apply(stage, r, last)
-            q = z if q is None else hermitian_product(z, q)
+            q = hermitian_product(z, q) if k else z
             if not last:
                 r = hermitian_product(rz, z)
         if self.degree:
             coefficients, _ = best_odd_polynomial(self._reached, self.degree)
             q = hermitian_product(_polynomial(coefficients, r), q)
-        return refine(applied(q / bound.sqrt(), x), self.refine)
+        return q / bound.sqrt()
 
 
 def _apply(stage: Rational, r: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-    """Z and R·Z of one stage, the latter only if it is not the last."""
-    z = torch.zeros_like(r)
-    rz = r.clone() if not last else r
+    """Z and R·Z of one stage; of the last one R itself, since nobody needs R·Z."""
+    z, rz = torch.zeros_like(r), r if last else r * stage.scale
     for shift, residue in zip(stage.shifts, stage.residues, strict=True):
         shifted = r.clone()
         shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
         inverse = definite_inverse(shifted)
-        z = z.add_(inverse, alpha=residue)
+        weight = stage.scale * residue
+        z.add_(inverse, alpha=weight)
         if not last:
-            rz = rz.add_(inverse, alpha=-residue * shift)
-            rz.diagonal(dim1=-2, dim2=-1).add_(residue)
-    z.diagonal(dim1=-2, dim2=-1).add_(1)
-    return z.mul_(stage.scale), rz if last else rz.mul_(stage.scale)
+            # R·(R + cI)⁻¹ = I − c(R + cI)⁻¹
+            rz.add_(inverse, alpha=-weight * shift).diagonal(dim1=-2, dim2=-1).add_(weight)
+    z.diagonal(dim1=-2, dim2=-1).add_(stage.scale)
+    return z, rz
 
 
 def _polynomial(coefficients: Sequence[float], r: Tensor) -> Tensor:
@@ -210,12 +218,14 @@ def _largest_eigenvalue_bound(gram: Tensor) -> Tensor:
     centred.diagonal(dim1=-2, dim2=-1).sub_(mean[..., 0])
     deviation = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
     # Rounding may leave the bound a few eps below λ₁.
-    return (mean + math.sqrt((m - 1) / m) * deviation) * (1 + 1e-5)
+    bound: Tensor = (mean + math.sqrt((m - 1) / m) * deviation) * (1 + 1e-5)
+    return bound
 
 
 def spread(m: int, *, tight: bool) -> float:
     """Largest √ρ/σ₁ that the bounds of `Zolotarev` leave for matrices with m rows."""
-    return ((1 + math.sqrt(m)) / 2) ** (0.25 if tight else 0.5)
+    largest = (1 + math.sqrt(m)) / 2
+    return math.sqrt(largest) if not tight else math.sqrt(math.sqrt(largest))
 
 
 def _prime_factors(number: int) -> list[int]:
