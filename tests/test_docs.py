@@ -105,7 +105,7 @@ def test_the_table_of_schedules_is_what_the_schedules_do() -> None:
 
 def test_the_table_of_methods_is_what_the_methods_promise() -> None:
     rows = [row for row in table("polar.md", "method") if "Auto" not in row[0]]
-    assert len(rows) == 9
+    assert len(rows) == 8
     for name, _, cell in rows:
         method = evaluate(name)
         assert isinstance(method, polar.PolarMethod)

@@ -160,6 +160,7 @@ class Zolotarev(PolarMethod):
             bound = _largest_eigenvalue_bound(r)
         bound = safe_divisor(bound)
         r = r / bound
+        q: Tensor
         for k, stage in enumerate(self.stages):
             last = stage is self.stages[-1] and not self.degree
             z, rz = _apply(stage, r, last)
