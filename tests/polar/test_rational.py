@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steepest.polar import GramEigh, Zolotarev, best_rational, definite_inverse
-from steepest.polar._blocks import HALVED, hermitian_product
+from steepest.polar._blocks import HALVED, Workspace
 from steepest.polar.rational import _largest_eigenvalue_bound, spread
 from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
 
@@ -76,7 +76,7 @@ def test_the_bound_of_the_largest_eigenvalue(m, share):
     flat = torch.zeros(m, dtype=torch.float64)
     flat[:count] = 7.0
     for values in (flat, 7 * log_spaced(100.0, m)):
-        bound = float(_largest_eigenvalue_bound(torch.diag(values)[None]))
+        bound = float(_largest_eigenvalue_bound(torch.diag(values)[None], Workspace(values)))
         assert 7 <= bound <= 7 * spread(m, tight=False) ** 2 * (1 + 1e-4)
 
 
@@ -134,6 +134,35 @@ def test_the_blocked_inverse_is_an_inverse(m, dtype):
 @pytest.mark.parametrize("m", [7, HALVED, 2 * HALVED + 2])
 def test_a_hermitian_product_by_quarters_is_the_product(m):
     x = torch.randn(1, m, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    product = hermitian_product(x, x.mH)
+    with torch.no_grad():
+        product = Workspace(x).hermitian(x, x.mH)
     assert float((product - x @ x.mH).abs().max()) < 1e-12
     assert torch.equal(product, product.mH)
+
+
+def test_memory_that_is_given_back_is_used_again():
+    like = torch.zeros(1)
+    with torch.no_grad():
+        space = Workspace(like)
+        first = space.empty(2, 3, 4)
+        assert space.empty(2, 3, 4).data_ptr() != first.data_ptr()
+        space.give_back(first)
+        again = space.empty(4, 3, 2)
+        assert again.data_ptr() == first.data_ptr() and again.shape == (4, 3, 2)
+    with torch.enable_grad():
+        space = Workspace(like)
+        first = space.empty(2, 2)
+        space.give_back(first)
+        assert space.empty(2, 2).data_ptr() != first.data_ptr()
+
+
+@pytest.mark.parametrize("method", [Zolotarev(4, 1e-3), Zolotarev(1, 1e-3, degree=13)], ids=str)
+@pytest.mark.parametrize("m", [20, 70, HALVED + 60])
+def test_used_memory_changes_no_result(method, m):
+    """With gradients enabled every result is new memory."""
+    x = torch.randn(2, m, m + 30, generator=torch.Generator().manual_seed(m))
+    with torch.no_grad():
+        once, again = method(x), method(x)
+    assert torch.equal(once, again)
+    with torch.enable_grad():
+        assert spectral_distance(method(x)[0], once[0]) < 1e-4

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.polar._blocks import definite_inverse, hermitian_product
+from steepest.polar._blocks import Workspace, definite_inverse, workspace
 from steepest.polar.base import (
     Accuracy,
     PolarMethod,
@@ -147,66 +147,94 @@ class Zolotarev(PolarMethod):
         return self._factors([x], dtype)[0]
 
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        grams = [hermitian_product(x, x.mH) for x in xs]
-        roots = self._root(torch.cat(grams) if len(grams) > 1 else grams[0])
-        parts = roots.split([len(x) for x in xs])
-        return [refine(applied(q, x), self.refine) for q, x in zip(parts, xs, strict=True)]
+        with workspace(xs[0]) as space:
+            grams = [space.hermitian(x, x.mH) for x in xs]
+            gram = space.together(grams)
+            root = self._root(gram, space)
+            parts = root.split([len(x) for x in xs])
+            out = [refine(applied(q, x), self.refine) for q, x in zip(parts, xs, strict=True)]
+            space.give_back(root)
+        return out
 
-    def _root(self, r: Tensor) -> Tensor:
-        """Q of the polar factor QX for each Gram matrix XXᴴ."""
+    def _root(self, r: Tensor, space: Workspace) -> Tensor:
+        """Q of the polar factor QX for each Gram matrix R = XXᴴ, whose memory is given back."""
         if self.tight:
-            bound = _largest_eigenvalue_bound(hermitian_product(r, r)).sqrt()
+            square = space.hermitian(r, r)
+            bound = _largest_eigenvalue_bound(square, space).sqrt()
+            space.give_back(square)
         else:
-            bound = _largest_eigenvalue_bound(r)
+            bound = _largest_eigenvalue_bound(r, space)
         bound = safe_divisor(bound)
-        r = r / bound
+        gram, r = r, space.times(r, 1 / bound)
+        space.give_back(gram)
         q: Tensor
         for k, stage in enumerate(self.stages):
             last = stage is self.stages[-1] and not self.degree
-            z, rz = _apply(stage, r, last)
-            q = hermitian_product(z, q) if k else z
+            z, rz = _apply(stage, r, last, space)
+            space.give_back(r)
             if not last:
-                r = hermitian_product(rz, z)
+                r = space.hermitian(rz, z)
+                space.give_back(rz)
+            q = _times(z, q, space) if k else z
         if self.degree:
             coefficients, _ = best_odd_polynomial(self._reached, self.degree)
-            q = hermitian_product(_polynomial(coefficients, r), q)
-        return q / bound.sqrt()
+            q = _times(_polynomial(coefficients, r, space), q, space)
+        scaled = space.times(q, bound.rsqrt())
+        space.give_back(q)
+        return scaled
 
 
-def _apply(stage: Rational, r: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+def _times(z: Tensor, q: Tensor, space: Workspace) -> Tensor:
+    """ZQ, a function of R as both are; their memory is given back."""
+    product = space.hermitian(z, q)
+    space.give_back(z, q)
+    return product
+
+
+def _apply(stage: Rational, r: Tensor, last: bool, space: Workspace) -> tuple[Tensor, Tensor]:
     """Z and R·Z of one stage; of the last one R itself, since nobody needs R·Z."""
-    z, rz = torch.zeros_like(r), r if last else r * stage.scale
+    z = space.times(r, 0.0)
+    rz = r if last else space.times(r, stage.scale)
     for shift, residue in zip(stage.shifts, stage.residues, strict=True):
-        shifted = r.clone()
+        shifted = space.copy(r)
         shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
-        inverse = definite_inverse(shifted)
+        inverse = definite_inverse(shifted, workspace=space)
         weight = stage.scale * residue
         z.add_(inverse, alpha=weight)
         if not last:
             # R·(R + cI)⁻¹ = I − c(R + cI)⁻¹
             rz.add_(inverse, alpha=-weight * shift).diagonal(dim1=-2, dim2=-1).add_(weight)
+        space.give_back(shifted, inverse)
     z.diagonal(dim1=-2, dim2=-1).add_(stage.scale)
     return z, rz
 
 
-def _polynomial(coefficients: Sequence[float], r: Tensor) -> Tensor:
-    """c₀I + c₁R + c₂R² + … for 3, 5 or 7 coefficients, by Paterson and Stockmeyer's scheme."""
+def _polynomial(coefficients: Sequence[float], r: Tensor, space: Workspace) -> Tensor:
+    """c₀I + c₁R + c₂R² + … for 3, 5 or 7 coefficients, by Paterson and Stockmeyer's scheme.
+
+    The memory of R is given back.
+    """
     a, b, c, *higher = coefficients
-    square = hermitian_product(r, r)
-    z = (r * b).add_(square, alpha=c)
+    square = space.hermitian(r, r)
+    z = space.times(r, b).add_(square, alpha=c)
     z.diagonal(dim1=-2, dim2=-1).add_(a)
-    if not higher:
-        return z
     if len(higher) == 2:
-        factor, rest = square, (r * higher[0]).add_(square, alpha=higher[1])
-    else:
-        factor = hermitian_product(r, square)
-        rest = (r * higher[1]).add_(square, alpha=higher[2]).add_(factor, alpha=higher[3])
+        rest = space.times(r, higher[0]).add_(square, alpha=higher[1])
+        top = space.hermitian(square, rest)
+        z.add_(top)
+        space.give_back(rest, top)
+    elif higher:
+        cube = space.hermitian(r, square)
+        rest = space.times(r, higher[1]).add_(square, alpha=higher[2]).add_(cube, alpha=higher[3])
         rest.diagonal(dim1=-2, dim2=-1).add_(higher[0])
-    return z.add_(hermitian_product(factor, rest))
+        top = space.hermitian(cube, rest)
+        z.add_(top)
+        space.give_back(cube, rest, top)
+    space.give_back(square, r)
+    return z
 
 
-def _largest_eigenvalue_bound(gram: Tensor) -> Tensor:
+def _largest_eigenvalue_bound(gram: Tensor, space: Workspace) -> Tensor:
     """Upper bound of the largest eigenvalue of each positive semidefinite matrix, (batch, 1, 1).
 
     With eigenvalues λ in [0, λ₁] it is at most ½(1 + √m)·λ₁, attained where a share
@@ -215,9 +243,10 @@ def _largest_eigenvalue_bound(gram: Tensor) -> Tensor:
     m = gram.shape[-1]
     mean = gram.diagonal(dim1=-2, dim2=-1).real.mean(-1)[..., None, None]
     # The difference of ‖·‖_F² and m·mean² would lose half the digits where all λ are equal.
-    centred = gram.clone()
+    centred = space.copy(gram)
     centred.diagonal(dim1=-2, dim2=-1).sub_(mean[..., 0])
     deviation = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
+    space.give_back(centred)
     # Rounding may leave the bound a few eps below λ₁.
     bound: Tensor = (mean + math.sqrt((m - 1) / m) * deviation) * (1 + 1e-5)
     return bound
