@@ -159,7 +159,9 @@ def rate(move: Move, lr: float | Tensor) -> Tensor:
     # A tensor may hold its one number in shape (1,).
     lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
     ok, work = move.ok, move.item.work
-    return (ok if isinstance(ok, Tensor) else move.item.param.new_ones((), dtype=work)).to(work) * lr
+    return (ok if isinstance(ok, Tensor) else move.item.param.new_ones((), dtype=work)).to(
+        work
+    ) * lr
 
 
 def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:

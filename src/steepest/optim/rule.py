@@ -19,6 +19,11 @@ from steepest.polar.base import widened
 
 ShapeRule = Literal["original", "match_rms_adamw"] | None
 
+# Measured on two x86-64 cores, for 128 gradients of width 64 and 48 of width 768: milliseconds of
+# the Euclidean norms 1.0 and 39, of the extremes 1.4 and 26, of the largest entries 7 and 180.
+ONE_THREAD = 2**15
+"""Entries up to which torch loops on one thread; there the Euclidean norm is faster to have."""
+
 Flag = Tensor | bool
 """Whether a gradient is finite: on its device, or as a boolean where that is known."""
 
@@ -52,11 +57,14 @@ def finite(grads: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Tensor:
     kept = [real_dtype(dtype) for dtype in dtypes]
     if not _is_known(real[0]):
         return _representable(torch._foreach_norm(real, float("inf")), kept)
-    # No entry exceeds the Euclidean norm, whose kernel is nine times faster on a CPU than that of
-    # the largest entry. Its squares may overflow where no entry does.
-    good = _representable(torch._foreach_norm(real), kept)
-    for i in [i for i, fine in enumerate(good.tolist()) if not fine]:
-        good[i] = _representable([torch.stack(torch.aminmax(real[i]))], [kept[i]]).all()
+    good = torch.zeros(len(real), dtype=torch.bool)
+    # No entry exceeds the Euclidean norm; its squares may overflow where no entry does.
+    if short := [i for i, g in enumerate(real) if g.numel() <= ONE_THREAD]:
+        norms = torch._foreach_norm([real[i] for i in short])
+        good[short] = _representable(norms, [kept[i] for i in short])
+    if unseen := [i for i, fine in enumerate(good.tolist()) if not fine]:
+        extremes = [torch.stack(torch.aminmax(real[i])) for i in unseen]
+        good[unseen] = _representable(extremes, [kept[i] for i in unseen]).all(1)
     return good
 
 

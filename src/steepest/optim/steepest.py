@@ -236,14 +236,13 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     def _count(self, ok: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
         for device in dict.fromkeys(p.device for p in ok):
-            flags = [flag for p, flag in ok.items() if p.device == device]
-            judged = [flag for flag in flags if isinstance(flag, Tensor)]
             if device not in self._skips:
                 self._skips[device] = torch.zeros((), dtype=torch.int64, device=device)
-            if judged:
+            flags = [flag for p, flag in ok.items() if flag is not True and p.device == device]
+            if judged := [flag for flag in flags if isinstance(flag, Tensor)]:
                 self._skips[device] += torch.stack(judged).logical_not().sum()
-            if False in [flag for flag in flags if not isinstance(flag, Tensor)]:
-                self._skips[device] += sum(flag is False for flag in flags)
+            if len(judged) < len(flags):
+                self._skips[device] += len(flags) - len(judged)
 
     def _moves(self, group: Group, ok: Mapping[Tensor, Flag]) -> Iterator[list[Move]]:
         """What each parameter of a group does, before the length of the step is known."""
