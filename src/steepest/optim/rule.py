@@ -211,10 +211,18 @@ def _descend_alike(
     """
     number = not isinstance(weight_decay, Tensor)
     if number and length > 0 and all(map(_fusible, params, updates)):
-        options = {"lr": rate * length, "weight_decay": weight_decay / length, "momentum": 0.0}
-        still: list[Tensor | None] = [None] * len(params)
-        plain = {"dampening": 0.0, "nesterov": False, "maximize": False}
-        sgd(params, updates, still, fused=True, **options, **plain)
+        sgd(
+            params,
+            updates,
+            [None] * len(params),
+            fused=True,
+            lr=rate * length,
+            weight_decay=float(weight_decay) / length,
+            momentum=0.0,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
         return
     if not number or weight_decay != 0:
         torch._foreach_mul_(params, 1 - rate * weight_decay)
