@@ -1,6 +1,7 @@
 """The update functions, and the corners of the step loop where memory or types differ."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from steepest import MatrixView, Muon
 from steepest.norms import Schatten
-from steepest.optim.rule import finite
+from steepest.optim.rule import ONE_THREAD, descend, finite
 from steepest.polar import Auto, Svd
 from tests.matrices import naive_polar, spectral_distance
 
@@ -100,6 +101,62 @@ def test_finite_judges_in_the_type_asked_for():
     grads = [torch.tensor([1e5]), torch.tensor([1e5]), torch.tensor([float("nan")])]
     types = [torch.float16, torch.float32, torch.float32]
     assert finite(grads, types).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("size", [3, ONE_THREAD + 1])
+def test_finite_is_about_entries_not_their_squares(size):
+    grads = [torch.full((size,), 1e30) for _ in range(4)]
+    for grad, bad in zip(grads, (float("inf"), float("-inf"), float("nan")), strict=False):
+        grad[-1] = bad
+    assert finite(grads, [torch.float32] * 4).tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_one_pass_is_decay_and_update(decay, transposed):
+    """Whatever the order of memory, weights move by −rate·length after they have decayed."""
+    params = [torch.randn(3, 4, dtype=torch.float64) for _ in range(3)]
+    updates = [torch.randn(4, 3, dtype=torch.float64).mT for _ in params]
+    updates = updates if transposed else [u.contiguous() for u in updates]
+    lengths = [2.0, 0.0, 2.0]
+    expected = [
+        (1 - 0.1 * decay) * p - 0.1 * length * u
+        for p, u, length in zip(params, updates, lengths, strict=True)
+    ]
+    descend(params, updates, rates=0.1, lengths=lengths, weight_decay=decay)
+    torch.testing.assert_close(params, expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("change", ["missing", "converted", "transposed"])
+def test_a_model_may_change_between_steps(change):
+    """Other parameters with gradients, another type, another order of memory."""
+    torch.manual_seed(0)
+    params = [nn.Parameter(torch.randn(80, 64)) for _ in range(3)]
+    alone = [copy.deepcopy(p) for p in params]
+    optimizer, single = Muon(params, polar=Svd()), [Muon([p], polar=Svd()) for p in alone]
+    for t in range(3):
+        alone, single = copy.deepcopy((alone, single))  # which remember nothing
+        for i, (p, q) in enumerate(zip(params, alone, strict=True)):
+            if t == 1 and change == "converted":
+                p.data, q.data = p.data.double(), q.data.double()
+            if t == 1 and change == "transposed":
+                p.data = p.data.mT.contiguous().mT
+            skipped = t == i + 1 and change == "missing"
+            p.grad = None if skipped else torch.randn_like(p)
+            q.grad = None if p.grad is None else p.grad.clone()
+        for each in (optimizer, *single):
+            each.step()
+        torch.testing.assert_close(params, alone)
+
+
+def test_gradients_are_not_kept_alive():
+    w = nn.Parameter(torch.randn(4, 4))
+    optimizer = Muon([w])
+    w.grad = torch.randn(4, 4)
+    seen = weakref.ref(w.grad)
+    optimizer.step()
+    w.grad = None
+    assert seen() is None
 
 
 def test_half_precision_weights_are_rounded_once():

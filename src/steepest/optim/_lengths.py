@@ -81,18 +81,18 @@ def estimated_sharpness(
 
 def _change(move: Move, state: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     """‖∇f(x + Δ) − ∇f(x)‖† and ‖Δ‖ of the last step, in this parameter; remembers the next."""
-    item, pair = move.item, None
-    assert isinstance(item.ok, Tensor), "one problem keeps what it knows on the device"
+    item, ok, pair = move.item, move.ok, None
+    assert isinstance(ok, Tensor), "one problem keeps what it knows on the device"
     grad = item.grad.to(item.dtype)
     if "previous_grad" in state:
         before = state["previous_grad"].to(item.dtype)
-        turned = torch.where(item.ok & before.isfinite(), grad - before, 0)
+        turned = torch.where(ok & before.isfinite(), grad - before, 0)
         wide = widened(item.param.dtype)
         moved = item.param.to(wide) - state["previous_param"].to(wide)
         duals = [move.norm.dual(part, check=False).sum() for part in item.cut(turned)]
         pair = (total(duals), _size(move, moved))
     # A gradient that is not finite says nothing about the next change.
-    state["previous_grad"] = torch.where(item.ok, grad, float("nan"))
+    state["previous_grad"] = torch.where(ok, grad, float("nan"))
     state["previous_param"] = item.param.clone()
     return pair
 
@@ -107,7 +107,7 @@ def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> 
         head: the group that keeps the last length as `estimate`.
     """
     sign = -1.0 if head["maximize"] else 1.0
-    rates = [rate(move.item, group["lr"]) for group, move in todo]
+    rates = [rate(move, group["lr"]) for group, move in todo]
     slope = total(d * r for r, (_, move) in zip(rates, todo, strict=True) for d in move.duals())
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
     lines = [

@@ -25,27 +25,23 @@ HOST_STACK, DEVICE_STACK = 2**24, 2**29
 
 @dataclass(eq=False)
 class Item:
-    """A parameter that takes part in this step.
+    """A parameter that takes part in steps: what does not change from one to the next.
 
     Args:
         param: the parameter.
-        grad: its gradient.
-        ok: whether the gradient is finite, on the device; True if that is known.
         dtype: type of its momentum.
         view: the parameter as matrices; None for a norm that takes the tensor as it is.
         symmetric: whether the norm does not mind transposed matrices.
     """
 
     param: Tensor
-    grad: Tensor
-    ok: Flag
     dtype: torch.dtype
     view: MatrixView | None
     symmetric: bool
 
     shapes: list[tuple[int, int, int]] = field(init=False)
     """(batch, rows, columns) of its matrices."""
-    sizes: list[tuple[int, int]] = field(init=False)
+    sizes: tuple[tuple[int, int], ...] = field(init=False)
     """Rows and columns of its matrices in a stack."""
     whole: bool = field(init=False)
     """Whether the parameter as it is, without a batch, is what the norm measures."""
@@ -58,7 +54,7 @@ class Item:
         turn = self.symmetric and self.view is not None
         self.turned = self._turned() if turn else [False] * len(self.shapes)
         pairs = zip(self.turned, self.shapes, strict=True)
-        self.sizes = [(n, m) if turn else (m, n) for turn, (_, m, n) in pairs]
+        self.sizes = tuple((n, m) if turn else (m, n) for turn, (_, m, n) in pairs)
 
     def _turned(self) -> list[bool]:
         """Tall ones where a pair of transposed shapes is worth one stack, else as memory has them.
@@ -68,6 +64,12 @@ class Item:
         if self.param.device.type != "cpu" or self.param.numel() <= PAIRED_ENTRIES:
             return [m > n for _, m, n in self.shapes]
         return [part.stride(-2) < part.stride(-1) for part in self.cut(self.param)]
+
+    @property
+    def grad(self) -> Tensor:
+        """Its gradient in this step."""
+        assert self.param.grad is not None, "only parameters with a gradient take part"
+        return self.param.grad
 
     @property
     def nbytes(self) -> int:
@@ -90,18 +92,20 @@ class Item:
         return self.view.restore(parts, self.param.shape)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Move:
     """What one parameter does in this step, before the length of the step is known.
 
     Args:
         item: the parameter.
+        ok: whether its gradient is finite, on the device; True if that is known.
         norm: in which it moves.
         u: the momentum average, cut into what the norm measures.
         direction: of each part of `u` the duality map, or the sharp operator.
     """
 
     item: Item
+    ok: Flag
     norm: Norm
     u: list[Tensor]
     direction: list[Tensor]
@@ -140,29 +144,31 @@ def take(
         single = len(each) == 1
         common.append(each[0] if single else 1.0)
         updates.append(move.item.restore(move.direction) if single else move.update(each))
-    sure = not any(isinstance(v, Tensor) for v in (lr, *common, *(m.item.ok for m in moves)))
+    sure = not any(isinstance(v, Tensor) for v in (lr, *common, *(m.ok for m in moves)))
     descend(
         [move.item.param for move in moves],
         updates,
-        rates=float(lr) if sure else [rate(move.item, lr) for move in moves],
+        rates=float(lr) if sure else [rate(move, lr) for move in moves],
         lengths=common,
         weight_decay=weight_decay,
     )
 
 
-def rate(item: Item, lr: float | Tensor) -> Tensor:
+def rate(move: Move, lr: float | Tensor) -> Tensor:
     """The learning rate of a parameter on its device, 0 where the gradient is not finite."""
     # A tensor may hold its one number in shape (1,).
     lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
-    ok = item.ok if isinstance(item.ok, Tensor) else item.param.new_ones((), dtype=item.work)
-    return ok.to(item.work) * lr
+    ok, work = move.ok, move.item.work
+    return (ok if isinstance(ok, Tensor) else move.item.param.new_ones((), dtype=work)).to(
+        work
+    ) * lr
 
 
 def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
     """Items for one stack, in order, as many as fit into `limit` bytes but at least one."""
     keyed: dict[tuple[object, ...], list[Item]] = {}
     for item in items:
-        key = (tuple(item.sizes), item.param.dtype, item.dtype, item.param.device)
+        key = (item.sizes, item.param.dtype, item.dtype, item.param.device)
         keyed.setdefault(key, []).append(item)
     for same in keyed.values():
         bound = limit or (HOST_STACK if same[0].param.device.type == "cpu" else DEVICE_STACK)
@@ -196,6 +202,7 @@ def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
 
 def moves(
     batch: Sequence[Item],
+    ok: Sequence[Flag],
     write: Callable[[list[Tensor]], None],
     norm: Norm,
     *,
@@ -205,6 +212,7 @@ def moves(
 
     Args:
         batch: parameters that can be stacked.
+        ok: of each whether its gradient is finite.
         write: puts their momentum averages u into given tensors, one for each part of each.
         norm: of the steps.
         sharp: whether to go along norm.sharp(u), or norm.dualize(u).
@@ -213,13 +221,19 @@ def moves(
     write([place for parts in places for place in parts])
     mapped = [(norm.sharp if sharp else norm.dualize)(stack, check=False) for stack in stacks]
     if batch[0].view is None:
-        return [Move(i, norm, u, [d]) for i, u, d in zip(batch, places, mapped, strict=True)]
-    directions = _places(batch, mapped)
-    return [Move(i, norm, u, d) for i, u, d in zip(batch, places, directions, strict=True)]
+        directions = [[d] for d in mapped]
+    else:
+        directions = _places(batch, mapped)
+    each = zip(batch, ok, places, directions, strict=True)
+    return [Move(item, flag, norm, u, d) for item, flag, u, d in each]
 
 
 def _places(batch: Sequence[Item], stacks: Sequence[Tensor]) -> list[list[Tensor]]:
     """Of each item the places of its parts in the stacks, as its view has them."""
+    if all(item.whole for item in batch):
+        turned = [item.turned[0] for item in batch]
+        whole = zip(stacks[0].unbind(), turned, strict=True)
+        return [[place.mT if turn else place] for place, turn in whole]
     places: list[list[Tensor]] = [[] for _ in batch]
     for k, stack in enumerate(stacks):
         slices = stack.split([item.shapes[k][0] for item in batch])

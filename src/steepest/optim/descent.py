@@ -257,7 +257,7 @@ class SteepestDescent(SteepestOptimizer):
         if searched:
             search(todo, closure, loss, head)  # type: ignore[arg-type]
             return
-        slope = total(dual * move.item.ok for _, move in todo for dual in move.duals())
+        slope = total(dual * move.ok for _, move in todo for dual in move.duals())
         sharpness = given.pop()
         if sharpness == "estimate":
             sharpness = estimated_sharpness(todo, slope, head, self.state)

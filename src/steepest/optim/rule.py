@@ -12,11 +12,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from steepest._types import real_dtype
 from steepest.polar.base import widened
 
 ShapeRule = Literal["original", "match_rms_adamw"] | None
+
+# Measured on two x86-64 cores, for 128 gradients of width 64 and 48 of width 768: milliseconds of
+# the Euclidean norms 1.0 and 39, of the extremes 1.4 and 26, of the largest entries 7 and 180.
+ONE_THREAD = 2**15
+"""Entries up to which torch loops on one thread; there the Euclidean norm is faster to have."""
 
 Flag = Tensor | bool
 """Whether a gradient is finite: on its device, or as a boolean where that is known."""
@@ -47,25 +53,38 @@ def finite(grads: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Tensor:
 
     A gradient of 1e5 is finite in float32 and would poison a float16 average for ever.
     """
-    # The extremes show NaN and inf in one fast pass; a sum could overflow by itself.
     real = [torch.view_as_real(g.resolve_conj()) if g.is_complex() else g for g in grads]
-    if real[0].device.type == "cpu":
-        # Nine times faster there than the norm, which is one kernel for all on an accelerator.
-        lows, highs = zip(*(torch.aminmax(g) for g in real), strict=True)
-        extremes = torch.stack([*lows, *highs]).unflatten(0, (2, -1))
-    else:
-        extremes = torch.stack(torch._foreach_norm(real, float("inf"))).unsqueeze(0)
     kept = [real_dtype(dtype) for dtype in dtypes]
-    good = {dtype: torch.isfinite(extremes.to(dtype)).all(0) for dtype in dict.fromkeys(kept)}
+    if not _is_known(real[0]):
+        return _representable(torch._foreach_norm(real, float("inf")), kept)
+    good = torch.zeros(len(real), dtype=torch.bool)
+    # No entry exceeds the Euclidean norm; its squares may overflow where no entry does.
+    if short := [i for i, g in enumerate(real) if g.numel() <= ONE_THREAD]:
+        norms = torch._foreach_norm([real[i] for i in short])
+        good[short] = _representable(norms, [kept[i] for i in short])
+    if unseen := [i for i, fine in enumerate(good.tolist()) if not fine]:
+        extremes = [torch.stack(torch.aminmax(real[i])) for i in unseen]
+        good[unseen] = _representable(extremes, [kept[i] for i in unseen]).all(1)
+    return good
+
+
+def _representable(values: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Tensor:
+    """Whether each value, or vector of them, is finite in its type."""
+    every = torch.stack(list(values))
+    good = {dtype: torch.isfinite(every.to(dtype)) for dtype in dict.fromkeys(dtypes)}
     if len(good) == 1:
-        return good[kept[0]]
-    return torch.stack([good[dtype][i] for i, dtype in enumerate(kept)])
+        return good[dtypes[0]]
+    return torch.stack([good[dtype][i] for i, dtype in enumerate(dtypes)])
+
+
+def _is_known(x: Tensor) -> bool:
+    """Whether looking at a value costs nothing: in the memory of the host, outside a graph."""
+    return not torch.compiler.is_compiling() and type(x) is Tensor and x.device.type == "cpu"
 
 
 def looked_at(flags: Tensor) -> list[Flag]:
     """Flags as booleans where looking costs nothing, in the memory of the host, else as tensors."""
-    plain = not torch.compiler.is_compiling() and type(flags) is Tensor
-    return flags.tolist() if plain and flags.device.type == "cpu" else list(flags.unbind())
+    return flags.tolist() if _is_known(flags) else list(flags.unbind())
 
 
 def accumulate(
@@ -103,12 +122,12 @@ def accumulate(
     if maximize:
         grads = torch._foreach_neg(list(grads))
     # A gradient equal to its buffer leaves the average as it is, whatever the weight.
-    safe = [_where(good, g.to(b.dtype), b) for good, g, b in zip(ok, grads, buffers, strict=True)]
+    safe = [_where(o, _as(g, b.dtype), b) for o, g, b in zip(ok, grads, buffers, strict=True)]
 
     def mix(weight: float) -> None:
         torch._foreach_copy_(list(out), cut(safe))
         pairs = zip(cut(buffers), out, strict=True)
-        torch._foreach_lerp_(list(out), [b.to(u.dtype) for b, u in pairs], weight)
+        torch._foreach_lerp_(list(out), [_as(b, u.dtype) for b, u in pairs], weight)
 
     if past is not None:
         mix(past)
@@ -131,6 +150,11 @@ def averages_of_one(
     torch._foreach_copy_(list(out), cut([_where(o, g, 0) for o, g in zip(ok, grads, strict=True)]))
     if maximize:
         torch._foreach_neg_(list(out))
+
+
+def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in a type; the call that changes nothing would be the dearest part of many a step."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def _where(ok: Flag, value: Tensor, other: Tensor | float) -> Tensor:
@@ -156,21 +180,14 @@ def descend(
         weight_decay: the decay.
     """
     # The decay factor of a half-precision weight is not a half-precision number.
-    wide = [
-        p if p.dtype == widened(p.dtype) else p.to(u.dtype)
-        for p, u in zip(params, updates, strict=True)
-    ]
-    decays = isinstance(weight_decay, Tensor) or weight_decay != 0
+    wide = [_as(p, widened(p.dtype)) for p in params]
     if isinstance(rates, float):
-        if decays:
-            torch._foreach_mul_(wide, 1 - rates * weight_decay)
         for length in dict.fromkeys(lengths):
             mine = [i for i, other in enumerate(lengths) if other == length]
-            torch._foreach_add_(
-                [wide[i] for i in mine], [updates[i] for i in mine], alpha=-rates * float(length)
-            )
+            targets, moves = [wide[i] for i in mine], [updates[i] for i in mine]
+            _descend_alike(targets, moves, rates, float(length), weight_decay)
     else:
-        if decays:
+        if isinstance(weight_decay, Tensor) or weight_decay != 0:
             kept = torch._foreach_mul(list(rates), -weight_decay)
             torch._foreach_add_(kept, 1.0)
             torch._foreach_mul_(wide, kept)
@@ -178,6 +195,44 @@ def descend(
         torch._foreach_addcmul_(wide, list(updates), scales)
     if half := [i for i, p in enumerate(params) if wide[i] is not p]:
         torch._foreach_copy_([params[i] for i in half], [wide[i] for i in half])
+
+
+def _descend_alike(
+    params: list[Tensor],
+    updates: list[Tensor],
+    rate: float,
+    length: float,
+    weight_decay: float | Tensor,
+) -> None:
+    """`descend` with one rate and one length, in the type of the parameters.
+
+    In one pass where memory allows it: SGD decays by lr·λ·W with lr = rate·length, so that
+    λ = weight_decay/length is decoupled decay.
+    """
+    number = not isinstance(weight_decay, Tensor)
+    if number and length > 0 and all(map(_fusible, params, updates)):
+        sgd(
+            params,
+            updates,
+            [None] * len(params),
+            fused=True,
+            lr=rate * length,
+            weight_decay=float(weight_decay) / length,
+            momentum=0.0,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        return
+    if not number or weight_decay != 0:
+        torch._foreach_mul_(params, 1 - rate * weight_decay)
+    torch._foreach_add_(params, updates, alpha=-rate * length)
+
+
+def _fusible(param: Tensor, update: Tensor) -> bool:
+    """Whether the fused kernel takes them: real, of one type, in one order of memory."""
+    alike = param.dtype == update.dtype and not param.is_complex()
+    return alike and param.is_contiguous() and update.is_contiguous()
 
 
 def adamw_update(

@@ -61,6 +61,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self.max_batch_bytes = max_batch_bytes
         self._rest = rest
         self._skips: dict[torch.device, Tensor] = {}
+        self._plans: dict[int, tuple[object, list[list[Item]]]] = {}
         super().__init__(
             params.groups() if isinstance(params, Routing) else params,
             defaults,
@@ -235,47 +236,66 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     def _count(self, ok: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
         for device in dict.fromkeys(p.device for p in ok):
-            flags = [flag for p, flag in ok.items() if p.device == device]
-            judged = [flag for flag in flags if isinstance(flag, Tensor)]
             if device not in self._skips:
                 self._skips[device] = torch.zeros((), dtype=torch.int64, device=device)
-            if judged:
+            flags = [flag for p, flag in ok.items() if flag is not True and p.device == device]
+            if judged := [flag for flag in flags if isinstance(flag, Tensor)]:
                 self._skips[device] += torch.stack(judged).logical_not().sum()
-            if False in [flag for flag in flags if not isinstance(flag, Tensor)]:
-                self._skips[device] += sum(flag is False for flag in flags)
+            if len(judged) < len(flags):
+                self._skips[device] += len(flags) - len(judged)
 
     def _moves(self, group: Group, ok: Mapping[Tensor, Flag]) -> Iterator[list[Move]]:
         """What each parameter of a group does, before the length of the step is known."""
         norm = self._norm(group)
-        items = [
-            Item(p, p.grad, ok[p], momentum_dtype(group, p), view, norm.symmetric)
-            for p, view in zip(group["params"], group["views"], strict=True)
-            # What is known to be not finite has no part in the step.
-            if ok.get(p, False) is not False
-        ]
-        for batch in batches(items, self.max_batch_bytes):
-            write = partial(self._average, group, batch)
-            yield moves(batch, write, norm, sharp=self._sharp(group))
+        for batch in self._plan(group, norm, ok):
+            flags = [ok[item.param] for item in batch]
+            write = partial(self._average, group, batch, flags)
+            yield moves(batch, flags, write, norm, sharp=self._sharp(group))
 
-    def _average(self, group: Group, batch: Sequence[Item], out: list[Tensor]) -> None:
+    def _plan(self, group: Group, norm: Norm, ok: Mapping[Tensor, Flag]) -> list[list[Item]]:
+        """What is stacked with what: as in the last step, if the same parameters take part."""
+        # What is known to be not finite has no part in the step.
+        pairs = zip(group["params"], group["views"], strict=True)
+        taking = [(p, view) for p, view in pairs if ok.get(p, False) is not False]
+
+        def made() -> list[list[Item]]:
+            items = [Item(p, momentum_dtype(group, p), v, norm.symmetric) for p, v in taking]
+            return list(batches(items, self.max_batch_bytes))
+
+        if torch.compiler.is_compiling():
+            return made()
+        # A model may be moved or converted without its parameters becoming other objects.
+        memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
+        key = (group["momentum_dtype"], norm.symmetric, self.max_batch_bytes, memory)
+        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+        if place not in self._plans or self._plans[place][0] != key:
+            self._plans[place] = key, made()
+        return self._plans[place][1]
+
+    def _average(
+        self, group: Group, batch: Sequence[Item], ok: Sequence[Flag], out: list[Tensor]
+    ) -> None:
         """Write the momentum averages; without momentum the gradients, and no state."""
-        grads, ok = [item.grad for item in batch], [item.ok for item in batch]
+        grads = [item.grad for item in batch]
 
         def cut(tensors: Sequence[Tensor]) -> list[Tensor]:
+            if all(item.whole for item in batch):
+                return list(tensors)
             return [part for item, x in zip(batch, tensors, strict=True) for part in item.cut(x)]
 
         momentum, past = group["momentum"], group.get("past")
         if not isinstance(momentum, Tensor) and momentum == 0 and not past:
             averages_of_one(grads, ok, out, cut=cut, maximize=group["maximize"])
             return
-        for item in batch:
-            if "momentum_buffer" not in self.state[item.param]:
-                self.state[item.param]["momentum_buffer"] = torch.zeros_like(
+        states = [self.state[item.param] for item in batch]
+        for item, state in zip(batch, states, strict=True):
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(
                     item.param, dtype=item.dtype, memory_format=torch.preserve_format
                 )
         accumulate(
             grads,
-            [self.state[item.param]["momentum_buffer"] for item in batch],
+            [state["momentum_buffer"] for state in states],
             ok,
             out,
             cut=cut,
@@ -371,6 +391,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                     self.state[p]["step"] = step.to(p.device)
 
     def __getstate__(self) -> dict[str, Any]:
-        """torch's own keeps three attributes; a copy needs these as well."""
+        """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
         names = ("routing", "max_batch_bytes", "_rest", "_skips")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+        kept = {name: getattr(self, name) for name in names}
+        return {**super().__getstate__(), **kept, "_plans": {}}
