@@ -197,13 +197,15 @@ def test_stacks_are_full_but_bounded(limit, monkeypatch):
     views = [stacked if p.ndim == 3 else MatrixView() for p in params]
     optimizer = Muon([{"params": params, "views": views}], max_batch_bytes=limit)
     seen = []
-    dualize = Schatten.dualize
+    dualize_all = Schatten.dualize_all
 
-    def watched(self, g, **kw):
-        seen.append(tuple(g.shape))
-        return dualize(self, g, **kw)
+    def watched(self, gs, **kw):
+        # One call takes no more than the bound, or one parameter.
+        assert len(gs) == 1 or 4 * sum(g.numel() for g in gs) <= limit
+        seen.extend(tuple(g.shape) for g in gs)
+        return dualize_all(self, gs, **kw)
 
-    monkeypatch.setattr(Schatten, "dualize", watched)
+    monkeypatch.setattr(Schatten, "dualize_all", watched)
     for p in params:
         p.grad = torch.randn_like(p)
     optimizer.step()
@@ -213,6 +215,29 @@ def test_stacks_are_full_but_bounded(limit, monkeypatch):
         100_000: [(7, 8, 8), (2, 3, 6)],
     }[limit]
     assert seen == expected
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(None, 2), (800, 4)])
+def test_matrices_with_equal_smaller_sides_come_together(limit, calls, monkeypatch):
+    """A method that works on m × m matrices does it once for all that have the same m."""
+    shapes = [(8, 12), (8, 20), (30, 8), (4, 12)]
+    params = [nn.Parameter(torch.zeros(s)) for s in shapes]
+    seen = []
+    dualize_all = Schatten.dualize_all
+
+    def watched(self, gs, **kw):
+        seen.append({min(g.shape[-2:]) for g in gs})
+        return dualize_all(self, gs, **kw)
+
+    monkeypatch.setattr(Schatten, "dualize_all", watched)
+    optimizer = Muon(params, lr=1.0, momentum=0.0, weight_decay=0.0, max_batch_bytes=limit)
+    for p in params:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    assert len(seen) == calls and all(len(sides) == 1 for sides in seen)
+    for p in params:
+        expected = -naive_polar(p.grad) * max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+        assert spectral_distance(p.detach(), expected) < 0.1
 
 
 def test_tensor_learning_rates_are_not_shared():

@@ -273,6 +273,22 @@ def test_a_batch_is_its_members(method, dtype, batch):
 
 
 @every_method
+def test_several_stacks_at_once_are_each_by_itself(method):
+    shapes = [(2, 6, 9), (6, 6), (3, 12, 6), (0, 6, 7), (4, 5), (1, 6, 9)]
+    generator = torch.Generator().manual_seed(0)
+    xs = [torch.randn(s, generator=generator) for s in shapes]
+    xs[-1] = xs[-1].double()
+    together = method.factors(xs)
+    for x, q in zip(xs, together, strict=True):
+        assert q.shape == x.shape and q.dtype == x.dtype
+        if x.numel():
+            for a, b in zip(
+                q.reshape(-1, *x.shape[-2:]), method(x).reshape(-1, *x.shape[-2:]), strict=True
+            ):
+                assert spectral_distance(a, b) < 2e-3
+
+
+@every_method
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
 def test_transposition_commutes(method, dtype):
     x = torch.randn(6, 13, dtype=dtype)

@@ -160,9 +160,10 @@ def test_memory_that_is_given_back_is_used_again():
 @pytest.mark.parametrize("m", [20, 70, HALVED + 60])
 def test_used_memory_changes_no_result(method, m):
     """With gradients enabled every result is new memory."""
-    x = torch.randn(2, m, m + 30, generator=torch.Generator().manual_seed(m))
+    x = torch.stack([with_spectrum(log_spaced(30.0, m), m, m + 30, seed=s) for s in (0, 1)]).float()
     with torch.no_grad():
         once, again = method(x), method(x)
     assert torch.equal(once, again)
     with torch.enable_grad():
-        assert spectral_distance(method(x)[0], once[0]) < 1e-4
+        # Rounding of the Gram matrix, over the smallest singular value squared.
+        assert spectral_distance(method(x)[0], once[0]) < 1e-3

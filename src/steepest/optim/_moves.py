@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -92,6 +92,10 @@ class Item:
         return self.view.restore(parts, self.param.shape)
 
 
+Plan = list[tuple[list[Item], ...]]
+"""Bundles of batches of parameters."""
+
+
 @dataclass(eq=False, slots=True)
 class Move:
     """What one parameter does in this step, before the length of the step is known.
@@ -171,7 +175,7 @@ def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
         key = (item.sizes, item.param.dtype, item.dtype, item.param.device)
         keyed.setdefault(key, []).append(item)
     for same in keyed.values():
-        bound = limit or (HOST_STACK if same[0].param.device.type == "cpu" else DEVICE_STACK)
+        bound = bound_of(same[0], limit)
         batch: list[Item] = []
         size = 0
         for item in same:
@@ -181,6 +185,36 @@ def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
             batch.append(item)
             size += item.nbytes
         yield batch
+
+
+def bundles(batches: Iterable[list[Item]], limit: int | None) -> Iterator[tuple[list[Item], ...]]:
+    """Batches whose matrices have equal smaller sides, as many as fit into `limit` bytes.
+
+    A norm may share work among them.
+    """
+    keyed: dict[tuple[object, ...], list[list[Item]]] = {}
+    for batch in batches:
+        first = batch[0]
+        smaller = tuple(min(s[-2:]) for s in first.sizes) if first.view else id(first)
+        key = (smaller, first.param.dtype, first.dtype, first.param.device)
+        keyed.setdefault(key, []).append(batch)
+    for alike in keyed.values():
+        bound = bound_of(alike[0][0], limit)
+        bundle: list[list[Item]] = []
+        size = 0
+        for batch in alike:
+            more = sum(item.nbytes for item in batch)
+            if bundle and size + more > bound:
+                yield tuple(bundle)
+                bundle, size = [], 0
+            bundle.append(batch)
+            size += more
+        yield tuple(bundle)
+
+
+def bound_of(item: Item, limit: int | None) -> int:
+    """How many bytes may be stacked with an item."""
+    return limit or (HOST_STACK if item.param.device.type == "cpu" else DEVICE_STACK)
 
 
 def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
@@ -201,31 +235,38 @@ def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
 
 
 def moves(
-    batch: Sequence[Item],
-    ok: Sequence[Flag],
-    write: Callable[[list[Tensor]], None],
+    bundle: Sequence[Sequence[Item]],
+    ok: Mapping[Tensor, Flag],
+    write: Callable[[Sequence[Item], list[Tensor]], None],
     norm: Norm,
     *,
     sharp: bool,
-) -> list[Move]:
-    """Where every parameter of a batch goes, matrices of one shape in one call.
+) -> Iterator[list[Move]]:
+    """Where every parameter of a bundle goes, batch by batch.
 
     Args:
-        batch: parameters that can be stacked.
-        ok: of each whether its gradient is finite.
-        write: puts their momentum averages u into given tensors, one for each part of each.
+        bundle: batches of parameters that can be stacked.
+        ok: of each parameter whether its gradient is finite.
+        write: puts the momentum averages u of a batch into given tensors, one for each part of
+            each parameter.
         norm: of the steps.
         sharp: whether to go along norm.sharp(u), or norm.dualize(u).
     """
-    stacks, places = stacked(batch)
-    write([place for parts in places for place in parts])
-    mapped = [(norm.sharp if sharp else norm.dualize)(stack, check=False) for stack in stacks]
-    if batch[0].view is None:
-        directions = [[d] for d in mapped]
+    ready = [stacked(batch) for batch in bundle]
+    for batch, (_, places) in zip(bundle, ready, strict=True):
+        write(batch, [place for parts in places for place in parts])
+    stacks = [stack for each, _ in ready for stack in each]
+    if sharp:
+        mapped = [norm.sharp(stack, check=False) for stack in stacks]
     else:
-        directions = _places(batch, mapped)
-    each = zip(batch, ok, places, directions, strict=True)
-    return [Move(item, flag, norm, u, d) for item, flag, u, d in each]
+        mapped = norm.dualize_all(stacks, check=False)
+    for batch, (each, places) in zip(bundle, ready, strict=True):
+        own, mapped = mapped[: len(each)], mapped[len(each) :]
+        directions = [[d] for d in own] if batch[0].view is None else _places(batch, own)
+        yield [
+            Move(item, ok[item.param], norm, u, d)
+            for item, u, d in zip(batch, places, directions, strict=True)
+        ]
 
 
 def _places(batch: Sequence[Item], stacks: Sequence[Tensor]) -> list[list[Tensor]]:

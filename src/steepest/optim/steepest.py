@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from steepest._types import invalid, shape_text
 from steepest.norms import Norm
 from steepest.optim._groups import Group, momentum_dtype, name_of, text_of, views_of
-from steepest.optim._moves import Item, Move, batches, moves, take
+from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, take
 from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
     Flag,
@@ -61,7 +61,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self.max_batch_bytes = max_batch_bytes
         self._rest = rest
         self._skips: dict[torch.device, Tensor] = {}
-        self._plans: dict[int, tuple[object, list[list[Item]]]] = {}
+        self._plans: dict[int, tuple[object, Plan]] = {}
         super().__init__(
             params.groups() if isinstance(params, Routing) else params,
             defaults,
@@ -247,20 +247,20 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     def _moves(self, group: Group, ok: Mapping[Tensor, Flag]) -> Iterator[list[Move]]:
         """What each parameter of a group does, before the length of the step is known."""
         norm = self._norm(group)
-        for batch in self._plan(group, norm, ok):
-            flags = [ok[item.param] for item in batch]
-            write = partial(self._average, group, batch, flags)
-            yield moves(batch, flags, write, norm, sharp=self._sharp(group))
+        write = partial(self._average, group, ok)
+        for bundle in self._plan(group, norm, ok):
+            yield from moves(bundle, ok, write, norm, sharp=self._sharp(group))
 
-    def _plan(self, group: Group, norm: Norm, ok: Mapping[Tensor, Flag]) -> list[list[Item]]:
+    def _plan(self, group: Group, norm: Norm, ok: Mapping[Tensor, Flag]) -> Plan:
         """What is stacked with what: as in the last step, if the same parameters take part."""
         # What is known to be not finite has no part in the step.
         pairs = zip(group["params"], group["views"], strict=True)
         taking = [(p, view) for p, view in pairs if ok.get(p, False) is not False]
 
-        def made() -> list[list[Item]]:
+        def made() -> Plan:
             items = [Item(p, momentum_dtype(group, p), v, norm.symmetric) for p, v in taking]
-            return list(batches(items, self.max_batch_bytes))
+            limit = self.max_batch_bytes
+            return list(bundles(batches(items, limit), limit))
 
         if torch.compiler.is_compiling():
             return made()
@@ -273,9 +273,10 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         return self._plans[place][1]
 
     def _average(
-        self, group: Group, batch: Sequence[Item], ok: Sequence[Flag], out: list[Tensor]
+        self, group: Group, known: Mapping[Tensor, Flag], batch: Sequence[Item], out: list[Tensor]
     ) -> None:
         """Write the momentum averages; without momentum the gradients, and no state."""
+        ok = [known[item.param] for item in batch]
         grads = [item.grad for item in batch]
 
         def cut(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -74,12 +74,14 @@ class PolarMethod(ABC):
         Stacks of one dtype and device whose smaller sides are equal may share work: a method that
         computes with m × m matrices does it once for all of them.
         """
-        out = [torch.zeros_like(x) for x in xs]
+        out = list(xs)
         alike: dict[tuple[object, ...], list[int]] = {}
         for i, x in enumerate(xs):
             check_matrices(x)
             if x.numel():
                 alike.setdefault((min(x.shape[-2:]), x.dtype, x.device), []).append(i)
+            else:
+                out[i] = torch.zeros_like(x)
         for places in alike.values():
             for i, q in zip(places, self._oriented([xs[i] for i in places]), strict=True):
                 out[i] = q

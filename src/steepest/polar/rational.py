@@ -98,6 +98,8 @@ class Zolotarev(PolarMethod):
             raise invalid("lower", self.lower, "give a singular value in (0, 1), not so small")
         if self.degree and self._reached < 0.05:
             raise invalid("degree", self.degree, "give a higher order for so small a `lower`")
+        # torch.compile can look the coefficients up, but not derive them.
+        _ = self.polynomial
 
     @cached_property
     def stages(self) -> tuple[Rational, ...]:
@@ -116,12 +118,15 @@ class Zolotarev(PolarMethod):
         error = self.stages[-1].error
         return (1 - error) / (1 + error)
 
+    @cached_property
+    def polynomial(self) -> tuple[tuple[float, ...], float]:
+        """Coefficients of x, x³, … of what follows the stages, and its error; none for degree 0."""
+        return best_odd_polynomial(self._reached, self.degree) if self.degree else ((), 0.0)
+
     @property
     def design_error(self) -> float:
         """Largest |1 − f(σ)| on [lower, 1] of the whole function, in exact arithmetic."""
-        if self.degree:
-            return best_odd_polynomial(self._reached, self.degree)[1]
-        return self.stages[-1].error
+        return self.polynomial[1] if self.degree else self.stages[-1].error
 
     def _fits(self, dtype: torch.dtype) -> bool:
         return min(s.shifts[0] for s in self.stages) >= SHIFT_MARGIN * epsilon(dtype)
@@ -177,8 +182,7 @@ class Zolotarev(PolarMethod):
                 space.give_back(rz)
             q = _times(z, q, space) if k else z
         if self.degree:
-            coefficients, _ = best_odd_polynomial(self._reached, self.degree)
-            q = _times(_polynomial(coefficients, r, space), q, space)
+            q = _times(_polynomial(self.polynomial[0], r, space), q, space)
         scaled = space.times(q, bound.rsqrt())
         space.give_back(q)
         return scaled
