@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,13 +128,13 @@ def test_the_drift_of_equal_and_of_strange_matrices() -> None:
 def test_the_averages_are_those_that_the_optimizer_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nesterov's average is what Muon hands to its polar method."""
     seen: list[Tensor] = []
-    original = polar.Auto.__call__
+    original = polar.Auto.factors
 
-    def spy(self: polar.Auto, x: Tensor) -> Tensor:
-        seen.append(x.clone())
-        return original(self, x)
+    def spy(self: polar.Auto, xs: Sequence[Tensor]) -> list[Tensor]:
+        seen.extend(x.clone() for x in xs)
+        return original(self, xs)
 
-    monkeypatch.setattr(polar.Auto, "__call__", spy)
+    monkeypatch.setattr(polar.Auto, "factors", spy)
     found = list(pairs(TINY, 1, 0))
     assert [(n, tuple(a.x.shape)) for n, a, _ in found[:4]] == [
         ("nesterov", (4, 16, 16)),
