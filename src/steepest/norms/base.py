@@ -215,11 +215,6 @@ def gaussian(
     return torch.randn(tuple(shape), generator=generator, dtype=wide, device=device), dtype
 
 
-def in_double(x: Tensor) -> Tensor:
-    """`x` in double precision, real or complex as it is."""
-    return x.to(torch.complex128 if x.is_complex() else torch.float64)
-
-
 def inner(g: Tensor, x: Tensor) -> Tensor:
     """Re conj(g)·x, entry by entry."""
     return (g.conj() * x).real if g.is_complex() else g * x

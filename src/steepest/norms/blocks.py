@@ -11,9 +11,10 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.norms._vectors import falling_root
-from steepest.norms.base import Couples, Extent, Norm, ball_radius, in_double
+from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.norms.entry import Lp
 from steepest.polar import PolarMethod
+from steepest.polar.base import in_double
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from steepest._types import invalid, real_dtype
 from steepest.norms._vectors import falling_root
-from steepest.norms.base import Norm, ball_radius, gaussian, in_double
+from steepest.norms.base import Norm, ball_radius, gaussian
 from steepest.norms.scaled import Scaled
 from steepest.polar import PolarMethod
-from steepest.polar.base import widened
+from steepest.polar.base import in_double, widened
 
 Tensors = Mapping[str, Tensor]
 

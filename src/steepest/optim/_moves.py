@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from steepest.norms import Norm
 from steepest.optim.rule import Flag, descend
 from steepest.polar.base import widened
 from steepest.views import LINEAR, MatrixView
+
+T = TypeVar("T")
 
 # Measured on two x86-64 cores: a copy to the transpose takes four times as long as a copy for
 # 64 × 256, twenty times for 768 × 3072. One stack less is worth that only below this size.
@@ -175,16 +178,7 @@ def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
         key = (item.sizes, item.param.dtype, item.dtype, item.param.device)
         keyed.setdefault(key, []).append(item)
     for same in keyed.values():
-        bound = bound_of(same[0], limit)
-        batch: list[Item] = []
-        size = 0
-        for item in same:
-            if batch and size + item.nbytes > bound:
-                yield batch
-                batch, size = [], 0
-            batch.append(item)
-            size += item.nbytes
-        yield batch
+        yield from _filled(same, [item.nbytes for item in same], bound_of(same[0], limit))
 
 
 def bundles(batches: Iterable[list[Item]], limit: int | None) -> Iterator[tuple[list[Item], ...]]:
@@ -199,17 +193,21 @@ def bundles(batches: Iterable[list[Item]], limit: int | None) -> Iterator[tuple[
         key = (smaller, first.param.dtype, first.dtype, first.param.device)
         keyed.setdefault(key, []).append(batch)
     for alike in keyed.values():
-        bound = bound_of(alike[0][0], limit)
-        bundle: list[list[Item]] = []
-        size = 0
-        for batch in alike:
-            more = sum(item.nbytes for item in batch)
-            if bundle and size + more > bound:
-                yield tuple(bundle)
-                bundle, size = [], 0
-            bundle.append(batch)
-            size += more
-        yield tuple(bundle)
+        sizes = [sum(item.nbytes for item in batch) for batch in alike]
+        yield from map(tuple, _filled(alike, sizes, bound_of(alike[0][0], limit)))
+
+
+def _filled(things: Sequence[T], sizes: Sequence[int], bound: int) -> Iterator[list[T]]:
+    """The things in order, as many at a time as fit into the bound, but at least one."""
+    some: list[T] = []
+    total = 0
+    for thing, size in zip(things, sizes, strict=True):
+        if some and total + size > bound:
+            yield some
+            some, total = [], 0
+        some.append(thing)
+        total += size
+    yield some
 
 
 def bound_of(item: Item, limit: int | None) -> int:

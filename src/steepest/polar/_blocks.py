@@ -136,7 +136,7 @@ def _write_hermitian(a: Tensor, b: Tensor, out: Tensor) -> None:
     out[:, :h, h:] = out[:, h:, :h].mH
 
 
-def definite_inverse(a: Tensor, *, workspace: Workspace | None = None) -> Tensor:
+def definite_inverse(a: Tensor) -> Tensor:
     """Inverse of each Hermitian positive definite matrix, by products of blocks.
 
         A = LLᴴ,  W = L⁻¹,  A⁻¹ = WᴴW
@@ -147,7 +147,6 @@ def definite_inverse(a: Tensor, *, workspace: Workspace | None = None) -> Tensor
     Args:
         a: real or complex matrices in single or double precision, shape (batch, m, m); positive
             definite (not checked), of which the lower triangle is read.
-        workspace: memory for the result and what leads to it; None means new memory.
 
     Returns:
         A new tensor of shape (batch, m, m).
@@ -160,7 +159,11 @@ def definite_inverse(a: Tensor, *, workspace: Workspace | None = None) -> Tensor
     Sources:
         Higham, Accuracy and Stability of Numerical Algorithms (SIAM, 2002), sections 13.3 and 14.2.
     """
-    space = workspace or Workspace(a)
+    return inverse_in(a, Workspace(a))
+
+
+def inverse_in(a: Tensor, space: Workspace) -> Tensor:
+    """`definite_inverse`, the result and what leads to it in the memory of a workspace."""
     w = _inverse_factor(a, space)
     m = w.shape[-1]
     if m < HALVED:

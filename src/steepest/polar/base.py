@@ -215,6 +215,11 @@ def widened(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in HALF else dtype
 
 
+def in_double(x: Tensor) -> Tensor:
+    """`x` in double precision, real or complex as it is."""
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+
+
 def epsilon(dtype: torch.dtype) -> float:
     """Machine epsilon of a real or complex type."""
     return float(torch.finfo(real_dtype(dtype)).eps)

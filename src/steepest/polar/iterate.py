@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
+from steepest.polar._blocks import Workspace
 from steepest.polar.base import (
     GRAM_NOISE,
     HALF,
@@ -135,7 +136,7 @@ class GramNewtonSchulz(_Iteration):
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        pool = _Pool(keep=torch.is_grad_enabled())
+        space = Workspace(x)
         if x.dtype in HALF:
             # Entries of R and R² up to n would overflow float16.
             x = _frobenius_normalised(x)
@@ -147,12 +148,12 @@ class GramNewtonSchulz(_Iteration):
         bound = torch.linalg.matrix_norm(square, keepdim=True, dtype=wide).sqrt()
         bound = safe_divisor(bound).to(x.dtype)
         x = x / bound.sqrt()
-        q = pool.polynomial(gram / bound, square / bound**2, first)
+        q = _polynomial(gram / bound, square / bound**2, first, space)
         for steps in others:
             x = applied(q, x)
-            gram = pool.product(x, x.mH)
-            pool.release(q)
-            q = pool.polynomial(gram, pool.product(gram, gram), steps)
+            gram = space.product(x, x.mH)
+            space.give_back(q)
+            q = _polynomial(gram, space.product(gram, gram), steps, space)
         return applied(q, x)
 
 
@@ -163,50 +164,33 @@ def _frobenius_normalised(x: Tensor) -> Tensor:
     return x / safe_divisor(norm).to(x.dtype)
 
 
-class _Pool:
-    """m × m products in memory that is used again; fresh memory costs a CPU a quarter of the time.
+def _quintic(gram: Tensor, square: Tensor, step: Quintic, space: Workspace) -> Tensor:
+    """aI + bR + cR²; takes the memory of R²."""
+    a, b, c = step
+    z = square.mul_(c) if space.reuses else square * c
+    z = z.add_(gram, alpha=b)
+    z.diagonal(dim1=-2, dim2=-1).add_(a)
+    return z
 
-    Args:
-        keep: never write to memory that holds a result: autograd and its transforms need it.
-    """
 
-    def __init__(self, *, keep: bool) -> None:
-        self._keep = keep
-        self._free: list[Tensor] = []
-
-    def release(self, *buffers: Tensor) -> None:
-        """Declare results that are no longer read."""
-        if not self._keep:
-            self._free.extend(buffers)
-
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """a·b for a batch."""
-        return torch.bmm(a, b, out=self._free.pop()) if self._free else torch.bmm(a, b)
-
-    def quintic(self, gram: Tensor, square: Tensor, step: Quintic) -> Tensor:
-        """aI + bR + cR²; takes the memory of R²."""
-        a, b, c = step
-        z = square * c if self._keep else square.mul_(c)
-        z = z.add_(gram, alpha=b)
-        z.diagonal(dim1=-2, dim2=-1).add_(a)
-        return z
-
-    def polynomial(self, gram: Tensor, square: Tensor, steps: tuple[Quintic, ...]) -> Tensor:
-        """q(R) for the composed steps, given R and R², which it uses up."""
-        q = z = self.quintic(gram, square, steps[0])
-        for step in steps[1:]:
-            half = self.product(gram, z)
-            self.release(gram)
-            gram = self.product(z, half)
-            self.release(half)
-            if z is not q:
-                self.release(z)
-            z = self.quintic(gram, self.product(gram, gram), step)
-            longer = self.product(q, z)
-            self.release(q)
-            q = longer
-        self.release(gram)
-        return q
+def _polynomial(
+    gram: Tensor, square: Tensor, steps: tuple[Quintic, ...], space: Workspace
+) -> Tensor:
+    """q(R) for the composed steps, given R and R², which it uses up."""
+    q = z = _quintic(gram, square, steps[0], space)
+    for step in steps[1:]:
+        half = space.product(gram, z)
+        space.give_back(gram)
+        gram = space.product(z, half)
+        space.give_back(half)
+        if z is not q:
+            space.give_back(z)
+        z = _quintic(gram, space.product(gram, gram), step, space)
+        longer = space.product(q, z)
+        space.give_back(q)
+        q = longer
+    space.give_back(gram)
+    return q
 
 
 @lru_cache(maxsize=512)

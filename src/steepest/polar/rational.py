@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.polar._blocks import Workspace, definite_inverse, workspace
+from steepest.polar._blocks import Workspace, inverse_in, workspace
 from steepest.polar.base import (
     Accuracy,
     PolarMethod,
@@ -202,7 +202,7 @@ def _apply(stage: Rational, r: Tensor, last: bool, space: Workspace) -> tuple[Te
     for shift, residue in zip(stage.shifts, stage.residues, strict=True):
         shifted = space.copy(r)
         shifted.diagonal(dim1=-2, dim2=-1).add_(shift)
-        inverse = definite_inverse(shifted, workspace=space)
+        inverse = inverse_in(shifted, space)
         weight = stage.scale * residue
         z.add_(inverse, alpha=weight)
         if not last:
