@@ -41,6 +41,9 @@ METHODS = {
     "gram_newton_schulz": GramNewtonSchulz(polar_express(8)),
     "gram_jordan_polished": GramNewtonSchulz(JORDAN_POLISHED),
     "gram_cans": GramNewtonSchulz(CANS),
+    "gram_half": GramNewtonSchulz(
+        design_schedule(lower=1e-3, error=0.05, safety=1.05), torch.float16
+    ),
     "gram_designed": GramNewtonSchulz(design_schedule(lower=5e-4, error=0.05)),
     "auto": Auto(error=0.05),
     "auto_fine": Auto(error=3e-3),
@@ -61,6 +64,11 @@ def usable(method, m, n, dtype):
     except ValueError:
         assert method == METHODS["auto_fine"] and dtype in HALF
         pytest.skip("no method keeps this error in this type")
+
+
+def coarse(method):
+    """Whether it computes in half precision."""
+    return getattr(method, "dtype", None) in HALF
 
 
 def singular_values(q):
@@ -136,8 +144,8 @@ def test_tiny_and_huge_gradients_are_orthogonalised(method, c):
     stated = method.accuracy(6, 9, torch.float32)
     expected = singular_values(method(x))
     out = singular_values(method(c * x))
-    # c·x is rounded anew; bfloat16 arithmetic sees that.
-    rounding = 0.05 if "bfloat16" in repr(method) else 1e-4
+    # c·x is rounded anew; half-precision arithmetic sees that.
+    rounding = 0.05 if coarse(method) else 1e-4
     assert float((out - expected).abs().max()) < rounding
     assert float(out.min()) > 1 - stated.error - rounding
 
@@ -194,9 +202,9 @@ def test_rank_deficient_gives_a_partial_isometry(method, shape, rank):
     q = method(x)
     out = singular_values(q)
     assert float((out[:rank] - 1).abs().max()) <= stated.error
-    # Rounding of the input is at 1e-7·σ₁; whatever it is amplified by, it stays noise. In
-    # bfloat16 it is at 4e-3·σ₁: such a method resolves it as if it were signal.
-    if "bfloat16" not in repr(method):
+    # Rounding of the input is at 1e-7·σ₁; whatever it is amplified by, it stays noise. In half
+    # precision it is at 5e-4 or 4e-3·σ₁: such a method resolves it as if it were signal.
+    if not coarse(method):
         assert float(out[rank]) < (1e-4 if method in (Svd(), GramEigh()) else 0.03)
     assert float((x * q).sum()) > 0.5 * rank
 
@@ -266,7 +274,8 @@ def test_a_batch_is_its_members(method, dtype, batch):
     q = method(x)
     for index in torch.cartesian_prod(*(torch.arange(k) for k in batch)).reshape(-1, len(batch)):
         i = tuple(index.tolist())
-        assert spectral_distance(q[i], method(x[i])) < 2e-3
+        # Sums in another order are rounded elsewhere.
+        assert spectral_distance(q[i], method(x[i])) < (0.02 if coarse(method) else 2e-3)
 
 
 @every_method

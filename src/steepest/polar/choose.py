@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steepest._types import invalid, real_dtype
 from steepest.polar._blocks import HALVED
-from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices
+from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices, epsilon
 from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
@@ -62,8 +62,10 @@ class Ranking:
 
 def _short(method: PolarMethod) -> str:
     """A method as a table names it: a schedule by its name."""
-    schedule = getattr(method, "schedule", None)
-    return repr(method) if schedule is None else f"{type(method).__name__}({schedule.name})"
+    if not isinstance(method, GramNewtonSchulz):
+        return repr(method)
+    dtype = f", {method.dtype}" if method.dtype else ""
+    return f"{type(method).__name__}({method.schedule.name}{dtype})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,10 @@ class Auto(PolarMethod):
 
     The choice is a pure function of shape, dtype and device: it reads no file, no environment and
     no clock. A method is admitted by its own `accuracy`, and its cost is predicted from a table.
+
+    On a CPU half-precision input is computed in float32. On an accelerator float32 and
+    half-precision input are computed in float16 by `GramNewtonSchulz`, as long as that keeps
+    `error` and `resolution`: see there what it does to directions.
 
     Args:
         error: largest |σ − 1| of the output allowed above the resolution.
@@ -159,7 +165,9 @@ class Auto(PolarMethod):
         # Several shares of the error may lead to the same schedule.
         for method, seconds in {method: seconds for seconds, method in pairs}.items():
             stated = method.accuracy(m, n, dtype)
-            admitted = stated.resolution <= self.resolution and stated.error <= self.error
+            # Dividing by a power of m and multiplying by it again may end one bit higher.
+            fine = stated.resolution <= self.resolution * (1 + 1e-12)
+            admitted = fine and stated.error <= self.error
             predictions.append(Prediction(method, seconds * math.prod(batch), stated, admitted))
         return Ranking(tuple(sorted(predictions, key=lambda p: (not p.admitted, p.seconds))))
 
@@ -201,6 +209,10 @@ HOST = torch.device("cpu")
 FUNCTIONS = ((1, 9), (1, 13), (3, 0), (4, 0), (7, 0), (13, 0))
 
 # Products that the polynomial of each degree takes, with those of the step to it.
+# Room above the interval for the Gram matrices of float16 (simulated in polar/iterate.py).
+HALF_SAFETY = 1.05
+HALF_EPS = epsilon(torch.float16)
+
 POLYNOMIAL = {0: 0, 5: 3, 9: 4, 13: 5}
 
 # Measured: a Hermitian product by quarters takes this share of the time of a full one.
@@ -215,16 +227,21 @@ def _candidates(
     product = seconds_at(table.product, m)
     # Products that touch n: they cost n/m square ones.
     thin = product * n / m
-    safety = 1.02 if dtype in HALF else SINGLE_SAFETY
-    # Rounding takes its share of the error, so a tighter schedule may pass where this one does not.
-    for share in (1.0, 0.9, 0.5, 0.1):
-        lower = min(0.5, resolution / m**0.125)
-        schedule = design_schedule(
-            lower=lower, error=max(share * error, SCHEDULE_FLOOR), safety=safety
-        )
-        parts = segments(schedule, 1.2e-7)
-        products = sum(4 * len(part) - 3 for part in parts)
-        yield wide * (products * product + 2 * len(parts) * thin), GramNewtonSchulz(schedule)
+    types: list[tuple[float, torch.dtype | None]] = [(wide, None)]
+    if table.half < 1 and dtype in (*HALF, torch.float32) and resolution > HALF_EPS < error:
+        types.append((table.half, torch.float16))
+    for factor, half in types:
+        safety = HALF_SAFETY if half else 1.02 if dtype in HALF else SINGLE_SAFETY
+        lower = (resolution - HALF_EPS if half else resolution) / m**0.125
+        # Rounding takes its share of the error: a tighter schedule may pass where this one fails.
+        for share in (1.0, 0.9, 0.5, 0.1):
+            schedule = design_schedule(
+                lower=min(0.5, lower), error=max(share * error, SCHEDULE_FLOOR), safety=safety
+            )
+            parts = segments(schedule, HALF_EPS if half else epsilon(torch.float32))
+            products = sum(4 * len(part) - 3 for part in parts)
+            cost = products * product + 2 * len(parts) * thin
+            yield factor * cost, GramNewtonSchulz(schedule, half)
     if table.inverse:
         inverse = seconds_at(table.inverse, m)
         share = HERMITIAN if m >= HALVED else 1.0

@@ -17,6 +17,7 @@ from steepest.polar.base import (
     PolarMethod,
     applied,
     epsilon,
+    gram_noise,
     product_rounding,
     safe_divisor,
     widened,
@@ -26,6 +27,13 @@ from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
 # How far rounding, eps at first, may grow in a Gram matrix before it is formed anew.
 # A spurious eigenvalue of 1e-3 changes no polynomial visibly; ten times more would.
 RESTART_GROWTH = 1e-3
+
+# In half precision one step alone exceeds that. A second one is safe up to this growth: at its
+# end the Gram matrix is not needed again (simulated by `_noisy_band`).
+SECOND_STEP_GROWTH = 0.1
+
+# ‖X‖_F² ≤ 2^14 keeps XXᴴ away from the largest float16, 65504, and √m·‖X‖_F from the smallest.
+LARGEST_SCALE = 128.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,11 @@ class GramNewtonSchulz(_Iteration):
     Rounding leaves eigenvalues of R slightly below zero, and they grow by a² a step. Before
     they matter the iteration restarts: X ← QX, R = XXᴴ, Q = I.
 
+    In float16 that keeps singular values down to eps·σ₁ = 1e-3·σ₁ apart from noise, with a schedule
+    designed with safety 1.05. The result is then the factor of a matrix that rounding has moved
+    from x by 6e-4·σ₁: a bound on singular values, while a direction with σ = 3e-3·σ₁ may turn by
+    up to a fifth. bfloat16 is eight times as coarse.
+
     Args:
         schedule: the polynomials.
         dtype: compute type. None means the input's, with half precision widened to float32.
@@ -129,26 +142,28 @@ class GramNewtonSchulz(_Iteration):
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
         """The schedule's band under rounding of the Gram matrices; resolution m^{1/8}·lower."""
         eps = self._working_epsilon(dtype)
-        lower = max(self.schedule.interval[0], GRAM_NOISE * eps)
+        half = eps > epsilon(torch.float32)
+        # Below eps, single precision says nothing; half precision has rounded x itself.
+        lower = self.schedule.interval[0]
+        lower = lower if half else max(lower, GRAM_NOISE * eps)
         low, high, top = _noisy_band(self.schedule, eps, lower)
-        resolution = min(1.0, min(m, n) ** 0.125 * lower)
-        rounding = product_rounding(m, n, dtype)
+        resolution = min(1.0, min(m, n) ** 0.125 * lower + half * eps)
+        rounding = product_rounding(m, n, dtype) + half * GRAM_NOISE * eps
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         space = Workspace(x)
-        if x.dtype in HALF:
-            # Entries of R and R² up to n would overflow float16.
-            x = _frobenius_normalised(x)
         first, *others = segments(self.schedule, epsilon(x.dtype))
-        gram = x @ x.mH
+        if x.dtype in HALF:
+            x, gram = _fitted(x)
+        else:
+            gram = x @ x.mH
         square = gram @ gram
         # ‖R‖₂ ≤ √‖R²‖_F.
-        wide = torch.float32 if x.dtype in HALF else None
-        bound = torch.linalg.matrix_norm(square, keepdim=True, dtype=wide).sqrt()
-        bound = safe_divisor(bound).to(x.dtype)
-        x = x / bound.sqrt()
-        q = _polynomial(gram / bound, square / bound**2, first, space)
+        bound = _norm(square).sqrt()
+        x = (x / bound.sqrt()).to(x.dtype)
+        gram, square = ((a / b).to(x.dtype) for a, b in ((gram, bound), (square, bound**2)))
+        q = _polynomial(gram, square, first, space)
         for steps in others:
             x = applied(q, x)
             gram = space.product(x, x.mH)
@@ -157,11 +172,32 @@ class GramNewtonSchulz(_Iteration):
         return applied(q, x)
 
 
-def _frobenius_normalised(x: Tensor) -> Tensor:
-    """x / ‖x‖_F, the norm in float32 at least; zero stays zero."""
+def _norm(x: Tensor) -> Tensor:
+    """‖x‖_F, in float32 at least, as a divisor: 1 for zero."""
     wide = torch.float32 if x.dtype in HALF else None
-    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
-    return x / safe_divisor(norm).to(x.dtype)
+    return safe_divisor(torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide))
+
+
+def _frobenius_normalised(x: Tensor) -> Tensor:
+    """x / ‖x‖_F; zero stays zero."""
+    return x / _norm(x).to(x.dtype)
+
+
+def _fitted(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x times a power of two, and its Gram matrix with ‖R‖_F in (1/4, 1]: for half precision.
+
+    With ‖x‖_F = 1 the Gram matrix of a large flat one would lie below the normal float16 numbers,
+    without any normalisation its entries, up to n, beyond the largest.
+    """
+    x = x * _power_below(min(x.shape[-2] ** 0.5, LARGEST_SCALE) / _norm(x)).to(x.dtype)
+    gram = x @ x.mH
+    power = _power_below(_norm(gram).rsqrt()).to(x.dtype)
+    return x * power, gram * power**2
+
+
+def _power_below(x: Tensor) -> Tensor:
+    """The largest power of two that is at most x."""
+    return torch.ldexp(torch.ones_like(x), torch.frexp(x).exponent - 1)
 
 
 def _quintic(gram: Tensor, square: Tensor, step: Quintic, space: Workspace) -> Tensor:
@@ -198,19 +234,22 @@ def segments(schedule: Schedule, eps: float) -> tuple[tuple[Quintic, ...], ...]:
     """The schedule cut where the Gram matrix must be formed anew.
 
     An eigenvalue of rounding size eps grows by a² in a step with linear coefficient a. A segment
-    ends before eps·Πa² exceeds 1e-3, but not before its second step: in half precision one step
-    alone exceeds that.
+    ends before eps·Πa² exceeds 1e-3, but takes a second step if one alone leaves it below 0.1.
 
     Example:
         >>> from steepest.polar import polar_express
-        >>> [len(s) for s in segments(polar_express(6), 1.2e-7)]
+        >>> [len(s) for s in segments(polar_express(6), 1.2e-7)]  # float32
         [2, 4]
+        >>> [len(s) for s in segments(polar_express(6), 9.8e-4)]  # float16
+        [2, 2, 2]
     """
     out: list[list[Quintic]] = []
     growth = 1.0
     for step in schedule.folded:
         growth *= step[0] ** 2
-        if not out or (len(out[-1]) >= 2 and eps * growth > RESTART_GROWTH):
+        before = growth / step[0] ** 2
+        short = bool(out) and len(out[-1]) == 1 and eps * before <= SECOND_STEP_GROWTH
+        if not out or (eps * growth > RESTART_GROWTH and not short):
             out.append([])
             growth = step[0] ** 2
         out[-1].append(step)
@@ -219,13 +258,16 @@ def segments(schedule: Schedule, eps: float) -> tuple[tuple[Quintic, ...], ...]:
 
 @lru_cache(maxsize=512)
 def _noisy_band(schedule: Schedule, eps: float, lower: float) -> tuple[float, float, float]:
-    """(lowest, highest) on [lower, 1] and highest on [0, 1], with R off by ±GRAM_NOISE·eps."""
+    """(lowest, highest) on [lower, 1] and highest on [0, 1], with R off by ±`gram_noise`."""
+    noise = gram_noise(eps)
+    # In half precision every product that R goes through is rounded as coarsely as the first one.
+    again = noise if eps > epsilon(torch.float32) else 0.0
     sigma = torch.cat(
         [
             torch.zeros(1, dtype=torch.float64, device="cpu"),
             torch.logspace(-12, 0, 4_001, dtype=torch.float64, device="cpu"),
             torch.linspace(1e-3, 1, 4_001, dtype=torch.float64, device="cpu"),
-            torch.tensor([lower, 1 + GRAM_NOISE * eps], dtype=torch.float64, device="cpu"),
+            torch.tensor([lower, 1 + noise], dtype=torch.float64, device="cpu"),
         ]
     )
     inside = sigma >= lower
@@ -233,10 +275,10 @@ def _noisy_band(schedule: Schedule, eps: float, lower: float) -> tuple[float, fl
     for sign in (-1.0, 0.0, 1.0):
         x = sigma
         for steps in segments(schedule, eps):
-            r, q = x * x + sign * GRAM_NOISE * eps, torch.ones_like(x)
+            r, q = x * x + sign * noise, torch.ones_like(x)
             for a, b, c in steps:
                 z = a + r * (b + r * c)
-                q, r = q * z, r * z * z
+                q, r = q * z, r * z * z + sign * again
             x = (q * x).abs()
         lows.append(float(x[inside].min()))
         highs.append(float(x[inside].max()))
