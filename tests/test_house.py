@@ -41,6 +41,12 @@ LAYERS = (
     ("norms.blocks", "norms.kyfan"),
     ("norms.operator", "norms.product"),
     ("norms",),
+    ("maps.scalars",),
+    ("maps.bases",),
+    ("maps.base",),
+    ("maps.norm",),
+    ("maps.named",),
+    ("maps",),
     (
         "optim._groups",
         "optim._linesearch",
@@ -74,7 +80,7 @@ APPLICATIONS = {
 }
 
 # What applications may import from: the library's public paths, and what every command shares.
-PUBLIC_PATHS = {"steepest", "steepest.norms", "steepest.polar"}
+PUBLIC_PATHS = {"steepest", "steepest.maps", "steepest.norms", "steepest.polar"}
 SHARED_PATHS = {"steepest._files", "steepest._terminal", "steepest._types"}
 
 # (module, imported name): why the import is not at the top of the file.
@@ -336,7 +342,7 @@ def public(package: str) -> dict[str, object]:
 
 PUBLIC = {
     k: v
-    for name in ("", ".norms", ".optim", ".polar", ".views")
+    for name in ("", ".maps", ".norms", ".optim", ".polar", ".views")
     for k, v in public("steepest" + name).items()
 }
 

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from steepest import maps as maps
 from steepest import norms as norms
 from steepest import optim as optim
 from steepest import polar as polar

@@ -30,7 +30,8 @@ from tests.norms.suite import (
     times,
 )
 
-NO_NORMS = {"Norm", "ProductNorm", "Couples", "Extent", "Factor", "Cut", "SpectralNorm", "estimate"}
+NO_NORMS = {"Norm", "ProductNorm", "SpectralNorm", "Geometry", "Couples", "Extent", "Factor"}
+NO_NORMS |= {"Cut", "estimate"}
 DOUBLE = draws(kinds=("gaussian",), dtypes=(torch.float64, torch.complex128))
 
 

@@ -2,6 +2,7 @@
 
 from steepest.norms.base import Couples as Couples
 from steepest.norms.base import Extent as Extent
+from steepest.norms.base import Geometry as Geometry
 from steepest.norms.base import Norm as Norm
 from steepest.norms.blocks import ColumnNorm as ColumnNorm
 from steepest.norms.blocks import Cut as Cut

@@ -38,7 +38,67 @@ class Extent(NamedTuple):
     taps: int = 1
 
 
-class Norm(ABC):
+class Geometry(ABC):
+    """How a function of tensors sees them: as a batch of what, and which entries together.
+
+    Norms have it, and so have other functions with a direction at each point. It is data, for an
+    optimizer to read: what may be stacked, turned over or cut.
+    """
+
+    @property
+    @abstractmethod
+    def couples(self) -> Couples:
+        """What its direction has to see together."""
+
+    @property
+    @abstractmethod
+    def axes(self) -> int | None:
+        """How many trailing axes it acts on; None for entries."""
+
+    @property
+    @abstractmethod
+    def symmetric(self) -> bool:
+        """Whether transposition leaves its values alone, and commutes with its directions."""
+
+    def extent(self, x: Tensor) -> Extent:
+        """Rows and columns of one member of the batch; a vector is one column."""
+        return Extent(x.shape[-2], x.shape[-1])
+
+    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+        """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
+        return value.reshape(*value.shape, *[1] * (self.axes or 0))
+
+    def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
+        """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
+        return inner(g, x).sum(dim=tuple(range(-(self.axes or 0), 0)))
+
+    @property
+    def polar(self) -> PolarMethod | None:
+        """How its singular values and vectors are computed; None is an SVD, or no need of them."""
+        return None
+
+    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+        """Raise unless `x` is something it can measure."""
+        if not isinstance(x, Tensor):
+            raise invalid(argument, type(x).__name__, "give a tensor")
+        if not (x.is_floating_point() or x.is_complex()):
+            raise invalid(argument, x.dtype, "give floating-point or complex numbers")
+        if x.ndim < (self.axes or 0):
+            raise invalid(
+                argument,
+                f"shape ({', '.join(map(str, x.shape))})",
+                f"{self!r} acts on the last {self.axes} axes: give (*batch, m, n"
+                + (", *taps)" if self.axes != 2 else "), or take a vector norm such as norms.L2()"),
+            )
+        if x.numel() == 0:
+            raise invalid(argument, shape_text(x.shape), "an empty tensor has no norm: skip it")
+        if check and not bool(torch.isfinite(x).all()):
+            raise invalid(
+                argument, "NaN or inf", "a norm needs finite numbers: find out where they come from"
+            )
+
+
+class Norm(Geometry):
     """A norm n of a tensor, its dual norm and its duality map.
 
     Laws, for tensors x, y and g of one shape, ⟨g, x⟩ = Re Σ conj(g)·x and any number c:
@@ -71,21 +131,6 @@ class Norm(ABC):
     @abstractmethod
     def dual(self) -> Norm:
         """The dual norm."""
-
-    @property
-    @abstractmethod
-    def couples(self) -> Couples:
-        """What the duality map has to see together."""
-
-    @property
-    @abstractmethod
-    def axes(self) -> int | None:
-        """How many trailing axes it acts on; None for a norm of entries."""
-
-    @property
-    @abstractmethod
-    def symmetric(self) -> bool:
-        """Whether n(xᵀ) = n(x) and the duality map commutes with transposition."""
 
     @abstractmethod
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
@@ -124,18 +169,6 @@ class Norm(ABC):
             ValueError: as for the norm itself, or a negative radius.
         """
 
-    def extent(self, x: Tensor) -> Extent:
-        """Rows and columns of one member of the batch; a vector is one column."""
-        return Extent(x.shape[-2], x.shape[-1])
-
-    def spread(self, value: Tensor, x: Tensor) -> Tensor:
-        """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
-        return value.reshape(*value.shape, *[1] * (self.axes or 0))
-
-    def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
-        """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
-        return inner(g, x).sum(dim=tuple(range(-(self.axes or 0), 0)))
-
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
         unit = self.dualize(g, check=check)
@@ -165,37 +198,12 @@ class Norm(ABC):
         wide, dtype = gaussian(shape, generator=generator, dtype=dtype, device=device)
         return self.dualize(wide, check=False).to(dtype)
 
-    @property
-    def polar(self) -> PolarMethod | None:
-        """How its singular values and vectors are computed; None is an SVD, or no need of them."""
-        return None
-
     def with_polar(self, polar: PolarMethod | None) -> Norm:
         """The same norm, with singular values and vectors by this polar method; None is an SVD.
 
         A norm that has no use for it is returned as it is.
         """
         return self
-
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
-        """Raise unless `x` is something this norm can measure."""
-        if not isinstance(x, Tensor):
-            raise invalid(argument, type(x).__name__, "give a tensor")
-        if not (x.is_floating_point() or x.is_complex()):
-            raise invalid(argument, x.dtype, "give floating-point or complex numbers")
-        if x.ndim < (self.axes or 0):
-            raise invalid(
-                argument,
-                f"shape ({', '.join(map(str, x.shape))})",
-                f"{self!r} acts on the last {self.axes} axes: give (*batch, m, n"
-                + (", *taps)" if self.axes != 2 else "), or take a vector norm such as norms.L2()"),
-            )
-        if x.numel() == 0:
-            raise invalid(argument, shape_text(x.shape), "an empty tensor has no norm: skip it")
-        if check and not bool(torch.isfinite(x).all()):
-            raise invalid(
-                argument, "NaN or inf", "a norm needs finite numbers: find out where they come from"
-            )
 
 
 def gaussian(

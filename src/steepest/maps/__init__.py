@@ -1,0 +1,31 @@
+"""Convex maps K for Lion-K: value, gradient, conjugate, and the ball in which the weights end."""
+
+from steepest.maps.base import ConvexMap as ConvexMap
+from steepest.maps.base import Separable as Separable
+from steepest.maps.bases import Basis as Basis
+from steepest.maps.bases import Columns as Columns
+from steepest.maps.bases import Entries as Entries
+from steepest.maps.bases import Rows as Rows
+from steepest.maps.bases import Singular as Singular
+from steepest.maps.named import L1 as L1
+from steepest.maps.named import DeadZone as DeadZone
+from steepest.maps.named import GroupColumns as GroupColumns
+from steepest.maps.named import GroupRows as GroupRows
+from steepest.maps.named import HalfSquare as HalfSquare
+from steepest.maps.named import Huber as Huber
+from steepest.maps.named import Nuclear as Nuclear
+from steepest.maps.named import SchattenMap as SchattenMap
+from steepest.maps.named import SmoothL1 as SmoothL1
+from steepest.maps.named import SmoothNuclear as SmoothNuclear
+from steepest.maps.named import SpectralDeadZone as SpectralDeadZone
+from steepest.maps.named import SpectralHuber as SpectralHuber
+from steepest.maps.named import TopK as TopK
+from steepest.maps.norm import FromNorm as FromNorm
+from steepest.maps.norm import NormMap as NormMap
+from steepest.maps.scalars import Clip as Clip
+from steepest.maps.scalars import Dead as Dead
+from steepest.maps.scalars import Modulus as Modulus
+from steepest.maps.scalars import Root as Root
+from steepest.maps.scalars import Scalar as Scalar
+from steepest.maps.scalars import Square as Square
+from steepest.maps.scalars import Weighted as Weighted

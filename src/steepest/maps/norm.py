@@ -1,0 +1,116 @@
+"""A norm as a convex map: its gradient is a duality map, its conjugate the ball of the dual."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Inexact
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.maps.base import ConvexMap, Separable, positive
+from steepest.maps.bases import basis_of
+from steepest.maps.scalars import Modulus
+from steepest.norms import Norm, Scaled
+from steepest.polar import PolarMethod
+
+
+@dataclass(frozen=True, repr=False)
+class NormMap(ConvexMap):
+    """K = a norm n that does not add up over a basis; `FromNorm` makes it.
+
+        value = n;  grad = n.dual.dualize;  conjugate = 0 for n.dual(y) ≤ 1, else inf
+
+    Args:
+        norm: n.
+    """
+
+    norm: Norm
+
+    def __repr__(self) -> str:
+        return f"FromNorm({self.norm})"
+
+    @property
+    def domain(self) -> Norm:
+        """The dual norm."""
+        return self.norm.dual
+
+    @property
+    def frame(self) -> Norm:
+        """The dual norm."""
+        return self.norm.dual
+
+    def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
+        """n(x)."""
+        return self.norm(x, check=check)
+
+    def grad(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
+        """The duality map of the dual norm; 0 at 0."""
+        return self.grad_all([x], check=check)[0]
+
+    def grad_all(self, xs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """`grad` of each, together."""
+        for x in xs:
+            self.accept(x, check)
+        return self.norm.dual.dualize_all(xs, check=False)
+
+    def conjugate(
+        self, y: Inexact[Tensor, ...], *, tolerance: float | None = None, check: bool = True
+    ) -> Tensor:
+        """0 in the unit ball of the dual norm, inf outside."""
+        self.accept(y, check, "y")
+        size = self.domain(y, check=False)
+        return torch.where(size <= 1 + self._slack(y, tolerance), 0.0, math.inf).to(size.dtype)
+
+    def upper(self, m: int, n: int, dtype: torch.dtype) -> float:
+        """1, or that of the polar method: it bounds the singular values of U·Vᴴ."""
+        return 1.0 if self.polar is None else self.polar.accuracy(m, n, dtype).upper
+
+    def with_polar(self, polar: PolarMethod | None) -> NormMap:
+        """The same map by this method."""
+        return NormMap(self.norm.with_polar(polar))
+
+    def __rmul__(self, factor: float) -> NormMap:
+        """`factor` times the norm."""
+        c = positive(factor)
+        if isinstance(self.norm, Scaled):
+            old = self.norm.factor
+            return NormMap(Scaled(self.norm.norm, replace(old, numerator=c * old.numerator)))
+        return NormMap(Scaled(self.norm, c))
+
+
+def FromNorm(norm: Norm) -> ConvexMap:
+    """K = a norm: the gradient is the duality map of the dual norm, whose unit ball is the domain.
+
+        value = n;  grad = n.dual.dualize;  conjugate = 0 for n.dual(y) ≤ 1, else inf
+
+    Any norm of tensors. Sums of absolute values of entries, of lengths of rows or columns, and of
+    singular values are `L1`, `GroupRows`, `GroupColumns` and `Nuclear`, and equal to them.
+
+    Args:
+        norm: n.
+
+    Raises:
+        ValueError: it is no norm of tensors.
+
+    Example:
+        >>> from steepest import norms
+        >>> FromNorm(norms.Schatten(4)).domain == norms.Schatten(4).dual
+        True
+        >>> FromNorm(norms.Nuclear()), FromNorm(norms.Spectral()).domain
+        (Nuclear(), Nuclear())
+    """
+    if not isinstance(norm, Norm):
+        raise invalid("norm", norm, "give a norm object such as norms.Schatten(4)")
+    plain, weight = norm, 1.0
+    if isinstance(norm, Scaled) and (norm.factor.rows, norm.factor.cols, norm.factor.taps) == (
+        0,
+        0,
+        0,
+    ):
+        plain, weight = norm.norm, norm.factor.numerator / norm.factor.denominator
+    basis = basis_of(plain.dual)
+    return NormMap(norm) if basis is None else weight * Separable(Modulus(), basis)

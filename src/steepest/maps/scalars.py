@@ -1,0 +1,409 @@
+"""Even convex functions of one number, and the same functions of the singular values."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.polar import PolarMethod
+from steepest.polar.base import epsilon, full_precision, unit_power
+
+BISECTIONS = 128
+"""Halvings of an interval of doubles; more than they have digits."""
+
+
+class Scalar(ABC):
+    """An even convex function φ of a real number with its smallest value at 0, given on t ≥ 0.
+
+    Laws, for numbers t ≥ 0 and 0 ≤ s ≤ limit:
+
+        value(u) >= value(t) + slope(t)·(u − t)
+        slope(0) == 0;  slope(t) <= limit
+        conjugate(s) == max of s·t − value(t) over t >= 0
+        slope(t) <= s  for  t < inverse(s)   and   slope(t) >= s  for  t > inverse(s)
+
+    The functions take tensors of floating-point numbers and never leave their type. At a kink,
+    `slope` is any slope between those at its two sides. A subclass is a frozen dataclass, and its
+    name with its arguments is what it prints.
+    """
+
+    limit: float
+    """The slope at infinity: the conjugate is finite up to it."""
+
+    @abstractmethod
+    def value(self, t: Tensor) -> Tensor:
+        """φ(t), differentiable."""
+
+    @abstractmethod
+    def slope(self, t: Tensor) -> Tensor:
+        """φ'(t)."""
+
+    @abstractmethod
+    def conjugate(self, s: Tensor) -> Tensor:
+        """φ*(s) for s ≤ limit."""
+
+    @abstractmethod
+    def inverse(self, s: Tensor) -> Tensor:
+        """Where the slope is s: a slope of the conjugate."""
+
+    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
+        """U·φ'(σ)·Vᴴ of matrices x = U·σ·Vᴴ, each m × n with m ≤ n, by polar factors.
+
+        Here by the eigenvalues of XQᴴ with Q = polar(X): as good as the polar factor. A function
+        with a formula that needs no eigenvalues has its own.
+        """
+        q = polar(x)
+        with full_precision(x.device, x.dtype):
+            values, u = torch.linalg.eigh(hermitian(x @ q.mH))
+            slopes = self.slope(values.clamp(min=0)).to(u.dtype)
+            mapped: Tensor = (u * slopes.unsqueeze(-2)) @ (u.mH @ q)
+        return mapped
+
+    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+        """The largest singular value that `by_polar` can give, over the limit."""
+        return polar.accuracy(m, n, dtype).upper
+
+
+def is_positive(number: object) -> bool:
+    """Whether it is a positive finite number."""
+    return isinstance(number, int | float) and 0 < number < math.inf
+
+
+def hermitian(h: Tensor) -> Tensor:
+    """½(H + Hᴴ)."""
+    return (h + h.mH) / 2
+
+
+@dataclass(frozen=True)
+class Modulus(Scalar):
+    """|t|: slope 1, conjugate 0 up to 1."""
+
+    limit = 1.0
+
+    def value(self, t: Tensor) -> Tensor:
+        """|t|."""
+        return t
+
+    def slope(self, t: Tensor) -> Tensor:
+        """1, and 0 at 0."""
+        return (t > 0).to(t.dtype)
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(s)
+
+    def inverse(self, s: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(s)
+
+    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
+        """The polar factor."""
+        return polar(x)
+
+
+@dataclass(frozen=True)
+class Square(Scalar):
+    """½t²: slope t, conjugate ½s² everywhere."""
+
+    limit = math.inf
+
+    def value(self, t: Tensor) -> Tensor:
+        """½t²."""
+        return t * t / 2
+
+    def slope(self, t: Tensor) -> Tensor:
+        """t."""
+        return t.clone()
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """½s²."""
+        return s * s / 2
+
+    def inverse(self, s: Tensor) -> Tensor:
+        """s."""
+        return s.clone()
+
+    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
+        """X itself."""
+        return x.clone()
+
+
+@dataclass(frozen=True)
+class _Cornered(Scalar):
+    """A function like |t| far from 0, and another one where t is about δ or less."""
+
+    delta: float
+
+    limit = 1.0
+
+    def __post_init__(self) -> None:
+        if not is_positive(self.delta):
+            raise invalid(
+                "delta", self.delta, "give a positive number: the size of a small gradient"
+            )
+
+
+@dataclass(frozen=True)
+class Root(_Cornered):
+    """√(t² + δ²): slope t/√(t² + δ²), conjugate −δ√(1 − s²) up to 1.
+
+    Args:
+        delta: δ > 0, an absolute number in the units of t.
+
+    Raises:
+        ValueError: a δ that is not positive.
+    """
+
+    def value(self, t: Tensor) -> Tensor:
+        """√(t² + δ²)."""
+        return torch.hypot(t, torch.full_like(t, self.delta))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """t/√(t² + δ²)."""
+        return t / self.value(t)
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """−δ√(1 − s²)."""
+        return -self.delta * ((1 - s) * (1 + s)).clamp(min=0).sqrt()
+
+    def inverse(self, s: Tensor) -> Tensor:
+        """δs/√(1 − s²)."""
+        return self.delta * s / ((1 - s) * (1 + s)).clamp(min=0).sqrt()
+
+    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
+        """(XXᴴ + δ²I)^(−1/2)·X: the polar factor of [X, δI] is (XXᴴ + δ²I)^(−1/2)·[X, δI].
+
+        Its singular values are √(σ² + δ²), so nothing is damped where δ is above the resolution of
+        the method times σ₁.
+        """
+        m, n = x.shape[-2:]
+        corner = self.delta * torch.eye(m, dtype=x.dtype, device=x.device)
+        block = torch.cat([x, corner.expand(*x.shape[:-2], m, m)], dim=-1)
+        return polar(block)[..., :n].clone()
+
+    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+        """That of the method for [X, δI]."""
+        return polar.accuracy(m, m + n, dtype).upper
+
+
+@dataclass(frozen=True)
+class _Threshold(_Cornered):
+    """A function whose slope has another form above δ than below it."""
+
+    def _above(self, x: Tensor, polar: PolarMethod) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Q, H = XQᴴ, δ and the sign S of H − δI, in units where the larger of H and δ is near 1.
+
+        Rounding in H hides what is below max(m, n)·eps of its size, and a δ below that counts as
+        that much.
+        """
+        power = unit_power(x).clamp(max=2.0 ** -math.frexp(self.delta)[1])
+        x = x * power
+        q = polar(x)
+        h = hermitian(x @ q.mH)
+        size = torch.linalg.vector_norm(h, dim=(-2, -1), keepdim=True)
+        floor = max(x.shape[-2:]) * epsilon(x.dtype) * size
+        delta = torch.maximum(self.delta * power, floor)
+        s = polar(h - delta * torch.eye(h.shape[-1], dtype=h.dtype, device=h.device))
+        return q, h, delta, hermitian(s)
+
+
+@dataclass(frozen=True)
+class Clip(_Threshold):
+    """Huber's function, t²/(2δ) up to δ, then t − δ/2: slope min(t/δ, 1), conjugate ½δs² up to 1.
+
+    Args:
+        delta: δ > 0, an absolute number in the units of t.
+
+    Raises:
+        ValueError: a δ that is not positive.
+    """
+
+    def value(self, t: Tensor) -> Tensor:
+        """t²/(2δ) up to δ, then t − δ/2."""
+        inner = t.clamp(max=self.delta)
+        return inner * (inner / self.delta) / 2 + (t - inner)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """min(t/δ, 1)."""
+        return t.clamp(max=self.delta) / self.delta
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """½δs²."""
+        return self.delta * s * s / 2
+
+    def inverse(self, s: Tensor) -> Tensor:
+        """δs."""
+        return self.delta * s
+
+    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
+        """M⁻¹HQ with M = max(H, δI) = ½(H + δI + S(H − δI)).
+
+        Q = polar(X), H = XQᴴ and S = polar(H − δI), the sign.
+        An error e of S is one of at most ½e, relatively, in M and so in the result. The difference
+        ½(H + δI − S(H − δI))/δ is the same function, but its errors grow with σ₁/δ. Nearer to δ
+        than the resolution of S times σ₁ the result is off by at most that over 2δ.
+        """
+        with full_precision(x.device, x.dtype):
+            q, h, delta, s = self._above(x, polar)
+            eye = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
+            larger = (h + delta * eye + hermitian(s @ (h - delta * eye))) / 2
+            clipped: Tensor = torch.linalg.solve_ex(larger, h @ q, check_errors=False)[0]
+            return clipped
+
+    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+        """Twice that of the method: 2h/(h + δ) where the sign does not resolve h − δ."""
+        return 2 * polar.accuracy(m, n, dtype).upper
+
+
+@dataclass(frozen=True)
+class Dead(_Threshold):
+    """max(|t| − δ, 0): slope 1 above δ and 0 below, conjugate δ|s| up to 1.
+
+    Args:
+        delta: δ > 0, an absolute number in the units of t.
+
+    Raises:
+        ValueError: a δ that is not positive.
+    """
+
+    def value(self, t: Tensor) -> Tensor:
+        """max(t − δ, 0)."""
+        return (t - self.delta).clamp(min=0)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """1 above δ."""
+        return (t > self.delta).to(t.dtype)
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """δs."""
+        return self.delta * s
+
+    def inverse(self, s: Tensor) -> Tensor:
+        """δ, and 0 for s = 0."""
+        return torch.where(s > 0, self.delta, 0.0).to(s.dtype)
+
+    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
+        """½(I + S)·Q with Q = polar(X), S = polar(XQᴴ − δI).
+
+        Nearer to δ than the resolution of the method times σ₁ the result is between 0 and 1.
+        """
+        with full_precision(x.device, x.dtype):
+            q, _, _, s = self._above(x, polar)
+            return (q + s @ q) / 2
+
+    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+        """½(1 + b)·a for the bounds a and b of the two factors."""
+        bound = polar.accuracy(m, n, dtype).upper
+        return bound * (1 + polar.accuracy(m, m, dtype).upper) / 2
+
+
+@dataclass(frozen=True, repr=False)
+class Weighted(Scalar):
+    """Σ c·φ(t) with positive weights c.
+
+    Its conjugate is that of the one function scaled, (c·φ)*(s) = c·φ*(s/c); with several it is
+    found by bisection, in double precision, for the t with slope(t) = s.
+
+    Args:
+        terms: pairs (c, φ); no φ twice, in the order of their names: `Weighted.of` sees to that.
+    """
+
+    terms: tuple[tuple[float, Scalar], ...]
+
+    @staticmethod
+    def of(*terms: tuple[float, Scalar]) -> Scalar:
+        """The sum Σ c·φ in its normal form: φ itself where it is 1·φ."""
+        total: dict[Scalar, float] = {}
+        for weight, scalar in terms:
+            for inner, part in _terms(scalar):
+                total[part] = total.get(part, 0.0) + weight * inner
+        ordered = tuple((c, part) for part, c in sorted(total.items(), key=lambda i: repr(i[0])))
+        return ordered[0][1] if len(ordered) == 1 and ordered[0][0] == 1 else Weighted(ordered)
+
+    def __repr__(self) -> str:
+        return f"Weighted({self.terms})"
+
+    @property
+    def limit(self) -> float:  # type: ignore[override]
+        """Σ c·limit."""
+        return sum(c * part.limit for c, part in self.terms)
+
+    def _sum(self, function: Callable[[Scalar], Tensor]) -> Tensor:
+        first, *rest = (c * function(part) for c, part in self.terms)
+        return sum(rest, first)
+
+    def value(self, t: Tensor) -> Tensor:
+        """Σ c·φ(t)."""
+        return self._sum(lambda part: part.value(t))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Σ c·φ'(t)."""
+        return self._sum(lambda part: part.slope(t))
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """Σ c·φ*(φ'(t)) + (s − Σ c·φ'(t))·t at t = inverse(s).
+
+        It is s·t − Σ c·φ(t), without the rounding of terms that cancel.
+        """
+        if len(self.terms) == 1:
+            (c, part), *_ = self.terms
+            return c * part.conjugate(s / c)
+        t = self.inverse(s)
+        # At the limit t is infinite, and every part is at its own limit.
+        far = (s >= self.limit) | t.isinf()
+        t = torch.where(far, 0.0, t)
+        slopes = [part.slope(t) for _, part in self.terms]
+        near = sum(
+            (c * p.conjugate(v) for (c, p), v in zip(self.terms, slopes, strict=True)),
+            (s - self.slope(t)) * t,
+        )
+        if math.isinf(self.limit):
+            return near
+        ends = sum(float(c * p.conjugate(s.new_tensor(p.limit))) for c, p in self.terms)
+        return torch.where(far, ends, near)
+
+    def inverse(self, s: Tensor) -> Tensor:
+        """By bisection between 0 and a place where the slope is s or more."""
+        if len(self.terms) == 1:
+            (c, part), *_ = self.terms
+            return part.inverse(s / c)
+        low, high = torch.zeros_like(s), self._beyond(s)
+        for _ in range(BISECTIONS):
+            middle = low + (high - low) / 2
+            below = self.slope(middle) < s
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+            if bool((high - low <= torch.finfo(s.dtype).eps * high).all()):
+                break
+        return high
+
+    def _beyond(self, s: Tensor) -> Tensor:
+        """A t at which the slope is s or more."""
+        steep = [(c, part) for c, part in self.terms if math.isinf(part.limit)]
+        if steep:
+            (c, part), *_ = steep
+            return part.inverse(s / c)
+        # Where each term has the same share of its limit.
+        share = s / self.limit
+        places = [part.inverse(share * part.limit) for _, part in self.terms]
+        return torch.stack(places).amax(dim=0)
+
+    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
+        """The sum of those of the parts."""
+        return self._sum(lambda part: part.by_polar(x, polar))
+
+    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+        """The mean of those of the parts, by their share of the limit."""
+        if math.isinf(self.limit):
+            return math.inf
+        bounds = (c * part.limit * part.upper(polar, m, n, dtype) for c, part in self.terms)
+        return sum(bounds) / self.limit
+
+
+def _terms(scalar: Scalar) -> tuple[tuple[float, Scalar], ...]:
+    return scalar.terms if isinstance(scalar, Weighted) else ((1.0, scalar),)
