@@ -39,7 +39,7 @@ def test_every_row_is_an_optimizer_with_its_values():
         (group,) = optimizer.param_groups
         for key in ("momentum", "nesterov", "weight_decay"):
             assert group[key] == getattr(row, key), name
-        assert optimizer._norm(group) == row.norm, name
+        assert optimizer._geometry(group) == row.norm, name
         if kind is not Muon:
             assert (group["scale"], group["past"]) == (row.scale, row.past), name
             assert group["sharpness"] == (1.0 if row.scale == "dual" else None), name

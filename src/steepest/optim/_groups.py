@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid, shape_text
-from steepest.norms import Norm
+from steepest.norms import Geometry
 from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]
@@ -42,7 +42,7 @@ def text_of(value: Any) -> str | list[str]:
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
 
 
-def views_of(group: Group, views: Any, norm: Norm) -> tuple[MatrixView | None, ...]:
+def views_of(group: Group, views: Any, norm: Geometry) -> tuple[MatrixView | None, ...]:
     """One view for each parameter of a group, checked; None where the norm takes whole tensors."""
     params = group["params"]
     if norm.axes != 2:
@@ -62,7 +62,7 @@ def views_of(group: Group, views: Any, norm: Norm) -> tuple[MatrixView | None, .
     return tuple(out)
 
 
-def _no_views(group: Group, views: Any, norm: Norm) -> tuple[None, ...]:
+def _no_views(group: Group, views: Any, norm: Geometry) -> tuple[None, ...]:
     if views is not None:
         raise invalid("views", views, f"{norm} takes tensors as they are: leave views out")
     for p in group["params"]:

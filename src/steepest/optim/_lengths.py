@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from steepest.norms import Norm
 from steepest.optim._groups import Group
 from steepest.optim._linesearch import line_search
 from steepest.optim._moves import Move, rate
@@ -32,14 +33,22 @@ def total(values: Iterable[Tensor], *, largest: bool = False) -> Tensor:
     return every.amax() if largest else every.sum()
 
 
-def _size(move: Move, x: Tensor) -> Tensor:
+def duals(move: Move, norm: Norm) -> list[Tensor]:
+    """‖u‖† of each part, one number for each member of its batch: ⟨u, dualize(u)⟩.
+
+    Only where the direction is the duality map of the norm.
+    """
+    return [norm.inner(u, d) for u, d in zip(move.u, move.direction, strict=True)]
+
+
+def _size(move: Move, norm: Norm, x: Tensor) -> Tensor:
     """The norm of a tensor of the parameter's shape, the largest over its parts."""
-    return torch.stack([move.norm(part, check=False).amax() for part in move.item.cut(x)]).amax()
+    return torch.stack([norm(part, check=False).amax() for part in move.item.cut(x)]).amax()
 
 
 def _largest_weight(todo: Todo) -> Tensor:
     """The norm of the weights, 1 where it is zero."""
-    size = total((_size(m, m.item.param) for _, m in todo), largest=True)
+    size = total((_size(m, group["norm"], m.item.param) for group, m in todo), largest=True)
     return torch.where(size > 0, size, 1.0)
 
 
@@ -60,7 +69,8 @@ def estimated_sharpness(
     # A step below the rounding of the parameters would not be one.
     part = max(PROBE, *(8 * epsilon(m.item.param.dtype) for _, m in todo))
     probe = slope / (part * _largest_weight(todo))
-    seen = [pair for _, m in todo if (pair := _change(m, state[m.item.param])) is not None]
+    pairs = [_change(m, group["norm"], state[m.item.param]) for group, m in todo]
+    seen = [pair for pair in pairs if pair is not None]
     if seen and head["estimate"] is not None:
         change = total(c for c, _ in seen)
         moved = total((m for _, m in seen), largest=True)
@@ -79,7 +89,7 @@ def estimated_sharpness(
     return torch.where(estimate > 0, estimate, float("inf"))
 
 
-def _change(move: Move, state: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+def _change(move: Move, norm: Norm, state: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     """‖∇f(x + Δ) − ∇f(x)‖† and ‖Δ‖ of the last step, in this parameter; remembers the next."""
     item, ok, pair = move.item, move.ok, None
     assert isinstance(ok, Tensor), "one problem keeps what it knows on the device"
@@ -89,8 +99,8 @@ def _change(move: Move, state: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
         turned = torch.where(ok & before.isfinite(), grad - before, 0)
         wide = widened(item.param.dtype)
         moved = item.param.to(wide) - state["previous_param"].to(wide)
-        duals = [move.norm.dual(part, check=False).sum() for part in item.cut(turned)]
-        pair = (total(duals), _size(move, moved))
+        turns = [norm.dual(part, check=False).sum() for part in item.cut(turned)]
+        pair = (total(turns), _size(move, norm, moved))
     # A gradient that is not finite says nothing about the next change.
     state["previous_grad"] = torch.where(ok, grad, float("nan"))
     state["previous_param"] = item.param.clone()
@@ -108,7 +118,9 @@ def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> 
     """
     sign = -1.0 if head["maximize"] else 1.0
     rates = [rate(move, group["lr"]) for group, move in todo]
-    slope = total(d * r for r, (_, move) in zip(rates, todo, strict=True) for d in move.duals())
+    slope = total(
+        d * r for r, (group, m) in zip(rates, todo, strict=True) for d in duals(m, group["norm"])
+    )
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
     lines = [
         (m.item.param, m.item.param.clone(), m.update([each] * len(m.direction)))

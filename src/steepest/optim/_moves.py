@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from steepest._types import real_dtype
-from steepest.norms import Norm
 from steepest.optim.rule import Flag, descend
 from steepest.polar.base import widened
 from steepest.views import LINEAR, MatrixView
@@ -75,6 +74,11 @@ class Item:
         return self.param.grad
 
     @property
+    def parts(self) -> int:
+        """How many tensors `cut` makes of it."""
+        return len(self.shapes) if self.view else 1
+
+    @property
     def nbytes(self) -> int:
         """Size of its matrices in a stack, which is in float32 at least."""
         return self.param.numel() * max(4, self.dtype.itemsize)
@@ -106,23 +110,14 @@ class Move:
     Args:
         item: the parameter.
         ok: whether its gradient is finite, on the device; True if that is known.
-        norm: in which it moves.
         u: the momentum average, cut into what the norm measures.
-        direction: of each part of `u` the duality map, or the sharp operator.
+        direction: where each part of `u` points.
     """
 
     item: Item
     ok: Flag
-    norm: Norm
     u: list[Tensor]
     direction: list[Tensor]
-
-    def duals(self) -> list[Tensor]:
-        """‖u‖† of each part, one number for each member of its batch: ⟨u, dualize(u)⟩.
-
-        Only where the direction is the duality map.
-        """
-        return [self.norm.inner(u, d) for u, d in zip(self.u, self.direction, strict=True)]
 
     def update(self, lengths: Sequence[Tensor | float]) -> Tensor:
         """The direction in the parameter's shape, each part times its length; destroys the move."""
@@ -236,9 +231,7 @@ def moves(
     bundle: Sequence[Sequence[Item]],
     ok: Mapping[Tensor, Flag],
     write: Callable[[Sequence[Item], list[Tensor]], None],
-    norm: Norm,
-    *,
-    sharp: bool,
+    directions: Callable[[Sequence[Tensor]], list[Tensor]],
 ) -> Iterator[list[Move]]:
     """Where every parameter of a bundle goes, batch by batch.
 
@@ -247,23 +240,18 @@ def moves(
         ok: of each parameter whether its gradient is finite.
         write: puts the momentum averages u of a batch into given tensors, one for each part of
             each parameter.
-        norm: of the steps.
-        sharp: whether to go along norm.sharp(u), or norm.dualize(u).
+        directions: where stacks of averages point.
     """
     ready = [stacked(batch) for batch in bundle]
     for batch, (_, places) in zip(bundle, ready, strict=True):
         write(batch, [place for parts in places for place in parts])
-    stacks = [stack for each, _ in ready for stack in each]
-    if sharp:
-        mapped = [norm.sharp(stack, check=False) for stack in stacks]
-    else:
-        mapped = norm.dualize_all(stacks, check=False)
+    mapped = directions([stack for each, _ in ready for stack in each])
     for batch, (each, places) in zip(bundle, ready, strict=True):
         own, mapped = mapped[: len(each)], mapped[len(each) :]
-        directions = [[d] for d in own] if batch[0].view is None else _places(batch, own)
+        parts = [[d] for d in own] if batch[0].view is None else _places(batch, own)
         yield [
-            Move(item, ok[item.param], norm, u, d)
-            for item, u, d in zip(batch, places, directions, strict=True)
+            Move(item, ok[item.param], u, d)
+            for item, u, d in zip(batch, places, parts, strict=True)
         ]
 
 

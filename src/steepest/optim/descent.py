@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,8 +12,8 @@ from steepest._types import invalid, shape_text
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, number
-from steepest.optim._lengths import estimated_sharpness, search, total
-from steepest.optim._moves import Move, take
+from steepest.optim._lengths import duals, estimated_sharpness, search, total
+from steepest.optim._moves import Item, take
 from steepest.optim.rule import Flag
 from steepest.optim.steepest import Loss, NonFinite, Params, SteepestOptimizer
 
@@ -181,7 +181,7 @@ class SteepestDescent(SteepestOptimizer):
             return float(group["estimate"]) if bool(group["known"]) else None
         return None if group["sharpness"] is None else float(group["sharpness"])
 
-    def _norm(self, group: Group) -> Norm:
+    def _geometry(self, group: Group) -> Norm:
         norm: Norm = group["norm"]
         return norm
 
@@ -228,11 +228,18 @@ class SteepestDescent(SteepestOptimizer):
                     group["norm"].accept(x, check=False, argument="params")
 
     def _sharp(self, group: Group) -> bool:
+        """Whether a group goes along the sharp operator, whose length is the dual norm."""
         return bool(group["scale"] == "dual") and not self._one_problem
 
-    def _lengths(self, group: Group, move: Move) -> list[Tensor | float]:
+    def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
+        norm = self._geometry(group)
+        if self._sharp(group):
+            return [norm.sharp(u, check=False) for u in us]
+        return norm.dualize_all(us, check=False)
+
+    def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
         length = 1 / group["sharpness"] if self._sharp(group) else 1.0
-        return [length] * len(move.direction)
+        return [length] * item.parts
 
     def _descend(
         self, ok: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
@@ -257,7 +264,7 @@ class SteepestDescent(SteepestOptimizer):
         if searched:
             search(todo, closure, loss, head)  # type: ignore[arg-type]
             return
-        slope = total(dual * move.ok for _, move in todo for dual in move.duals())
+        slope = total(dual * m.ok for group, m in todo for dual in duals(m, group["norm"]))
         sharpness = given.pop()
         if sharpness == "estimate":
             sharpness = estimated_sharpness(todo, slope, head, self.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from steepest._types import invalid
 from steepest.norms import Norm, Spectral
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype
-from steepest.optim._moves import Move
+from steepest.optim._moves import Item
 from steepest.optim.rule import ShapeRule, shape_factor
 from steepest.optim.steepest import NonFinite, Params, SteepestOptimizer
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
@@ -182,13 +183,16 @@ class Muon(SteepestOptimizer):
                 if m and n:
                     group["polar"].accuracy(m, n, widened(momentum_dtype(group, p)))
 
-    def _norm(self, group: Group) -> Norm:
+    def _geometry(self, group: Group) -> Norm:
         ns = tuple(group["ns_coefficients"]), group["ns_steps"]
         return Spectral(polar=group["polar"] or torch_newton_schulz(*ns))
 
-    def _lengths(self, group: Group, move: Move) -> list[Tensor | float]:
+    def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
+        return self._geometry(group).dualize_all(us, check=False)
+
+    def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
         rule = group["adjust_lr_fn"]
-        return [shape_factor(m, n, rule) for _, m, n in move.item.shapes]
+        return [shape_factor(m, n, rule) for _, m, n in item.shapes]
 
 
 @lru_cache(maxsize=64)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid, shape_text
-from steepest.norms import Norm
-from steepest.optim._groups import Group, momentum_dtype, name_of, text_of, views_of
+from steepest.norms import Geometry
+from steepest.optim._groups import Group, momentum_dtype, name_of, views_of
 from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, take
+from steepest.optim._state import as_text, loadable, restore_dtypes
 from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
     Flag,
@@ -75,16 +76,16 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             )
 
     @abstractmethod
-    def _norm(self, group: Group) -> Norm:
-        """The norm in which the parameters of a group move."""
+    def _geometry(self, group: Group) -> Geometry:
+        """What decides on the directions of a group."""
 
     @abstractmethod
-    def _lengths(self, group: Group, move: Move) -> list[Tensor | float]:
-        """The length of the step over `lr`, for each part of a parameter that the norm measures."""
+    def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
+        """Where the averages u point, in fresh memory; nothing is checked."""
 
-    def _sharp(self, group: Group) -> bool:
-        """Whether a group goes along the sharp operator, whose length is the dual norm."""
-        return False
+    @abstractmethod
+    def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
+        """The length of the step over `lr`, for each part of a parameter."""
 
     @property
     def skipped(self) -> int:
@@ -117,7 +118,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 raise invalid("params", "a parameter twice", "give each parameter once")
             self._check_group(group)
             if not group["rest"]:
-                group["views"] = views_of(group, views, self._norm(group))
+                group["views"] = views_of(group, views, self._geometry(group))
                 self._check_shapes(group)
                 self._choose_polar(group)
         except BaseException:
@@ -153,7 +154,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def _choose_polar(self, group: Group) -> None:
         """Have the methods of polar factors chosen before a step, which may be traced."""
-        polar = self._norm(group).polar
+        polar = self._geometry(group).polar
         for p, view in zip(group["params"], group["views"], strict=True):
             dtype = widened(momentum_dtype(group, p))
             for _, m, n in view.shapes(p.shape) if view else []:
@@ -199,7 +200,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             if not group["rest"]:
                 for batch in self._moves(group, ok):
-                    lengths = [self._lengths(group, move) for move in batch]
+                    lengths = [self._lengths(group, move.item) for move in batch]
                     take(batch, lengths, lr=group["lr"], weight_decay=group["weight_decay"])
                     # Its memory goes before that of the next one comes.
                     del batch
@@ -246,19 +247,20 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def _moves(self, group: Group, ok: Mapping[Tensor, Flag]) -> Iterator[list[Move]]:
         """What each parameter of a group does, before the length of the step is known."""
-        norm = self._norm(group)
         write = partial(self._average, group, ok)
-        for bundle in self._plan(group, norm, ok):
-            yield from moves(bundle, ok, write, norm, sharp=self._sharp(group))
+        directions = partial(self._directions, group)
+        for bundle in self._plan(group, ok):
+            yield from moves(bundle, ok, write, directions)
 
-    def _plan(self, group: Group, norm: Norm, ok: Mapping[Tensor, Flag]) -> Plan:
+    def _plan(self, group: Group, ok: Mapping[Tensor, Flag]) -> Plan:
         """What is stacked with what: as in the last step, if the same parameters take part."""
         # What is known to be not finite has no part in the step.
         pairs = zip(group["params"], group["views"], strict=True)
         taking = [(p, view) for p, view in pairs if ok.get(p, False) is not False]
+        symmetric = self._geometry(group).symmetric
 
         def made() -> Plan:
-            items = [Item(p, momentum_dtype(group, p), v, norm.symmetric) for p, v in taking]
+            items = [Item(p, momentum_dtype(group, p), v, symmetric) for p, v in taking]
             limit = self.max_batch_bytes
             return list(bundles(batches(items, limit), limit))
 
@@ -266,7 +268,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             return made()
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
-        key = (group["momentum_dtype"], norm.symmetric, self.max_batch_bytes, memory)
+        key = (group["momentum_dtype"], symmetric, self.max_batch_bytes, memory)
         place = next(i for i, other in enumerate(self.param_groups) if other is group)
         if place not in self._plans or self._plans[place][0] != key:
             self._plans[place] = key, made()
@@ -335,12 +337,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         Objects of the groups, such as views and polar methods, are saved as their text, which
         `load_state_dict` compares with those of the optimizer it loads into.
         """
-        state = super().state_dict()
-        for group in state["param_groups"]:
-            for key in self.objects:
-                if key in group:
-                    group[key] = text_of(group[key])
-        return state
+        return as_text(super().state_dict(), self.objects)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load hyper-parameters and buffers saved by `state_dict`, or by torch's own optimizer.
@@ -351,45 +348,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             ValueError: the groups differ in number or size, or were saved with other views or
                 another method than this optimizer was built with. Nothing has been changed.
         """
-        groups = state_dict["param_groups"]
-        merged = []
-        for i, saved in enumerate(groups):
-            own = self.param_groups[i] if i < len(self.param_groups) else {}
-            for key in (*self.objects, "rest", "param_names"):
-                mine = text_of(own[key]) if key in self.objects and key in own else own.get(key)
-                if key in saved and key in own and saved[key] != mine:
-                    raise invalid(
-                        f"param_groups[{i}][{key!r}]",
-                        saved[key],
-                        f"saved with this, but the optimizer has {mine}: build it with the saved "
-                        f"one, or delete {key!r} from the saved group to change it",
-                    )
-            objects = {key: own[key] for key in self.objects if key in own}
-            kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
-            merged.append({**kept, **saved, **objects})
-            if own:
-                self._check_group({**merged[-1], "params": own["params"]})
-                if not own["rest"]:
-                    self._check_shapes({**merged[-1], "params": own["params"]})
-        # torch would go on to write into the tensors of the checkpoint.
-        state = {
-            key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
-            for key, values in state_dict["state"].items()
-        }
-        super().load_state_dict({"state": state, "param_groups": merged})
-        self._restore_dtypes(groups, state)
-
-    def _restore_dtypes(self, groups: list[Group], saved: dict[int, dict[str, Any]]) -> None:
-        """Put back what torch casts or leaves: a wider momentum, AdamW's step on the host."""
-        for own, group in zip(self.param_groups, groups, strict=True):
-            for p, key in zip(own["params"], group["params"], strict=True):
-                buffer = saved.get(key, {}).get("momentum_buffer")
-                if buffer is not None:
-                    dtype = momentum_dtype(own, p)
-                    self.state[p]["momentum_buffer"] = buffer.to(p.device, dtype)
-                if own["rest"] and "step" in self.state[p]:
-                    step = torch.as_tensor(self.state[p]["step"], dtype=torch.float32)
-                    self.state[p]["step"] = step.to(p.device)
+        super().load_state_dict(loadable(self, state_dict))
+        restore_dtypes(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
