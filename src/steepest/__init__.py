@@ -11,6 +11,7 @@ from steepest.optim import SGD as SGD
 from steepest.optim import Atom as Atom
 from steepest.optim import Chain as Chain
 from steepest.optim import Lion as Lion
+from steepest.optim import LionK as LionK
 from steepest.optim import Muon as Muon
 from steepest.optim import NormalizedSGD as NormalizedSGD
 from steepest.optim import Parallel as Parallel

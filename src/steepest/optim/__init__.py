@@ -6,6 +6,7 @@ from steepest.optim._flow import Flow as Flow
 from steepest.optim._flow import Parallel as Parallel
 from steepest.optim._flow import Residual as Residual
 from steepest.optim.descent import SteepestDescent as SteepestDescent
+from steepest.optim.lionk import LionK as LionK
 from steepest.optim.modular import modular as modular
 from steepest.optim.muon import Muon as Muon
 from steepest.optim.named import PRESETS as PRESETS

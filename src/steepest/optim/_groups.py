@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steepest._types import invalid, shape_text
+from steepest.maps import ConvexMap
 from steepest.norms import Geometry
 from steepest.views import LINEAR, MatrixView, conv
 
@@ -31,6 +33,95 @@ def number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
+def check_group(group: Group) -> None:
+    """Raise if a hyper-parameter that every optimizer has is out of range.
+
+    Raises:
+        ValueError: it is.
+    """
+    if group["lr"] is None:
+        raise invalid("lr", None, "give lr, the norm of a step, or a sharpness")
+    for key in ("lr", "weight_decay", "momentum", "eps"):
+        value = group.get(key, 0.0)
+        # `not >=` refuses NaN as well; a fake or meta tensor cannot be looked at.
+        if not isinstance(value, Tensor) and not (
+            isinstance(value, int | float) and 0 <= value < float("inf")
+        ):
+            raise invalid(key, value, "give a finite number >= 0")
+    if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
+        raise invalid("lr", shape_text(group["lr"].shape), "a tensor lr holds one number")
+    if not isinstance(group["momentum"], Tensor) and group["momentum"] >= 1:
+        raise invalid("momentum", group["momentum"], "give the weight of the past, in [0, 1)")
+    past = group.get("past")
+    if past is not None and (group["nesterov"] or not 0 <= number(past) < 1):
+        raise invalid("past", past, "give a weight in [0, 1), and no nesterov")
+    dtype = group["momentum_dtype"]
+    if dtype is not None and not dtype.is_floating_point:
+        raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
+    if group["rest"]:
+        two_weights(group["betas"])
+    if group["nonfinite"] not in ("skip", "raise"):
+        raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
+    if group["decay"] not in ("explicit", "implicit", "cautious"):
+        raise invalid("decay", group["decay"], 'give "explicit", "implicit" or "cautious"')
+    if group["constraint"] not in (None, "project"):
+        raise invalid("constraint", group["constraint"], 'give "project" or None')
+    check_decay(group)
+
+
+def two_weights(betas: Any) -> tuple[float, float]:
+    """Two numbers in [0, 1).
+
+    Raises:
+        ValueError: something else.
+    """
+    pair = tuple(betas) if isinstance(betas, tuple | list) else ()
+    if len(pair) != 2 or not all(0 <= number(b) < 1 for b in pair):
+        raise invalid("betas", betas, "give two numbers in [0, 1)")
+    return pair
+
+
+def check_constraint(group: Group, constraint_map: Callable[[Group], ConvexMap | None]) -> None:
+    """Raise if a group shall be projected on a ball that it does not have.
+
+    Raises:
+        ValueError: no decay, which would say how large the ball is, or no ball for these steps.
+    """
+    if group["constraint"] is None:
+        return
+    if not isinstance(group["weight_decay"], Tensor) and group["weight_decay"] <= 0:
+        raise invalid(
+            "weight_decay",
+            group["weight_decay"],
+            "the ball to project on has radius 1/weight_decay: give it > 0, or constraint=None",
+        )
+    K = constraint_map(group)
+    if K is None or K.domain is None:
+        raise invalid(
+            "constraint",
+            group["constraint"],
+            "these steps have no ball: their length follows the gradient. Take steps of "
+            'length lr (scale="unit", or a K with a domain), or constraint=None',
+        )
+
+
+def check_decay(group: Group) -> None:
+    """Raise if a group's weight decay of one step is more than the weights.
+
+    Raises:
+        ValueError: lr·weight_decay > 1 where decay is a factor 1 − lr·weight_decay.
+    """
+    lr, weight_decay = group["lr"], group["weight_decay"]
+    if group["rest"] or group["decay"] == "implicit" or not number(lr) * number(weight_decay) > 1:
+        return
+    raise invalid(
+        "weight_decay",
+        weight_decay,
+        f"with lr={lr:g} a step would decay weights past zero: keep lr·weight_decay at most 1, or "
+        'take decay="implicit", which never does',
+    )
+
+
 def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:
     """The type of a momentum buffer: as asked for, complex for a complex parameter."""
     dtype: torch.dtype = group["momentum_dtype"] or param.dtype
@@ -40,6 +131,19 @@ def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:
 def text_of(value: Any) -> str | list[str]:
     """An object of a group, or several, as a checkpoint names them."""
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
+
+
+def members(params: Any, geometry: Geometry, argument: str) -> Any:
+    """The parameters of a module that a geometry of entries moves: all; what else is as it is.
+
+    Raises:
+        ValueError: a module, and a geometry that is neither for entries nor for matrices.
+    """
+    if not isinstance(params, nn.Module) or geometry.axes == 2:
+        return params
+    if geometry.axes is None:
+        return list(params.named_parameters())
+    raise invalid(argument, geometry, "it does not fit every parameter: give groups")
 
 
 def views_of(group: Group, views: Any, norm: Geometry) -> tuple[MatrixView | None, ...]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from steepest._types import real_dtype
-from steepest.optim.rule import Flag, descend
+from steepest.norms import Norm
+from steepest.optim.rule import Decay, Flag, descend
 from steepest.polar.base import widened
 from steepest.views import LINEAR, MatrixView
 
@@ -132,14 +133,16 @@ def take(
     *,
     lr: float | Tensor,
     weight_decay: float,
+    decay: Decay,
 ) -> None:
-    """W ← (1 − lr·weight_decay)·W − lr·length·direction, unless the gradient was not finite.
+    """Decay the weights and move them by −lr·length·direction, unless a gradient was not finite.
 
     Args:
         moves: of parameters of one type on one device; used up.
         lengths: of each part of each.
         lr: the learning rate.
         weight_decay: the decay.
+        decay: its kind, as in `descend`.
     """
     updates, common = [], []
     for move, each in zip(moves, lengths, strict=True):
@@ -153,6 +156,7 @@ def take(
         rates=float(lr) if sure else [rate(move, lr) for move in moves],
         lengths=common,
         weight_decay=weight_decay,
+        decay=decay,
     )
 
 
@@ -164,6 +168,21 @@ def rate(move: Move, lr: float | Tensor) -> Tensor:
     return (ok if isinstance(ok, Tensor) else move.item.param.new_ones((), dtype=work)).to(
         work
     ) * lr
+
+
+def project(item: Item, ok: Flag, ball: Norm, radii: Sequence[Tensor | float]) -> None:
+    """Put a parameter where its parts are nearest in the balls, unless its gradient was not finite.
+
+    Args:
+        item: the parameter.
+        ok: whether its gradient was finite.
+        ball: the norm of the balls.
+        radii: of each part's ball.
+    """
+    parts = item.cut(item.param.to(widened(item.param.dtype)))
+    nearest = [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
+    inside = item.restore(nearest).to(item.param.dtype)
+    item.param.copy_(torch.where(ok, inside, item.param) if isinstance(ok, Tensor) else inside)
 
 
 def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from steepest._types import invalid
 from steepest.optim._groups import Group, momentum_dtype, text_of
-
-if TYPE_CHECKING:
-    from steepest.optim.steepest import SteepestOptimizer
 
 
 def as_text(state: dict[str, Any], objects: tuple[str, ...]) -> dict[str, Any]:
@@ -23,17 +21,28 @@ def as_text(state: dict[str, Any], objects: tuple[str, ...]) -> dict[str, Any]:
     return state
 
 
-def loadable(optimizer: SteepestOptimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved state with the objects of the optimizer, for torch to load; checked, and a copy.
+def loadable(
+    saved: dict[str, Any],
+    groups: Sequence[Group],
+    objects: tuple[str, ...],
+    check: Callable[[Group], None],
+) -> dict[str, Any]:
+    """A saved state with the objects of an optimizer, for torch to load; checked, and a copy.
+
+    Args:
+        saved: what `state_dict` gave.
+        groups: those of the optimizer.
+        objects: keys of a group that hold objects.
+        check: raises for what no group may hold.
 
     Raises:
         ValueError: it was saved with other objects, or holds what no group may hold.
     """
     merged = []
     for i, group in enumerate(saved["param_groups"]):
-        own = optimizer.param_groups[i] if i < len(optimizer.param_groups) else {}
-        for key in (*optimizer.objects, "rest", "param_names"):
-            mine = text_of(own[key]) if key in optimizer.objects and key in own else own.get(key)
+        own = groups[i] if i < len(groups) else {}
+        for key in (*objects, "rest", "param_names"):
+            mine = text_of(own[key]) if key in objects and key in own else own.get(key)
             if key in group and key in own and group[key] != mine:
                 raise invalid(
                     f"param_groups[{i}][{key!r}]",
@@ -41,13 +50,10 @@ def loadable(optimizer: SteepestOptimizer, saved: dict[str, Any]) -> dict[str, A
                     f"saved with this, but the optimizer has {mine}: build it with the saved "
                     f"one, or delete {key!r} from the saved group to change it",
                 )
-        objects = {key: own[key] for key in optimizer.objects if key in own}
         kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
-        merged.append({**kept, **group, **objects})
+        merged.append({**kept, **group, **{key: own[key] for key in objects if key in own}})
         if own:
-            optimizer._check_group({**merged[-1], "params": own["params"]})
-            if not own["rest"]:
-                optimizer._check_shapes({**merged[-1], "params": own["params"]})
+            check({**merged[-1], "params": own["params"]})
     # torch would go on to write into the tensors of the checkpoint.
     state = {
         key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
@@ -56,7 +62,7 @@ def loadable(optimizer: SteepestOptimizer, saved: dict[str, Any]) -> dict[str, A
     return {"state": state, "param_groups": merged}
 
 
-def restore_dtypes(optimizer: SteepestOptimizer, saved: dict[str, Any]) -> None:
+def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Put back what torch casts or leaves: a wider momentum, AdamW's step on the host."""
     groups: list[Group] = saved["param_groups"]
     for own, group in zip(optimizer.param_groups, groups, strict=True):

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid, shape_text
+from steepest.maps import ConvexMap, FromNorm
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
-from steepest.optim._groups import REST_BETAS, REST_LR, Group, number
+from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, number
 from steepest.optim._lengths import duals, estimated_sharpness, search, total
-from steepest.optim._moves import Item, take
-from steepest.optim.rule import Flag
-from steepest.optim.steepest import Loss, NonFinite, Params, SteepestOptimizer
+from steepest.optim._moves import Item
+from steepest.optim.rule import Decay, Flag
+from steepest.optim.steepest import Constraint, Loss, NonFinite, Params, SteepestOptimizer
 
 Scale = Literal["unit", "dual", "linesearch"]
 Sharpness = float | Literal["estimate"]
@@ -66,6 +67,11 @@ class SteepestDescent(SteepestOptimizer):
             with β₂ for `momentum`.
         weight_decay: decoupled decay; with `scale="unit"` it keeps norm(W) ≤ 1/weight_decay.
         scale: "unit", "dual" or "linesearch"; None means "dual" with a sharpness, else "unit".
+        decay: "explicit" as above, "implicit", W ← (W − lr·length·d)/(1 + lr·weight_decay) with
+            d = norm.dualize(u), or "cautious", which decays only entries with d·W ≥ 0.
+        constraint: "project" puts every parameter on the ball norm(W) ≤ 1/weight_decay after each
+            step, exactly; only for `scale="unit"`. None leaves that to the decay, which gets there
+            exponentially.
         nonfinite: "skip" leaves a parameter with NaN or inf in its gradient as it is, without
             waiting for the device; "raise" names it, waiting for the device in every step.
         maximize: ascend instead of descend.
@@ -111,6 +117,8 @@ class SteepestDescent(SteepestOptimizer):
         weight_decay: float = 0.0,
         scale: Scale | None = None,
         nonfinite: NonFinite = "skip",
+        decay: Decay = "explicit",
+        constraint: Constraint = None,
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
         max_batch_bytes: int | None = None,
@@ -127,10 +135,8 @@ class SteepestDescent(SteepestOptimizer):
             raise _no_norm(norm)
         if isinstance(norm, ProductNorm):
             params = _by_name(params, norm)
-        elif isinstance(params, nn.Module) and norm is not None and norm.axes is None:
-            params = list(params.named_parameters())
-        elif isinstance(params, nn.Module) and norm is not None and norm.axes != 2:
-            raise invalid("norm", norm, "it is no norm for every parameter: give groups")
+        elif norm is not None:
+            params = members(params, norm, "norm")
         self._one_problem = scale != "unit" and (
             isinstance(norm, ProductNorm) or scale == "linesearch" or sharpness == "estimate"
         )
@@ -145,6 +151,8 @@ class SteepestDescent(SteepestOptimizer):
             "scale": scale,
             "estimate": None,
             "known": False,
+            "decay": decay,
+            "constraint": constraint,
             "nonfinite": nonfinite,
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
@@ -193,9 +201,6 @@ class SteepestDescent(SteepestOptimizer):
             return
         if not isinstance(group["norm"], Norm):
             raise _no_norm(group["norm"])
-        past = group["past"]
-        if past is not None and (group["nesterov"] or not 0 <= number(past) < 1):
-            raise invalid("past", past, "give a weight in [0, 1), and no nesterov")
         sharpness, scale = group["sharpness"], group["scale"]
         if sharpness not in (None, "estimate") and not 0 < number(sharpness) < float("inf"):
             raise invalid("sharpness", sharpness, 'give a positive number or "estimate"')
@@ -220,13 +225,6 @@ class SteepestDescent(SteepestOptimizer):
                     key, group[key], "one length for all parameters: no group has its own"
                 )
 
-    def _check_shapes(self, group: Group) -> None:
-        for p, view in zip(group["params"], group["views"], strict=True):
-            for shape in view.shapes(p.shape) if view else [p.shape]:
-                x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
-                if x.numel():
-                    group["norm"].accept(x, check=False, argument="params")
-
     def _sharp(self, group: Group) -> bool:
         """Whether a group goes along the sharp operator, whose length is the dual norm."""
         return bool(group["scale"] == "dual") and not self._one_problem
@@ -240,6 +238,10 @@ class SteepestDescent(SteepestOptimizer):
     def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
         length = 1 / group["sharpness"] if self._sharp(group) else 1.0
         return [length] * item.parts
+
+    def constraint_map(self, group: Group) -> ConvexMap | None:
+        """The dual norm of the group's norm for steps of length lr, else None."""
+        return FromNorm(group["norm"].dual) if group["scale"] == "unit" else None
 
     def _descend(
         self, ok: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
@@ -271,7 +273,7 @@ class SteepestDescent(SteepestOptimizer):
         length = slope / sharpness
         for group, move in todo:
             each = [length.to(move.item.param.device, move.item.work)] * len(move.direction)
-            take([move], [each], lr=group["lr"], weight_decay=group["weight_decay"])
+            self._take(group, [move], [each])
 
     def __getstate__(self) -> dict[str, Any]:
         """As the base class, with what the constructor has concluded."""

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
+from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype
 from steepest.optim._moves import Item
-from steepest.optim.rule import ShapeRule, shape_factor
-from steepest.optim.steepest import NonFinite, Params, SteepestOptimizer
+from steepest.optim.rule import Decay, ShapeRule, shape_factor
+from steepest.optim.steepest import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
 from steepest.polar.base import widened
 
@@ -58,6 +59,9 @@ class Muon(SteepestOptimizer):
             decay tuned for AdamW be used unchanged.
         polar: how to compute the polar factor, an object of `steepest.polar`. None means
             `Auto(error=0.05)`.
+        decay: "explicit" as above, "implicit" or "cautious"; see `SteepestDescent`.
+        constraint: "project" clips the singular values to factor/weight_decay after each step, by
+            an SVD; None leaves that to the decay.
         nonfinite: "skip" leaves a parameter with NaN or inf in its gradient as it is, without
             waiting for the device; "raise" names it, waiting for the device in every step.
         maximize: ascend instead of descend.
@@ -106,6 +110,8 @@ class Muon(SteepestOptimizer):
         adjust_lr_fn: ShapeRule = None,
         *,
         polar: PolarMethod | None = None,
+        decay: Decay = "explicit",
+        constraint: Constraint = None,
         nonfinite: NonFinite = "skip",
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
@@ -130,6 +136,8 @@ class Muon(SteepestOptimizer):
             "ns_steps": TORCH_STEPS if ns_steps is None else ns_steps,
             "adjust_lr_fn": adjust_lr_fn,
             "polar": None if asked else polar or Auto(error=0.05),
+            "decay": decay,
+            "constraint": constraint,
             "nonfinite": nonfinite,
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
@@ -186,6 +194,10 @@ class Muon(SteepestOptimizer):
     def _geometry(self, group: Group) -> Norm:
         ns = tuple(group["ns_coefficients"]), group["ns_steps"]
         return Spectral(polar=group["polar"] or torch_newton_schulz(*ns))
+
+    def constraint_map(self, group: Group) -> ConvexMap:
+        """The nuclear norm."""
+        return Nuclear(polar=self._geometry(group).polar)
 
     def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
         return self._geometry(group).dualize_all(us, check=False)

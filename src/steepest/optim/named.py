@@ -23,7 +23,7 @@ from steepest.norms import (
     Scaled,
     Spectral,
 )
-from steepest.optim._groups import Group, number
+from steepest.optim._groups import Group, number, two_weights
 from steepest.optim.descent import Scale, Sharpness, SteepestDescent
 from steepest.optim.routing import Assignment, Routing, route
 from steepest.optim.steepest import Params
@@ -189,11 +189,25 @@ class Lion(_Named):
 
         u = past·buffer + (1 − past)·grad;  buffer ← momentum·buffer + (1 − momentum)·grad
 
-    `past` is the paper's β₁ and `momentum` its β₂. All arguments are those of `SteepestDescent`;
-    `weight_decay` keeps max|W| ≤ 1/weight_decay.
+    `betas` are the paper's, (`past`, `momentum`), and (0.9, 0.99) unless given. All other arguments
+    are those of `SteepestDescent`; `weight_decay` keeps max|W| ≤ 1/weight_decay. It is `LionK` with
+    K = `maps.L1()`.
     """
 
     preset = PRESETS["Lion"]
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor | None = None,
+        betas: tuple[float, float] | None = None,
+        **options: Any,
+    ) -> None:
+        if betas is not None:
+            for key in {"past", "momentum"} & options.keys():
+                raise invalid(key, options[key], "it is part of betas: give either")
+            options["past"], options["momentum"] = two_weights(betas)
+        super().__init__(params, lr, **options)
 
 
 class SpectralDescent(_Named):

@@ -10,10 +10,19 @@ from typing import Any, ClassVar, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from steepest._types import invalid, shape_text
+from steepest._types import invalid
+from steepest.maps import ConvexMap
 from steepest.norms import Geometry
-from steepest.optim._groups import Group, momentum_dtype, name_of, views_of
-from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, take
+from steepest.optim._groups import (
+    Group,
+    check_constraint,
+    check_decay,
+    check_group,
+    momentum_dtype,
+    name_of,
+    views_of,
+)
+from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, project, take
 from steepest.optim._state import as_text, loadable, restore_dtypes
 from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
@@ -28,6 +37,7 @@ from steepest.polar.base import widened
 
 Loss = float | Tensor
 NonFinite = Literal["skip", "raise"]
+Constraint = Literal["project"] | None
 Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
 
 
@@ -65,7 +75,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._plans: dict[int, tuple[object, Plan]] = {}
         super().__init__(
             params.groups() if isinstance(params, Routing) else params,
-            defaults,
+            {"decay": "explicit", "constraint": None, **defaults},
         )
         if all(group["rest"] for group in self.param_groups):
             raise invalid(
@@ -86,6 +96,13 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
         """The length of the step over `lr`, for each part of a parameter."""
+
+    @abstractmethod
+    def constraint_map(self, group: Group) -> ConvexMap | None:
+        """The K whose gradient is the direction of a group: decay λ constrains to λ·W in dom K*.
+
+        None where the length of a step follows the gradient: then decay is a penalty.
+        """
 
     @property
     def skipped(self) -> int:
@@ -121,36 +138,30 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 group["views"] = views_of(group, views, self._geometry(group))
                 self._check_shapes(group)
                 self._choose_polar(group)
+                check_constraint(group, self.constraint_map)
         except BaseException:
             self.param_groups.pop()
             raise
 
     def _check_group(self, group: Group) -> None:
-        if group["lr"] is None:
-            raise invalid("lr", None, "give lr, the norm of a step, or a sharpness")
-        for key in ("lr", "weight_decay", "momentum", "eps"):
-            value = group.get(key, 0.0)
-            # `not >=` refuses NaN as well; a fake or meta tensor cannot be looked at.
-            if not isinstance(value, Tensor) and not (
-                isinstance(value, int | float) and 0 <= value < float("inf")
-            ):
-                raise invalid(key, value, "give a finite number >= 0")
-        if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
-            raise invalid("lr", shape_text(group["lr"].shape), "a tensor lr holds one number")
-        if not isinstance(group["momentum"], Tensor) and group["momentum"] >= 1:
-            raise invalid("momentum", group["momentum"], "give the weight of the past, in [0, 1)")
-        dtype = group["momentum_dtype"]
-        if dtype is not None and not dtype.is_floating_point:
-            raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
-        if group["rest"]:
-            betas = group["betas"]
-            if len(betas) != 2 or not all(0 <= b < 1 for b in betas):
-                raise invalid("betas", betas, "give two numbers in [0, 1)")
-        if group["nonfinite"] not in ("skip", "raise"):
-            raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
+        """Raise if a hyper-parameter of a group is out of range."""
+        check_group(group)
+
+    def _check(self, group: Group) -> None:
+        """Raise if a group that has its views cannot be used."""
+        self._check_group(group)
+        if not group["rest"]:
+            self._check_shapes(group)
+            check_constraint(group, self.constraint_map)
 
     def _check_shapes(self, group: Group) -> None:
-        """Raise if the norm of a group cannot be used for the shapes of its parameters."""
+        """Raise if the geometry of a group cannot be used for the shapes of its parameters."""
+        geometry = self._geometry(group)
+        for p, view in zip(group["params"], group["views"], strict=True):
+            for shape in view.shapes(p.shape) if view else [p.shape]:
+                x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
+                if x.numel():
+                    geometry.accept(x, check=False, argument="params")
 
     def _choose_polar(self, group: Group) -> None:
         """Have the methods of polar factors chosen before a step, which may be traced."""
@@ -182,6 +193,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             FloatingPointError: a gradient with NaN or inf under `nonfinite="raise"`; no parameter
                 has then been changed.
         """
+        for group in self.param_groups:
+            check_decay(group)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -191,6 +204,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             if group["rest"]:
                 self._step_rest(group, ok)
+            elif group["constraint"]:
+                self._project(group, ok)
         return loss
 
     def _descend(
@@ -201,9 +216,26 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if not group["rest"]:
                 for batch in self._moves(group, ok):
                     lengths = [self._lengths(group, move.item) for move in batch]
-                    take(batch, lengths, lr=group["lr"], weight_decay=group["weight_decay"])
+                    self._take(group, batch, lengths)
                     # Its memory goes before that of the next one comes.
                     del batch
+
+    def _take(
+        self, group: Group, batch: Sequence[Move], lengths: Sequence[Sequence[Tensor | float]]
+    ) -> None:
+        """Move parameters of a group by these lengths, after or before decay."""
+        rates = {key: group[key] for key in ("lr", "weight_decay", "decay")}
+        take(batch, lengths, **rates)
+
+    def _project(self, group: Group, ok: Mapping[Tensor, Flag]) -> None:
+        """Put the parameters of a group on the balls they left."""
+        K = self.constraint_map(group)
+        assert K is not None, "checked when the group was added"
+        assert K.domain is not None, "checked when the group was added"
+        ball = K.domain.with_polar(None)
+        for item in (i for bundle in self._plan(group, ok) for batch in bundle for i in batch):
+            radii = [length / group["weight_decay"] for length in self._lengths(group, item)]
+            project(item, ok[item.param], ball, radii)
 
     def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
@@ -348,7 +380,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             ValueError: the groups differ in number or size, or were saved with other views or
                 another method than this optimizer was built with. Nothing has been changed.
         """
-        super().load_state_dict(loadable(self, state_dict))
+        ready = loadable(state_dict, self.param_groups, self.objects, self._check)
+        super().load_state_dict(ready)
         restore_dtypes(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
