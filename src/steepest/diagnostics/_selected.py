@@ -40,7 +40,7 @@ def selected(model: Model, optimizer: Any) -> list[tuple[str, Constrained]]:
 
 def _names(model: Model) -> dict[Tensor, str]:
     """The first name of each parameter."""
-    pairs = model.named_parameters() if isinstance(model, nn.Module) else list(model)
+    pairs: list[Any] = list(model.named_parameters() if isinstance(model, nn.Module) else model)
     names: dict[Tensor, str] = {}
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):

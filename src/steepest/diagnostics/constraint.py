@@ -136,9 +136,9 @@ def constraint_report(
     with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, it is 0 if and only if W is such a
     minimiser to first order, and inf outside the ball, beyond what the type of W can tell.
 
-    The score says which g it uses. With "momentum" g is the optimizer's own average of the gradients
-    of the minibatches, as it is after the last step; a group without momentum has the gradient of
-    the last backward in its place. With "grad" it is that gradient everywhere. The score of a
+    Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, as it
+    is after the last step; a group without momentum has the gradient of the last backward in its
+    place. With "grad" it is that gradient everywhere. The score of a
     minibatch gradient does not go to zero, however long the training: its noise has no place in the
     ball where it vanishes. For the score of the loss itself call backward on all of the data.
 
@@ -206,9 +206,7 @@ def _row(name: str, c: Constrained, gradient: Gradient) -> ConstraintRow:
     )
 
 
-def _score(
-    c: Constrained, K: ConvexMap | None, gradient: Gradient
-) -> tuple[float | None, str]:
+def _score(c: Constrained, K: ConvexMap | None, gradient: Gradient) -> tuple[float | None, str]:
     """The largest KKT score of the parts, or None and why."""
     if K is None or c.weight_decay == 0 or c.cautious:
         return None, ""

@@ -109,9 +109,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         """Every parameter that AdamW does not have, with the ball in which its decay keeps it."""
         for group in self.param_groups:
             if not group["rest"]:
-                yield from constrained(
-                    group, self.constraint_map(group), self._lengths, self.state
-                )
+                yield from constrained(group, self.constraint_map(group), self._lengths, self.state)
 
     @property
     def skipped(self) -> int:

@@ -119,15 +119,15 @@ class Spectra:
         """
         if not self.names:
             return
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            steps=np.array(self.steps),
-            names=np.array(self.names),
-            kinds=np.array(self.kinds),
-            limits=np.array(self.limits),
+        arrays: dict[str, Any] = {
+            "steps": np.array(self.steps),
+            "names": np.array(self.names),
+            "kinds": np.array(self.kinds),
+            "limits": np.array(self.limits),
             **{f"values{i}": np.stack(rows) for i, rows in enumerate(self.values)},
-        )
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
         write_atomic(folder / SPECTRA, buffer.getvalue())
 
     @classmethod
@@ -153,7 +153,8 @@ class Spectra:
 
     @classmethod
     def _read(cls, path: Path, step: float) -> Spectra:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy leaves a damaged file open if it has to open it.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             content: dict[str, NDArray[Any]] = dict(file)
         steps = [int(s) for s in content["steps"] if s <= step]
         names = content["names"].tolist()

@@ -24,8 +24,8 @@ COLUMNS, PANELS = 4, 24
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, INK = "#0072b2", "#d55e00", "#333333"
-BANDS = (("all", 0, 100, 0.15), ("90 %", 5, 95, 0.3), ("50 %", 25, 75, 0.45))
-"""What part of the magnitudes a band holds: its percentiles and how dark it is."""
+BANDS = (("all", 0, 100, "#d9e8f2"), ("90 %", 5, 95, "#a6cbe3"), ("50 %", 25, 75, "#66aad1"))
+"""What part of the magnitudes a band holds: its percentiles and its shade of the blue."""
 
 LOW = 0.3
 """A picture whose largest share of the radius is smaller has a logarithmic axis."""
@@ -49,7 +49,7 @@ def chosen(names: Sequence[str], most: int = PANELS) -> list[int]:
         for members in kinds.values()
         for k in np.linspace(0, len(members) - 1, min(each, len(members)))
     ]
-    return sorted(spaced)[:most]
+    return sorted(spaced[:most])
 
 
 def draw(spectra: Spectra, title: str) -> bytes:
@@ -75,14 +75,13 @@ def draw(spectra: Spectra, title: str) -> bytes:
             axes.tick_params(labelbottom=True)
     _limits(grid[0, 0], shares)
     kinds = ", ".join(dict.fromkeys(spectra.kinds[i] for i in shown))
+    title += ": the balls of weight decay"
     if len(shown) < len(spectra.names):
         title += f", {len(shown)} of {len(spectra.names)} layers"
     figure.suptitle(title, fontsize=10, color=INK)
     figure.supylabel(f"{kinds} / radius", fontsize=9, color=INK)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8
-    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     buffer = io.BytesIO()
     # Without the version of matplotlib in it, equal pictures are equal files.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -91,10 +90,10 @@ def draw(spectra: Spectra, title: str) -> bytes:
 
 def _panel(axes: Axes, steps: np.ndarray, shares: np.ndarray) -> None:
     """Bands of percentiles over the steps, the median, and the radius."""
-    for label, low, high, alpha in BANDS:
+    for label, low, high, shade in BANDS:
         lower, upper = np.percentile(shares, (low, high), axis=1)
         axes.fill_between(
-            steps, lower, upper, color=BLUE, alpha=alpha, linewidth=0, label=f"{label} of them"
+            steps, lower, upper, color=shade, linewidth=0, label=f"{label} of them"
         )
     axes.plot(steps, np.median(shares, axis=1), color=BLUE, linewidth=1.2, label="median")
     axes.axhline(1.0, color=ORANGE, linewidth=1.2, label="radius of the ball")
