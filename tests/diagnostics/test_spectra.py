@@ -40,9 +40,7 @@ def test_all_magnitudes_and_the_most_that_they_can_be(K, kind, naive):
 
 def test_the_ball_of_a_sum_of_powers_bounds_a_single_value():
     w = nn.Parameter(torch.randn(4, 9))
-    (found,) = constraint_spectra(
-        [("w", w)], LionK([w], weight_decay=0.5, K=maps.SchattenMap(4))
-    )
+    (found,) = constraint_spectra([("w", w)], LionK([w], weight_decay=0.5, K=maps.SchattenMap(4)))
     assert (found.kind, found.limit) == ("singular values", 2.0)
 
 

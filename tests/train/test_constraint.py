@@ -210,7 +210,5 @@ def test_a_run_without_balls_has_no_picture(tmp_path: Path) -> None:
         ([f"kind{chr(97 + i)}" for i in range(9)], [0, 1, 2, 3]),
     ],
 )
-def test_of_many_layers_some_of_each_kind_are_shown(
-    names: list[str], expected: list[int]
-) -> None:
+def test_of_many_layers_some_of_each_kind_are_shown(names: list[str], expected: list[int]) -> None:
     assert chosen(names, most=4) == expected

@@ -92,9 +92,7 @@ def _panel(axes: Axes, steps: np.ndarray, shares: np.ndarray) -> None:
     """Bands of percentiles over the steps, the median, and the radius."""
     for label, low, high, shade in BANDS:
         lower, upper = np.percentile(shares, (low, high), axis=1)
-        axes.fill_between(
-            steps, lower, upper, color=shade, linewidth=0, label=f"{label} of them"
-        )
+        axes.fill_between(steps, lower, upper, color=shade, linewidth=0, label=f"{label} of them")
     axes.plot(steps, np.median(shares, axis=1), color=BLUE, linewidth=1.2, label="median")
     axes.axhline(1.0, color=ORANGE, linewidth=1.2, label="radius of the ball")
     axes.grid(color="#dddddd", linewidth=0.5)
