@@ -29,5 +29,5 @@ def test_types_are_checked_without_a_scope_for_shapes():
 
 def test_nothing_is_checked_where_the_library_must_answer(unchecked):
     assert shape_text("34") == "3×4"
-    with pytest.raises(ValueError, match="^x="):
+    with pytest.raises(ValueError, match=r"^x="):
         Auto()(torch.ones(3))
