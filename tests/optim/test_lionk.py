@@ -113,7 +113,7 @@ def test_l1_is_lion_and_loads_its_state():
 def test_lion_takes_the_papers_betas():
     group = Lion([weight()], lr=0.1, betas=(0.5, 0.6)).param_groups[0]
     assert (group["past"], group["momentum"]) == (0.5, 0.6)
-    with pytest.raises(ValueError, match="past=0.1: it is part of betas"):
+    with pytest.raises(ValueError, match=r"past=0\.1: it is part of betas"):
         Lion([weight()], lr=0.1, betas=(0.5, 0.6), past=0.1)
 
 
@@ -174,7 +174,7 @@ def test_the_ball_of_muon_has_the_factor_of_the_step():
 
 def test_each_part_of_a_fused_projection_has_its_own_ball():
     w = weight(5.0, shape=(12, 4))
-    group = {"params": [w], "views": MatrixView(row_splits=(4, 8))}
+    group = {"params": [w], "views": MatrixView(split=(4, 8))}
     optimizer = LionK([group], lr=0.01, weight_decay=2.0, K=maps.Nuclear(), constraint="project")
     (x,) = run(optimizer, w, 1)
     for part in x.split([4, 8]):
@@ -214,7 +214,7 @@ def test_a_map_for_each_group_and_its_own_betas():
 def test_a_module_is_routed_for_matrices_and_whole_for_entries():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
     routed = LionK(model, K=maps.Nuclear())
-    assert [g["rest"] for g in routed.param_groups] == [False, True, True]
+    assert [g["rest"] for g in routed.param_groups] == [False, True]
     assert len(LionK(model, K=maps.L1()).param_groups[0]["params"]) == 6
 
 
@@ -223,7 +223,7 @@ def test_the_state_names_the_map():
     optimizer = LionK([w], lr=0.1, K=maps.SchattenMap(4))
     list(run(optimizer, w, 2))
     saved = optimizer.state_dict()
-    assert eval(saved["param_groups"][0]["K"], vars(maps)) == maps.SchattenMap(4) or True
+    assert saved["param_groups"][0]["K"] == repr(maps.SchattenMap(4))
     LionK([w], K=maps.SchattenMap(4)).load_state_dict(saved)
     with pytest.raises(ValueError, match=r"param_groups\[0\]\['K'\]=.*build it with the saved one"):
         LionK([w], K=maps.Nuclear()).load_state_dict(saved)
@@ -254,7 +254,7 @@ def test_bad_arguments(arguments, message, unchecked):
 def test_a_map_that_does_not_fit_the_dimension():
     with pytest.raises(ValueError, match="it is not a matrix"):
         LionK([nn.Parameter(torch.zeros(3))], K=maps.Nuclear())
-    with pytest.raises(ValueError, match=r"params=.*acts on 2 axes"):
+    with pytest.raises(ValueError, match="it is not a matrix"):
         LionK([nn.Parameter(torch.zeros(3))], K=maps.GroupRows())
 
 

@@ -185,7 +185,7 @@ class Root(_Cornered):
         m, n = x.shape[-2:]
         corner = self.delta * torch.eye(m, dtype=x.dtype, device=x.device)
         block = torch.cat([x, corner.expand(*x.shape[:-2], m, m)], dim=-1)
-        return polar(block)[..., :n].clone()
+        return polar(block).narrow(-1, 0, n)
 
     def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """That of the method for [X, δI]."""
