@@ -15,8 +15,9 @@ from steepest.norms import Factor
 from steepest.polar import GramEigh, Svd
 from tests.norms.suite import ENTRIES, KERNEL_1D, MATRICES, draws
 
-# The names in which maps print, with those of norms and polar methods.
-NAMESPACE = {**vars(norms), **vars(polar), **vars(maps), "inf": math.inf}
+# The names in which norms print, and maps.
+NORMS = {**vars(polar), **vars(norms), "inf": math.inf}
+NAMESPACE = {**vars(polar), **vars(maps), "inf": math.inf}
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def case(make, *args, shapes=MATRICES, least=1, smooth=False, loose=1.0, **kwarg
     return Case(make, make(*args, **kwargs), shapes, smooth, loose)
 
 
-def combined(map, shapes=MATRICES, smooth=False) -> Case:
+def combined(map, shapes=MATRICES, **known) -> Case:
     """A sum or a multiple."""
-    return Case(maps.Separable, map, shapes, smooth)
+    return Case(maps.Separable, map, shapes, **known)
 
 
 GRAM = {"polar": GramEigh(), "loose": 30}
@@ -102,7 +103,7 @@ TABLE = (
     Case(maps.NormMap, 2.0 * maps.SchattenMap(4)),
     combined(maps.Nuclear() + 0.5 * maps.HalfSquare()),
     combined(2.0 * maps.SmoothNuclear(0.5) + maps.SpectralHuber(0.3), smooth=True),
-    combined(maps.Nuclear(polar=Svd()) + 3.0 * maps.SmoothNuclear(0.2, polar=Svd())),
+    combined(maps.Nuclear(polar=Svd()) + 3.0 * maps.SmoothNuclear(0.2, polar=Svd()), loose=30),
     combined(maps.DeadZone(0.2) + maps.Huber(1.5) + 0.5 * maps.Huber(0.1), ENTRIES),
     combined(maps.GroupRows() + 0.1 * maps.HalfSquare()),
     combined(2.0 * maps.HalfSquare() + maps.DeadZone(0.5), ENTRIES),

@@ -46,7 +46,8 @@ class ConvexMap(Geometry):
 
     `c * K` for c > 0 is a map, and so is `K + L` for two that add up over the same basis: both over
     the entries, the rows, the columns or the singular values. Half the square belongs to each. No
-    other sum has a conjugate in closed form. A map prints as an expression that makes it.
+    other sum has a conjugate in closed form. A map prints as an expression that makes it; the
+    argument of `FromNorm` is one of norms.
 
     A subclass is a frozen dataclass and writes `value`, `grad`, `conjugate`, `domain`, `frame`,
     `upper`, `with_polar` and `c * K`.
