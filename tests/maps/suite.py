@@ -28,14 +28,12 @@ class Case:
         make: the class or function of `steepest.maps` that makes it.
         map: the object.
         shapes: what it is tested on.
-        smooth: whether it has a derivative everywhere.
         loose: how many times worse than an SVD its arithmetic is.
     """
 
     make: Callable[..., Any]
     map: Any
     shapes: tuple[Any, ...] = MATRICES
-    smooth: bool = False
     loose: float = 1.0
 
     @property
@@ -53,11 +51,11 @@ class Case:
         return not any(word in str(vars(self.map)) for word in ("delta", "Square"))
 
 
-def case(make, *args, shapes=MATRICES, least=1, smooth=False, loose=1.0, **kwargs) -> Case:
+def case(make, *args, shapes=MATRICES, least=1, loose=1.0, **kwargs) -> Case:
     """One line of the table; `least` is the smallest min(m, n) that the map exists for."""
     if least > 1:
         shapes = tuple(s for s in shapes if min(s[-2:]) >= least)
-    return Case(make, make(*args, **kwargs), shapes, smooth, loose)
+    return Case(make, make(*args, **kwargs), shapes, loose)
 
 
 def combined(map, shapes=MATRICES, **known) -> Case:
@@ -74,18 +72,18 @@ TABLE = (
     case(maps.Nuclear, **GRAM),
     case(maps.GroupRows),
     case(maps.GroupColumns),
-    case(maps.HalfSquare, shapes=ENTRIES, smooth=True),
+    case(maps.HalfSquare, shapes=ENTRIES),
     case(maps.SchattenMap, 4),
     case(maps.SchattenMap, 1.5, polar=Svd(), loose=100),
     case(maps.SchattenMap, 2),
     case(maps.TopK, 2, least=2),
-    case(maps.SmoothL1, 0.3, shapes=ENTRIES, smooth=True),
-    case(maps.SmoothNuclear, 0.5, smooth=True),
-    case(maps.SmoothNuclear, 0.1, **GRAM, smooth=True),
-    case(maps.Huber, 0.7, shapes=ENTRIES, smooth=True),
-    case(maps.Huber, 2, dims=-1, smooth=True),
-    case(maps.SpectralHuber, 0.5, smooth=True),
-    case(maps.SpectralHuber, 0.7, **GRAM, smooth=True),
+    case(maps.SmoothL1, 0.3, shapes=ENTRIES),
+    case(maps.SmoothNuclear, 0.5),
+    case(maps.SmoothNuclear, 0.1, **GRAM),
+    case(maps.Huber, 0.7, shapes=ENTRIES),
+    case(maps.Huber, 2, dims=-1),
+    case(maps.SpectralHuber, 0.5),
+    case(maps.SpectralHuber, 0.7, **GRAM),
     case(maps.DeadZone, 0.4, shapes=ENTRIES),
     case(maps.SpectralDeadZone, 0.6),
     case(maps.SpectralDeadZone, 0.6, **GRAM),
@@ -95,14 +93,14 @@ TABLE = (
     case(maps.FromNorm, norms.RowNorm()),
     case(maps.FromNorm, norms.Operator("rms", "rms").dual),
     case(maps.FromNorm, norms.Conv(1).dual, shapes=KERNEL_1D),
-    case(maps.Separable, maps.Root(0.5), maps.Rows(), smooth=True),
-    case(maps.Separable, maps.Clip(0.5), maps.Columns(), smooth=True),
+    case(maps.Separable, maps.Root(0.5), maps.Rows()),
+    case(maps.Separable, maps.Clip(0.5), maps.Columns()),
     case(maps.Separable, maps.Dead(0.5), maps.Rows()),
     combined(3.0 * maps.L1(), ENTRIES),
     combined(0.25 * maps.Nuclear()),
     Case(maps.NormMap, 2.0 * maps.SchattenMap(4)),
     combined(maps.Nuclear() + 0.5 * maps.HalfSquare()),
-    combined(2.0 * maps.SmoothNuclear(0.5) + maps.SpectralHuber(0.3), smooth=True),
+    combined(2.0 * maps.SmoothNuclear(0.5) + maps.SpectralHuber(0.3)),
     combined(maps.Nuclear(polar=Svd()) + 3.0 * maps.SmoothNuclear(0.2, polar=Svd()), loose=30),
     combined(maps.DeadZone(0.2) + maps.Huber(1.5) + 0.5 * maps.Huber(0.1), ENTRIES),
     combined(maps.GroupRows() + 0.1 * maps.HalfSquare()),

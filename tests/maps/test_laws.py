@@ -41,7 +41,7 @@ def scale(K, *xs):
 
 
 @over(TABLE)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=NEAR, t=st.floats(0, 1))
 def test_convex_even_and_smallest_at_zero(case, draw, t):
     K, rtol = case.map, case.loose * draw.rtol
@@ -54,7 +54,7 @@ def test_convex_even_and_smallest_at_zero(case, draw, t):
 
 
 @over(TABLE)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=NEAR, size_of_step=st.sampled_from((1e-3, 1.0, 30.0)))
 def test_subgradient(case, draw, size_of_step):
     """K(z) ≥ K(x) + ⟨∇K(x), z − x⟩, and ∇K(0) = 0."""
@@ -69,7 +69,7 @@ def test_subgradient(case, draw, size_of_step):
 
 
 @over(TABLE)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=GENERIC)
 def test_gradient_by_differences_and_by_autograd(case, draw):
     K, x = case.map, tensors(case, draw)
@@ -85,7 +85,7 @@ def test_gradient_by_differences_and_by_autograd(case, draw):
 
 
 @over(TABLE)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=DOUBLE, fraction=st.floats(0, 1))
 def test_fenchel_young(case, draw, fraction):
     """K(x) + K*(y) ≥ ⟨y, x⟩ for every y, with equality for y = ∇K(x)."""
@@ -104,7 +104,7 @@ def test_fenchel_young(case, draw, fraction):
 
 
 @over([c for c in TABLE if c.map.domain is not None])
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=draws(kinds=("gaussian",), exponents=(-1, 1)))
 def test_conjugate_is_infinite_outside_the_domain(case, draw):
     K, y = case.map, tensors(case, draw)
@@ -130,7 +130,7 @@ def test_without_a_domain_everything_is_allowed(case):
 
 
 @over(TABLE)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=NEAR)
 def test_gradients_stay_in_the_domain(case, draw):
     K, x = case.map, tensors(case, draw)
@@ -153,7 +153,7 @@ def test_the_default_tolerance_is_wider_than_rounding():
 
 
 @over(TABLE)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=GENERIC, weight_decay=st.floats(0.1, 10))
 def test_violation_is_the_distance_in_the_norm_of_the_domain(case, draw, weight_decay):
     K, x = case.map, tensors(case, draw)
@@ -166,7 +166,7 @@ def test_violation_is_the_distance_in_the_norm_of_the_domain(case, draw, weight_
 
 
 @over(NORM_MAPS)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(draw=draws(exponents=(-100, 100), dtypes=(torch.float32, torch.complex64)))
 def test_the_scale_of_a_norm_makes_no_difference(case, draw):
     """2^±100 is 1e±30."""
@@ -189,7 +189,7 @@ def test_no_scale_gives_what_is_no_number(case, draw):
 
 
 @over(TABLE)
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(
     draw=draws(
         kinds=("gaussian", "low rank", "zero"),

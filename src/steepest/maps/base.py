@@ -19,7 +19,7 @@ from steepest.norms import Couples, Extent, Factor, Geometry, Norm, Scaled
 from steepest.polar import PolarMethod
 from steepest.polar.base import in_double, product_rounding, widened
 
-# Gradients of the norms of the tests are off by two of these bounds at most; see docs/maps.md.
+# Margin over the rounding of a product of orthogonal factors; a test holds large gradients to it.
 TOLERANCE = 4.0
 
 
