@@ -45,6 +45,8 @@ class Geometry(ABC):
     optimizer to read: what may be stacked, turned over or cut.
     """
 
+    _for_vectors = "a vector norm such as norms.L2()"
+
     @property
     @abstractmethod
     def couples(self) -> Couples:
@@ -88,7 +90,7 @@ class Geometry(ABC):
                 argument,
                 f"shape ({', '.join(map(str, x.shape))})",
                 f"{self!r} acts on the last {self.axes} axes: give (*batch, m, n"
-                + (", *taps)" if self.axes != 2 else "), or take a vector norm such as norms.L2()"),
+                + (", *taps)" if self.axes != 2 else f"), or take {self._for_vectors}"),
             )
         if x.numel() == 0:
             raise invalid(argument, shape_text(x.shape), "an empty tensor has no norm: skip it")
