@@ -139,6 +139,8 @@ def test_an_inexact_method_has_a_larger_ball():
     assert found.radius == pytest.approx(10 * polar.accuracy(2, 2, torch.float64).upper)
     assert found.radius > 10.0
     assert found.domain == "Spectral()"
+    projected = Muon([w], weight_decay=0.1, polar=polar, constraint="project")
+    assert row(w, projected).radius == 10.0
 
 
 @every_optimizer

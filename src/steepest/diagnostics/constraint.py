@@ -129,7 +129,8 @@ def constraint_report(
         F(W) + K.conjugate(W/s)·s,   s = length·upper/weight_decay
 
     so in the ball K.domain(W) ≤ s, if K has a domain; `upper` is 1 for an exact K and what an
-    inexact polar method adds otherwise (1 without a domain). The KKT score of W is the Fenchel gap
+    inexact polar method adds otherwise (1 without a domain, or with a projection). The KKT score of
+    W is the Fenchel gap
 
         (K.value(−g) + K.conjugate(W/s) + ⟨W/s, g⟩) / K.domain.dual(g)
 

@@ -33,6 +33,7 @@ class Constrained:
             gradient.
         weight_decay: of its group.
         cautious: whether only some entries are decayed.
+        projected: whether each step ends on the ball itself.
         lengths: of the step over `lr`, for each part.
         cut: a tensor of the parameter's shape as its parts.
         works_in: the type in which directions are computed.
@@ -45,6 +46,7 @@ class Constrained:
     K: ConvexMap | None
     weight_decay: float
     cautious: bool
+    projected: bool
     lengths: tuple[float, ...]
     cut: Callable[[Tensor], list[Tensor]]
     works_in: torch.dtype
@@ -62,13 +64,16 @@ class Constrained:
 
     @property
     def radii(self) -> list[float]:
-        """Of each part's ball in K.domain: length·K.upper/weight_decay; inf without one."""
+        """Of each part's ball in K.domain: length·K.upper/weight_decay; inf without one.
+
+        A projection holds inexact steps to the ball of exact ones, so `upper` is 1 with it.
+        """
         if self.free or self.K is None:
             return [math.inf] * len(self.lengths)
         radii = []
         for part, length in zip(self.cut(self.param.detach()), self.lengths, strict=True):
             rows, cols, _ = self.K.extent(part)
-            upper = self.K.upper(rows, cols, self.works_in)
+            upper = 1.0 if self.projected else self.K.upper(rows, cols, self.works_in)
             radii.append(length * upper / self.weight_decay)
         return radii
 
@@ -100,6 +105,7 @@ def constrained(
             K=K,
             weight_decay=float(group["weight_decay"]),
             cautious=group["decay"] == "cautious",
+            projected=group["constraint"] == "project",
             lengths=tuple(float(length) for length in lengths(group, item)),
             cut=item.cut,
             works_in=widened(item.dtype),
