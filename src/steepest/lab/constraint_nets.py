@@ -46,7 +46,7 @@ DECAYS: Mapping[str, float] = {
     "L1": 10.0,
     "Frobenius": 0.5,
     "GroupRows": 2.0,
-    "Schatten-4": 0.25,
+    "Schatten-4": 0.5,
     "SmoothNuclear": 2.0,
     "Nuclear, Jordan": 2.0,
 }
@@ -127,7 +127,7 @@ class Watched:
     def sizes(self) -> Iterator[tuple[float, float]]:
         """The norm of each, and what the map allows it, times λ."""
         for x in self.matrices():
-            upper = self.K.upper(*x.shape[-2:], x.dtype)
+            upper = self.K.upper(x.shape[-2], x.shape[-1], x.dtype)
             for size in self.ball(x).flatten().tolist():
                 yield size, upper
 

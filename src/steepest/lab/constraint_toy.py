@@ -50,7 +50,7 @@ def _random(seed: int, *shape: int) -> Tensor:
 
 
 def _orthonormal(seed: int, rows: int, columns: int) -> Tensor:
-    q, _ = torch.linalg.qr(_random(seed, rows, columns))
+    q: Tensor = torch.linalg.qr(_random(seed, rows, columns)).Q
     return q
 
 

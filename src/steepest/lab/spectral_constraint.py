@@ -66,7 +66,9 @@ def cells(settings: ConstraintSettings) -> list[Cell]:
     found = []
     for seed in settings.seeds:
         # A step with a Lyapunov function takes about twice as long as one without.
-        parts = [({"experiment": TOY, "case": case}, settings.toy_steps) for case in toy.OPTIMA]
+        parts: list[tuple[Record, float]] = [
+            ({"experiment": TOY, "case": case}, settings.toy_steps) for case in toy.OPTIMA
+        ]
         parts += [({"experiment": SMALL}, 2 * settings.small_steps)]
         parts += [
             ({"experiment": APPROACH, "map": name, "decay": decay}, settings.far_steps)
