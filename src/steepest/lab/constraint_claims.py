@@ -319,8 +319,8 @@ NETWORKS = (
     ),
     Claim(
         id="inexact",
-        statement="Jordan's polar factors have singular values up to c = 1.2: the ball has the radius "
-        "c/λ then, and some matrix ends outside 1/λ.",
+        statement="Jordan's polar factors have singular values up to c = 1.2: the ball has the "
+        "radius c/λ then, and some matrix ends outside 1/λ.",
         source="‖∇K‖ ≤ c in place of 1",
         expected="between 1 and c",
         check=_inexact,

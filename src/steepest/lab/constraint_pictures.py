@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from steepest._files import Record
-from steepest.lab.constraint_tables import distinct
+from steepest.lab.constraint_tables import ENDS, distinct
 from steepest.lab.constraint_toy import RADIUS
 from steepest.lab.figure import INK, panels
 
@@ -29,12 +31,19 @@ COLOURS: Mapping[str, str] = {
 TITLES = {"images": "digits, convolutions", "text": "King James Bible, GPT"}
 # Below this, rounding is all there is to see.
 FLOOR = 1e-13
+BINS = 50
 
 
-def _line(axes: Axes, rows: Sequence[Record], x: str, y: str, **style: object) -> None:
+def _line(axes: Axes, rows: Sequence[Record], x: str, y: str, **style: Any) -> None:
     """The positive values of a field against another."""
     points = [(r[x], r[y]) for r in rows if r[y] is not None]
-    axes.plot(*zip(*points, strict=True), **style)  # type: ignore[arg-type]
+    axes.plot(*zip(*points, strict=True), **style)
+
+
+def _style(name: object) -> dict[str, Any]:
+    """Of the line of a map; `SmoothNuclear` is dashed, as it covers `Nuclear`."""
+    dashes = (0, (4, 3)) if name == "SmoothNuclear" else "-"
+    return {"color": COLOURS[str(name)], "linestyle": dashes, "linewidth": 1.5}
 
 
 def _boundary(axes: Axes, level: float, text: str) -> None:
@@ -53,11 +62,11 @@ def _boundary(axes: Axes, level: float, text: str) -> None:
 
 
 def draw_toy(rows: Sequence[Record]) -> Figure:
-    """Loss, norm, relative KKT score and Lyapunov function against the step, for one seed."""
+    """Loss, norm, KKT score and Lyapunov function against the step, for one seed."""
     titles = {
         "loss": "loss F(X)",
         "norm": "‖X‖₂",
-        "relative": "KKT score over ‖∇F‖_*",
+        "score": "KKT score",
         "lyapunov": "Lyapunov function H/γ",
     }
     figure, axes = panels(list(titles.values()), height=6.2, rows=2)
@@ -66,7 +75,10 @@ def draw_toy(rows: Sequence[Record]) -> Figure:
         for case, colour in CASES.items():
             mine = [r for r in rows if (r["case"], r["seed"]) == (case, seed)]
             kept = [{**r, name: max(r[name], FLOOR)} for r in mine]
-            _line(place, kept, "t", name, color=colour, linewidth=1.5, label=case)
+            # Two of the norms are the same.
+            dashes = "--" if case == "partly outside" else "-"
+            style = {"color": colour, "linestyle": dashes, "linewidth": 1.5, "label": case}
+            _line(place, kept, "t", name, **style)
         place.set_xlabel("step")
         if name != "norm":
             place.set_yscale("log")
@@ -98,8 +110,7 @@ def draw_approach(rows: Sequence[Record]) -> Figure:
         mine = [r for r in rows if r["decay"] == kind]
         for name in distinct(mine, "map"):
             line = [r for r in mine if r["map"] == name and r["distance"] > FLOOR]
-            style = {"color": COLOURS[str(name)], "linewidth": 1.5, "label": name}
-            _line(place, line, "t", "distance", **style)
+            _line(place, line, "t", "distance", label=str(name), **_style(name))
         bound = {"color": INK, "linewidth": 1.1, "linestyle": "--", "label": "bound"}
         _line(place, [r for r in mine if r["map"] == mine[0]["map"]], "t", "bound", **bound)
         place.set_xlabel("step")
@@ -114,16 +125,22 @@ def draw_networks(rows: Sequence[Record]) -> Figure:
     names = distinct(rows, "network")
     figure, axes = panels([TITLES[str(n)] for n in names], height=4)
     for place, network in zip(axes, names, strict=True):
-        for decay, dashes in (("none", ":"), ("explicit", "-")):
-            mine = [r for r in rows if (r["network"], r["decay"]) == (network, decay)]
-            for name in distinct(mine, "map"):
-                line = [r for r in mine if r["map"] == name]
-                style = {"color": COLOURS[str(name)], "linestyle": dashes, "linewidth": 1.5}
-                label = name if decay == "explicit" else None
-                _line(place, line, "step", "largest", label=label, **style)
+        mine = [r for r in rows if r["network"] == network]
+        for name in distinct(mine, "map"):
+            kept, free = (
+                [r for r in mine if (r["map"], r["decay"]) == (name, decay)]
+                for decay in ("explicit", "none")
+            )
+            _line(place, kept, "step", "largest", label=str(name), **_style(name))
+            faint = {**_style(name), "linewidth": 0.9, "alpha": 0.5}
+            _line(place, free, "step", "largest", **faint)
+        place.plot([], [], color=GREY, linewidth=0.9, label="thin: no decay")
         place.set_xlabel("step")
         _boundary(place, 1, "1/λ")
     axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_minor_locator(NullLocator())
+    axes[0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes[0].set_ylabel("largest norm over the radius 1/λ")
     _legend(figure, axes[0])
     return figure
@@ -133,21 +150,17 @@ def draw_spectra(rows: Sequence[Record]) -> Figure:
     """Singular values of all matrices that Muon moves, over 1/λ: before and after."""
     names = distinct(rows, "network")
     figure, axes = panels([TITLES[str(n)] for n in names], height=3.6, shared=False)
-    styles = {"start": GREY, "end, decay: none": ORANGE, "end, decay: explicit": BLUE}
+    styles = {
+        ENDS["explicit"]: {"color": BLUE, "histtype": "stepfilled", "alpha": 0.45},
+        ENDS["none"]: {"color": ORANGE, "histtype": "step", "linewidth": 1.4},
+        "start": {"color": INK, "histtype": "step", "linewidth": 1.1},
+    }
     for place, network in zip(axes, names, strict=True):
         mine = [r for r in rows if r["network"] == network]
         top = max(r["sigma"] for r in mine)
-        for when, colour in styles.items():
+        for when, style in styles.items():
             values = [r["sigma"] for r in mine if r["when"] == when]
-            place.hist(
-                values,
-                bins=60,
-                range=(0, top),
-                color=colour,
-                histtype="stepfilled",
-                alpha=0.55,
-                label=when,
-            )
+            place.hist(values, bins=BINS, range=(0, top), label=when, **style)
         place.axvline(1, color=INK, linewidth=0.9, linestyle="--")
         place.set_xlabel("singular value over 1/λ")
     axes[0].set_ylabel("how many")

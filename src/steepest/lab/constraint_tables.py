@@ -116,14 +116,18 @@ def networks(results: Sequence[Record]) -> list[Record]:
     return _worst(rows, (*names, "step"))
 
 
+ENDS = {"explicit": "end, with decay", "none": "end, without"}
+
+
 def spectra(results: Sequence[Record]) -> list[Record]:
     """Singular values of Muon's matrices over the radius, at the start and at the end."""
+    first = results[0]["seed"]
     rows = []
     for r in _best_cells(results):
-        if r["map"] != "Nuclear" or r["seed"] != results[0]["seed"]:
-            continue
-        ends = {"explicit": ("start", "end"), "none": ("end",)}[r["decay"]]
-        for when in ends:
-            label = {"start": "start", "end": f"end, decay: {r['decay']}"}[when]
-            rows += [{"network": r["network"], "when": label, "sigma": v} for v in r["sigma"][when]]
+        if (r["map"], r["seed"]) == ("Nuclear", first):
+            found = {ENDS[r["decay"]]: r["sigma"]["end"]}
+            if r["decay"] == "explicit":
+                found["start"] = r["sigma"]["start"]
+            for when, sigma in found.items():
+                rows += [{"network": r["network"], "when": when, "sigma": v} for v in sigma]
     return rows
