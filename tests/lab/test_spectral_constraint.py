@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_only_cautious_decay_leaves_the_bound(name: str, decay: str) -> None:
     way = [r["distance"] for r in found["rows"]]
     factor = 1 / (1 + lr * toy.DECAY) if decay == "implicit" else 1 - lr * toy.DECAY
     assert way[0] == pytest.approx(toy.FAR - 1)
-    excess = max(b - factor * a for a, b in zip(way, way[1:], strict=False))
+    excess = max(b - factor * a for a, b in pairwise(way))
     assert found["excess"] == pytest.approx(excess, abs=1e-12)
     assert found["rows"][-1]["bound"] == pytest.approx(way[0] * factor**steps)
     assert (excess <= 1e-9) == (decay != "cautious")
@@ -200,9 +201,22 @@ def test_a_matrix_that_is_too_far_outside_is_noticed() -> None:
 def results(**change: Any) -> list[dict[str, Any]]:
     """Made-up results that agree with every claim but for what is changed."""
     v: Mapping[str, Any] = {
-        **{"norm": 0.5, "score": 1e-9, "partly": 1e-9, "gap": 1.0, "power": -1.0},
-        **{"rise": 0.0, "loss_rises": 200, "excess": 0.0, "distance": 0.0, "cautious": 1.0},
-        **{"allowed": 0.9, "over": 0.0, "free": 2.0, "end": 1.1, "loss": 1.0, "bare": 2.0},
+        "norm": 0.5,
+        "score": 1e-9,
+        "partly": 1e-9,
+        "gap": 1.0,
+        "power": -1.0,
+        "rise": 0.0,
+        "loss_rises": 200,
+        "excess": 0.0,
+        "distance": 0.0,
+        "cautious": 1.0,
+        "allowed": 0.9,
+        "over": 0.0,
+        "free": 2.0,
+        "end": 1.1,
+        "loss": 1.0,
+        "bare": 2.0,
         **change,
     }
     found: list[dict[str, Any]] = []
@@ -249,10 +263,19 @@ def training(
     first = {"step": 0, "largest": 2.0, "smallest": 1.0, "allowed": 2.0, "outside": 1.0}
     last = {"step": 5, "largest": end, "smallest": 0.5, "allowed": ratio, "outside": 0.5}
     return {
-        **{"experiment": NETWORK, "network": network, "map": name, "decay": decay},
-        **{"rate": rate, "seed": 0, "radius": 0.5, "initial": 3.0, "accuracy": None},
-        **{"loss": None if loss is None else loss + worse, "excess": v["over"]},
-        **{"rows": [first, last], "sigma": {"start": [2.0, 1.0], "end": [end, 0.5]}},
+        "experiment": NETWORK,
+        "network": network,
+        "map": name,
+        "decay": decay,
+        "rate": rate,
+        "seed": 0,
+        "radius": 0.5,
+        "initial": 3.0,
+        "accuracy": None,
+        "loss": None if loss is None else loss + worse,
+        "excess": v["over"],
+        "rows": [first, last],
+        "sigma": {"start": [2.0, 1.0], "end": [end, 0.5]},
     }
 
 
