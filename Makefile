@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Tracing makes a test up to three times slower: only these run under it.
+# Tracing makes a test up to twice as slow: only these run under it.
 COVERED := tests/polar tests/optim
 
 .DEFAULT_GOAL := help

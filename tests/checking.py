@@ -1,5 +1,42 @@
-"""How annotations are checked under the tests: as PEP 484 reads them, a whole number is a float."""
+"""How annotations are checked under the tests: a stand-in for `jaxtyping.jaxtyped`.
 
+That decorator opens a scope for the names of axes around every call, which takes longer than most
+functions of the library. Here only a function whose annotations name shapes gets one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import partial, wraps
+from typing import Any
+
+import jaxtyping
 from beartype import BeartypeConf, beartype
 
+_scoped = jaxtyping.jaxtyped
+
+# As PEP 484 reads annotations, a whole number is a float.
 typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def jaxtyped(made: Any = None, *, typechecker: Callable[..., Any]) -> Any:
+    """Check the annotations of a function, or of a dataclass's `__init__`, at every call."""
+    if made is None:
+        return partial(jaxtyped, typechecker=typechecker)
+    if inspect.isclass(made):
+        if is_dataclass(made) and "__init__" in vars(made):
+            made.__init__ = jaxtyped(made.__init__, typechecker=typechecker)
+        return made
+    if "<locals>" in made.__qualname__:  # made anew in every call of the function around it
+        return made
+    if any("[Tensor, " in str(a) for a in made.__annotations__.values()):
+        return _scoped(made, typechecker=typechecker)
+    checked = typechecker(made)
+
+    @wraps(made)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (made if jaxtyping.config.jaxtyping_disable else checked)(*args, **kwargs)
+
+    return call

@@ -17,7 +17,9 @@ from jaxtyping import install_import_hook
 
 from tests import checking
 
-# Annotations of shapes are checked here only; a user of the library pays nothing for them.
+# Annotations of shapes are checked here only; a user of the library pays nothing for them. The hook
+# looks the decorator up when it has put it in front of a function.
+jaxtyping.jaxtyped = checking.jaxtyped
 install_import_hook("steepest", f"{checking.__name__}.typechecked")
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -42,7 +42,7 @@ LAYERS = (
     ("norms.operator", "norms.product"),
     ("norms",),
     ("maps.scalars",),
-    ("maps.bases",),
+    ("maps.bases", "maps.weighted"),
     ("maps.base",),
     ("maps.norm",),
     ("maps.named",),

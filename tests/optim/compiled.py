@@ -1,5 +1,7 @@
 """Compiled steps against the step as it is, in a process of their own: `test_compiled.py` runs it.
 
+The arguments are names of CASES.
+
 Checked annotations, which every test runs under, are nothing that torch.compile can follow.
 """
 
@@ -11,6 +13,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch._dynamo import lookup_backend
 
 from steepest import SGD, Lion, Muon, PolarGrad, Scion, SteepestDescent, norms
 from steepest.views import INPUT_FIRST, MatrixView
@@ -62,9 +65,14 @@ TRACED = {
 
 
 def a_compiled_step_is_the_step(make):
-    """In one graph, over a gradient that is skipped and a learning rate that changes."""
-    eager, traced = make(), make()
-    compiled = torch.compile(traced.step, fullgraph=True, backend="aot_eager")
+    """In one graph with and one without state, over skipped gradients and another learning rate."""
+    eager, traced, graphs = make(), make(), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return lookup_backend("aot_eager")(graph, inputs)
+
+    compiled = torch.compile(traced.step, fullgraph=True, backend=backend)
     for seed, bad in enumerate([(), (1, 7), (), (4,), ()]):
         for optimizer in (eager, traced):
             give_gradients(optimizer, seed, bad)
@@ -82,6 +90,7 @@ def a_compiled_step_is_the_step(make):
             for key, value in eager.state[p].items():
                 torch.testing.assert_close(traced.state[q][key], value, rtol=1e-5, atol=1e-6)
     assert traced.skipped == eager.skipped == 3
+    assert 1 <= len(graphs) <= 2, len(graphs)
 
 
 def two_graphs_do():
@@ -125,10 +134,10 @@ CASES = {
 if __name__ == "__main__":
     torch.set_num_threads(1)
     done = {}
-    for name, case in CASES.items():
+    for name in sys.argv[1:]:
         torch.compiler.reset()
         try:
-            case()
+            CASES[name]()
             done[name] = ""
         except Exception:
             done[name] = traceback.format_exc()

@@ -9,6 +9,7 @@ from torch import nn
 from steepest import (
     SGD,
     Lion,
+    LionK,
     Muon,
     NormalizedSGD,
     PolarGrad,
@@ -16,6 +17,7 @@ from steepest import (
     SignSGD,
     SpectralDescent,
     SteepestDescent,
+    maps,
     norms,
 )
 from steepest.polar import Svd
@@ -52,6 +54,16 @@ OPTIMIZERS = {
         params, **{"lr": 0.05, "head_scale": 2.0, "rest_lr": 0.01, **kw}
     ),
     "polar_grad": lambda params, **kw: PolarGrad(params, **{"lr": 0.3, "rest_lr": 0.01, **kw}),
+    "lion_k": lambda params, momentum=0.9, **kw: LionK(
+        params,
+        **{"lr": 0.05, "K": maps.SmoothNuclear(1e-3), "betas": (momentum, momentum), **kw},
+    ),
+    "projected": lambda params, weight_decay=0.1, **kw: Muon(
+        params,
+        weight_decay=weight_decay,
+        constraint="project" if weight_decay else None,
+        **{"lr": 0.05, "decay": "implicit", "rest_lr": 0.01, **kw},
+    ),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 

@@ -298,7 +298,7 @@ def test_names_that_do_not_match(unchecked):
         SteepestDescent(nn.Conv2d(3, 4, 3, bias=False), kernel, lr=0.1)
     with pytest.raises(ValueError, match="norm='spectral': give a norm object"):
         SteepestDescent(nn.Linear(2, 2), "spectral", lr=0.1)
-    with pytest.raises(ValueError, match="no norm for every parameter"):
+    with pytest.raises(ValueError, match="does not fit every parameter"):
         SteepestDescent(nn.Linear(2, 2), norms.Conv(2), lr=0.1)
 
 

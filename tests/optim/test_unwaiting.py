@@ -8,12 +8,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from steepest import (
     SGD,
     Lion,
+    LionK,
     Muon,
     NormalizedSGD,
     PolarGrad,
     Scion,
     SignSGD,
     SteepestDescent,
+    maps,
     norms,
     polar,
 )
@@ -74,6 +76,10 @@ UNWAITING = {
     "dual": lambda groups: SteepestDescent(groups, norms.Spectral(polar=METHODS[0]), sharpness=2.0),
     "estimate": lambda groups: SteepestDescent(groups[:1], norms.LInf(), sharpness="estimate"),
     "scion": lambda groups: Scion(groups, lr=0.1),
+    "lion_k": lambda groups: LionK(groups, lr=0.1, K=maps.SmoothNuclear(0.1, polar=METHODS[0])),
+    "implicit": lambda groups: Muon(groups, decay="implicit"),
+    "cautious": lambda groups: Muon(groups, decay="cautious"),
+    "projected": lambda groups: Lion(groups, lr=0.1, weight_decay=0.1, constraint="project"),
     "rows": lambda groups: SteepestDescent(groups, norms.RowNorm(), lr=0.1),
 }
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import steepest.polar
@@ -125,6 +125,7 @@ def test_direction_is_that_of_the_polar_factor(method, shape):
 
 @every_method
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@settings(max_examples=max(1, settings.default.max_examples // 5))
 @given(exponent=st.integers(-120, 120), seed=st.integers(0, 1000))
 def test_scale_free(method, dtype, exponent, seed):
     """polar(c·x) == polar(x), bit for bit for a power of two."""
@@ -173,14 +174,15 @@ def test_unit_scale_is_an_exact_power_of_two(value, negative):
 
 @every_method
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2), (2, 3, 4), (0, 3), (2, 0, 4)], ids=str)
-def test_zero_gives_zero(method, dtype, shape):
-    x = torch.zeros(shape, dtype=dtype)
-    if x.numel():
-        usable(method, *shape[-2:], dtype)
-    q = method(x)
-    assert q.dtype == dtype
-    assert torch.equal(q, x)
+def test_zero_gives_zero(method, dtype):
+    shapes = [(0, 3), (2, 0, 4), (3, 3), (2, 5), (5, 2), (2, 3, 4)]  # a refusal comes last
+    for shape in shapes:
+        x = torch.zeros(shape, dtype=dtype)
+        if x.numel():
+            usable(method, *shape[-2:], dtype)
+        q = method(x)
+        assert q.dtype == dtype, shape
+        assert torch.equal(q, x), shape
 
 
 @every_method

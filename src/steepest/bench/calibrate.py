@@ -18,7 +18,7 @@ Builder = Callable[[int, int], Operation]
 
 SIZES = (8, 32, 64, 128, 256, 512, 768, 1024)
 ROWS = 1024
-"""A batch of matrices has about so many rows in all."""
+"""A batch of matrices has about so many rows in all, and at least two matrices, as a stack has."""
 REPEATS, DEAR_REPEATS = 9, 3
 DEAR = 0.1
 """Seconds from which on an operation is repeated less often."""
@@ -41,7 +41,12 @@ def _product(dtype: torch.dtype) -> Builder:
 def _inverse(m: int, batch: int) -> Operation:
     x = _matrices(m, batch)
     definite = x @ x.mT / m + torch.eye(m)
-    return lambda: definite_inverse(definite)
+
+    @torch.no_grad()
+    def operation() -> torch.Tensor:
+        return definite_inverse(definite)
+
+    return operation
 
 
 def _eigh(m: int, batch: int) -> Operation:
@@ -85,9 +90,8 @@ def costs(
     build: Builder, sizes: Sequence[int], clock: Clock = time.perf_counter
 ) -> tuple[tuple[int, float], ...]:
     """(m, seconds for one matrix) for each size, ascending."""
-    return tuple(
-        (m, seconds(build(m, max(1, ROWS // m)), clock) / max(1, ROWS // m)) for m in sizes
-    )
+    batches = {m: max(2, ROWS // m) for m in sizes}
+    return tuple((m, seconds(build(m, k), clock) / k) for m, k in batches.items())
 
 
 def calibrate(

@@ -28,4 +28,4 @@ from steepest.maps.scalars import Modulus as Modulus
 from steepest.maps.scalars import Root as Root
 from steepest.maps.scalars import Scalar as Scalar
 from steepest.maps.scalars import Square as Square
-from steepest.maps.scalars import Weighted as Weighted
+from steepest.maps.weighted import Weighted as Weighted

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from steepest._types import invalid, real_dtype
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
-from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square, Weighted, is_positive
+from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square, is_positive
+from steepest.maps.weighted import Weighted
 from steepest.norms import Couples, Extent, Factor, Geometry, Norm, Scaled
 from steepest.polar import PolarMethod
 from steepest.polar.base import in_double, product_rounding, widened
 
-# Gradients of the norms of the tests are off by two of these bounds at most; see docs/maps.md.
+# Margin over the rounding of a product of orthogonal factors; a test holds large gradients to it.
 TOLERANCE = 4.0
 
 
@@ -45,11 +46,14 @@ class ConvexMap(Geometry):
 
     `c * K` for c > 0 is a map, and so is `K + L` for two that add up over the same basis: both over
     the entries, the rows, the columns or the singular values. Half the square belongs to each. No
-    other sum has a conjugate in closed form. A map prints as an expression that makes it.
+    other sum has a conjugate in closed form. A map prints as an expression that makes it; the
+    argument of `FromNorm` is one of norms.
 
     A subclass is a frozen dataclass and writes `value`, `grad`, `conjugate`, `domain`, `frame`,
     `upper`, `with_polar` and `c * K`.
     """
+
+    _for_vectors = "a map of entries such as maps.L1()"
 
     @property
     @abstractmethod
@@ -182,14 +186,8 @@ class ConvexMap(Geometry):
 
     def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this map can take."""
-        if isinstance(x, Tensor) and x.ndim < (self.axes or 0):
-            raise invalid(
-                argument,
-                f"shape ({', '.join(map(str, x.shape))})",
-                f"{self!r} acts on the last {self.axes} axes: give that many, or take a map of "
-                "entries such as maps.L1()",
-            )
-        self.frame.accept(x, check, argument)
+        super().accept(x, check, argument)
+        self.frame.accept(x, False, argument)
 
     def _slack(self, y: Tensor, tolerance: float | None) -> float:
         """The tolerance of `conjugate`."""

@@ -45,7 +45,8 @@ class NormMap(ConvexMap):
 
     def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """n(x)."""
-        return self.norm(x, check=check)
+        self.accept(x, check)
+        return self.norm(x, check=False)
 
     def grad(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the dual norm; 0 at 0."""

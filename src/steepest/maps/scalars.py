@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +12,6 @@ from torch import Tensor
 from steepest._types import invalid
 from steepest.polar import PolarMethod
 from steepest.polar.base import epsilon, full_precision, unit_power
-
-BISECTIONS = 128
-"""Halvings of an interval of doubles; more than they have digits."""
 
 
 class Scalar(ABC):
@@ -185,7 +181,7 @@ class Root(_Cornered):
         m, n = x.shape[-2:]
         corner = self.delta * torch.eye(m, dtype=x.dtype, device=x.device)
         block = torch.cat([x, corner.expand(*x.shape[:-2], m, m)], dim=-1)
-        return polar(block)[..., :n].clone()
+        return polar(block).narrow(-1, 0, n)
 
     def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """That of the method for [X, δI]."""
@@ -291,7 +287,8 @@ class Dead(_Threshold):
     def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
         """½(I + S)·Q with Q = polar(X), S = polar(XQᴴ − δI).
 
-        Nearer to δ than the resolution of the method times σ₁ the result is between 0 and 1.
+        Where σ is nearer to δ than resolution·σ₁ + error·δ of the method, the result is anything
+        between 0 and 1.
         """
         with full_precision(x.device, x.dtype):
             q, _, _, s = self._above(x, polar)
@@ -301,109 +298,3 @@ class Dead(_Threshold):
         """½(1 + b)·a for the bounds a and b of the two factors."""
         bound = polar.accuracy(m, n, dtype).upper
         return bound * (1 + polar.accuracy(m, m, dtype).upper) / 2
-
-
-@dataclass(frozen=True, repr=False)
-class Weighted(Scalar):
-    """Σ c·φ(t) with positive weights c.
-
-    Its conjugate is that of the one function scaled, (c·φ)*(s) = c·φ*(s/c); with several it is
-    found by bisection, in double precision, for the t with slope(t) = s.
-
-    Args:
-        terms: pairs (c, φ); no φ twice, in the order of their names: `Weighted.of` sees to that.
-    """
-
-    terms: tuple[tuple[float, Scalar], ...]
-
-    @staticmethod
-    def of(*terms: tuple[float, Scalar]) -> Scalar:
-        """The sum Σ c·φ in its normal form: φ itself where it is 1·φ."""
-        total: dict[Scalar, float] = {}
-        for weight, scalar in terms:
-            for inner, part in _terms(scalar):
-                total[part] = total.get(part, 0.0) + weight * inner
-        ordered = tuple((c, part) for part, c in sorted(total.items(), key=lambda i: repr(i[0])))
-        return ordered[0][1] if len(ordered) == 1 and ordered[0][0] == 1 else Weighted(ordered)
-
-    def __repr__(self) -> str:
-        return f"Weighted({self.terms})"
-
-    @property
-    def limit(self) -> float:  # type: ignore[override]
-        """Σ c·limit."""
-        return sum(c * part.limit for c, part in self.terms)
-
-    def _sum(self, function: Callable[[Scalar], Tensor]) -> Tensor:
-        first, *rest = (c * function(part) for c, part in self.terms)
-        return sum(rest, first)
-
-    def value(self, t: Tensor) -> Tensor:
-        """Σ c·φ(t)."""
-        return self._sum(lambda part: part.value(t))
-
-    def slope(self, t: Tensor) -> Tensor:
-        """Σ c·φ'(t)."""
-        return self._sum(lambda part: part.slope(t))
-
-    def conjugate(self, s: Tensor) -> Tensor:
-        """Σ c·φ*(φ'(t)) + (s − Σ c·φ'(t))·t at t = inverse(s).
-
-        It is s·t − Σ c·φ(t), without the rounding of terms that cancel.
-        """
-        if len(self.terms) == 1:
-            (c, part), *_ = self.terms
-            return c * part.conjugate(s / c)
-        t = self.inverse(s)
-        # At the limit t is infinite, and every part is at its own limit.
-        far = (s >= self.limit) | t.isinf()
-        t = torch.where(far, 0.0, t)
-        slopes = [part.slope(t) for _, part in self.terms]
-        near = sum(
-            (c * p.conjugate(v) for (c, p), v in zip(self.terms, slopes, strict=True)),
-            (s - self.slope(t)) * t,
-        )
-        if math.isinf(self.limit):
-            return near
-        ends = sum(float(c * p.conjugate(s.new_tensor(p.limit))) for c, p in self.terms)
-        return torch.where(far, ends, near)
-
-    def inverse(self, s: Tensor) -> Tensor:
-        """By bisection between 0 and a place where the slope is s or more."""
-        if len(self.terms) == 1:
-            (c, part), *_ = self.terms
-            return part.inverse(s / c)
-        low, high = torch.zeros_like(s), self._beyond(s)
-        for _ in range(BISECTIONS):
-            middle = low + (high - low) / 2
-            below = self.slope(middle) < s
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-            if bool((high - low <= torch.finfo(s.dtype).eps * high).all()):
-                break
-        return high
-
-    def _beyond(self, s: Tensor) -> Tensor:
-        """A t at which the slope is s or more."""
-        steep = [(c, part) for c, part in self.terms if math.isinf(part.limit)]
-        if steep:
-            (c, part), *_ = steep
-            return part.inverse(s / c)
-        # Where each term has the same share of its limit.
-        share = s / self.limit
-        places = [part.inverse(share * part.limit) for _, part in self.terms]
-        return torch.stack(places).amax(dim=0)
-
-    def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
-        """The sum of those of the parts."""
-        return self._sum(lambda part: part.by_polar(x, polar))
-
-    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
-        """The mean of those of the parts, by their share of the limit."""
-        if math.isinf(self.limit):
-            return math.inf
-        bounds = (c * part.limit * part.upper(polar, m, n, dtype) for c, part in self.terms)
-        return sum(bounds) / self.limit
-
-
-def _terms(scalar: Scalar) -> tuple[tuple[float, Scalar], ...]:
-    return scalar.terms if isinstance(scalar, Weighted) else ((1.0, scalar),)

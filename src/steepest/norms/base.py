@@ -45,6 +45,8 @@ class Geometry(ABC):
     optimizer to read: what may be stacked, turned over or cut.
     """
 
+    _for_vectors = "a vector norm such as norms.L2()"
+
     @property
     @abstractmethod
     def couples(self) -> Couples:
@@ -88,7 +90,7 @@ class Geometry(ABC):
                 argument,
                 f"shape ({', '.join(map(str, x.shape))})",
                 f"{self!r} acts on the last {self.axes} axes: give (*batch, m, n"
-                + (", *taps)" if self.axes != 2 else "), or take a vector norm such as norms.L2()"),
+                + (", *taps)" if self.axes != 2 else f"), or take {self._for_vectors}"),
             )
         if x.numel() == 0:
             raise invalid(argument, shape_text(x.shape), "an empty tensor has no norm: skip it")
@@ -234,12 +236,15 @@ def ball_radius(radius: object, like: Tensor, batch: Sequence[int] | None = None
     Raises:
         ValueError: it is negative, no number, or has another shape than the batch.
     """
+    # A number is looked at before it goes to an accelerator, which would have to be waited for.
+    number = isinstance(radius, int | float)
     try:
-        r = torch.as_tensor(radius, dtype=torch.float64, device=like.device)
+        r = torch.as_tensor(radius, dtype=torch.float64, device="cpu" if number else like.device)
     except (TypeError, ValueError, RuntimeError):
         raise invalid("radius", radius, "give a number >= 0") from None
-    if not bool((r >= 0).all()):
+    if not (radius >= 0 if isinstance(radius, int | float) else bool((r >= 0).all())):
         raise invalid("radius", radius, "give a number >= 0")
+    r = r.to(like.device)
     if batch is None:
         return r
     try:

@@ -170,19 +170,18 @@ def rate(move: Move, lr: float | Tensor) -> Tensor:
     ) * lr
 
 
-def project(item: Item, ok: Flag, ball: Norm, radii: Sequence[Tensor | float]) -> None:
-    """Put a parameter where its parts are nearest in the balls, unless its gradient was not finite.
+def nearest(item: Item, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
+    """A parameter with each of its parts at the nearest point of its ball.
 
     Args:
         item: the parameter.
-        ok: whether its gradient was finite.
         ball: the norm of the balls.
         radii: of each part's ball.
     """
     parts = item.cut(item.param.to(widened(item.param.dtype)))
-    nearest = [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
-    inside = item.restore(nearest).to(item.param.dtype)
-    item.param.copy_(torch.where(ok, inside, item.param) if isinstance(ok, Tensor) else inside)
+    return item.restore(
+        [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
+    )
 
 
 def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:

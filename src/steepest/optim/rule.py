@@ -217,6 +217,12 @@ def descend(
         torch._foreach_copy_([params[i] for i in half], [wide[i] for i in half])
 
 
+def replace(params: Sequence[Tensor], values: Sequence[Tensor], ok: Sequence[Flag]) -> None:
+    """W ← value where `ok`, in place, rounded to the type of W."""
+    pairs = zip(ok, values, params, strict=True)
+    torch._foreach_copy_(list(params), [_where(o, v, p) for o, v, p in pairs])
+
+
 def _towards_zero(update: Tensor, weight: Tensor) -> Tensor:
     """Where Re conj(update)·weight ≥ 0: descending makes the entry smaller, or it is zero."""
     product = update.conj() * weight

@@ -22,7 +22,7 @@ from steepest.optim._groups import (
     name_of,
     views_of,
 )
-from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, project, take
+from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, nearest, take
 from steepest.optim._state import as_text, loadable, restore_dtypes
 from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
@@ -32,6 +32,7 @@ from steepest.optim.rule import (
     averages_of_one,
     finite,
     looked_at,
+    replace,
 )
 from steepest.polar.base import widened
 
@@ -235,7 +236,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         ball = K.domain.with_polar(None)
         for item in (i for bundle in self._plan(group, ok) for batch in bundle for i in batch):
             radii = [length / group["weight_decay"] for length in self._lengths(group, item)]
-            project(item, ok[item.param], ball, radii)
+            replace([item.param], [nearest(item, ball, radii)], [ok[item.param]])
 
     def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""

@@ -159,7 +159,8 @@ def definite_inverse(a: Tensor) -> Tensor:
     Sources:
         Higham, Accuracy and Stability of Numerical Algorithms (SIAM, 2002), sections 13.3 and 14.2.
     """
-    return inverse_in(a, Workspace(a))
+    with workspace(a) as space:
+        return inverse_in(a, space)
 
 
 def inverse_in(a: Tensor, space: Workspace) -> Tensor:

@@ -1,0 +1,109 @@
+"""What is refused: every message names the argument, its value and the remedy."""
+
+import math
+
+import pytest
+import torch
+
+from steepest import maps, norms
+from steepest.polar import GramEigh, Svd
+
+X = torch.ones(3, 4)
+INF, NAN = math.inf, math.nan
+
+# What is done, and the argument with its value and the remedy that the message has to name.
+REFUSED = {
+    "delta zero": (lambda: maps.Huber(0), "delta=0", "positive"),
+    "delta negative": (lambda: maps.SmoothNuclear(-1.0), "delta=-1.0", "positive"),
+    "delta nan": (lambda: maps.DeadZone(NAN), "delta=nan", "small gradient"),
+    "delta inf": (lambda: maps.SpectralHuber(INF), "delta=inf", "positive"),
+    "delta text": (lambda: maps.SmoothL1("1"), "delta='1'", "positive"),
+    "p": (lambda: maps.SchattenMap(0.5), "p=0.5", "[1, inf]"),
+    "k": (lambda: maps.TopK(0), "k=0", "1, 2, …"),
+    "k large": (lambda: maps.TopK(4).grad(X), "k=4", "smaller k"),
+    "dims": (lambda: maps.L1(dims=5).value(X), "dims=(5,)", "2 axes"),
+    "dims text": (lambda: maps.Huber(1.0, dims="a"), "dims='a'", "tuple of axes"),
+    "method": (lambda: maps.Nuclear(polar="svd"), "polar='svd'", "steepest.polar.Auto"),
+    "no norm": (lambda: maps.FromNorm("l1"), "norm='l1'", "norms.Schatten(4)"),
+    "product": (lambda: maps.FromNorm(norms.MaxOf({"a": norms.L1()})), "norm=MaxOf", "norm object"),
+    "no scalar": (lambda: maps.Separable(1.0, maps.Rows()), "scalar=1.0", "maps.Scalar"),
+    "no basis": (lambda: maps.Separable(maps.Square(), "rows"), "basis='rows'", "maps.Basis"),
+    "factor": (lambda: 0 * maps.L1(), "factor=0", "positive"),
+    "factor negative": (lambda: -1.0 * maps.SchattenMap(4), "factor=-1.0", "positive"),
+    "factor nan": (lambda: NAN * maps.Nuclear(), "factor=nan", "convex"),
+    "bases": (lambda: maps.L1() + maps.Nuclear(), "K=Nuclear()", "one basis"),
+    "rows": (lambda: maps.GroupRows() + maps.GroupColumns(), "K=GroupColumns()", "Rows()"),
+    "axes": (lambda: maps.L1() + maps.Huber(1, dims=-1), "K=Huber(1, dims=(-1,))", "one basis"),
+    "methods": (
+        lambda: maps.Nuclear(polar=Svd()) + maps.SmoothNuclear(1, polar=GramEigh()),
+        "K=SmoothNuclear(1, polar=GramEigh",
+        "polar=Svd()",
+    ),
+    "no sum": (lambda: maps.SchattenMap(4) + maps.Nuclear(), "K=FromNorm(Schatten(4))", "closed"),
+    "no sum, right": (lambda: maps.HalfSquare() + maps.TopK(2), "K=FromNorm(KyFan(", "closed form"),
+    "decay": (lambda: maps.Nuclear().violation(X, 0.0), "weight_decay=0.0", "> 0"),
+    "decay negative": (lambda: maps.HalfSquare().violation(X, -1.0), "weight_decay=-1.0", "> 0"),
+    "decay nan": (lambda: maps.L1().violation(X, NAN), "weight_decay=nan", "1/weight_decay"),
+    "tolerance": (lambda: maps.L1().conjugate(X, tolerance=-0.1), "tolerance=-0.1", ">= 0"),
+    "tolerance nan": (lambda: maps.TopK(2).conjugate(X, tolerance=NAN), "tolerance=nan", ">= 0"),
+    "a list": (lambda: maps.L1().value([1.0]), "x='list'", "tensor"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, unchecked):
+    call, value, remedy = REFUSED[name]
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is looked at below
+        call()
+    assert value in str(caught.value) and remedy in str(caught.value)
+
+
+EACH = (
+    maps.L1(),
+    maps.Nuclear(),
+    maps.GroupRows(),
+    maps.HalfSquare(),
+    maps.SchattenMap(4),
+    maps.SmoothNuclear(0.1),
+    2.0 * maps.SpectralHuber(0.1, polar=GramEigh()),
+    maps.DeadZone(1.0) + maps.L1(),
+)
+METHODS = ("value", "grad", "conjugate", "grad_all")
+every_map = pytest.mark.parametrize("K", EACH, ids=repr)
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def call(K, method, x):
+    return getattr(K, method)([x] if method == "grad_all" else x)
+
+
+@every_map
+@every_method
+def test_what_is_no_finite_tensor_of_numbers_is_refused(K, method):
+    with pytest.raises(ValueError, match=r"^[xgy]='NaN or inf': .*find out where"):
+        call(K, method, torch.tensor([[1.0, NAN]]))
+    with pytest.raises(ValueError, match=r"^[xgy]='0×3': .*skip it"):
+        call(K, method, torch.ones(0, 3))
+    with pytest.raises(ValueError, match=r"^[xgy]=torch\.int64: give floating-point"):
+        call(K, method, torch.ones(2, 3, dtype=torch.int64))
+    if K.axes == 2:
+        with pytest.raises(ValueError, match=r"^[xgy]='shape \(3\)': .* a map of entries"):
+            call(K, method, torch.ones(3))
+
+
+@every_map
+def test_violation_looks_at_its_tensor(K):
+    with pytest.raises(ValueError, match="NaN or inf"):
+        K.violation(torch.tensor([[1.0, NAN]]), 1.0)
+
+
+def test_unchecked_gives_what_arithmetic_gives():
+    x = torch.tensor([[1.0, NAN]])
+    for K in (maps.SmoothL1(1.0), maps.Huber(1.0), maps.GroupRows(), maps.HalfSquare()):
+        assert bool(torch.isnan(K.grad(x, check=False)).any())
+        assert bool(torch.isnan(K.value(x, check=False)))
+
+
+def test_only_maps_are_added():
+    with pytest.raises(TypeError):
+        maps.L1() + 1.0
