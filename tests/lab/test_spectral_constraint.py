@@ -57,15 +57,15 @@ def quadratic() -> toy.Quadratic:
 
 
 def test_outside_the_run_ends_on_the_sphere_as_a_kkt_point() -> None:
-    *_, last = toy.constrained("outside", seed=0, steps=4000, every=400)["rows"]
+    *_, last = toy.constrained("outside", seed=0, steps=2000, every=400)["rows"]
     assert abs(last["norm"] - toy.RADIUS) <= 1e-6
     assert abs(last["relative"]) < 1e-8
 
 
 def test_inside_the_optimum_is_reached() -> None:
-    rows = toy.constrained("inside", seed=0, steps=4000, every=20)["rows"]
+    rows = toy.constrained("inside", seed=0, steps=1000, every=10)["rows"]
     assert rows[-1]["gap"] <= 3
-    assert rows[-1]["norm"] == pytest.approx(0.8 * toy.RADIUS, abs=3 * toy.rate(4000))
+    assert rows[-1]["norm"] == pytest.approx(0.8 * toy.RADIUS, abs=3 * toy.rate(1000))
     assert slope(rows) <= -0.5
 
 
@@ -121,7 +121,7 @@ def test_score_and_lyapunov_function_against_their_definitions(quadratic: toy.Qu
 
 
 def test_the_lyapunov_function_never_rises_though_the_loss_does() -> None:
-    found = toy.small_steps(seed=0, steps=1200, lr=2e-3, every=100)
+    found = toy.small_steps(seed=0, steps=900, lr=5e-3, every=100)
     assert found["rise"] <= 1e-12
     assert found["loss_rises"] > 0
 
@@ -188,12 +188,12 @@ def test_a_matrix_that_is_too_far_outside_is_noticed() -> None:
     watched = nets.Watched(
         model, nets.MAPS["Frobenius"], radius=0.5, rate=0.1, decays=True, every=1
     )
-    first = next(iter(model.parameters()))
-    first.grad = torch.zeros_like(first)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
     watched.optimizer.step()
     assert watched.excess <= 1e-6
     with torch.no_grad():
-        first.mul_(1.2)
+        next(model.parameters()).mul_(1.2)
     watched.optimizer.step()
     assert watched.excess > 0.1
 
@@ -340,7 +340,8 @@ def test_tables_and_pictures() -> None:
         table = SPECTRAL_CONSTRAINT.tables[name](found)
         figure = draw(table)
         assert all(axes.has_data() for axes in figure.axes)
-        assert png(figure) == png(draw(table))
+    # All of them are drawn by the same functions, which take their time.
+    assert png(draw(table)) == png(figure)
 
 
 def test_every_kind_of_cell_is_measured() -> None:

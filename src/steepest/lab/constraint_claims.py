@@ -80,7 +80,7 @@ def _falls(results: Sequence[Record]) -> Finding:
     for case in distinct(of(results, TOY), "case"):
         mine = [slope(r["rows"]) for r in of(results, TOY, case=case)]
         slopes += mine
-        texts.append(f"{case} T^{max(mine):.2f}")
+        texts.append(f"{case} T^{max(mine):.3f}")
     return Finding.of(max(slopes) <= SLOPE, "; ".join(texts))
 
 

@@ -50,7 +50,7 @@ DECAYS: Mapping[str, float] = {
     "SmoothNuclear": 2.0,
     "Nuclear, Jordan": 2.0,
 }
-"""λ: at the start some matrices are outside their ball, by a factor of 4 or less."""
+"""λ: at the start some matrices are outside their ball, by a factor of 5 or less."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ COLOURS: Mapping[str, str] = {
 TITLES = {"images": "digits, convolutions", "text": "King James Bible, GPT"}
 # Below this, rounding is all there is to see.
 FLOOR = 1e-13
-BINS = 50
+BINS = 10
 
 
 def _line(axes: Axes, rows: Sequence[Record], x: str, y: str, **style: Any) -> None:
@@ -47,15 +48,15 @@ def _style(name: object) -> dict[str, Any]:
 
 
 def _boundary(axes: Axes, level: float, text: str) -> None:
-    """A dashed line across, with its name at the right end."""
+    """A dashed line across, with its name beside it."""
     axes.axhline(level, color=INK, linewidth=0.9, linestyle="--")
     axes.annotate(
         text,
         (1, level),
         xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
+        xytext=(4, 0),
         textcoords="offset points",
-        ha="right",
+        va="center",
         color=INK,
         fontsize=9,
     )
@@ -157,10 +158,11 @@ def draw_spectra(rows: Sequence[Record]) -> Figure:
     }
     for place, network in zip(axes, names, strict=True):
         mine = [r for r in rows if r["network"] == network]
-        top = max(r["sigma"] for r in mine)
+        # The radius is a border between two bins.
+        count = math.ceil(BINS * max(r["sigma"] for r in mine))
         for when, style in styles.items():
             values = [r["sigma"] for r in mine if r["when"] == when]
-            place.hist(values, bins=BINS, range=(0, top), label=when, **style)
+            place.hist(values, bins=count, range=(0, count / BINS), label=when, **style)
         place.axvline(1, color=INK, linewidth=0.9, linestyle="--")
         place.set_xlabel("singular value over 1/λ")
     axes[0].set_ylabel("how many")
