@@ -59,11 +59,14 @@ LAYERS = (
     ("optim._rules", "optim._tree"),
     ("optim.modular", "optim.routing"),
     ("optim._moves",),
-    ("optim._lengths",),
+    ("optim._constrained", "optim._lengths"),
     ("optim.steepest",),
     ("optim.muon", "optim.descent", "optim.lionk"),
     ("optim.named",),
     ("optim",),
+    ("diagnostics._selected",),
+    ("diagnostics.constraint", "diagnostics.spectra"),
+    ("diagnostics",),
     ("",),
     ("app",),
     ("cli",),
@@ -80,7 +83,13 @@ APPLICATIONS = {
 }
 
 # What applications may import from: the library's public paths, and what every command shares.
-PUBLIC_PATHS = {"steepest", "steepest.maps", "steepest.norms", "steepest.polar"}
+PUBLIC_PATHS = {
+    "steepest",
+    "steepest.diagnostics",
+    "steepest.maps",
+    "steepest.norms",
+    "steepest.polar",
+}
 SHARED_PATHS = {"steepest._files", "steepest._terminal", "steepest._types"}
 
 # (module, imported name): why the import is not at the top of the file.
@@ -342,7 +351,7 @@ def public(package: str) -> dict[str, object]:
 
 PUBLIC = {
     k: v
-    for name in ("", ".maps", ".norms", ".optim", ".polar", ".views")
+    for name in ("", ".diagnostics", ".maps", ".norms", ".optim", ".polar", ".views")
     for k, v in public("steepest" + name).items()
 }
 

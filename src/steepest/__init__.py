@@ -2,11 +2,13 @@
 
 from importlib.metadata import version as _version
 
+from steepest import diagnostics as diagnostics
 from steepest import maps as maps
 from steepest import norms as norms
 from steepest import optim as optim
 from steepest import polar as polar
 from steepest import views as views
+from steepest.diagnostics import constraint_report as constraint_report
 from steepest.optim import SGD as SGD
 from steepest.optim import Atom as Atom
 from steepest.optim import Chain as Chain

@@ -62,7 +62,7 @@ OPTIMIZERS = {
         params,
         weight_decay=weight_decay,
         constraint="project" if weight_decay else None,
-        **{"lr": 0.05, "decay": "implicit", "rest_lr": 0.01, **kw},
+        **{"lr": 0.05, "rest_lr": 0.01, **kw},
     ),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())

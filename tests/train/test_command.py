@@ -60,6 +60,7 @@ def test_a_run_writes_everything_it_promises(tiny: Invoke, tmp_path: Path) -> No
     assert result.stderr == ""
     files = set(contents(out))
     expected = {"config.json", "summary.json", "runs.json", "table.md", "loss.png"}
+    expected |= {"muon/spectra.png", "muon/seed-0/spectra.npz", "muon/seed-1/spectra.npz"}
     for name in ("muon", "adamw"):
         for seed in (0, 1):
             folder = f"{name}/seed-{seed}"
@@ -71,7 +72,8 @@ def test_a_run_writes_everything_it_promises(tiny: Invoke, tmp_path: Path) -> No
     assert [row["optimizer"] for row in summary] == ["muon", "adamw"]
     assert all(row["steps"] == 12 and 0 < row["val_loss"] < 3 for row in summary)
     assert [len(history(out / "muon" / f"seed-{s}")) for s in (0, 1)] == [13, 13]
-    assert imread(out / "loss.png").std() > 0.05
+    for picture in ("loss.png", "muon/spectra.png"):
+        assert imread(out / picture).std() > 0.05
     for part in ("val loss", "optimizer ms/step", "mean of 2 seeds", str(out), "tensorboard"):
         assert part in " ".join(result.stdout.split())
     assert (out / "muon" / "seed-0" / "sample.txt").read_text().rstrip() in result.stdout

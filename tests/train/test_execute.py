@@ -61,8 +61,9 @@ def equal(a: Path, b: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture takes longer than the run, and has tests of its own."""
+    """The pictures take longer than the run, and have tests of their own."""
     monkeypatch.setattr(execute, "write_picture", lambda *_: None)
+    monkeypatch.setattr(execute, "write_spectra", lambda *_: [])
 
 
 def saved_step(trial: Path) -> int:

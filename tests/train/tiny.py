@@ -39,7 +39,11 @@ def history(trial: Path) -> list[tuple[Any, ...]]:
     """The part of a trial's metrics that repeats bit for bit: all but the times."""
     lines = (trial / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    return [tuple(r.get(k) for k in ("step", "loss", "val_loss", "lr")) for r in records]
+    plain = ("step", "loss", "val_loss", "lr")
+    return [
+        (*(r.get(k) for k in plain), [(k, v) for k, v in r.items() if k.startswith("constraint/")])
+        for r in records
+    ]
 
 
 def final_state(trial: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Optimizers: the step loop, the named optimizers, and what is read off a model."""
 
+from steepest.optim._constrained import Constrained as Constrained
 from steepest.optim._flow import Atom as Atom
 from steepest.optim._flow import Chain as Chain
 from steepest.optim._flow import Flow as Flow

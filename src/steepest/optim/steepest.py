@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from steepest._types import invalid
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
+from steepest.optim._constrained import Constrained, constrained
 from steepest.optim._groups import (
     Group,
     check_constraint,
@@ -104,6 +105,12 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
         None where the length of a step follows the gradient: then decay is a penalty.
         """
+
+    def constraints(self) -> Iterator[Constrained]:
+        """Every parameter that AdamW does not have, with the ball in which its decay keeps it."""
+        for group in self.param_groups:
+            if not group["rest"]:
+                yield from constrained(group, self.constraint_map(group), self._lengths, self.state)
 
     @property
     def skipped(self) -> int:

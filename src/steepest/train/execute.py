@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,10 +16,13 @@ from rich.table import Table
 
 from steepest._files import write_json
 from steepest._terminal import program, say
+from steepest.train.constraint import largest
+from steepest.train.metrics import read_metrics
 from steepest.train.picture import write_picture
 from steepest.train.progress import Progress
 from steepest.train.report import Report, cells, headings, make_report, write_report
 from steepest.train.run import CONFIG, Run, description
+from steepest.train.spectra import write_spectra
 from steepest.train.trial import Learner, Trial, run_trial
 
 DIVERGED = 1
@@ -122,7 +125,9 @@ def execute(run: Run, console: Console) -> int:
     report = make_report(run.folder, run.config)
     write_report(run.folder, report)
     write_picture(run.folder, report)
+    spectra = write_spectra(run.folder, run.config)
     _show(run, report, console)
+    _show_balls(run, spectra, console)
     return DIVERGED if any(r.val_loss is None for r in report.rows) else 0
 
 
@@ -164,3 +169,15 @@ def _show(run: Run, report: Report, console: Console) -> None:
     say(console, f"Picture: {run.folder / 'loss.png'}")
     say(console, f"Figures: {run.folder / 'summary.json'}, {run.folder / 'table.md'}")
     say(console, f"TensorBoard: tensorboard --logdir {run.folder / 'tensorboard'}")
+
+
+def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
+    """How far each optimizer with a ball has filled it, and where that can be seen."""
+    for name in run.config.optimizers:
+        trials = [Trial(optimizer=name, seed=seed) for seed in run.config.seeds]
+        found = [largest(read_metrics(trial.folder(run.folder))) for trial in trials]
+        most = max((f for f in found if f is not None), default=None)
+        if most is not None:
+            say(console, f"{name}: largest ‖W‖/radius: {most[0]:.2f} in {most[1]}")
+    for path in pictures:
+        say(console, f"Spectra: {path}")

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from steepest._files import Record, write_atomic
 from steepest.train import checkpoint
 from steepest.train.config import DTYPES, Config
+from steepest.train.constraint import Spectra, figures, has_ball, spectra_of
 from steepest.train.data import Corpus, batch, validation_windows
 from steepest.train.metrics import Metrics, read_metrics
 from steepest.train.model import GPT
@@ -96,6 +97,8 @@ class Learner:
             corpus, context=config.model.context, count=config.eval_windows
         )
         self.windows = windows.to(self.device)
+        self.spectra = Spectra()
+        self._has_ball = has_ball(self.optimizer)
 
     def _belongs(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be one of this trial."""
@@ -106,11 +109,12 @@ class Learner:
         return {**asdict(self.trial), "settings": settings, **run, "text": self.corpus.sha256}
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint of this step.
+        """Write a checkpoint of this step, and the spectra up to it.
 
         Raises:
-            OSError: it could not be written.
+            OSError: one of them could not be written.
         """
+        self.spectra.save(folder)
         state = {part: getattr(self, part).state_dict() for part in _PARTS}
         place = {"step": self.step, "seconds": self.seconds}
         checkpoint.save(folder, self.step, {**place, **state}, belongs=self._belongs())
@@ -119,7 +123,8 @@ class Learner:
         """Go on from the newest checkpoint of a folder; False if there is none.
 
         Raises:
-            ValueError: the checkpoint is cut off or belongs to another run.
+            ValueError: the checkpoint is cut off or belongs to another run, or the spectra are
+                damaged.
         """
         found = checkpoint.checkpoints(folder)
         if not found:
@@ -128,6 +133,7 @@ class Learner:
         for part in _PARTS:
             getattr(self, part).load_state_dict(content[part])
         self.step, self.seconds = int(content["step"]), float(content["seconds"])
+        self.spectra = Spectra.load(folder, step=self.step)
         return True
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -174,6 +180,14 @@ class Learner:
             "step_ms": 1e3 * (end - start),
             "optimizer_ms": 1e3 * (end - before),
         }
+
+    def look(self) -> Record:
+        """The validation loss, and where weight decay has a ball what is to be seen of it."""
+        record: Record = {"val_loss": _number(self.evaluate())}
+        if self._has_ball and record["val_loss"] is not None:
+            record.update(figures(self.model, self.optimizer))
+            self.spectra.add(self.step, spectra_of(self.model, self.optimizer))
+        return record
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -228,16 +242,17 @@ def run_trial(
     with Metrics(folder, learner.trial.board(run), step=learner.step or None) as metrics:
         if learner.step == 0:
             first = {"step": 0, "time": time.time(), "seconds": 0.0}
-            metrics.write({**first, "val_loss": _number(learner.evaluate())})
+            metrics.write({**first, **learner.look()})
         while learner.step < config.steps:
             record = learner.train_step()
             last = learner.step == config.steps
             if last or learner.step % config.eval_every == 0:
-                record["val_loss"] = _number(learner.evaluate())
+                record.update(learner.look())
             metrics.write(record)
             report(record)
             if diverged(record):
                 metrics.sync()
+                learner.spectra.save(folder)
                 return True
             stopped = stop()
             if last:

@@ -1,0 +1,249 @@
+"""The constraint that weight decay hides: where each weight is in its ball, and how optimal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid, shape_text
+from steepest.diagnostics._selected import Model, selected
+from steepest.maps import ConvexMap, FromNorm
+from steepest.maps.base import TOLERANCE
+from steepest.optim import Constrained
+from steepest.polar.base import in_double, product_rounding
+
+Gradient = Literal["momentum", "grad"]
+GRADIENTS = ("momentum", "grad")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintRow:
+    """One parameter in its ball; of several matrices, the one that fills its ball most.
+
+    Args:
+        name: of the parameter.
+        shape: of the parameter.
+        domain: the norm of the ball, as text; empty without one.
+        norm: of the weights, in it; NaN without one.
+        radius: length·upper/weight_decay; inf without a ball.
+        distance: max(norm − radius, 0).
+        kkt: the largest KKT score of its matrices; inf outside the ball, None where there is none.
+        note: why there is no ball or no score; else empty.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    domain: str
+    norm: float
+    radius: float
+    distance: float
+    kkt: float | None
+    note: str
+
+    @property
+    def filled(self) -> float:
+        """norm/radius: 1 on the boundary, 0 without a ball."""
+        return 0.0 if math.isinf(self.radius) else self.norm / self.radius
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON, which has neither inf nor NaN: they become None."""
+        plain = {**asdict(self), "shape": list(self.shape), "filled": self.filled}
+        return {k: None if _is_wild(v) else v for k, v in plain.items()}
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, as `HEADINGS` names it."""
+        ball = not math.isinf(self.radius)
+        return (
+            self.name,
+            shape_text(self.shape),
+            self.domain or "–",
+            f"{self.norm:.4g}" if self.domain else "–",
+            f"{self.radius:.4g}",
+            f"{self.filled:.3f}" if ball else "–",
+            f"{self.distance:.2g}" if ball else "–",
+            "–" if self.kkt is None else f"{self.kkt:.2g}",
+            self.note,
+        )
+
+
+HEADINGS = ("parameter", "shape", "norm", "‖W‖", "radius", "‖W‖/radius", "distance", "KKT", "")
+LEFT = {"parameter", "shape", "norm", ""}
+
+
+def _is_wild(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintReport:
+    """What `constraint_report` found: rows to iterate over, and a table when printed.
+
+    Args:
+        rows: one for each parameter that moves in a norm.
+    """
+
+    rows: tuple[ConstraintRow, ...]
+
+    def __iter__(self) -> Iterator[ConstraintRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def worst(self) -> ConstraintRow | None:
+        """The row with the largest norm/radius; None if nothing has a ball."""
+        balls = [row for row in self.rows if not math.isinf(row.radius)]
+        # NaN compares with nothing, and is worse than anything.
+        return max(balls, key=lambda r: (math.isnan(r.norm), r.filled), default=None)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The rows as plain data for JSON."""
+        return [row.to_json() for row in self.rows]
+
+    def __str__(self) -> str:
+        lines = [HEADINGS, *(row.cells() for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if heading in LEFT else cell.rjust(width)
+                for heading, cell, width in zip(HEADINGS, line, widths, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+
+@torch.no_grad()
+def constraint_report(
+    model: Model, optimizer: Any, *, gradient: Gradient = "momentum"
+) -> ConstraintReport:
+    """Where every weight is in the ball that its weight decay keeps it in, and how near to optimal.
+
+    A step W ← (1 − lr·weight_decay)·W − lr·length·K.grad(u) ends where W minimises
+
+        F(W) + K.conjugate(W/s)·s,   s = length·upper/weight_decay
+
+    so in the ball K.domain(W) ≤ s, if K has a domain; `upper` is 1 for an exact K and what an
+    inexact polar method adds otherwise (1 without a domain). The KKT score of W is the Fenchel gap
+
+        (K.value(−g) + K.conjugate(W/s) + ⟨W/s, g⟩) / K.domain.dual(g)
+
+    with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, it is 0 if and only if W is such a
+    minimiser to first order, and inf outside the ball, beyond what the type of W can tell.
+
+    Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, as it
+    is after the last step; a group without momentum has the gradient of the last backward in its
+    place. With "grad" it is that gradient everywhere. The score of a
+    minibatch gradient does not go to zero, however long the training: its noise has no place in the
+    ball where it vanishes. For the score of the loss itself call backward on all of the data.
+
+    Nothing of the model or the optimizer changes. Values are computed in double precision, with
+    exact singular values: some SVDs of each matrix, so not for every step.
+
+    Args:
+        model: the module, or (name, parameter) pairs; a part of the model gives a part of the rows.
+        optimizer: of this library. Parameters that AdamW has are left out.
+        gradient: which g.
+
+    Returns:
+        One row for each parameter. A parameter cut into several matrices (query, key and value, a
+        stack of experts) is as its worst matrix.
+
+    Raises:
+        ValueError: an optimizer of somebody else, a model that it does not train, no names, or
+            another `gradient`.
+
+    Example:
+        >>> import steepest
+        >>> w = torch.nn.Parameter(torch.diag(torch.tensor([5.0, 1.0])))
+        >>> w.grad = torch.diag(torch.tensor([-2.0, 0.0]))
+        >>> optimizer = steepest.SteepestDescent(
+        ...     [w], steepest.norms.Spectral(), lr=0.1, weight_decay=0.2
+        ... )
+        >>> print(constraint_report([("w", w)], optimizer))
+        parameter  shape  norm        ‖W‖  radius  ‖W‖/radius  distance  KKT
+        w          2×2    Spectral()    5       5       1.000         0    0
+
+    Sources:
+        Chen, Liu, Liang & Liu, arXiv 2310.05898; Chen, Li & Liu, arXiv 2506.15054.
+    """
+    if gradient not in GRADIENTS:
+        raise invalid("gradient", gradient, 'give "momentum" or "grad"')
+    return ConstraintReport(
+        rows=tuple(_row(name, c, gradient) for name, c in selected(model, optimizer))
+    )
+
+
+def _row(name: str, c: Constrained, gradient: Gradient) -> ConstraintRow:
+    """The row of a parameter."""
+    K = c.K.with_polar(None) if c.K is not None else None
+    ball = K.domain if K is not None else None
+    norm, radius, score, note = math.nan, max(c.radii), None, c.free
+    if not bool(torch.isfinite(c.param).all()):
+        note = note or "the weights are not finite"
+    else:
+        if ball is not None:
+            parts = c.cut(in_double(c.param))
+            sizes = [float(ball(part, check=False).max()) for part in parts]
+            pairs = zip(sizes, c.radii, strict=True)
+            norm, radius = max(pairs, key=lambda pair: (pair[0] / pair[1], pair[0]))
+        score, missing = _score(c, K, gradient)
+        note = note or missing
+    return ConstraintRow(
+        name=name,
+        shape=tuple(c.param.shape),
+        domain="" if ball is None else str(ball),
+        norm=norm,
+        radius=radius,
+        distance=0.0 if math.isinf(radius) else max(norm - radius, 0.0),
+        kkt=score,
+        note=note,
+    )
+
+
+def _score(c: Constrained, K: ConvexMap | None, gradient: Gradient) -> tuple[float | None, str]:
+    """The largest KKT score of the parts, or None and why."""
+    if K is None or c.weight_decay == 0 or c.cautious:
+        return None, ""
+    slope = _slope(c, gradient)
+    if slope is None:
+        return None, "no gradient yet"
+    if not bool(torch.isfinite(slope).all()):
+        return None, "the gradient is not finite"
+    # Without a domain there is no ball, and no bound on what an inexact map can give.
+    scales = c.radii if K.domain is not None else [n / c.weight_decay for n in c.lengths]
+    parts = zip(c.cut(in_double(c.param)), c.cut(in_double(slope)), scales, strict=True)
+    gaps = [float(_gap(K, w / s, g, c.param.dtype).max()) for w, g, s in parts]
+    return max(gaps), ""
+
+
+def _slope(c: Constrained, gradient: Gradient) -> Tensor | None:
+    """The gradient of what the optimizer minimises; None if it has seen none."""
+    if gradient == "momentum" and c.momentum is not None:
+        return c.momentum
+    if c.param.grad is None:
+        return None
+    # The buffer has the sign already.
+    return -c.param.grad if c.maximize else c.param.grad
+
+
+def _gap(K: ConvexMap, y: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
+    """(K(−g) + K*(y) + ⟨y, g⟩)/‖g‖ for each member of a batch; `dtype` is the weights' own."""
+    rows, cols, _ = K.extent(y)
+    tolerance = TOLERANCE * product_rounding(rows, cols, dtype)
+    conjugate = K.conjugate(y, tolerance=tolerance, check=False)
+    value = K.value(-g, check=False)
+    gap = value + conjugate + K.inner(y, g)
+    if K.domain is None:
+        size = K.inner(g, g).sqrt()
+    elif FromNorm(K.domain.dual) == K:
+        size = value  # which spares the SVD
+    else:
+        size = K.domain.dual(g, check=False)
+    # Rounding alone makes it negative; 0/0 is no gradient at a point that needs none.
+    return torch.where(gap > 0, gap / size, 0.0)

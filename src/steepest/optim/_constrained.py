@@ -1,0 +1,106 @@
+"""The ball in which weight decay keeps each parameter, for those who look from outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steepest.maps import ConvexMap
+from steepest.optim._groups import Group, momentum_dtype, name_of
+from steepest.optim._moves import Item
+from steepest.polar.base import widened
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Constrained:
+    """A parameter, and what its weight decay asks of each of its parts Wᵢ.
+
+        minimise F + Σ K.conjugate(λᵢ·Wᵢ)/λᵢ,   λᵢ = weight_decay/lengths[i]
+
+    `SteepestOptimizer.constraints` makes them.
+
+    Args:
+        name: what the optimizer calls it.
+        param: the parameter.
+        momentum: the optimizer's average of the gradients of F; None without one.
+        maximize: whether F is minus the loss.
+        K: the map whose gradient is the direction of a step; None where a step's length follows the
+            gradient.
+        weight_decay: of its group.
+        cautious: whether only some entries are decayed.
+        lengths: of the step over `lr`, for each part.
+        cut: a tensor of the parameter's shape as its parts.
+        works_in: the type in which directions are computed.
+    """
+
+    name: str
+    param: Tensor
+    momentum: Tensor | None
+    maximize: bool
+    K: ConvexMap | None
+    weight_decay: float
+    cautious: bool
+    lengths: tuple[float, ...]
+    cut: Callable[[Tensor], list[Tensor]]
+    works_in: torch.dtype
+
+    @property
+    def free(self) -> str:
+        """Why there is no ball; empty where there is one."""
+        if self.weight_decay == 0:
+            return "no weight decay"
+        if self.K is None:
+            return "steps follow the gradient: decay is a penalty"
+        if self.cautious:
+            return "cautious decay has no ball"
+        return "" if self.K.domain is not None else f"{self.K}: decay is a penalty"
+
+    @property
+    def radii(self) -> list[float]:
+        """Of each part's ball in K.domain: length·K.upper/weight_decay; inf without one."""
+        if self.free or self.K is None:
+            return [math.inf] * len(self.lengths)
+        radii = []
+        for part, length in zip(self.cut(self.param.detach()), self.lengths, strict=True):
+            rows, cols, _ = self.K.extent(part)
+            upper = self.K.upper(rows, cols, self.works_in)
+            radii.append(length * upper / self.weight_decay)
+        return radii
+
+
+def constrained(
+    group: Group,
+    K: ConvexMap | None,
+    lengths: Callable[[Group, Item], Sequence[Tensor | float]],
+    state: Mapping[Tensor, Mapping[str, Any]],
+) -> Iterator[Constrained]:
+    """The parameters of a group that move in a norm or along a map, one by one; not empty ones.
+
+    Args:
+        group: with its views.
+        K: the group's map.
+        lengths: of the step over `lr`, for each part of a parameter.
+        state: of the optimizer.
+    """
+    for param, view in zip(group["params"], group["views"], strict=True):
+        if not param.numel():
+            continue
+        item = Item(param, momentum_dtype(group, param), view, symmetric=False)
+        yield Constrained(
+            name=name_of(group, param),
+            param=param,
+            # `get`: the state of an optimizer makes an entry for whoever asks.
+            momentum=state.get(param, {}).get("momentum_buffer"),
+            maximize=group["maximize"],
+            K=K,
+            weight_decay=float(group["weight_decay"]),
+            cautious=group["decay"] == "cautious",
+            lengths=tuple(float(length) for length in lengths(group, item)),
+            cut=item.cut,
+            works_in=widened(item.dtype),
+        )

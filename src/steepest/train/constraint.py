@@ -1,0 +1,180 @@
+"""The balls of weight decay during a trial: figures for the metrics, spectra for the picture."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim import Optimizer
+
+import steepest
+from steepest._files import Record, write_atomic
+from steepest._types import invalid
+from steepest.diagnostics import Spectrum, constraint_spectra
+
+SPECTRA = "spectra.npz"
+PREFIX, SUFFIX = "constraint/", "/norm_over_radius"
+
+# Ours: what a panel of the picture can show, and less than a checkpoint holds.
+KEPT = 256
+"""The most magnitudes of a parameter that are kept, evenly spaced in their order."""
+
+
+def layer(name: str) -> str:
+    """What a layer is called in figures: its parameter without the word that all have.
+
+    Example:
+        >>> layer("blocks.0.mlp.fc.weight"), layer("blocks.0.ln1.bias")
+        ('blocks.0.mlp.fc', 'blocks.0.ln1.bias')
+    """
+    return name.removesuffix(".weight")
+
+
+def has_ball(optimizer: Optimizer) -> bool:
+    """Whether weight decay keeps any parameter in a ball."""
+    return isinstance(optimizer, steepest.optim.SteepestOptimizer) and any(
+        not c.free for c in optimizer.constraints()
+    )
+
+
+def figures(model: nn.Module, optimizer: Optimizer) -> Record:
+    """Of each layer with a ball ‖W‖/radius, and the worst distance and KKT score of all.
+
+    A score needs a gradient, and one that is infinite is None.
+    """
+    report = steepest.constraint_report(model, optimizer)
+    balls = [row for row in report if not math.isinf(row.radius)]
+    record: Record = {f"{PREFIX}{layer(r.name)}{SUFFIX}": _number(r.filled) for r in balls}
+    record[f"{PREFIX}distance"] = _number(max(r.distance for r in balls))
+    scores = [row.kkt for row in balls if row.kkt is not None]
+    if scores:
+        record[f"{PREFIX}kkt"] = _number(max(scores))
+    return record
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def largest(records: Sequence[Record]) -> tuple[float, str] | None:
+    """The largest ‖W‖/radius in the last record that has any, and its layer.
+
+    Example:
+        >>> largest([{"constraint/a/norm_over_radius": 0.5}, {"step": 2}])
+        (0.5, 'a')
+    """
+    for record in reversed(records):
+        found = [
+            (value, key.removeprefix(PREFIX).removesuffix(SUFFIX))
+            for key, value in record.items()
+            if key.startswith(PREFIX) and key.endswith(SUFFIX) and value is not None
+        ]
+        if found:
+            return max(found)
+    return None
+
+
+@dataclass
+class Spectra:
+    """The magnitudes of every layer with a ball at each evaluation, as they go to `spectra.npz`.
+
+    Args:
+        steps: of the evaluations.
+        names: of the layers.
+        kinds: what the magnitudes of each layer are.
+        limits: how large they can become in its ball.
+        values: of each layer one row an evaluation, in falling order.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    values: list[list[NDArray[np.float32]]] = field(default_factory=list)
+
+    def add(self, step: int, found: Sequence[Spectrum]) -> None:
+        """Append the magnitudes of an evaluation."""
+        if not self.steps:
+            self.names = [layer(s.name) for s in found]
+            self.kinds = [s.kind for s in found]
+            self.values = [[] for _ in found]
+        self.limits = [s.limit for s in found]
+        self.steps.append(step)
+        for rows, spectrum in zip(self.values, found, strict=True):
+            rows.append(_thinned(spectrum.values))
+
+    def save(self, folder: Path) -> None:
+        """Write the file of a trial, if there is anything to write.
+
+        Raises:
+            OSError: it could not be written; the older one is still there.
+        """
+        if not self.names:
+            return
+        arrays: dict[str, Any] = {
+            "steps": np.array(self.steps),
+            "names": np.array(self.names),
+            "kinds": np.array(self.kinds),
+            "limits": np.array(self.limits),
+            **{f"values{i}": np.stack(rows) for i, rows in enumerate(self.values)},
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_atomic(folder / SPECTRA, buffer.getvalue())
+
+    @classmethod
+    def load(cls, folder: Path, *, step: float = math.inf) -> Spectra:
+        """What the file of a trial holds up to a step; nothing without the file.
+
+        Raises:
+            ValueError: the file is damaged; it is left alone.
+        """
+        path = folder / SPECTRA
+        if not path.exists():
+            return cls()
+        try:
+            return cls._read(path, step)
+        except OSError:
+            raise
+        except Exception:  # zipfile, zlib and numpy raise nearly anything for a damaged file
+            raise invalid(
+                "spectra",
+                str(path),
+                "is cut off or damaged; move it away and resume: the picture then begins there",
+            ) from None
+
+    @classmethod
+    def _read(cls, path: Path, step: float) -> Spectra:
+        # numpy leaves a damaged file open if it has to open it.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            content: dict[str, NDArray[Any]] = dict(file)
+        steps = [int(s) for s in content["steps"] if s <= step]
+        names = content["names"].tolist()
+        return cls(
+            steps=steps,
+            names=names,
+            kinds=content["kinds"].tolist(),
+            limits=content["limits"].tolist(),
+            values=[list(content[f"values{i}"][: len(steps)]) for i in range(len(names))],
+        )
+
+
+def _thinned(values: torch.Tensor) -> NDArray[np.float32]:
+    """At most `KEPT` of sorted values, the first and the last among them."""
+    places = torch.linspace(0, len(values) - 1, min(len(values), KEPT)).round().long()
+    kept: NDArray[np.float32] = values[places].to(torch.float32).numpy()
+    return kept
+
+
+def spectra_of(model: nn.Module, optimizer: Optimizer) -> tuple[Spectrum, ...]:
+    """The spectra of a trial's layers now: of matrices, and not of gains."""
+    matrices = [(name, p) for name, p in model.named_parameters() if p.ndim > 1]
+    return constraint_spectra(matrices, optimizer)
