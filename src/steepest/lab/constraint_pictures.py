@@ -151,7 +151,7 @@ def draw_spectra(rows: Sequence[Record]) -> Figure:
     """Singular values of all matrices that Muon moves, over 1/λ: before and after."""
     names = distinct(rows, "network")
     figure, axes = panels([TITLES[str(n)] for n in names], height=3.6, shared=False)
-    styles = {
+    styles: dict[str, dict[str, Any]] = {
         ENDS["explicit"]: {"color": BLUE, "histtype": "stepfilled", "alpha": 0.45},
         ENDS["none"]: {"color": ORANGE, "histtype": "step", "linewidth": 1.4},
         "start": {"color": INK, "histtype": "step", "linewidth": 1.1},
