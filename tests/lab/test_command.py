@@ -116,7 +116,7 @@ def test_the_list_names_every_one(reproduce: Invoke) -> None:
     result = reproduce("--list")
     assert result.exit_code == 0
     names = [line.split(":")[0] for line in result.stdout.splitlines()]
-    assert names == ["lr-transfer", "depth-variance", "warm-start", "toy"]
+    assert names == ["lr-transfer", "depth-variance", "warm-start", "spectral-constraint", "toy"]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,9 @@ def test_what_is_not_finite_is_an_empty_field() -> None:
     assert csv_text([{"lr": 0.5, "loss": None}, {"lr": 1.0, "loss": 2}]) == "lr,loss\n0.5,\n1.0,2\n"
 
 
-@pytest.mark.parametrize("name", ["lr-transfer", "depth-variance", "warm-start"])
+@pytest.mark.parametrize(
+    "name", ["lr-transfer", "depth-variance", "warm-start", "spectral-constraint"]
+)
 def test_every_reproduction_is_on_its_page(name: str) -> None:
     page = (DOCS / "reproductions.md").read_text(encoding="utf-8")
     assert page.count(f"\n## {name}\n") == page.count(f"<!-- results of {name} -->") == 1

@@ -13,18 +13,29 @@ from matplotlib.figure import Figure
 INK = "#333333"
 
 
-def panels(titles: Sequence[str], *, height: float) -> tuple[Figure, list[Axes]]:
-    """A row of panels with one vertical axis; `height` in inches, the width is that of a page."""
+def panels(
+    titles: Sequence[str], *, height: float, rows: int = 1, shared: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Panels in reading order, as wide as a page.
+
+    Args:
+        titles: of the panels.
+        height: of the figure, in inches.
+        rows: how many there are; the panels of several rows each have their own vertical axis.
+        shared: whether the panels of a row have one vertical axis.
+    """
     figure = Figure(figsize=(10, height), dpi=150, layout="constrained")
     # The canvas by name: pyplot would choose a backend for the whole process.
     FigureCanvasAgg(figure)
-    row = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
-    for axes, title in zip(row, titles, strict=True):
+    columns = len(titles) // rows
+    grid = figure.subplots(rows, columns, sharey=shared and rows == 1, squeeze=False)
+    found = list(grid.flat)
+    for axes, title in zip(found, titles, strict=True):
         axes.set_title(title, color=INK, fontsize=11)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK)
-    return figure, list(row)
+    return figure, found
 
 
 def ordered_colours(count: int) -> list[tuple[float, float, float, float]]:

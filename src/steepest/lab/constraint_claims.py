@@ -1,0 +1,345 @@
+"""The claims of `spectral-constraint`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from steepest._files import Record
+from steepest.lab.claims import Claim, Finding, UndecidedError
+from steepest.lab.constraint_tables import (
+    APPROACH,
+    NETWORK,
+    SMALL,
+    TOY,
+    best,
+    distinct,
+    of,
+    trained,
+)
+from steepest.lab.constraint_toy import RADIUS
+
+LION = "Chen et al., arXiv 2310.05898"
+MUON = "Chen, Li & Liu, arXiv 2506.15054"
+
+NORM = 1e-6
+SCORE = 1e-8
+STEPS = 3.0
+SLOPE = -0.5
+RISE = 1e-12
+RISES = 100
+DISTANCE = 1e-9
+# Of the networks, whose matrices are float32, and whose last learning rates are near 0.
+SINGLE = 1e-5
+INSIDE = 1e-2
+Check = Callable[[Sequence[Record]], Finding]
+
+
+def _ends(results: Sequence[Record], case: str) -> list[Record]:
+    return [r["rows"][-1] for r in of(results, TOY, case=case)]
+
+
+def _norm(results: Sequence[Record]) -> Finding:
+    cases = ("outside", "partly outside")
+    off = [abs(r["norm"] - RADIUS) for case in cases for r in _ends(results, case)]
+    return Finding.of(max(off) <= NORM, f"off by at most {max(off):.1e}")
+
+
+def _score(case: str) -> Check:
+    def check(results: Sequence[Record]) -> Finding:
+        found = [abs(r["relative"]) for r in _ends(results, case)]
+        return Finding.of(max(found) < SCORE, f"at most {max(found):.1e}")
+
+    return check
+
+
+def _reached(results: Sequence[Record]) -> Finding:
+    found = [r["gap"] for r in _ends(results, "inside")]
+    return Finding.of(max(found) <= STEPS, f"{min(found):.2f} to {max(found):.2f} last steps")
+
+
+def slope(rows: Sequence[Record]) -> float:
+    """Of log min S against log T, by least squares over the last decade of T.
+
+    Example:
+        >>> round(slope([{"t": t, "best": 3 / t} for t in range(1, 1001)]), 6)
+        -1.0
+    """
+    last = rows[-1]["t"]
+    points = [(r["t"], r["best"]) for r in rows if 10 * r["t"] >= last and r["best"] > 0]
+    if len(points) < 2:
+        raise UndecidedError("too few points with a positive score")
+    t, s = np.log(np.array(points)).T
+    return float(np.polyfit(t, s, 1)[0])
+
+
+def _falls(results: Sequence[Record]) -> Finding:
+    texts, slopes = [], []
+    for case in distinct(of(results, TOY), "case"):
+        mine = [slope(r["rows"]) for r in of(results, TOY, case=case)]
+        slopes += mine
+        texts.append(f"{case} T^{max(mine):.3f}")
+    return Finding.of(max(slopes) <= SLOPE, "; ".join(texts))
+
+
+def _never_rises(results: Sequence[Record]) -> Finding:
+    rise = max(r["rise"] for r in of(results, SMALL))
+    return Finding.of(rise <= RISE, f"at most {rise:.1e} of its range")
+
+
+def _loss_rises(results: Sequence[Record]) -> Finding:
+    counts = [r["loss_rises"] for r in of(results, SMALL)]
+    return Finding.of(min(counts) >= RISES, f"{min(counts)} to {max(counts)} times")
+
+
+def _contracts(decay: str) -> Check:
+    def check(results: Sequence[Record]) -> Finding:
+        found = [r["excess"] for r in of(results, APPROACH, decay=decay)]
+        text = f"at most {max(*found, 0.0):.1e} of the radius above it"
+        return Finding.of(max(found) <= DISTANCE, text)
+
+    return check
+
+
+def _arrives(results: Sequence[Record]) -> Finding:
+    rows = [r for d in ("explicit", "implicit") for r in of(results, APPROACH, decay=d)]
+    far = {
+        name: max(r["rows"][-1]["distance"] for r in rows if r["map"] == name)
+        for name in distinct(rows, "map")
+    }
+    text = f"at most {max(far.values()):.1e} outside ({max(far, key=lambda k: far[k])})"
+    return Finding.of(max(far.values()) <= NORM, text)
+
+
+def _cautious(results: Sequence[Record]) -> Finding:
+    ends = [r["rows"][-1]["distance"] for r in of(results, APPROACH, decay="cautious")]
+    start = of(results, APPROACH, decay="cautious")[0]["rows"][0]["distance"]
+    text = f"{min(ends):.1f} to {max(ends):.1f} radii outside, from {start:.1f}"
+    return Finding.of(min(ends) > NORM, text)
+
+
+def _decayed(results: Sequence[Record], network: str) -> list[Record]:
+    rows = [r for r in trained(results) if (r["network"], r["decay"]) == (network, "explicit")]
+    if any(r["loss"] is None for r in rows):
+        raise UndecidedError("a training diverged")
+    return rows
+
+
+def _ball(network: str) -> Check:
+    def check(results: Sequence[Record]) -> Finding:
+        rows = _decayed(results, network)
+        top = {
+            name: max(r["allowed"] for r in rows if r["map"] == name)
+            for name in distinct(rows, "map")
+        }
+        text = ", ".join(f"{name} {value:.4f}" for name, value in top.items())
+        return Finding.of(max(top.values()) <= 1 + INSIDE, text)
+
+    return check
+
+
+def _follows(results: Sequence[Record]) -> Finding:
+    rows = [r for r in of(results, NETWORK) if r["decay"] == "explicit"]
+    found = max(r["excess"] for r in rows)
+    return Finding.of(found <= SINGLE, f"at most {found:.1e} of the radius above it")
+
+
+def _leaves(results: Sequence[Record]) -> Finding:
+    texts, least = [], math.inf
+    for network in distinct(of(results, NETWORK), "network"):
+        rows = [r for r in trained(results) if (r["network"], r["decay"]) == (network, "none")]
+        low = min(rows, key=lambda r: r["allowed"])
+        least = min(least, low["allowed"])
+        texts.append(f"{network} ×{low['allowed']:.2f} ({low['map']}) or more")
+    return Finding.of(least > 1 + INSIDE, "; ".join(texts))
+
+
+def _pairs(results: Sequence[Record], network: str) -> dict[str, tuple[Record, float]]:
+    """Of each map the best training with decay, and the loss of the best one without."""
+    found = {}
+    for name in map(str, distinct(of(results, NETWORK), "map")):
+        mine, free = (best(results, network, name, decay) for decay in ("explicit", "none"))
+        if mine is None:
+            raise UndecidedError(f"{name} diverged")
+        found[name] = mine, math.inf if free is None else free["loss"]
+    return found
+
+
+def _learns(network: str) -> Check:
+    def check(results: Sequence[Record]) -> Finding:
+        rows = [row for row, _ in _pairs(results, network).values()]
+        texts = [f"{r['map']} {r['loss']:.3g}" for r in rows]
+        holds = all(r["loss"] < r["initial"] for r in rows)
+        return Finding.of(holds, f"from {rows[0]['initial']:.3g} to {', '.join(texts)}")
+
+    return check
+
+
+def _helps(network: str) -> Check:
+    def check(results: Sequence[Record]) -> Finding:
+        pairs = _pairs(results, network)
+        texts = [f"{name} {row['loss']:.3g} ({bare:.3g})" for name, (row, bare) in pairs.items()]
+        return Finding.of(all(row["loss"] < bare for row, bare in pairs.values()), ", ".join(texts))
+
+    return check
+
+
+def _inexact(results: Sequence[Record]) -> Finding:
+    rows = [r for r in trained(results) if r["map"] == "Nuclear, Jordan" and r["decay"] != "none"]
+    texts = [f"{r['network']}, ηλ = {r['rate']:g}: {r['end']:.3f}" for r in rows]
+    between = any(r["end"] > 1 + INSIDE for r in rows)
+    inside = all(r["allowed"] <= 1 + INSIDE for r in rows)
+    return Finding.of(between and inside, "; ".join(texts))
+
+
+def _each(
+    name: str, statement: str, source: str, expected: str, checks: Sequence[tuple[str, Check]]
+) -> tuple[Claim, ...]:
+    """One claim for each of several names: `{}` in the statement stands for them."""
+    return tuple(
+        Claim(
+            id=f"{name}-{each}",
+            statement=statement.format(each),
+            source=source,
+            expected=expected,
+            check=check,
+        )
+        for each, check in checks
+    )
+
+
+QUADRATIC = (
+    Claim(
+        id="norm",
+        statement="Muon with weight decay λ ends on the sphere ‖X‖₂ = 1/λ if the optimum of the "
+        "quadratic is outside, also where it is so in some directions only.",
+        source=MUON,
+        expected=f"off by at most {NORM:g}",
+        check=_norm,
+    ),
+    Claim(
+        id="kkt",
+        statement="If it is outside in every direction, X ends as a KKT point of the constrained "
+        "problem: the score over ‖∇F‖_*.",
+        source=MUON,
+        expected=f"below {SCORE:g}",
+        check=_score("outside"),
+    ),
+    Claim(
+        id="kkt-partly",
+        statement="So it does if the optimum is outside in some directions only.",
+        source=MUON,
+        expected=f"below {SCORE:g}",
+        check=_score("partly outside"),
+    ),
+    Claim(
+        id="inside",
+        statement="An optimum inside is reached as if there were no decay, up to the last steps: "
+        "‖X − X*‖₂/η.",
+        source=LION,
+        expected=f"at most {STEPS:g}",
+        check=_reached,
+    ),
+    Claim(
+        id="rate",
+        statement="The smallest KKT score up to step T falls like T^(−1/2) or faster, over the "
+        "last decade of T.",
+        source=MUON,
+        expected=f"exponent at most {SLOPE:g}",
+        check=_falls,
+    ),
+    Claim(
+        id="lyapunov",
+        statement="Along small steps with K = Σ√(σ² + δ²) the Lyapunov function never rises.",
+        source=LION,
+        expected=f"at most {RISE:g} of its range",
+        check=_never_rises,
+    ),
+    Claim(
+        id="loss-rises",
+        statement="The loss itself rises along the same steps, hundreds of times.",
+        source=f"{LION}: the loss is no Lyapunov function",
+        expected=f"at least {RISES} times",
+        check=_loss_rises,
+    ),
+)
+
+OUTSIDE = (
+    *_each(
+        "contracts",
+        "With {} decay every step of every map leaves at most "
+        "1 − ηλ, or 1/(1 + ηλ) if it is implicit, of the distance to the ball.",
+        f"{LION}; triangle inequality",
+        f"no more than {DISTANCE:g} above it",
+        [(decay, _contracts(decay)) for decay in ("explicit", "implicit")],
+    ),
+    Claim(
+        id="arrives",
+        statement="From outside, all of them end in the ball though the optimum is far outside it: "
+        "the distance over the radius.",
+        source=LION,
+        expected=f"at most {NORM:g}",
+        check=_arrives,
+    ),
+    Claim(
+        id="cautious",
+        statement="With cautious decay none of them does.",
+        source="arXiv 2510.12402: where decay and step disagree there is no decay",
+        expected="outside",
+        check=_cautious,
+    ),
+)
+
+NETWORKS = (
+    *_each(
+        "ball",
+        "On {} every matrix ends in the ball that its map names, at every rate: the largest norm "
+        "over upper/λ.",
+        f"{LION}; {MUON}",
+        f"at most {1 + INSIDE:g}",
+        [(network, _ball(network)) for network in ("images", "text")],
+    ),
+    Claim(
+        id="follows",
+        statement="On the way no matrix of a network is farther outside than the product of "
+        "1 − ηλ allows.",
+        source="triangle inequality",
+        expected=f"no more than {SINGLE:g} above it",
+        check=_follows,
+    ),
+    Claim(
+        id="free",
+        statement="It is the decay that keeps them there: the same steps without it end outside, "
+        "with every map.",
+        source=MUON,
+        expected=f"above {1 + INSIDE:g}",
+        check=_leaves,
+    ),
+    Claim(
+        id="inexact",
+        statement="Jordan's polar factors have singular values up to c = 1.2: the ball has the "
+        "radius c/λ then, and some matrix ends outside 1/λ.",
+        source="‖∇K‖ ≤ c in place of 1",
+        expected="between 1 and c",
+        check=_inexact,
+    ),
+    *_each(
+        "learns",
+        "On {} all of them learn: the held-out loss at the best rate falls.",
+        LION,
+        "lower than at the start",
+        [(network, _learns(network)) for network in ("images", "text")],
+    ),
+    *_each(
+        "helps",
+        "On {} the held-out loss is lower than that without decay (in brackets), both at the best "
+        "rate, for every map.",
+        "Liu et al., arXiv 2502.16982, section 2.2",
+        "lower",
+        [(network, _helps(network)) for network in ("images", "text")],
+    ),
+)
+
+CLAIMS = (*QUADRATIC, *OUTSIDE, *NETWORKS)
