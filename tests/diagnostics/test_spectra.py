@@ -25,7 +25,7 @@ from tests.optim.suite import model, train
         (maps.GroupColumns(), "lengths of columns", lambda w: w.norm(dim=0)),
         (maps.FromNorm(norms.Operator("rms", "rms").dual), "singular values", torch.linalg.svdvals),
     ],
-    ids=repr,
+    ids=["nuclear", "smooth", "l1", "rows", "columns", "operator"],
 )
 def test_all_magnitudes_and_the_most_that_they_can_be(K, kind, naive):
     w = nn.Parameter(torch.randn(4, 9))
