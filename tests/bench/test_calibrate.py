@@ -39,7 +39,7 @@ def test_costs_are_those_of_one_matrix() -> None:
         return operation
 
     assert costs(build, [8, 2048], clock) == ((8, 0.5), (2048, 0.5))
-    assert asked == [(8, 128), (2048, 1)]
+    assert asked == [(8, 128), (2048, 2)]
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -104,6 +104,6 @@ def test_unchecked_gives_what_arithmetic_gives():
         assert bool(torch.isnan(K.value(x, check=False)))
 
 
-def test_only_maps_are_added():
+def test_only_maps_are_added(unchecked):
     with pytest.raises(TypeError):
         maps.L1() + 1.0

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 from torch._dynamo import lookup_backend
 
-from steepest import SGD, Lion, Muon, PolarGrad, Scion, SteepestDescent, norms
+from steepest import SGD, Lion, LionK, Muon, PolarGrad, Scion, SteepestDescent, maps, norms
+from steepest.polar import Auto
 from steepest.views import INPUT_FIRST, MatrixView
 
+FAST = Auto(error=0.05)
 SHAPES = [(8, 8), (8, 8), (12, 4), (4, 12), (24, 8), (80, 64), (64, 80)]
 
 
@@ -58,6 +60,16 @@ TRACED = {
     "sgd": lambda: SGD(plain(), lr=torch.tensor(0.1)),
     "polar_grad": lambda: PolarGrad(groups(), lr=torch.tensor(0.1)),
     "scion": lambda: Scion(groups(), lr=torch.tensor(0.1)),
+    "lion_k": lambda: LionK(
+        groups(),
+        lr=torch.tensor(0.1),
+        K=maps.Nuclear(polar=FAST),
+        weight_decay=0.1,
+        decay="implicit",
+    ),
+    "projected": lambda: Lion(
+        plain(), lr=torch.tensor(0.1), weight_decay=2.0, decay="cautious", constraint="project"
+    ),
     "rows": lambda: SteepestDescent(
         groups(), norms.Operator("rms", math.inf), lr=torch.tensor(0.1), momentum=0.9
     ),

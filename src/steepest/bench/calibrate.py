@@ -70,6 +70,7 @@ BLOCKS: Mapping[str, Builder] = {
 
 RATIOS: Mapping[str, tuple[Builder, Builder]] = {
     "wide": (_product(torch.float64), _product(torch.float32)),
+    "half": (_product(torch.float16), _product(torch.float32)),
 }
 """What each single number in a `CostTable` is: the time of the first over that of the second."""
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid, shape_text
-from steepest.maps import ConvexMap
-from steepest.norms import Geometry
+from steepest.norms import Geometry, Norm
 from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]
@@ -81,22 +79,13 @@ def two_weights(betas: Any) -> tuple[float, float]:
     return pair
 
 
-def check_constraint(group: Group, constraint_map: Callable[[Group], ConvexMap | None]) -> None:
-    """Raise if a group shall be projected on a ball that it does not have.
+def check_constraint(group: Group, ball: Norm | None) -> None:
+    """Raise if a group shall be projected on a ball that its steps do not have.
 
     Raises:
-        ValueError: no decay, which would say how large the ball is, or no ball for these steps.
+        ValueError: so it is.
     """
-    if group["constraint"] is None:
-        return
-    if not isinstance(group["weight_decay"], Tensor) and group["weight_decay"] <= 0:
-        raise invalid(
-            "weight_decay",
-            group["weight_decay"],
-            "the ball to project on has radius 1/weight_decay: give it > 0, or constraint=None",
-        )
-    K = constraint_map(group)
-    if K is None or K.domain is None:
+    if group["constraint"] is not None and ball is None:
         raise invalid(
             "constraint",
             group["constraint"],
@@ -106,13 +95,22 @@ def check_constraint(group: Group, constraint_map: Callable[[Group], ConvexMap |
 
 
 def check_decay(group: Group) -> None:
-    """Raise if a group's weight decay of one step is more than the weights.
+    """Raise if a group's weight decay of one step is more than the weights, or none for a ball.
 
     Raises:
-        ValueError: lr·weight_decay > 1 where decay is a factor 1 − lr·weight_decay.
+        ValueError: lr·weight_decay > 1 where decay is a factor 1 − lr·weight_decay, or a projection
+            on the ball of radius 1/weight_decay with weight_decay = 0.
     """
     lr, weight_decay = group["lr"], group["weight_decay"]
-    if group["rest"] or group["decay"] == "implicit" or not number(lr) * number(weight_decay) > 1:
+    if group["rest"]:
+        return
+    if group["constraint"] is not None and number(weight_decay) <= 0:
+        raise invalid(
+            "weight_decay",
+            weight_decay,
+            "the ball to project on has radius 1/weight_decay: give it > 0, or constraint=None",
+        )
+    if group["decay"] == "implicit" or not number(lr) * number(weight_decay) > 1:
         return
     raise invalid(
         "weight_decay",

@@ -239,6 +239,9 @@ class SteepestDescent(SteepestOptimizer):
         length = 1 / group["sharpness"] if self._sharp(group) else 1.0
         return [length] * item.parts
 
+    def _ball(self, group: Group) -> Norm | None:
+        return self._geometry(group) if group["scale"] == "unit" else None
+
     def constraint_map(self, group: Group) -> ConvexMap | None:
         """The dual norm of the group's norm for steps of length lr, else None."""
         return FromNorm(group["norm"].dual) if group["scale"] == "unit" else None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.maps import L1, ConvexMap
+from steepest.norms import Norm
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, two_weights
 from steepest.optim._moves import Item
 from steepest.optim.rule import Decay
@@ -144,6 +145,9 @@ class LionK(SteepestOptimizer):
 
     def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
         return [1.0] * item.parts
+
+    def _ball(self, group: Group) -> Norm | None:
+        return self._geometry(group).domain
 
     def constraint_map(self, group: Group) -> ConvexMap:
         """The group's K."""

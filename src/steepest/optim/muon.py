@@ -195,6 +195,9 @@ class Muon(SteepestOptimizer):
         ns = tuple(group["ns_coefficients"]), group["ns_steps"]
         return Spectral(polar=group["polar"] or torch_newton_schulz(*ns))
 
+    def _ball(self, group: Group) -> Norm:
+        return self._geometry(group)
+
     def constraint_map(self, group: Group) -> ConvexMap:
         """The nuclear norm."""
         return Nuclear(polar=self._geometry(group).polar)

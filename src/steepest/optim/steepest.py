@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steepest._types import invalid
 from steepest.maps import ConvexMap
-from steepest.norms import Geometry
+from steepest.norms import Geometry, Norm
 from steepest.optim._constrained import Constrained, constrained
 from steepest.optim._groups import (
     Group,
@@ -100,6 +100,10 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         """The length of the step over `lr`, for each part of a parameter."""
 
     @abstractmethod
+    def _ball(self, group: Group) -> Norm | None:
+        """The norm in whose ball decay keeps a group; None without one."""
+
+    @abstractmethod
     def constraint_map(self, group: Group) -> ConvexMap | None:
         """The K whose gradient is the direction of a group: decay λ constrains to λ·W in dom K*.
 
@@ -146,7 +150,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 group["views"] = views_of(group, views, self._geometry(group))
                 self._check_shapes(group)
                 self._choose_polar(group)
-                check_constraint(group, self.constraint_map)
+                check_constraint(group, self._ball(group))
         except BaseException:
             self.param_groups.pop()
             raise
@@ -160,7 +164,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._check_group(group)
         if not group["rest"]:
             self._check_shapes(group)
-            check_constraint(group, self.constraint_map)
+            check_constraint(group, self._ball(group))
 
     def _check_shapes(self, group: Group) -> None:
         """Raise if the geometry of a group cannot be used for the shapes of its parameters."""
@@ -201,8 +205,6 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             FloatingPointError: a gradient with NaN or inf under `nonfinite="raise"`; no parameter
                 has then been changed.
         """
-        for group in self.param_groups:
-            check_decay(group)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -232,15 +234,13 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self, group: Group, batch: Sequence[Move], lengths: Sequence[Sequence[Tensor | float]]
     ) -> None:
         """Move parameters of a group by these lengths, after or before decay."""
-        rates = {key: group[key] for key in ("lr", "weight_decay", "decay")}
-        take(batch, lengths, **rates)
+        take(batch, lengths, **{key: group[key] for key in ("lr", "weight_decay", "decay")})
 
     def _project(self, group: Group, ok: Mapping[Tensor, Flag]) -> None:
         """Put the parameters of a group on the balls they left."""
-        K = self.constraint_map(group)
-        assert K is not None, "checked when the group was added"
-        assert K.domain is not None, "checked when the group was added"
-        ball = K.domain.with_polar(None)
+        ball = self._ball(group)
+        assert ball is not None, "checked when the group was added"
+        ball = ball.with_polar(None)
         for item in (i for bundle in self._plan(group, ok) for batch in bundle for i in batch):
             radii = [length / group["weight_decay"] for length in self._lengths(group, item)]
             replace([item.param], [nearest(item, ball, radii)], [ok[item.param]])
@@ -250,6 +250,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         ok: dict[Tensor, Flag] = {}
         bad: list[str] = []
         for group in self.param_groups:
+            check_decay(group)
             params = [p for p in group["params"] if p.grad is not None and p.numel()]
             for p in params:
                 if p.grad.layout != torch.strided:
