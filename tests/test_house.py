@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib import metadata
@@ -157,7 +157,25 @@ def application(name: str) -> str | None:
 LIBRARY = [p for p in SOURCES if not application(module_name(p))]
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=short)
+def of_every_file(paths: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Make one test of a check of a file; it names every file that fails."""
+
+    def decorate(check: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong = []
+            for path in paths:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    wrong.append(f"{short(path)}: {error}")
+            assert not wrong, "\n".join(wrong)
+
+        return test
+
+    return decorate
+
+
+@of_every_file(LIBRARY)
 def test_imports_point_downwards(path: Path) -> None:
     name = module_name(path)
     assert name in LEVEL, f"give {name} its row in LAYERS"
@@ -169,7 +187,7 @@ def test_imports_point_downwards(path: Path) -> None:
             assert LEVEL[other] < LEVEL[name], f"{name} imports {other}, which is not below it"
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if application(module_name(p))], ids=short)
+@of_every_file([p for p in SOURCES if application(module_name(p))])
 def test_applications_use_public_paths_only(path: Path) -> None:
     name = module_name(path)
     allowed = PUBLIC_PATHS | SHARED_PATHS
@@ -187,7 +205,7 @@ def test_applications_have_no_cycle(name: str) -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError and names the circle
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@of_every_file(SOURCES)
 def test_imports_stand_at_the_top(path: Path) -> None:
     late = {
         (module_name(path), name)
@@ -198,13 +216,13 @@ def test_imports_stand_at_the_top(path: Path) -> None:
     assert late <= LATE_IMPORTS.keys(), "import at the top, or state the reason in LATE_IMPORTS"
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=short)
+@of_every_file(PYTHON)
 def test_files_are_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= MAX_FILE, f"{lines} lines: split it along the mathematics"
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=short)
+@of_every_file(PYTHON)
 def test_functions_are_short(path: Path) -> None:
     for function in functions(path):
         assert function.end_lineno is not None
@@ -232,7 +250,7 @@ def test_exceptions_to_the_rules_are_still_needed() -> None:
     assert LEVEL.keys() <= modules, f"LAYERS names {sorted(LEVEL.keys() - modules)}, which are gone"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@of_every_file(SOURCES)
 def test_names_are_exported_one_by_one(path: Path) -> None:
     package = path.name == "__init__.py"
     for node in tree(path).body:
@@ -247,7 +265,7 @@ def test_names_are_exported_one_by_one(path: Path) -> None:
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef), "a package only re-exports"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=short)
+@of_every_file(SOURCES)
 def test_every_file_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(tree(path)), "begin with a docstring"
     for node in tree(path).body:
@@ -255,7 +273,7 @@ def test_every_file_says_what_it_is_for(path: Path) -> None:
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=short)
+@of_every_file(PYTHON)
 def test_checkpoints_are_loaded_as_data(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
