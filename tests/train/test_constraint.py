@@ -134,7 +134,7 @@ def test_going_on_from_anywhere_keeps_every_evaluation_once(
         assert all(np.array_equal(found[k], whole[k]) for k in whole)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("part", [0.0, 0.9])
 def test_damaged_spectra_are_one_line_and_can_be_moved_away(
     tiny: Invoke, steepest: Invoke, tmp_path: Path, part: float
 ) -> None:
@@ -188,12 +188,12 @@ def made(layers: int, top: float) -> Spectra:
     return spectra
 
 
-@pytest.mark.parametrize(("layers", "top"), [(1, 2.0), (2, 0.2), (30, 1.5)])
+@pytest.mark.parametrize(("layers", "top"), [(1, 2.0), (2, 0.2), (12, 1.5)])
 def test_the_picture_has_a_panel_a_layer(layers: int, top: float) -> None:
     content = draw(made(layers, top), "muon seed 0")
     image = imread(io.BytesIO(content), format="png")[..., :3]
     orange = (np.abs(image - np.array([0xD5, 0x5E, 0x00]) / 255).max(axis=-1) < 0.05).sum()
-    assert orange > 100 * min(layers, 24), "the radius, in every panel"
+    assert orange > 100 * layers, "the radius, in every panel"
     assert image.std() > 0.05
 
 
