@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from steepest import Lion, LionK, Muon, SteepestDescent, maps, norms
-from steepest.polar import Svd
+from steepest.polar import Auto, Svd
 from steepest.views import MatrixView
 
 SHAPE = (6, 9)
@@ -89,11 +89,13 @@ def test_the_decay_of_every_other_optimizer_is_the_same(decay):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.95])
-def test_nuclear_is_nesterov_muon(momentum):
-    """β₁ = μ², β₂ = μ: one trajectory, to 1e-12 in float64."""
-    a, b = weight(), weight()
+@pytest.mark.parametrize("shape", [SHAPE, (9, 6)], ids=str)
+def test_nuclear_is_nesterov_muon(momentum, shape):
+    """β₁ = μ², β₂ = μ: one trajectory, to 1e-12 in float64; K has the factor of a tall shape."""
+    a, b = weight(shape=shape), weight(shape=shape)
+    K = max(1, shape[0] / shape[1]) ** 0.5 * maps.Nuclear()
     muon = Muon([a], lr=0.02, weight_decay=0.3, momentum=momentum, polar=Svd())
-    lion = LionK([b], lr=0.02, weight_decay=0.3, betas=(momentum**2, momentum), K=maps.Nuclear())
+    lion = LionK([b], lr=0.02, weight_decay=0.3, betas=(momentum**2, momentum), K=K)
     for x, y in zip(run(muon, a, 200), run(lion, b, 200), strict=True):
         assert float((x - y).abs().max()) < 1e-12
 
@@ -186,6 +188,26 @@ def test_a_projection_in_half_precision_rounds_once():
         assert float(x.abs().max()) == 0.5
 
 
+def test_weights_that_are_not_finite_have_no_projection():
+    w = weight(float("nan"))
+    optimizer = LionK(
+        [w], lr=0.01, weight_decay=2.0, K=maps.Nuclear(polar=Auto()), constraint="project"
+    )
+    with pytest.raises(FloatingPointError, match="6×9 has NaN or inf entries"):
+        list(run(optimizer, w, 1))
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_tensor_may_hold_the_decay(shape, unchecked):
+    a, b = weight(4.0), weight(4.0)
+    options = {"lr": 0.1, "K": maps.Nuclear(), "constraint": "project"}
+    tensor = LionK([a], weight_decay=torch.full(shape, 0.5), **options)
+    for x, y in zip(
+        run(tensor, a, 3), run(LionK([b], weight_decay=0.5, **options), b, 3), strict=True
+    ):
+        torch.testing.assert_close(x, y)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_skipped_is_not_projected(bad):
     w, other = weight(5.0), weight(5.0)
@@ -241,6 +263,10 @@ BAD = [
     ({"betas": 0.9}, "betas=0.9: give two numbers"),
     ({"betas": (0.9,)}, r"betas=\(0.9,\): give two numbers"),
     ({"weight_decay": -1.0}, "weight_decay=-1.0: give a finite number"),
+    ({"weight_decay": torch.tensor(-1.0)}, r"weight_decay=tensor\(-1.\): give a finite number"),
+    ({"weight_decay": torch.ones(2)}, "weight_decay='2': a tensor weight_decay holds one number"),
+    ({"lr": torch.tensor(1.0), "weight_decay": 2.0}, "a step would decay weights past zero"),
+    ({"weight_decay": torch.tensor(0.0), "constraint": "project"}, "give it > 0"),
 ]
 
 
@@ -257,15 +283,25 @@ def test_a_map_that_does_not_fit_the_dimension():
         LionK([nn.Parameter(torch.zeros(3))], K=maps.GroupRows())
 
 
+LATER = [
+    ({"lr": 1.5}, r"weight_decay=1.0: with lr=1.5 a step would decay"),
+    ({"lr": torch.tensor(1.5)}, r"weight_decay=1.0: with lr=1.5 a step would decay"),
+    ({"weight_decay": 0.0, "constraint": "project"}, "the ball to project on .* give it > 0"),
+    ({"decay": "coupled"}, "decay='coupled': give"),
+    ({"constraint": "clip"}, "constraint='clip': give"),
+]
+
+
 @pytest.mark.parametrize("make", [LionK, lambda p, **kw: SteepestDescent(p, norms.L2(), **kw)])
-def test_a_schedule_that_decays_past_zero_is_stopped_before_anything_changes(make):
+@pytest.mark.parametrize(("change", "message"), LATER, ids=[m for _, m in LATER])
+def test_what_a_schedule_may_not_do_is_stopped_before_anything_changes(make, change, message):
     w = weight()
     optimizer = make([w], lr=0.5, weight_decay=1.0)
     list(run(optimizer, w, 1))
     state = copy.deepcopy(optimizer.state_dict()["state"])
     before = w.detach().clone()
-    optimizer.param_groups[0]["lr"] = 1.5
-    with pytest.raises(ValueError, match=r"weight_decay=1.0: with lr=1.5 a step would decay"):
+    optimizer.param_groups[0].update(change)
+    with pytest.raises(ValueError, match=message):
         list(run(optimizer, w, 1))
     assert torch.equal(w, before)
     torch.testing.assert_close(optimizer.state_dict()["state"], state)

@@ -65,9 +65,14 @@ def test_muon_never_waits_for_the_device(method, dtype, unchecked):
     step_on_a_fake_accelerator(lambda groups: Muon(groups, polar=method), dtype)
 
 
+def on_the_device(groups):
+    """One number there."""
+    return groups[1]["params"][0].detach().sum()
+
+
 UNWAITING = {
     "lion": lambda groups: Lion(groups, lr=0.1, weight_decay=0.1),
-    "tensor_lr": lambda groups: Muon(groups, lr=torch.tensor(0.1), rest_lr=0.1),
+    "tensor_lr": lambda groups: Muon(groups, lr=on_the_device(groups), rest_lr=0.1),
     "wide_momentum": lambda groups: Muon(groups, momentum_dtype=torch.float64),
     "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
     "sign_sgd": lambda groups: SignSGD(groups, lr=0.1),

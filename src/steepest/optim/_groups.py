@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from steepest._types import invalid, shape_text
 from steepest.norms import Geometry, Norm
+from steepest.optim.rule import is_known
 from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]
@@ -40,14 +42,12 @@ def check_group(group: Group) -> None:
     if group["lr"] is None:
         raise invalid("lr", None, "give lr, the norm of a step, or a sharpness")
     for key in ("lr", "weight_decay", "momentum", "eps"):
-        value = group.get(key, 0.0)
-        # `not >=` refuses NaN as well; a fake or meta tensor cannot be looked at.
-        if not isinstance(value, Tensor) and not (
-            isinstance(value, int | float) and 0 <= value < float("inf")
-        ):
+        value, seen = group.get(key, 0.0), known(group.get(key, 0.0))
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise invalid(key, shape_text(value.shape), f"a tensor {key} holds one number")
+        # NaN is refused as well, but not a tensor that cannot be looked at.
+        if not 0 <= seen < math.inf and not (isinstance(value, Tensor) and math.isnan(seen)):
             raise invalid(key, value, "give a finite number >= 0")
-    if isinstance(group["lr"], Tensor) and group["lr"].numel() != 1:
-        raise invalid("lr", shape_text(group["lr"].shape), "a tensor lr holds one number")
     if not isinstance(group["momentum"], Tensor) and group["momentum"] >= 1:
         raise invalid("momentum", group["momentum"], "give the weight of the past, in [0, 1)")
     past = group.get("past")
@@ -60,11 +60,6 @@ def check_group(group: Group) -> None:
         two_weights(group["betas"])
     if group["nonfinite"] not in ("skip", "raise"):
         raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
-    if group["decay"] not in ("explicit", "implicit", "cautious"):
-        raise invalid("decay", group["decay"], 'give "explicit", "implicit" or "cautious"')
-    if group["constraint"] not in (None, "project"):
-        raise invalid("constraint", group["constraint"], 'give "project" or None')
-    check_decay(group)
 
 
 def two_weights(betas: Any) -> tuple[float, float]:
@@ -79,13 +74,38 @@ def two_weights(betas: Any) -> tuple[float, float]:
     return pair
 
 
-def check_constraint(group: Group, ball: Norm | None) -> None:
-    """Raise if a group shall be projected on a ball that its steps do not have.
+def check_ball(group: Group, ball: Norm | None) -> None:
+    """Raise if the decay of a group does not do what is asked of it; before every step.
+
+    Args:
+        group: of parameters that move in a norm or along a map.
+        ball: in which decay keeps them; None if there is none.
 
     Raises:
-        ValueError: so it is.
+        ValueError: lr·weight_decay > 1 where decay is a factor 1 − lr·weight_decay, a projection
+            without a ball or with weight_decay = 0, or another kind of decay or constraint.
     """
-    if group["constraint"] is not None and ball is None:
+    if group["decay"] not in ("explicit", "implicit", "cautious"):
+        raise invalid("decay", group["decay"], 'give "explicit", "implicit" or "cautious"')
+    if group["constraint"] not in (None, "project"):
+        raise invalid("constraint", group["constraint"], 'give "project" or None')
+    lr, weight_decay = known(group["lr"]), known(group["weight_decay"])
+    if group["decay"] != "implicit" and lr * weight_decay > 1:
+        raise invalid(
+            "weight_decay",
+            weight_decay,
+            f"with lr={lr:g} a step would decay weights past zero: keep lr·weight_decay at most "
+            '1, or take decay="implicit", which never does',
+        )
+    if group["constraint"] is None:
+        return
+    if weight_decay <= 0:
+        raise invalid(
+            "weight_decay",
+            weight_decay,
+            "the ball to project on has radius 1/weight_decay: give it > 0, or constraint=None",
+        )
+    if ball is None:
         raise invalid(
             "constraint",
             group["constraint"],
@@ -94,30 +114,11 @@ def check_constraint(group: Group, ball: Norm | None) -> None:
         )
 
 
-def check_decay(group: Group) -> None:
-    """Raise if a group's weight decay of one step is more than the weights, or none for a ball.
-
-    Raises:
-        ValueError: lr·weight_decay > 1 where decay is a factor 1 − lr·weight_decay, or a projection
-            on the ball of radius 1/weight_decay with weight_decay = 0.
-    """
-    lr, weight_decay = group["lr"], group["weight_decay"]
-    if group["rest"]:
-        return
-    if group["constraint"] is not None and number(weight_decay) <= 0:
-        raise invalid(
-            "weight_decay",
-            weight_decay,
-            "the ball to project on has radius 1/weight_decay: give it > 0, or constraint=None",
-        )
-    if group["decay"] == "implicit" or not number(lr) * number(weight_decay) > 1:
-        return
-    raise invalid(
-        "weight_decay",
-        weight_decay,
-        f"with lr={lr:g} a step would decay weights past zero: keep lr·weight_decay at most 1, or "
-        'take decay="implicit", which never does',
-    )
+def known(value: object) -> float:
+    """A number, or that of a tensor where looking costs nothing; NaN where it is not known."""
+    if isinstance(value, Tensor):
+        return float(value) if is_known(value) and value.numel() == 1 else float("nan")
+    return number(value)
 
 
 def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from steepest._types import real_dtype
+from steepest._types import real_dtype, shape_text
 from steepest.norms import Norm
 from steepest.optim.rule import Decay, Flag, descend
 from steepest.polar.base import widened
@@ -132,7 +132,7 @@ def take(
     lengths: Sequence[Sequence[Tensor | float]],
     *,
     lr: float | Tensor,
-    weight_decay: float,
+    weight_decay: float | Tensor,
     decay: Decay,
 ) -> None:
     """Decay the weights and move them by −lr·length·direction, unless a gradient was not finite.
@@ -155,23 +155,29 @@ def take(
         updates,
         rates=float(lr) if sure else [rate(move, lr) for move in moves],
         lengths=common,
-        weight_decay=weight_decay,
+        weight_decay=scalar(weight_decay),
         decay=decay,
     )
 
 
 def rate(move: Move, lr: float | Tensor) -> Tensor:
     """The learning rate of a parameter on its device, 0 where the gradient is not finite."""
-    # A tensor may hold its one number in shape (1,).
-    lr = lr.reshape(()) if isinstance(lr, Tensor) else lr
     ok, work = move.ok, move.item.work
     return (ok if isinstance(ok, Tensor) else move.item.param.new_ones((), dtype=work)).to(
         work
-    ) * lr
+    ) * scalar(lr)
+
+
+def scalar(x: float | Tensor) -> float | Tensor:
+    """A hyper-parameter without axes: a tensor may hold its one number in shape (1,)."""
+    return x.reshape(()) if isinstance(x, Tensor) else x
 
 
 def nearest(item: Item, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
-    """A parameter with each of its parts at the nearest point of its ball.
+    """A parameter with each of its parts projected on its ball.
+
+    Raises:
+        FloatingPointError: its singular values do not exist.
 
     Args:
         item: the parameter.
@@ -179,9 +185,16 @@ def nearest(item: Item, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
         radii: of each part's ball.
     """
     parts = item.cut(item.param.to(widened(item.param.dtype)))
-    return item.restore(
-        [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
-    )
+    try:
+        inside = [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
+    except RuntimeError:  # torch.linalg.LinAlgError, which is not typed
+        if bool(torch.isfinite(item.param).all()):
+            raise
+        raise FloatingPointError(
+            f"a parameter of shape {shape_text(item.param.shape)} has NaN or inf entries, and no "
+            "point of the ball is nearest to it: start again from weights that are finite"
+        ) from None
+    return item.restore(inside)
 
 
 def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:

@@ -69,9 +69,9 @@ class SteepestDescent(SteepestOptimizer):
         scale: "unit", "dual" or "linesearch"; None means "dual" with a sharpness, else "unit".
         decay: "explicit" as above, "implicit", W ← (W − lr·length·d)/(1 + lr·weight_decay) with
             d = norm.dualize(u), or "cautious", which decays only entries with d·W ≥ 0.
-        constraint: "project" puts every parameter on the ball norm(W) ≤ 1/weight_decay after each
-            step, exactly; only for `scale="unit"`. None leaves that to the decay, which gets there
-            exponentially.
+        constraint: "project" projects every parameter on the ball norm(W) ≤ 1/weight_decay after
+            each step, exactly; only for `scale="unit"`. None leaves that to the decay, which gets
+            there exponentially.
         nonfinite: "skip" leaves a parameter with NaN or inf in its gradient as it is, without
             waiting for the device; "raise" names it, waiting for the device in every step.
         maximize: ascend instead of descend.

@@ -25,8 +25,9 @@ class LionK(SteepestOptimizer):
         W ← (1 − lr·weight_decay)·W − lr·K.grad(u)
 
     Where it comes to rest W minimises F(W) + K.conjugate(weight_decay·W)/weight_decay: for a norm K
-    the loss within the ball K.domain(W) ≤ 1/weight_decay. `maps.L1()` is Lion, `maps.Nuclear()`
-    with betas = (μ², μ) is Nesterov's Muon, `maps.HalfSquare()` gradient descent.
+    the loss within the ball K.domain(W) ≤ 1/weight_decay. `maps.L1()` is Lion, `maps.HalfSquare()`
+    gradient descent, `maps.Nuclear()` with betas = (μ², μ) Muon with Nesterov's momentum, up to the
+    factor √max(1, m/n) that Muon gives to a step.
 
     Given a module and a map of matrices it routes, as `Muon` does: hidden matrices move along the
     map, the rest by AdamW. A map of entries takes every parameter of a module.
@@ -35,14 +36,15 @@ class LionK(SteepestOptimizer):
         params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
             group may have `views` and its own `K`, `lr`, `betas` and `weight_decay`.
         lr: length of a step in the norm `K.domain`, if there is one, else factor of K.grad(u).
-        betas: (β₁, β₂), each in [0, 1).
+        betas: (β₁, β₂), each in [0, 1); the groups hold them as `past` and `momentum`.
         weight_decay: λ ≥ 0; lr·λ is at most 1, unless decay is implicit.
         K: a map of `steepest.maps`, or of your own. Maps of singular values are exact unless made
             with a `polar` method: `maps.Nuclear(polar=Auto(error=0.05))` costs what Muon costs.
         decay: "explicit" as above, "implicit", W ← (W − lr·K.grad(u))/(1 + lr·λ), or "cautious",
             which decays only entries with K.grad(u)·W ≥ 0, and has no ball.
-        constraint: "project" puts every parameter on the ball after each step, exactly; None leaves
-            that to the decay, which gets there exponentially: the distance shrinks by 1 − lr·λ.
+        constraint: "project" projects every parameter on the ball after each step, exactly, one by
+            one; None leaves that to the decay, which gets there exponentially: the distance shrinks
+            by 1 − lr·λ.
         nonfinite: "skip" leaves a parameter with NaN or inf in its gradient as it is, without
             waiting for the device; "raise" names it, waiting for the device in every step.
         maximize: ascend instead of descend.

@@ -56,7 +56,7 @@ def finite(grads: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Tensor:
     """
     real = [torch.view_as_real(g.resolve_conj()) if g.is_complex() else g for g in grads]
     kept = [real_dtype(dtype) for dtype in dtypes]
-    if not _is_known(real[0]):
+    if not is_known(real[0]):
         return _representable(torch._foreach_norm(real, float("inf")), kept)
     good = torch.zeros(len(real), dtype=torch.bool)
     # No entry exceeds the Euclidean norm; its squares may overflow where no entry does.
@@ -78,14 +78,14 @@ def _representable(values: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> T
     return torch.stack([good[dtype][i] for i, dtype in enumerate(dtypes)])
 
 
-def _is_known(x: Tensor) -> bool:
+def is_known(x: Tensor) -> bool:
     """Whether looking at a value costs nothing: in the memory of the host, outside a graph."""
     return not torch.compiler.is_compiling() and type(x) is Tensor and x.device.type == "cpu"
 
 
 def looked_at(flags: Tensor) -> list[Flag]:
     """Flags as booleans where looking costs nothing, in the memory of the host, else as tensors."""
-    return flags.tolist() if _is_known(flags) else list(flags.unbind())
+    return flags.tolist() if is_known(flags) else list(flags.unbind())
 
 
 def accumulate(

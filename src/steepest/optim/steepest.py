@@ -16,14 +16,13 @@ from steepest.norms import Geometry, Norm
 from steepest.optim._constrained import Constrained, constrained
 from steepest.optim._groups import (
     Group,
-    check_constraint,
-    check_decay,
+    check_ball,
     check_group,
     momentum_dtype,
     name_of,
     views_of,
 )
-from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, nearest, take
+from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, nearest, scalar, take
 from steepest.optim._state import as_text, loadable, restore_dtypes
 from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
@@ -150,7 +149,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 group["views"] = views_of(group, views, self._geometry(group))
                 self._check_shapes(group)
                 self._choose_polar(group)
-                check_constraint(group, self._ball(group))
+                check_ball(group, self._ball(group))
         except BaseException:
             self.param_groups.pop()
             raise
@@ -164,7 +163,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._check_group(group)
         if not group["rest"]:
             self._check_shapes(group)
-            check_constraint(group, self._ball(group))
+            check_ball(group, self._ball(group))
 
     def _check_shapes(self, group: Group) -> None:
         """Raise if the geometry of a group cannot be used for the shapes of its parameters."""
@@ -237,20 +236,21 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         take(batch, lengths, **{key: group[key] for key in ("lr", "weight_decay", "decay")})
 
     def _project(self, group: Group, ok: Mapping[Tensor, Flag]) -> None:
-        """Put the parameters of a group on the balls they left."""
+        """Project the parameters of a group on its ball."""
         ball = self._ball(group)
-        assert ball is not None, "checked when the group was added"
-        ball = ball.with_polar(None)
+        assert ball is not None, "checked before the step"
         for item in (i for bundle in self._plan(group, ok) for batch in bundle for i in batch):
-            radii = [length / group["weight_decay"] for length in self._lengths(group, item)]
-            replace([item.param], [nearest(item, ball, radii)], [ok[item.param]])
+            radii = [n / scalar(group["weight_decay"]) for n in self._lengths(group, item)]
+            inside = nearest(item, ball.with_polar(None), radii)
+            replace([item.param], [inside], [ok[item.param]])
 
     def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
         ok: dict[Tensor, Flag] = {}
         bad: list[str] = []
         for group in self.param_groups:
-            check_decay(group)
+            if not group["rest"]:
+                check_ball(group, self._ball(group))
             params = [p for p in group["params"] if p.grad is not None and p.numel()]
             for p in params:
                 if p.grad.layout != torch.strided:
