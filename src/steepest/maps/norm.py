@@ -14,7 +14,7 @@ from steepest._types import invalid
 from steepest.maps.base import ConvexMap, Separable, positive
 from steepest.maps.bases import basis_of
 from steepest.maps.scalars import Modulus
-from steepest.norms import Norm, Scaled
+from steepest.norms import Factor, Norm, Scaled
 from steepest.polar import PolarMethod
 
 
@@ -76,11 +76,34 @@ class NormMap(ConvexMap):
 
     def __rmul__(self, factor: float) -> NormMap:
         """`factor` times the norm."""
-        c = positive(factor)
-        if isinstance(self.norm, Scaled):
-            old = self.norm.factor
-            return NormMap(Scaled(self.norm.norm, replace(old, numerator=c * old.numerator)))
-        return NormMap(Scaled(self.norm, c))
+        weight, norm = _split(self.norm)
+        return NormMap(_times(positive(factor) * weight, norm))
+
+    def __add__(self, other: ConvexMap) -> ConvexMap:
+        """The sum with a multiple of the same norm."""
+        if isinstance(other, NormMap):
+            (weight, norm), (more, same) = _split(self.norm), _split(other.norm)
+            if norm == same:
+                return NormMap(_times(weight + more, norm))
+        return super().__add__(other)
+
+
+def _split(norm: Norm) -> tuple[float, Norm]:
+    """(c, n) for the norm c·n, where n has no number but what depends on the shape."""
+    if not isinstance(norm, Scaled):
+        return 1.0, norm
+    shape = replace(norm.factor, numerator=1.0, denominator=1.0)
+    plain = norm.norm if shape == Factor() else Scaled(norm.norm, shape)
+    return norm.factor.numerator / norm.factor.denominator, plain
+
+
+def _times(weight: float, norm: Norm) -> Norm:
+    """c·n for what `_split` gives."""
+    if positive(weight) == 1:
+        return norm
+    if isinstance(norm, Scaled):
+        return Scaled(norm.norm, replace(norm.factor, numerator=weight))
+    return Scaled(norm, weight)
 
 
 def FromNorm(norm: Norm) -> ConvexMap:
@@ -106,12 +129,6 @@ def FromNorm(norm: Norm) -> ConvexMap:
     """
     if not isinstance(norm, Norm):
         raise invalid("norm", norm, "give a norm object such as norms.Schatten(4)")
-    plain, weight = norm, 1.0
-    if isinstance(norm, Scaled) and (norm.factor.rows, norm.factor.cols, norm.factor.taps) == (
-        0,
-        0,
-        0,
-    ):
-        plain, weight = norm.norm, norm.factor.numerator / norm.factor.denominator
+    weight, plain = _split(norm)
     basis = basis_of(plain.dual)
     return NormMap(norm) if basis is None else weight * Separable(Modulus(), basis)

@@ -48,6 +48,9 @@ class Scalar(ABC):
     def inverse(self, s: Tensor) -> Tensor:
         """Where the slope is s: a slope of the conjugate."""
 
+    def fits(self, dtype: torch.dtype) -> None:  # noqa: B027 - most functions have no parameter
+        """Raise where a parameter is too large for this type."""
+
     def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
         """U·φ'(σ)·Vᴴ of matrices x = U·σ·Vᴴ, each m × n with m ≤ n, by polar factors.
 
@@ -132,7 +135,11 @@ class Square(Scalar):
 
 @dataclass(frozen=True)
 class _Cornered(Scalar):
-    """A function like |t| far from 0, and another one where t is about δ or less."""
+    """A function like |t| far from 0, and another one where t is about δ or less.
+
+    A δ below the smallest normal number of the type of t counts as that number; one above its
+    inverse is refused.
+    """
 
     delta: float
 
@@ -143,6 +150,21 @@ class _Cornered(Scalar):
             raise invalid(
                 "delta", self.delta, "give a positive number: the size of a small gradient"
             )
+
+    def fits(self, dtype: torch.dtype) -> None:
+        """Raise where δ is too large for this type."""
+        self._corner(dtype)
+
+    def _corner(self, dtype: torch.dtype) -> float:
+        """δ in this type: at least its smallest normal number, at most the inverse of that."""
+        tiny = torch.finfo(dtype).tiny
+        if self.delta > 1 / tiny:
+            raise invalid(
+                "delta",
+                self.delta,
+                f"{dtype} takes δ up to {1 / tiny:.2g}: give a smaller one, or a wider type",
+            )
+        return max(self.delta, tiny)
 
 
 @dataclass(frozen=True)
@@ -158,7 +180,7 @@ class Root(_Cornered):
 
     def value(self, t: Tensor) -> Tensor:
         """√(t² + δ²)."""
-        return torch.hypot(t, torch.full_like(t, self.delta))
+        return torch.hypot(t, torch.full_like(t, self._corner(t.dtype)))
 
     def slope(self, t: Tensor) -> Tensor:
         """t/√(t² + δ²)."""
@@ -166,11 +188,11 @@ class Root(_Cornered):
 
     def conjugate(self, s: Tensor) -> Tensor:
         """−δ√(1 − s²)."""
-        return -self.delta * ((1 - s) * (1 + s)).clamp(min=0).sqrt()
+        return -self._corner(s.dtype) * ((1 - s) * (1 + s)).clamp(min=0).sqrt()
 
     def inverse(self, s: Tensor) -> Tensor:
         """δs/√(1 − s²)."""
-        return self.delta * s / ((1 - s) * (1 + s)).clamp(min=0).sqrt()
+        return self._corner(s.dtype) * s / ((1 - s) * (1 + s)).clamp(min=0).sqrt()
 
     def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
         """(XXᴴ + δ²I)^(−1/2)·X: the polar factor of [X, δI] is (XXᴴ + δ²I)^(−1/2)·[X, δI].
@@ -179,7 +201,7 @@ class Root(_Cornered):
         the method times σ₁.
         """
         m, n = x.shape[-2:]
-        corner = self.delta * torch.eye(m, dtype=x.dtype, device=x.device)
+        corner = self._corner(x.dtype) * torch.eye(m, dtype=x.dtype, device=x.device)
         block = torch.cat([x, corner.expand(*x.shape[:-2], m, m)], dim=-1)
         return polar(block).narrow(-1, 0, n)
 
@@ -198,13 +220,14 @@ class _Threshold(_Cornered):
         Rounding in H hides what is below max(m, n)·eps of its size, and a δ below that counts as
         that much.
         """
-        power = unit_power(x).clamp(max=2.0 ** -math.frexp(self.delta)[1])
+        corner = self._corner(x.dtype)
+        power = unit_power(x).clamp(max=2.0 ** -math.frexp(corner)[1])
         x = x * power
         q = polar(x)
         h = hermitian(x @ q.mH)
         size = torch.linalg.vector_norm(h, dim=(-2, -1), keepdim=True)
         floor = max(x.shape[-2:]) * epsilon(x.dtype) * size
-        delta = torch.maximum(self.delta * power, floor)
+        delta = torch.maximum(corner * power, floor)
         s = polar(h - delta * torch.eye(h.shape[-1], dtype=h.dtype, device=h.device))
         return q, h, delta, hermitian(s)
 
@@ -222,20 +245,22 @@ class Clip(_Threshold):
 
     def value(self, t: Tensor) -> Tensor:
         """t²/(2δ) up to δ, then t − δ/2."""
-        inner = t.clamp(max=self.delta)
-        return inner * (inner / self.delta) / 2 + (t - inner)
+        corner = self._corner(t.dtype)
+        inner = t.clamp(max=corner)
+        return inner * (inner / corner) / 2 + (t - inner)
 
     def slope(self, t: Tensor) -> Tensor:
         """min(t/δ, 1)."""
-        return t.clamp(max=self.delta) / self.delta
+        corner = self._corner(t.dtype)
+        return t.clamp(max=corner) / corner
 
     def conjugate(self, s: Tensor) -> Tensor:
         """½δs²."""
-        return self.delta * s * s / 2
+        return self._corner(s.dtype) * s * s / 2
 
     def inverse(self, s: Tensor) -> Tensor:
         """δs."""
-        return self.delta * s
+        return self._corner(s.dtype) * s
 
     def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
         """M⁻¹HQ with M = max(H, δI) = ½(H + δI + S(H − δI)).
@@ -270,19 +295,19 @@ class Dead(_Threshold):
 
     def value(self, t: Tensor) -> Tensor:
         """max(t − δ, 0)."""
-        return (t - self.delta).clamp(min=0)
+        return (t - self._corner(t.dtype)).clamp(min=0)
 
     def slope(self, t: Tensor) -> Tensor:
         """1 above δ."""
-        return (t > self.delta).to(t.dtype)
+        return (t > self._corner(t.dtype)).to(t.dtype)
 
     def conjugate(self, s: Tensor) -> Tensor:
         """δs."""
-        return self.delta * s
+        return self._corner(s.dtype) * s
 
     def inverse(self, s: Tensor) -> Tensor:
         """δ, and 0 for s = 0."""
-        return torch.where(s > 0, self.delta, 0.0).to(s.dtype)
+        return (s > 0).to(s.dtype) * self._corner(s.dtype)
 
     def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
         """½(I + S)·Q with Q = polar(X), S = polar(XQᴴ − δI).

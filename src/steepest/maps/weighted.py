@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest.maps.scalars import Scalar
+from steepest._types import invalid
+from steepest.maps.scalars import Scalar, is_positive
 from steepest.polar import PolarMethod
 
 BISECTIONS = 54
@@ -25,9 +26,21 @@ class Weighted(Scalar):
 
     Args:
         terms: pairs (c, φ); no φ twice, in the order of their names: `Weighted.of` sees to that.
+
+    Raises:
+        ValueError: no terms, a weight that is not positive and finite, something that is no scalar.
     """
 
     terms: tuple[tuple[float, Scalar], ...]
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise invalid("terms", self.terms, "give at least one pair (weight, maps.Scalar)")
+        for weight, scalar in self.terms:
+            if not is_positive(weight):
+                raise invalid("weight", weight, "give a positive finite number: K stays convex")
+            if not isinstance(scalar, Scalar):
+                raise invalid("scalar", scalar, "give a maps.Scalar")
 
     @staticmethod
     def of(*terms: tuple[float, Scalar]) -> Scalar:
@@ -103,6 +116,11 @@ class Weighted(Scalar):
         share = s / self.limit
         places = [part.inverse(share * part.limit) for _, part in self.terms]
         return torch.stack(places).amax(dim=0)
+
+    def fits(self, dtype: torch.dtype) -> None:
+        """Raise where a part does not fit."""
+        for _, part in self.terms:
+            part.fits(dtype)
 
     def by_polar(self, x: Tensor, polar: PolarMethod) -> Tensor:
         """The sum of those of the parts."""
