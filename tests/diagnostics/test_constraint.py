@@ -283,9 +283,10 @@ def test_frozen_parameters_are_no_part_of_it():
 
 
 @pytest.mark.parametrize(
-    ("options", "floor"), [({}, 0.02), ({"ns_steps": 5}, 0.24), ({"polar": Svd()}, 0)]
+    ("options", "low", "high"),
+    [({}, 0, 0.1), ({"ns_steps": 5}, 0.2, 0.5), ({"polar": Svd()}, 0, 1e-5)],
 )
-def test_the_score_of_an_inexact_method_has_a_floor(options, floor):
+def test_the_score_of_an_inexact_method_has_a_floor(options, low, high):
     g = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     w = nn.Parameter(torch.zeros_like(g))
     optimizer = Muon([w], lr=0.5, weight_decay=1.0, momentum=0.0, **options)
@@ -295,7 +296,7 @@ def test_the_score_of_an_inexact_method_has_a_floor(options, floor):
     found = row(w, optimizer, gradient="grad")
     reached = -(w.detach() * g).sum() / torch.linalg.svdvals(g).sum()
     assert found.kkt == pytest.approx(float(1 - reached / found.radius), abs=1e-5)
-    assert found.kkt == pytest.approx(floor, abs=0.015)
+    assert low <= found.kkt <= high
 
 
 def test_what_is_not_finite_is_said_and_not_raised():

@@ -140,9 +140,9 @@ def constraint_report(
 
     with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, and inf outside the ball, beyond what
     the type of W can tell. For an exact K it is 0 if and only if W is such a minimiser to first
-    order. An inexact polar method promises directions of norm at most `upper`, and makes shorter
-    ones: where its steps end, the score is about 1 − (their norm)/upper and no less. A projection,
-    and `polar=Svd()` without one, have no such floor.
+    order. An inexact polar method promises directions d of norm at most `upper`, and most are
+    shorter: where its steps end, W = −s·d/upper, the score is 1 − ⟨d, g⟩/(upper·K.domain.dual(g)),
+    about 1 − (norm of d)/upper, and gets no lower. `polar=steepest.polar.Svd()` has no such floor.
 
     Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, as it
     is after the last step; a group without momentum has the gradient of the last backward in its
