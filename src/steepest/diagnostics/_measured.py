@@ -33,14 +33,14 @@ class Measured:
         return bool(torch.isfinite(self.c.param).all())
 
     @cached_property
-    def K(self) -> ConvexMap | None:
-        """The map, without an inexact method."""
+    def exact(self) -> ConvexMap | None:
+        """Its K, without an inexact method."""
         return None if self.c.K is None else self.c.K.with_polar(None)
 
     @property
     def ball(self) -> Norm | None:
         """The norm of the ball."""
-        return None if self.K is None else self.K.domain
+        return None if self.exact is None else self.exact.domain
 
     def parts(self) -> list[Tensor]:
         """The matrices of the parameter."""

@@ -161,8 +161,8 @@ def constraint_report(
         spectra: whether to give `constraint_spectra` too, from the same singular values.
 
     Returns:
-        One row for each parameter that is not frozen. A parameter cut into several matrices (query, key and value, a
-        stack of experts) is as its worst matrix.
+        One row for each parameter that is not frozen. A parameter cut into several matrices (query,
+        key and value, a stack of experts) is as its worst matrix.
 
     Raises:
         ValueError: an optimizer of somebody else, a model that it does not train, no names, or
@@ -220,7 +220,7 @@ def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
 
 def _score(m: Measured, gradient: Gradient) -> tuple[float | None, str]:
     """The largest KKT score of the parts, or None and why."""
-    c, K = m.c, m.K
+    c, K = m.c, m.exact
     if K is None or c.weight_decay == 0:
         return None, ""
     if c.cautious:
