@@ -132,7 +132,7 @@ def constraint_report(
 
         F(W) + K.conjugate(W/s)·s,   s = length·upper/weight_decay
 
-    so in the ball K.domain(W) ≤ s, if K has a domain; `upper` is 1 for an exact K and what an
+    so in the ball K.domain(W) ≤ s, if K has a domain. `upper` is 1 for an exact K and what an
     inexact polar method adds otherwise (1 without a domain, or with a projection). The KKT score of
     W is the Fenchel gap
 
@@ -140,19 +140,14 @@ def constraint_report(
 
     with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, and inf outside the ball, beyond what
     the type of W can tell. For an exact K it is 0 if and only if W is such a minimiser to first
-    order. An inexact polar method promises directions d of norm at most `upper`, and most are
-    shorter: where its steps end, W = −s·d/upper, the score is 1 − ⟨d, g⟩/(upper·K.domain.dual(g)),
-    about 1 − (norm of d)/upper, and gets no lower. `polar=steepest.polar.Svd()` has no such floor.
+    order. An inexact polar method ends at W = −s·d/upper, with directions d mostly shorter than
+    `upper`; there the score is 1 − ⟨d, g⟩/(upper·K.domain.dual(g)), with `polar=Svd()` 0.
 
-    Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, as it
-    is after the last step; a group without momentum has the gradient of the last backward in its
-    place. With "grad" it is that gradient everywhere. The score of a
-    minibatch gradient does not go to zero, however long the training: its noise has no place in the
-    ball where it vanishes. For the score of the loss itself call backward on all of the data.
+    Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, and
+    without momentum that of the last backward, as with "grad". The noise of a minibatch keeps the
+    score up, however long the training; for the loss itself call backward on all of the data.
 
-    Nothing of the model or the optimizer changes. Values are computed in double precision, with
-    exact singular values: an SVD of each matrix in a spectral ball and one of its gradient, so not
-    for every step.
+    Nothing changes. In double precision, with an SVD of each matrix and gradient in a spectral ball.
 
     Args:
         model: the module, or (name, parameter) pairs; a part of the model gives a part of the rows.
@@ -161,8 +156,7 @@ def constraint_report(
         spectra: whether to give `constraint_spectra` too, from the same singular values.
 
     Returns:
-        One row for each parameter that is not frozen. A parameter cut into several matrices (query,
-        key and value, a stack of experts) is as its worst matrix.
+        A row for each parameter that is not frozen; one of several matrices is as its worst.
 
     Raises:
         ValueError: an optimizer of somebody else, a model that it does not train, no names, or
@@ -185,13 +179,10 @@ def constraint_report(
     if gradient not in GRADIENTS:
         raise invalid("gradient", gradient, 'give "momentum" or "grad"')
     rows, found = [], []
-    for name, c in selected(model, optimizer):
-        measured = Measured(name, c)
+    for measured in (Measured(name, c) for name, c in selected(model, optimizer)):
         rows.append(_row(measured, gradient))
         found.append(spectrum_of(measured) if spectra else None)
-    return ConstraintReport(
-        rows=tuple(rows), spectra=tuple(spectrum for spectrum in found if spectrum is not None)
-    )
+    return ConstraintReport(rows=tuple(rows), spectra=tuple(s for s in found if s is not None))
 
 
 def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
