@@ -147,7 +147,7 @@ def constraint_report(
     without momentum that of the last backward, as with "grad". The noise of a minibatch keeps the
     score up, however long the training; for the loss itself call backward on all of the data.
 
-    Nothing changes. In double precision, with an SVD of each matrix and gradient in a spectral ball.
+    Changes nothing. In double precision: an SVD of each matrix and gradient in a spectral ball.
 
     Args:
         model: the module, or (name, parameter) pairs; a part of the model gives a part of the rows.
