@@ -260,6 +260,45 @@ def test_what_has_no_ball_says_why(make, note, scored):
     assert found.filled == 0
 
 
+def test_a_projection_gives_cautious_decay_a_ball_and_no_score():
+    w = diagonal(5.0, 1.0, grad=(1.0, 1.0))
+    optimizer = Muon(
+        [w], lr=0.1, weight_decay=0.5, decay="cautious", constraint="project", polar=Auto(error=0.1)
+    )
+    optimizer.step()
+    found = row(w, optimizer)
+    assert (found.norm, found.radius) == (pytest.approx(2.0), 2.0), "upper is 1"
+    assert (found.kkt, found.note) == (None, "cautious decay has no KKT score")
+    (spectrum,) = constraint_report([("w", w)], optimizer, spectra=True).spectra
+    assert spectrum.limit == 2.0
+
+
+def test_frozen_parameters_are_no_part_of_it():
+    w, frozen = diagonal(1.0, 1.0, grad=(1.0, 1.0)), diagonal(9.0, 9.0)
+    optimizer = LionK([w, frozen], weight_decay=0.5, K=maps.Nuclear())
+    frozen.requires_grad_(False)
+    report = constraint_report([("w", w), ("frozen", frozen)], optimizer, spectra=True)
+    assert [r.name for r in report] == [s.name for s in report.spectra] == ["w"]
+    assert report.worst.name == "w"
+
+
+@pytest.mark.parametrize(
+    ("options", "low", "high"),
+    [({}, 0, 0.1), ({"ns_steps": 5}, 0.2, 0.5), ({"polar": Svd()}, 0, 1e-5)],
+)
+def test_the_score_of_an_inexact_method_has_a_floor(options, low, high):
+    g = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    w = nn.Parameter(torch.zeros_like(g))
+    optimizer = Muon([w], lr=0.5, weight_decay=1.0, momentum=0.0, **options)
+    for _ in range(60):
+        w.grad = g.clone()
+        optimizer.step()
+    found = row(w, optimizer, gradient="grad")
+    reached = -(w.detach() * g).sum() / torch.linalg.svdvals(g).sum()
+    assert found.kkt == pytest.approx(float(1 - reached / found.radius), abs=1e-5)
+    assert low <= found.kkt <= high
+
+
 def test_what_is_not_finite_is_said_and_not_raised():
     w = diagonal(1.0, 1.0, grad=(math.nan, 1.0))
     found = row(w, lionk(w, maps.Nuclear()))

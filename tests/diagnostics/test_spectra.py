@@ -38,6 +38,20 @@ def test_all_magnitudes_and_the_most_that_they_can_be(K, kind, naive):
     assert float(found.values[0]) / found.limit == pytest.approx(row.filled, rel=1e-12)
 
 
+@pytest.mark.parametrize("K", [maps.Nuclear(), maps.L1(), maps.SchattenMap(4)], ids=repr)
+def test_what_is_not_finite_is_left_out_and_a_report_gives_the_same(K):
+    w, v = (nn.Parameter(torch.randn(4, 9)) for _ in range(2))
+    optimizer = LionK([w, v], weight_decay=0.5, K=K)
+    pairs = [("w", w), ("v", v)]
+    beside = constraint_report(pairs, optimizer, spectra=True).spectra
+    for own, other in zip(constraint_spectra(pairs, optimizer), beside, strict=True):
+        assert (own.name, own.kind, own.limit) == (other.name, other.kind, other.limit)
+        assert torch.equal(own.values, other.values)
+    w.data[0, 0] = math.nan
+    assert [s.name for s in constraint_spectra(pairs, optimizer)] == ["v"]
+    assert constraint_report(pairs, optimizer).spectra == ()
+
+
 def test_the_ball_of_a_sum_of_powers_bounds_a_single_value():
     w = nn.Parameter(torch.randn(4, 9))
     (found,) = constraint_spectra([("w", w)], LionK([w], weight_decay=0.5, K=maps.SchattenMap(4)))

@@ -86,7 +86,7 @@ def test_an_infinite_score_is_null(corpus: Corpus) -> None:
     learner.train_step()
     with torch.no_grad():
         learner.model.get_parameter("blocks.0.mlp.fc.weight").mul_(1e3)
-    found = figures(learner.model, learner.optimizer)
+    found = figures(library.constraint_report(learner.model, learner.optimizer))
     assert found["constraint/kkt"] is None
     assert found["constraint/distance"] > 1
 
@@ -106,6 +106,41 @@ def test_the_spectra_are_those_of_the_layers(tmp_path: Path, corpus: Corpus) -> 
         assert limit == found.limit
         assert np.array_equal(values[-1], found.values.float().numpy())
         assert np.stack(values).shape == (5, len(found.values))
+
+
+def test_a_layer_that_is_no_longer_finite_is_a_gap() -> None:
+    spectra, ones = Spectra(), torch.ones(3, dtype=torch.float64)
+    both = [Spectrum(name=n, kind="entries", values=ones, limit=2.0) for n in "ab"]
+    spectra.add(0, both)
+    spectra.add(5, both[1:])
+    assert [len(rows) for rows in spectra.values] == [2, 2]
+    assert np.isnan(spectra.values[0][1]).all()
+    assert np.array_equal(spectra.values[1][1], np.ones(3))
+    assert spectra.limits == [2.0, 2.0]
+    assert imread(io.BytesIO(draw(spectra, "muon")), format="png").std() > 0.05
+
+
+def test_without_spectra_nothing_is_shown_and_the_training_is_the_same(
+    tmp_path: Path, corpus: Corpus
+) -> None:
+    kept = []
+    for spectra in (True, False):
+        run = tmp_path / str(spectra)
+        learner = go(run, replace(config("muon"), spectra=spectra), corpus)
+        folder = learner.trial.folder(run)
+        records = read_metrics(folder)
+        kept.append([(r["loss"], r.get("val_loss")) for r in records[1:]])
+        assert (folder / "spectra.npz").exists() == spectra
+        assert any(k.startswith("constraint/") for r in records for k in r) == spectra
+    assert kept[0] == kept[1]
+
+
+def test_the_flag_turns_the_spectra_off(tiny: Invoke, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = tiny("--optimizer", "muon", "--no-spectra", "--out", run)
+    assert result.exit_code == 0, result.stderr
+    assert "largest ‖W‖/radius" not in result.stdout
+    assert not list(run.rglob("spectra.*"))
 
 
 def test_of_many_values_the_ends_and_some_between_are_kept() -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid, shape_text
+from steepest.diagnostics._measured import Measured
 from steepest.diagnostics._selected import Model, selected
+from steepest.diagnostics.spectra import Spectrum, spectrum_of
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
 from steepest.optim import Constrained
@@ -85,9 +87,11 @@ class ConstraintReport:
 
     Args:
         rows: one for each parameter that moves in a norm.
+        spectra: what `constraint_spectra` gives, if it was asked for.
     """
 
     rows: tuple[ConstraintRow, ...]
+    spectra: tuple[Spectrum, ...] = ()
 
     def __iter__(self) -> Iterator[ConstraintRow]:
         return iter(self.rows)
@@ -120,7 +124,7 @@ class ConstraintReport:
 
 @torch.no_grad()
 def constraint_report(
-    model: Model, optimizer: Any, *, gradient: Gradient = "momentum"
+    model: Model, optimizer: Any, *, gradient: Gradient = "momentum", spectra: bool = False
 ) -> ConstraintReport:
     """Where every weight is in the ball that its weight decay keeps it in, and how near to optimal.
 
@@ -128,32 +132,31 @@ def constraint_report(
 
         F(W) + K.conjugate(W/s)·s,   s = length·upper/weight_decay
 
-    so in the ball K.domain(W) ≤ s, if K has a domain; `upper` is 1 for an exact K and what an
+    so in the ball K.domain(W) ≤ s, if K has a domain. `upper` is 1 for an exact K and what an
     inexact polar method adds otherwise (1 without a domain, or with a projection). The KKT score of
     W is the Fenchel gap
 
         (K.value(−g) + K.conjugate(W/s) + ⟨W/s, g⟩) / K.domain.dual(g)
 
-    with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, it is 0 if and only if W is such a
-    minimiser to first order, and inf outside the ball, beyond what the type of W can tell.
+    with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, and inf outside the ball, beyond what
+    the type of W can tell. For an exact K it is 0 if and only if W is such a minimiser to first
+    order. An inexact polar method ends at W = −s·d/upper, with directions d mostly shorter than
+    `upper`; there the score is 1 − ⟨d, g⟩/(upper·K.domain.dual(g)), with `polar=Svd()` 0.
 
-    Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, as it
-    is after the last step; a group without momentum has the gradient of the last backward in its
-    place. With "grad" it is that gradient everywhere. The score of a
-    minibatch gradient does not go to zero, however long the training: its noise has no place in the
-    ball where it vanishes. For the score of the loss itself call backward on all of the data.
+    Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, and
+    without momentum that of the last backward, as with "grad". The noise of a minibatch keeps the
+    score up, however long the training; for the loss itself call backward on all of the data.
 
-    Nothing of the model or the optimizer changes. Values are computed in double precision, with
-    exact singular values: some SVDs of each matrix, so not for every step.
+    Changes nothing. In double precision: an SVD of each matrix and gradient in a spectral ball.
 
     Args:
         model: the module, or (name, parameter) pairs; a part of the model gives a part of the rows.
         optimizer: of this library. Parameters that AdamW has are left out.
         gradient: which g.
+        spectra: whether to give `constraint_spectra` too, from the same singular values.
 
     Returns:
-        One row for each parameter. A parameter cut into several matrices (query, key and value, a
-        stack of experts) is as its worst matrix.
+        A row for each parameter that is not frozen; one of several matrices is as its worst.
 
     Raises:
         ValueError: an optimizer of somebody else, a model that it does not train, no names, or
@@ -175,30 +178,29 @@ def constraint_report(
     """
     if gradient not in GRADIENTS:
         raise invalid("gradient", gradient, 'give "momentum" or "grad"')
-    return ConstraintReport(
-        rows=tuple(_row(name, c, gradient) for name, c in selected(model, optimizer))
-    )
+    rows, found = [], []
+    for measured in (Measured(name, c) for name, c in selected(model, optimizer)):
+        rows.append(_row(measured, gradient))
+        found.append(spectrum_of(measured) if spectra else None)
+    return ConstraintReport(rows=tuple(rows), spectra=tuple(s for s in found if s is not None))
 
 
-def _row(name: str, c: Constrained, gradient: Gradient) -> ConstraintRow:
+def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
     """The row of a parameter."""
-    K = c.K.with_polar(None) if c.K is not None else None
-    ball = K.domain if K is not None else None
+    c = m.c
     norm, radius, score, note = math.nan, max(c.radii), None, c.free
-    if not bool(torch.isfinite(c.param).all()):
+    if not m.finite:
         note = note or "the weights are not finite"
     else:
-        if ball is not None:
-            parts = c.cut(in_double(c.param))
-            sizes = [float(ball(part, check=False).max()) for part in parts]
-            pairs = zip(sizes, c.radii, strict=True)
+        if m.ball is not None:
+            pairs = zip(m.sizes, c.radii, strict=True)
             norm, radius = max(pairs, key=lambda pair: (pair[0] / pair[1], pair[0]))
-        score, missing = _score(c, K, gradient)
+        score, missing = _score(m, gradient)
         note = note or missing
     return ConstraintRow(
-        name=name,
+        name=m.name,
         shape=tuple(c.param.shape),
-        domain="" if ball is None else str(ball),
+        domain="" if m.ball is None else str(m.ball),
         norm=norm,
         radius=radius,
         distance=0.0 if math.isinf(radius) else max(norm - radius, 0.0),
@@ -207,20 +209,24 @@ def _row(name: str, c: Constrained, gradient: Gradient) -> ConstraintRow:
     )
 
 
-def _score(c: Constrained, K: ConvexMap | None, gradient: Gradient) -> tuple[float | None, str]:
+def _score(m: Measured, gradient: Gradient) -> tuple[float | None, str]:
     """The largest KKT score of the parts, or None and why."""
-    if K is None or c.weight_decay == 0 or c.cautious:
+    c, K = m.c, m.exact
+    if K is None or c.weight_decay == 0:
         return None, ""
+    if c.cautious:
+        return None, "cautious decay has no KKT score"
     slope = _slope(c, gradient)
     if slope is None:
         return None, "no gradient yet"
     if not bool(torch.isfinite(slope).all()):
         return None, "the gradient is not finite"
     # Without a domain there is no ball, and no bound on what an inexact map can give.
-    scales = c.radii if K.domain is not None else [n / c.weight_decay for n in c.lengths]
-    parts = zip(c.cut(in_double(c.param)), c.cut(in_double(slope)), scales, strict=True)
-    gaps = [float(_gap(K, w / s, g, c.param.dtype).max()) for w, g, s in parts]
-    return max(gaps), ""
+    bounded = K.domain is not None
+    scales = c.radii if bounded else [n / c.weight_decay for n in c.lengths]
+    sizes = m.sizes if bounded else [0.0] * len(scales)
+    parts = zip(m.parts(), c.cut(in_double(slope)), scales, sizes, strict=True)
+    return max(_gap(K, w / s, g, n / s, c.param.dtype) for w, g, s, n in parts), ""
 
 
 def _slope(c: Constrained, gradient: Gradient) -> Tensor | None:
@@ -233,18 +239,21 @@ def _slope(c: Constrained, gradient: Gradient) -> Tensor | None:
     return -c.param.grad if c.maximize else c.param.grad
 
 
-def _gap(K: ConvexMap, y: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
-    """(K(−g) + K*(y) + ⟨y, g⟩)/‖g‖ for each member of a batch; `dtype` is the weights' own."""
+def _gap(K: ConvexMap, y: Tensor, g: Tensor, size: float, dtype: torch.dtype) -> float:
+    """(K(−g) + K*(y) + ⟨y, g⟩)/‖g‖, the largest of a batch.
+
+    `size` is K.domain(y), 0 without a domain, and `dtype` that of the weights.
+    """
     rows, cols, _ = K.extent(y)
     tolerance = TOLERANCE * product_rounding(rows, cols, dtype)
-    conjugate = K.conjugate(y, tolerance=tolerance, check=False)
+    if size > 1 + tolerance:
+        return math.inf
     value = K.value(-g, check=False)
-    gap = value + conjugate + K.inner(y, g)
-    if K.domain is None:
-        size = K.inner(g, g).sqrt()
-    elif FromNorm(K.domain.dual) == K:
-        size = value  # which spares the SVD
+    gap = value + K.inner(y, g)
+    if K.domain is not None and FromNorm(K.domain.dual) == K:
+        unit = value  # and K*(y) = 0, both without another SVD
     else:
-        size = K.domain.dual(g, check=False)
+        gap = gap + K.conjugate(y, tolerance=tolerance, check=False)
+        unit = K.inner(g, g).sqrt() if K.domain is None else K.domain.dual(g, check=False)
     # Rounding alone makes it negative; 0/0 is no gradient at a point that needs none.
-    return torch.where(gap > 0, gap / size, 0.0)
+    return float(torch.where(gap > 0, gap / unit, 0.0).max())

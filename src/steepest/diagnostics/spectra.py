@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest.diagnostics._measured import Measured
 from steepest.diagnostics._selected import Model, selected
-from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular, basis_of
-from steepest.norms import Norm, Scaled, SpectralNorm
-from steepest.optim import Constrained
-from steepest.polar.base import in_double
+from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
 
 KINDS: dict[type[Basis], str] = {
     Singular: "singular values",
@@ -47,7 +45,8 @@ def constraint_spectra(model: Model, optimizer: Any) -> tuple[Spectrum, ...]:
 
     The spectral norm bounds every singular value, ℓ∞ every entry, a largest row every row. The ball
     of another norm of singular values bounds them too, where all others are zero. Nothing is said
-    about parameters without a ball, and about balls that bound no such numbers, as that of ℓ2.
+    about parameters without a ball or with NaN or inf in them, and about balls that bound no such
+    numbers, as that of ℓ2. `constraint_report(spectra=True)` gives the same beside the report.
 
     Args:
         model: the module, or (name, parameter) pairs.
@@ -64,40 +63,22 @@ def constraint_spectra(model: Model, optimizer: Any) -> tuple[Spectrum, ...]:
         >>> found.kind, found.values.tolist(), round(found.limit, 4)
         ('singular values', [4.0, 3.0], 10.0)
     """
-    found = [_spectrum(name, c) for name, c in selected(model, optimizer) if not c.free]
+    found = (spectrum_of(Measured(name, c)) for name, c in selected(model, optimizer))
     return tuple(spectrum for spectrum in found if spectrum is not None)
 
 
-def _spectrum(name: str, c: Constrained) -> Spectrum | None:
-    """The magnitudes of one parameter that has a ball."""
-    assert c.K is not None, "nothing else has a ball"
-    domain = c.K.with_polar(None).domain
-    assert domain is not None, "nothing else has a ball"
-    plain, scale = domain, []
-    parts = c.cut(in_double(c.param))
-    for part, radius in zip(parts, c.radii, strict=True):
-        plain, factor = _unscaled(domain, part)
-        scale.append(radius / factor)
-    basis = Singular() if isinstance(plain, SpectralNorm) else basis_of(plain)
-    if basis is None:
+def spectrum_of(m: Measured) -> Spectrum | None:
+    """The magnitudes of one parameter; None if its ball bounds none, or they are not finite."""
+    if m.c.free or not m.finite or m.basis is None:
         return None
-    limit = max(scale)
+    limits = [radius / factor for radius, factor in zip(m.c.radii, m.factors, strict=True)]
+    limit = max(limits)
     values = [
-        (basis.magnitudes(part) * (limit / own)).flatten()
-        for part, own in zip(parts, scale, strict=True)
+        (found * (limit / own)).flatten() for found, own in zip(m.magnitudes, limits, strict=True)
     ]
     return Spectrum(
-        name=name,
-        kind=KINDS[type(basis)],
+        name=m.name,
+        kind=KINDS[type(m.basis)],
         values=torch.cat(values).sort(descending=True).values.cpu(),
         limit=limit,
     )
-
-
-def _unscaled(norm: Norm, x: Tensor) -> tuple[Norm, float]:
-    """The norm of which this one is a multiple, and the factor for the shape of `x`."""
-    factor = 1.0
-    while isinstance(norm, Scaled):
-        factor *= norm.factor.at(norm.extent(x))
-        norm = norm.norm
-    return norm, factor

@@ -58,7 +58,7 @@ class Constrained:
             return "no weight decay"
         if self.K is None:
             return "steps follow the gradient: decay is a penalty"
-        if self.cautious:
+        if self.cautious and not self.projected:
             return "cautious decay has no ball"
         return "" if self.K.domain is not None else f"{self.K}: decay is a penalty"
 
@@ -84,7 +84,9 @@ def constrained(
     lengths: Callable[[Group, Item], Sequence[Tensor | float]],
     state: Mapping[Tensor, Mapping[str, Any]],
 ) -> Iterator[Constrained]:
-    """The parameters of a group that move in a norm or along a map, one by one; not empty ones.
+    """The parameters of a group that move in a norm or along a map, one by one.
+
+    Not empty ones, and none that is frozen (`requires_grad=False`).
 
     Args:
         group: with its views.
@@ -93,7 +95,7 @@ def constrained(
         state: of the optimizer.
     """
     for param, view in zip(group["params"], group["views"], strict=True):
-        if not param.numel():
+        if not (param.numel() and param.requires_grad):
             continue
         item = Item(param, momentum_dtype(group, param), view, symmetric=False)
         yield Constrained(

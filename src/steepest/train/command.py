@@ -38,6 +38,7 @@ PLAIN = (
     "eval_every",
     "eval_windows",
     "checkpoint_every",
+    "spectra",
 )
 
 
@@ -99,6 +100,14 @@ EvalWindows = Annotated[
 ]
 CheckpointEvery = Annotated[
     int | None, flag(DEFAULT.checkpoint_every, "Steps from one checkpoint to the next.")
+]
+WithSpectra = Annotated[
+    bool | None,
+    flag(
+        "spectra",
+        "At evaluations show the balls of weight decay, by SVDs of every matrix.",
+        "--spectra/--no-spectra",
+    ),
 ]
 Out = Annotated[Path | None, flag("runs/DATE-TIME", "Folder to make for the run.")]
 Resume = Annotated[
@@ -232,6 +241,7 @@ def train(
     eval_every: EvalEvery = None,
     eval_windows: EvalWindows = None,
     checkpoint_every: CheckpointEvery = None,
+    spectra: WithSpectra = None,
     out: Out = None,
     resume: Resume = None,
 ) -> None:

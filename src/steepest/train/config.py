@@ -114,6 +114,7 @@ class Config:
         eval_every: steps from one evaluation to the next.
         eval_windows: the number of fixed validation windows, spread evenly.
         checkpoint_every: steps from one checkpoint to the next.
+        spectra: whether evaluations show the balls of weight decay, at the price of SVDs.
 
     Raises:
         ValueError: a value out of its range; the message names it and its remedy.
@@ -132,6 +133,7 @@ class Config:
     eval_every: int = 25
     eval_windows: int = 256
     checkpoint_every: int = 100
+    spectra: bool = True
 
     def __post_init__(self) -> None:
         for name in ("batch", "steps", "eval_every", "eval_windows", "checkpoint_every"):

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.optim import Optimizer
 
 import steepest
 from steepest._files import Record, write_atomic
 from steepest._types import invalid
-from steepest.diagnostics import Spectrum, constraint_spectra
+from steepest.diagnostics import ConstraintReport, Spectrum
+from steepest.train.metrics import number
 
 SPECTRA = "spectra.npz"
 PREFIX, SUFFIX = "constraint/", "/norm_over_radius"
@@ -45,23 +45,18 @@ def has_ball(optimizer: Optimizer) -> bool:
     )
 
 
-def figures(model: nn.Module, optimizer: Optimizer) -> Record:
+def figures(report: ConstraintReport) -> Record:
     """Of each layer with a ball ‖W‖/radius, and the worst distance and KKT score of all.
 
     A score needs a gradient, and one that is infinite is None.
     """
-    report = steepest.constraint_report(model, optimizer)
     balls = [row for row in report if not math.isinf(row.radius)]
-    record: Record = {f"{PREFIX}{layer(r.name)}{SUFFIX}": _number(r.filled) for r in balls}
-    record[f"{PREFIX}distance"] = _number(max(r.distance for r in balls))
+    record: Record = {f"{PREFIX}{layer(r.name)}{SUFFIX}": number(r.filled) for r in balls}
+    record[f"{PREFIX}distance"] = number(max(r.distance for r in balls))
     scores = [row.kkt for row in balls if row.kkt is not None]
     if scores:
-        record[f"{PREFIX}kkt"] = _number(max(scores))
+        record[f"{PREFIX}kkt"] = number(max(scores))
     return record
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def largest(records: Sequence[Record]) -> tuple[float, str] | None:
@@ -101,15 +96,20 @@ class Spectra:
     values: list[list[NDArray[np.float32]]] = field(default_factory=list)
 
     def add(self, step: int, found: Sequence[Spectrum]) -> None:
-        """Append the magnitudes of an evaluation."""
+        """Append the magnitudes of an evaluation: NaN for a layer that has none any more."""
         if not self.steps:
             self.names = [layer(s.name) for s in found]
             self.kinds = [s.kind for s in found]
+            self.limits = [s.limit for s in found]
             self.values = [[] for _ in found]
-        self.limits = [s.limit for s in found]
         self.steps.append(step)
-        for rows, spectrum in zip(self.values, found, strict=True):
-            rows.append(_thinned(spectrum.values))
+        now = {layer(s.name): s for s in found}
+        for i, (name, rows) in enumerate(zip(self.names, self.values, strict=True)):
+            if name in now:
+                self.limits[i] = now[name].limit
+                rows.append(_thinned(now[name].values))
+            else:
+                rows.append(np.full_like(rows[0], np.nan))
 
     def save(self, folder: Path) -> None:
         """Write the file of a trial, if there is anything to write.
@@ -174,7 +174,7 @@ def _thinned(values: torch.Tensor) -> NDArray[np.float32]:
     return kept
 
 
-def spectra_of(model: nn.Module, optimizer: Optimizer) -> tuple[Spectrum, ...]:
-    """The spectra of a trial's layers now: of matrices, and not of gains."""
-    matrices = [(name, p) for name, p in model.named_parameters() if p.ndim > 1]
-    return constraint_spectra(matrices, optimizer)
+def matrices(report: ConstraintReport) -> tuple[Spectrum, ...]:
+    """The spectra of a report that a picture shows: of matrices, and not of gains."""
+    flat = {row.name for row in report if len(row.shape) < 2}
+    return tuple(s for s in report.spectra if s.name not in flat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,6 +23,11 @@ EVENTS = "events.out.tfevents.steepest"
 def read_metrics(folder: Path) -> list[Record]:
     """The records of a trial in the order they were written; a cut-off last line is left out."""
     return list(read_lines(folder / METRICS))
+
+
+def number(value: float) -> float | None:
+    """A value for JSON, which has no NaN and no inf: they become None."""
+    return value if math.isfinite(value) else None
 
 
 def _event(record: Record) -> bytes:

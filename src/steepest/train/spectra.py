@@ -103,12 +103,13 @@ def _panel(axes: Axes, steps: np.ndarray, shares: np.ndarray) -> None:
 def _limits(axes: Axes, shares: Sequence[np.ndarray]) -> None:
     """One vertical axis for all: from zero where the ball fills up, else by factors of ten."""
     axes.set_xlim(left=0)
-    top = max(float(s.max()) for s in shares)
+    # A layer whose weights are not finite has NaN.
+    top = max(float(np.nanmax(s)) for s in shares)
     if top >= LOW:
         axes.set_ylim(0, 1.08 * max(top, 1.0))
         return
     # The smallest singular values of a random square matrix are near zero and say nothing.
-    bottom = min(float(np.percentile(s, 5, axis=1).min()) for s in shares)
+    bottom = min(float(np.nanmin(np.percentile(s, 5, axis=1))) for s in shares)
     axes.set_yscale("log")
     axes.set_ylim(max(bottom, 1e-4 * top) / 1.5, 1.5)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,11 +15,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from steepest._files import Record, write_atomic
+from steepest.diagnostics import constraint_report
 from steepest.train import checkpoint
 from steepest.train.config import DTYPES, Config
-from steepest.train.constraint import Spectra, figures, has_ball, spectra_of
+from steepest.train.constraint import Spectra, figures, has_ball, matrices
 from steepest.train.data import Corpus, batch, validation_windows
-from steepest.train.metrics import Metrics, read_metrics
+from steepest.train.metrics import Metrics, number, read_metrics
 from steepest.train.model import GPT
 from steepest.train.optimizers import recipe, scheduler
 
@@ -98,12 +98,12 @@ class Learner:
         )
         self.windows = windows.to(self.device)
         self.spectra = Spectra()
-        self._has_ball = has_ball(self.optimizer)
+        self._shows_balls = config.spectra and has_ball(self.optimizer)
 
     def _belongs(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be one of this trial."""
         run = self.config.to_json()
-        for key in ("optimizers", "seeds", "data", "device"):
+        for key in ("optimizers", "seeds", "data", "device", "spectra"):
             del run[key]
         settings = asdict(self.config.optimizers[self.trial.optimizer])
         return {**asdict(self.trial), "settings": settings, **run, "text": self.corpus.sha256}
@@ -175,7 +175,7 @@ class Learner:
             "step": self.step,
             "time": time.time(),
             "seconds": self.seconds,
-            "loss": _number(loss.item()),
+            "loss": number(loss.item()),
             "lr": lr,
             "step_ms": 1e3 * (end - start),
             "optimizer_ms": 1e3 * (end - before),
@@ -183,10 +183,11 @@ class Learner:
 
     def look(self) -> Record:
         """The validation loss, and where weight decay has a ball what is to be seen of it."""
-        record: Record = {"val_loss": _number(self.evaluate())}
-        if self._has_ball and record["val_loss"] is not None:
-            record.update(figures(self.model, self.optimizer))
-            self.spectra.add(self.step, spectra_of(self.model, self.optimizer))
+        record: Record = {"val_loss": number(self.evaluate())}
+        if self._shows_balls and record["val_loss"] is not None:
+            found = constraint_report(self.model, self.optimizer, spectra=True)
+            record.update(figures(found))
+            self.spectra.add(self.step, matrices(found))
         return record
 
     @torch.no_grad()
@@ -208,11 +209,6 @@ class Learner:
 
 
 _PARTS = ("model", "optimizer", "scheduler")
-
-
-def _number(value: float) -> float | None:
-    """A value for JSON, which has no NaN."""
-    return value if math.isfinite(value) else None
 
 
 def run_trial(

@@ -1,0 +1,90 @@
+"""A constrained parameter and the magnitudes that its ball bounds, each decomposed only once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from steepest.maps import ConvexMap
+from steepest.maps.bases import Basis, Singular, basis_of
+from steepest.norms import Norm, Scaled, SpectralNorm
+from steepest.optim import Constrained
+from steepest.polar.base import in_double
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One parameter, measured when asked, in double precision and with exact singular values.
+
+    Args:
+        name: of the parameter in the model.
+        c: the parameter and what its decay asks of it.
+    """
+
+    name: str
+    c: Constrained
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether all entries are finite; without that nothing else can be measured."""
+        return bool(torch.isfinite(self.c.param).all())
+
+    @cached_property
+    def exact(self) -> ConvexMap | None:
+        """Its K, without an inexact method."""
+        return None if self.c.K is None else self.c.K.with_polar(None)
+
+    @property
+    def ball(self) -> Norm | None:
+        """The norm of the ball."""
+        return None if self.exact is None else self.exact.domain
+
+    def parts(self) -> list[Tensor]:
+        """The matrices of the parameter."""
+        return self.c.cut(in_double(self.c.param))
+
+    @cached_property
+    def plain(self) -> Norm | None:
+        """The norm of which `ball` is a multiple."""
+        norm = self.ball
+        while isinstance(norm, Scaled):
+            norm = norm.norm
+        return norm
+
+    @cached_property
+    def factors(self) -> list[float]:
+        """For each part ball/plain, which may depend on its shape."""
+        factors = []
+        for part in self.parts():
+            factor, norm = 1.0, self.ball
+            while isinstance(norm, Scaled):
+                factor *= norm.factor.at(norm.extent(part))
+                norm = norm.norm
+            factors.append(factor)
+        return factors
+
+    @cached_property
+    def basis(self) -> Basis | None:
+        """What the ball bounds one by one; None where there are no such numbers."""
+        if self.plain is None:
+            return None
+        return Singular() if isinstance(self.plain, SpectralNorm) else basis_of(self.plain)
+
+    @cached_property
+    def magnitudes(self) -> list[Tensor]:
+        """Of each part, in that basis."""
+        assert self.basis is not None, "else there are none"
+        return [self.basis.magnitudes(part) for part in self.parts()]
+
+    @cached_property
+    def sizes(self) -> list[float]:
+        """Of each part its norm in the ball; of a stack of matrices the largest."""
+        ball = self.ball
+        assert ball is not None, "else there is no norm"
+        if self.basis is not None and self.basis.ball == self.plain:
+            pairs = zip(self.factors, self.magnitudes, strict=True)
+            return [factor * float(found.max()) for factor, found in pairs]
+        return [float(ball(part, check=False).max()) for part in self.parts()]
