@@ -20,6 +20,13 @@ REST_LR = 3e-4
 REST_BETAS = (0.9, 0.95)
 
 
+def rest_values(
+    lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float
+) -> Group:
+    """AdamW's values in a group with `rest=True`, unless it has its own."""
+    return {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+
+
 def name_of(group: Group, param: Tensor) -> str:
     """What to call a parameter in a message: its name, or its place and shape."""
     index = next(i for i, p in enumerate(group["params"]) if p is param)

@@ -12,7 +12,7 @@ from steepest._types import invalid, shape_text
 from steepest.maps import ConvexMap, FromNorm
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
-from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, number
+from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, number, rest_values
 from steepest.optim._lengths import duals, estimated_sharpness, search, total
 from steepest.optim._moves import Item
 from steepest.optim.rule import Decay, Flag
@@ -157,12 +157,7 @@ class SteepestDescent(SteepestOptimizer):
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
         }
-        rest = {
-            "lr": rest_lr,
-            "betas": rest_betas,
-            "eps": rest_eps,
-            "weight_decay": rest_weight_decay,
-        }
+        rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
 
     def add_param_group(self, param_group: Group) -> None:

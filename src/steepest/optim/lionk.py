@@ -11,7 +11,7 @@ from torch import Tensor
 from steepest._types import invalid
 from steepest.maps import L1, ConvexMap
 from steepest.norms import Norm
-from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, two_weights
+from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, rest_values, two_weights
 from steepest.optim._moves import Item
 from steepest.optim.rule import Decay
 from steepest.optim.steepest import Constraint, NonFinite, Params, SteepestOptimizer
@@ -111,12 +111,7 @@ class LionK(SteepestOptimizer):
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
         }
-        rest = {
-            "lr": rest_lr,
-            "betas": rest_betas,
-            "eps": rest_eps,
-            "weight_decay": rest_weight_decay,
-        }
+        rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
         if not isinstance(K, ConvexMap):
             raise _no_map(K)
         params = members(params, K, "K")

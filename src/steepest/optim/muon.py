@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest._types import invalid
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
-from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype
+from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
 from steepest.optim._moves import Item
 from steepest.optim.rule import Decay, ShapeRule, shape_factor
 from steepest.optim.steepest import Constraint, NonFinite, Params, SteepestOptimizer
@@ -142,12 +142,7 @@ class Muon(SteepestOptimizer):
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
         }
-        rest = {
-            "lr": rest_lr,
-            "betas": rest_betas,
-            "eps": rest_eps,
-            "weight_decay": rest_weight_decay,
-        }
+        rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
 
     def add_param_group(self, param_group: Group) -> None:
