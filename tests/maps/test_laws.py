@@ -28,6 +28,9 @@ from tests.norms.suite import assert_close, draws, tensors
 PARTS = {"ConvexMap", "Scalar", "Basis", "Entries", "Rows", "Columns", "Singular"}
 PARTS |= {"Modulus", "Square", "Root", "Clip", "Dead", "Weighted"}
 
+# Of each law and map: 3 in the default profile, 62 in the nightly one.
+FEW = settings.default.max_examples // 16
+
 
 def test_the_table_is_complete():
     public = {n for n, v in vars(maps).items() if inspect.isclass(v) or inspect.isfunction(v)}
@@ -42,7 +45,7 @@ def scale(K, *xs):
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=NEAR, t=st.floats(0, 1))
 def test_convex_even_and_smallest_at_zero(case, draw, t):
     K, rtol = case.map, case.loose * draw.rtol
@@ -55,7 +58,7 @@ def test_convex_even_and_smallest_at_zero(case, draw, t):
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=NEAR, size_of_step=st.sampled_from((1e-3, 1.0, 30.0)))
 def test_subgradient(case, draw, size_of_step):
     """K(z) ≥ K(x) + ⟨∇K(x), z − x⟩, and ∇K(0) = 0."""
@@ -70,7 +73,7 @@ def test_subgradient(case, draw, size_of_step):
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=GENERIC)
 def test_gradient_by_differences_and_by_autograd(case, draw):
     K, x = case.map, tensors(case, draw)
@@ -86,7 +89,7 @@ def test_gradient_by_differences_and_by_autograd(case, draw):
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=DOUBLE, fraction=st.floats(0, 1))
 def test_fenchel_young(case, draw, fraction):
     """K(x) + K*(y) ≥ ⟨y, x⟩ for every y, with equality for y = ∇K(x)."""
@@ -105,7 +108,7 @@ def test_fenchel_young(case, draw, fraction):
 
 
 @over([c for c in TABLE if c.map.domain is not None])
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=draws(kinds=("gaussian",), exponents=(-1, 1)))
 def test_conjugate_is_infinite_outside_the_domain(case, draw):
     K, y = case.map, tensors(case, draw)
@@ -131,7 +134,7 @@ def test_without_a_domain_everything_is_allowed(case):
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=NEAR)
 def test_gradients_stay_in_the_domain(case, draw):
     K, x = case.map, tensors(case, draw)
@@ -182,7 +185,7 @@ def test_the_default_tolerance_is_wider_than_rounding():
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=GENERIC, weight_decay=st.floats(0.1, 10))
 def test_violation_is_the_distance_in_the_norm_of_the_domain(case, draw, weight_decay):
     K, x = case.map, tensors(case, draw)
@@ -215,7 +218,7 @@ def test_multiples_and_sums_of_one_map(case):
 
 
 @over(NORM_MAPS)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=draws(exponents=(-100, 100), dtypes=(torch.float32, torch.complex64)))
 def test_the_scale_of_a_norm_makes_no_difference(case, draw):
     """2^±100 is 1e±30."""
@@ -227,7 +230,7 @@ def test_the_scale_of_a_norm_makes_no_difference(case, draw):
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=draws(kinds=("gaussian", "zero"), dtypes=(torch.float32,)))
 def test_no_scale_gives_what_is_no_number(case, draw):
     """δ need not have the size of the gradient."""
@@ -238,7 +241,7 @@ def test_no_scale_gives_what_is_no_number(case, draw):
 
 
 @over(TABLE)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(
     draw=draws(
         kinds=("gaussian", "low rank", "zero"),
@@ -271,7 +274,7 @@ BATCHED = [c for c in TABLE if c.map.axes is not None or getattr(c.norm, "dims",
 
 
 @over(BATCHED)
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=GENERIC)
 def test_a_batch_is_its_members(case, draw):
     K = case.map
@@ -288,7 +291,7 @@ def test_a_batch_is_its_members(case, draw):
 
 
 @over([c for c in TABLE if c.map.symmetric])
-@settings(max_examples=3)
+@settings(max_examples=FEW)
 @given(draw=GENERIC)
 def test_symmetric_commutes_with_transposition(case, draw):
     K, x = case.map, tensors(case, draw)

@@ -12,8 +12,8 @@ from tests.optim.compiled import CASES
 ROOT = Path(__file__).resolve().parents[2]
 
 
-# One optimizer of matrices and one of entries; the others take a second for every kind of matrix.
-QUICK = ("muon", "lion", "precision")
+# The others take seconds each.
+QUICK = ("muon", "precision")
 
 
 @pytest.mark.parametrize(
