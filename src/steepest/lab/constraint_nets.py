@@ -103,10 +103,8 @@ class Watched:
         self.radius, self.every = radius, every
         *_, (head, _) = model.named_parameters()
         groups = steepest.route(model, overrides={head: "rest"}).groups()
-        hidden = groups[0]
-        self.members = list(zip(hidden["params"], hidden["views"], strict=True))
         if K.axes is None:
-            del hidden["views"]
+            del groups[0]["views"]
         decay = 1 / radius if decays else 0.0
         self.optimizer = steepest.LionK(groups, rate * radius, BETAS, decay, K, rest_lr=REST_LR)
         self.optimizer.register_step_post_hook(lambda *_: self.after_step())
@@ -118,11 +116,8 @@ class Watched:
 
     def matrices(self) -> Iterator[Tensor]:
         """What has a ball of its own, in batches: matrices, or tensors for a map of entries."""
-        for (_, p), view in self.members:
-            if self.K.axes is None or view is None:
-                yield p.detach()
-            else:
-                yield from view.matrices(p.detach())
+        for c in self.optimizer.constraints():
+            yield from c.cut(c.param.detach())
 
     def sizes(self) -> Iterator[tuple[float, float]]:
         """The norm of each, and what the map allows it, times λ."""

@@ -236,15 +236,13 @@ def ball_radius(radius: object, like: Tensor, batch: Sequence[int] | None = None
     Raises:
         ValueError: it is negative, no number, or has another shape than the batch.
     """
-    # A number is looked at before it goes to an accelerator, which would have to be waited for.
-    number = isinstance(radius, int | float)
     try:
-        r = torch.as_tensor(radius, dtype=torch.float64, device="cpu" if number else like.device)
+        r = torch.as_tensor(radius, dtype=torch.float64, device=like.device)
     except (TypeError, ValueError, RuntimeError):
         raise invalid("radius", radius, "give a number >= 0") from None
+    # A number is looked at here, not on an accelerator, which would have to be waited for.
     if not (radius >= 0 if isinstance(radius, int | float) else bool((r >= 0).all())):
         raise invalid("radius", radius, "give a number >= 0")
-    r = r.to(like.device)
     if batch is None:
         return r
     try:

@@ -239,10 +239,10 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         """Project the parameters of a group on its ball."""
         ball = self._ball(group)
         assert ball is not None, "checked before the step"
+        ball = ball.with_polar(None)
         for item in (i for bundle in self._plan(group, ok) for batch in bundle for i in batch):
             radii = [n / scalar(group["weight_decay"]) for n in self._lengths(group, item)]
-            inside = nearest(item, ball.with_polar(None), radii)
-            replace([item.param], [inside], [ok[item.param]])
+            replace([item.param], [nearest(item, ball, radii)], [ok[item.param]])
 
     def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""

@@ -246,12 +246,11 @@ def segments(schedule: Schedule, eps: float) -> tuple[tuple[Quintic, ...], ...]:
     out: list[list[Quintic]] = []
     growth = 1.0
     for step in schedule.folded:
-        growth *= step[0] ** 2
-        before = growth / step[0] ** 2
-        short = bool(out) and len(out[-1]) == 1 and eps * before <= SECOND_STEP_GROWTH
-        if not out or (eps * growth > RESTART_GROWTH and not short):
+        full = bool(out) and (len(out[-1]) >= 2 or eps * growth > SECOND_STEP_GROWTH)
+        if not out or (full and eps * growth * step[0] ** 2 > RESTART_GROWTH):
             out.append([])
-            growth = step[0] ** 2
+            growth = 1.0
+        growth *= step[0] ** 2
         out[-1].append(step)
     return tuple(tuple(s) for s in out)
 
