@@ -64,7 +64,7 @@ LAYERS = (
     ("optim.muon", "optim.descent", "optim.lionk"),
     ("optim.named",),
     ("optim",),
-    ("diagnostics._measured", "diagnostics._selected"),
+    ("diagnostics._measured", "diagnostics._point", "diagnostics._selected"),
     ("diagnostics.spectra",),
     ("diagnostics.constraint",),
     ("diagnostics",),

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import steepest as library
-from steepest.diagnostics import Spectrum, constraint_spectra
+from steepest.diagnostics import ConstraintSpectrum, constraint_spectra
 from steepest.train.config import Config, ModelConfig
 from steepest.train.constraint import KEPT, Spectra, figures, has_ball, largest
 from steepest.train.data import Corpus, Text, prepare
@@ -110,7 +110,7 @@ def test_the_spectra_are_those_of_the_layers(tmp_path: Path, corpus: Corpus) -> 
 
 def test_a_layer_that_is_no_longer_finite_is_a_gap() -> None:
     spectra, ones = Spectra(), torch.ones(3, dtype=torch.float64)
-    both = [Spectrum(name=n, kind="entries", values=ones, limit=2.0) for n in "ab"]
+    both = [ConstraintSpectrum(name=n, kind="entries", values=ones, limit=2.0) for n in "ab"]
     spectra.add(0, both)
     spectra.add(5, both[1:])
     assert [len(rows) for rows in spectra.values] == [2, 2]
@@ -146,7 +146,7 @@ def test_the_flag_turns_the_spectra_off(tiny: Invoke, tmp_path: Path) -> None:
 def test_of_many_values_the_ends_and_some_between_are_kept() -> None:
     many = torch.linspace(3, 1, 10_000, dtype=torch.float64)
     spectra = Spectra()
-    spectra.add(0, [Spectrum(name="w", kind="entries", values=many, limit=5.0)])
+    spectra.add(0, [ConstraintSpectrum(name="w", kind="entries", values=many, limit=5.0)])
     kept = spectra.values[0][0]
     assert (len(kept), kept[0], kept[-1]) == (KEPT, 3.0, 1.0)
     assert np.median(kept) == pytest.approx(2.0, abs=0.01)
@@ -216,7 +216,9 @@ def made(layers: int, top: float) -> Spectra:
         spectra.add(
             step,
             [
-                Spectrum(name=f"blocks.{i}.fc", kind="singular values", values=values, limit=2.0)
+                ConstraintSpectrum(
+                    name=f"blocks.{i}.fc", kind="singular values", values=values, limit=2.0
+                )
                 for i in range(layers)
             ],
         )

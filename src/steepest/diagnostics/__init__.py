@@ -3,5 +3,5 @@
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow
 from steepest.diagnostics.constraint import constraint_report as constraint_report
-from steepest.diagnostics.spectra import Spectrum as Spectrum
+from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra

@@ -13,7 +13,7 @@ from torch import Tensor
 from steepest._types import invalid, shape_text
 from steepest.diagnostics._measured import Measured
 from steepest.diagnostics._selected import Model, selected
-from steepest.diagnostics.spectra import Spectrum, spectrum_of
+from steepest.diagnostics.spectra import ConstraintSpectrum, spectrum_of
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
 from steepest.optim import Constrained
@@ -91,7 +91,7 @@ class ConstraintReport:
     """
 
     rows: tuple[ConstraintRow, ...]
-    spectra: tuple[Spectrum, ...] = ()
+    spectra: tuple[ConstraintSpectrum, ...] = ()
 
     def __iter__(self) -> Iterator[ConstraintRow]:
         return iter(self.rows)

@@ -22,7 +22,7 @@ KINDS: dict[type[Basis], str] = {
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Spectrum:
+class ConstraintSpectrum:
     """The magnitudes of one parameter, and how large each may become.
 
     Args:
@@ -40,7 +40,7 @@ class Spectrum:
 
 
 @torch.no_grad()
-def constraint_spectra(model: Model, optimizer: Any) -> tuple[Spectrum, ...]:
+def constraint_spectra(model: Model, optimizer: Any) -> tuple[ConstraintSpectrum, ...]:
     """What the balls of `constraint_report` bound, number by number, computed in double precision.
 
     The spectral norm bounds every singular value, ℓ∞ every entry, a largest row every row. The ball
@@ -67,7 +67,7 @@ def constraint_spectra(model: Model, optimizer: Any) -> tuple[Spectrum, ...]:
     return tuple(spectrum for spectrum in found if spectrum is not None)
 
 
-def spectrum_of(m: Measured) -> Spectrum | None:
+def spectrum_of(m: Measured) -> ConstraintSpectrum | None:
     """The magnitudes of one parameter; None if its ball bounds none, or they are not finite."""
     if m.c.free or not m.finite or m.basis is None:
         return None
@@ -76,7 +76,7 @@ def spectrum_of(m: Measured) -> Spectrum | None:
     values = [
         (found * (limit / own)).flatten() for found, own in zip(m.magnitudes, limits, strict=True)
     ]
-    return Spectrum(
+    return ConstraintSpectrum(
         name=m.name,
         kind=KINDS[type(m.basis)],
         values=torch.cat(values).sort(descending=True).values.cpu(),

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 import steepest
 from steepest._files import Record, write_atomic
 from steepest._types import invalid
-from steepest.diagnostics import ConstraintReport, Spectrum
+from steepest.diagnostics import ConstraintReport, ConstraintSpectrum
 from steepest.train.metrics import number
 
 SPECTRA = "spectra.npz"
@@ -95,7 +95,7 @@ class Spectra:
     limits: list[float] = field(default_factory=list)
     values: list[list[NDArray[np.float32]]] = field(default_factory=list)
 
-    def add(self, step: int, found: Sequence[Spectrum]) -> None:
+    def add(self, step: int, found: Sequence[ConstraintSpectrum]) -> None:
         """Append the magnitudes of an evaluation: NaN for a layer that has none any more."""
         if not self.steps:
             self.names = [layer(s.name) for s in found]
@@ -174,7 +174,7 @@ def _thinned(values: torch.Tensor) -> NDArray[np.float32]:
     return kept
 
 
-def matrices(report: ConstraintReport) -> tuple[Spectrum, ...]:
+def matrices(report: ConstraintReport) -> tuple[ConstraintSpectrum, ...]:
     """The spectra of a report that a picture shows: of matrices, and not of gains."""
     flat = {row.name for row in report if len(row.shape) < 2}
     return tuple(s for s in report.spectra if s.name not in flat)
