@@ -106,7 +106,7 @@ def spectrum(
     *,
     method: Method = "auto",
     probes: int = 16,
-    steps: int = 24,
+    steps: int = 32,
     confidence: float = 0.99,
     generator: torch.Generator | None = None,
 ) -> Spectrum:
@@ -119,8 +119,8 @@ def spectrum(
         tr f(A) = tr Qᴴf(A)Q + E gᴴ(I − QQᴴ)·f(A)·(I − QQᴴ)g
 
     for the nuclear norm, f = √λ, and the entropies, f = λ·log λ and √λ·log √λ. Each quadratic form
-    lies between a Gauss and a Gauss–Radau rule, so that only the mean over `probes` draws is left to
-    chance, and what Q holds is not left to it. Its deviation is at most
+    lies between a Gauss and a Gauss–Radau rule, so that only the mean over `probes` draws is left
+    to chance. Its deviation is at most
 
         2‖B‖_F·√(t/probes) + 2‖B‖₂·t/probes,   B = (I − QQᴴ)·f(A)·(I − QQᴴ)
 
@@ -198,7 +198,7 @@ def _exact(x: Tensor, unit: float) -> Spectrum:
 
     The errors follow from that of each singular value, which is at most rounding(x)·σ₁.
     """
-    s = torch.linalg.svdvals(x)
+    s = _singular_values(x)
     s = s / safe_divisor(torch.linalg.vector_norm(s))
     top, bottom, count = float(s[0]), float(s[-1]), len(s)
     off = rounding(x)
@@ -261,11 +261,18 @@ def _middle(lower: float, upper: float) -> tuple[float, float]:
     return (lower + upper) / 2, (upper - lower) / 2
 
 
+def _singular_values(x: Tensor) -> Tensor:
+    # LAPACK is three times faster on 3072 × 768 than on its transpose.
+    s: Tensor = torch.linalg.svdvals(x if x.shape[-2] >= x.shape[-1] else x.mT.contiguous())
+    return s
+
+
 def _unit_values(x: Tensor) -> Tensor:
     """Singular values (*batch, k) of each matrix over its Frobenius norm, in double precision."""
     _check_entries(x)
-    s = torch.linalg.svdvals(unit_scale(in_double(x.detach())))
-    return s / safe_divisor(torch.linalg.vector_norm(s, dim=-1, keepdim=True))
+    s = _singular_values(unit_scale(in_double(x.detach())))
+    norm: Tensor = torch.linalg.vector_norm(s, dim=-1, keepdim=True)
+    return s / safe_divisor(norm)
 
 
 def _stable_rank(s: Tensor) -> Tensor:
@@ -274,13 +281,14 @@ def _stable_rank(s: Tensor) -> Tensor:
 
 def _effective_rank(s: Tensor) -> Tensor:
     total = s.sum(dim=-1, keepdim=True)
-    entropy = torch.special.entr(s / safe_divisor(total)).sum(dim=-1)
+    entropy: Tensor = torch.special.entr(s / safe_divisor(total)).sum(dim=-1)
     return torch.where(total[..., 0] > 0, entropy.exp(), 0.0)
 
 
 def _svd_entropy(s: Tensor) -> Tensor:
     most = math.log(s.shape[-1]) or 1.0
-    return torch.special.entr(s**2).sum(dim=-1) / most
+    entropy: Tensor = torch.special.entr(s**2).sum(dim=-1)
+    return entropy / most
 
 
 @torch.no_grad()
