@@ -81,4 +81,3 @@ def test_pairs_and_options():
 def test_refused():
     model = nn.Linear(2, 3)
     assert_refused(lambda: layer_spectra(model, of="momentum"), "optimizer=None", "momentum")
-    assert_refused(lambda: layer_spectra([model.weight]), "model='list'", "pairs")

@@ -123,7 +123,7 @@ def test_stated_errors_are_of_use():
     x = torch.randn(300, 500, generator=seeded(0))
     few = spectrum(x, method="randomised", probes=8)
     many = spectrum(x, method="randomised", probes=32)
-    for name, worst in (("nuclear_rank", 0.1), ("stable_rank", 0.05), ("entropy", 0.01)):
+    for name, worst in (("nuclear_rank", 0.15), ("stable_rank", 0.05), ("entropy", 0.01)):
         error = many.errors[name] / getattr(many, name)
         assert error < worst and many.errors[name] < few.errors[name], name
     # Low rank: nothing is left to chance.
@@ -214,9 +214,9 @@ def test_batches_are_their_members():
 def test_nothing_is_changed_and_answers_repeat():
     x = torch.randn(40, 50, generator=seeded(0), requires_grad=True)
     before, state = x.detach().clone(), torch.get_rng_state()
-    first, second = (spectrum(x, method="randomised", probes=4, steps=6) for _ in range(2))
+    first, second = (spectrum(x, method="randomised", steps=6) for _ in range(2))
     assert first.nuclear_rank == second.nuclear_rank
-    other = spectrum(x, method="randomised", probes=4, steps=6, generator=seeded(1))
+    other = spectrum(x, method="randomised", steps=6, generator=seeded(1))
     assert other.nuclear_rank != first.nuclear_rank
     assert torch.equal(x, before) and torch.equal(torch.get_rng_state(), state)
     assert spectrum(x).values is not None

@@ -57,7 +57,8 @@ def sketch(
         generator: of the vectors.
     """
     m = x.shape[0]
-    block = min(probes, m)
+    # A space of few, but several, blocks in a small matrix.
+    block = max(min(2, m), min(probes, m // 4))
 
     def normal(count: int) -> Tensor:
         drawn = torch.randn(count, m, generator=generator, dtype=x.dtype, device=generator.device)
@@ -76,7 +77,7 @@ def sketch(
     # The trace of A over kept + 1 directions is at most the sum of its largest eigenvalues.
     next_one = float(energies[1, min(kept, block - 1)] - energies[0, kept - 1])
     top = math.sqrt(min(max(next_one, rounding(x)), rest))
-    traces = _Traces(rules, kept, rest, top, risk / 3)
+    traces = _Traces(rules, kept, rest, top, risk / 3, rounding(x))
     nuclear = traces.nuclear(m)
     return Sketch(
         nuclear=nuclear,
@@ -120,6 +121,7 @@ class _Traces:
         rest: the part of ‖x‖_F² that they leave.
         top: at least the largest singular value of what they leave of x.
         risk: of each mean.
+        rounding: of each mean too.
     """
 
     rules: Quadrature
@@ -127,6 +129,7 @@ class _Traces:
     rest: float
     top: float
     risk: float
+    rounding: float
 
     def trace(self, f: Function) -> tuple[float, float]:
         """Estimates of tr f from both rules: the quadrature is exact between them."""
@@ -148,7 +151,7 @@ class _Traces:
         spectral = min(frobenius, float(f(grid).abs().max()))
         draws = self.rules.gauss.shape[1] - self.known
         t = math.log(2 / self.risk) / draws
-        return 2 * frobenius * math.sqrt(t) + 2 * spectral * t
+        return 2 * frobenius * math.sqrt(t) + 2 * spectral * t + self.rounding
 
     def nuclear(self, m: int) -> tuple[float, float]:
         """Σσ. Its variance is at most 2·rest: the square of √λ is λ."""

@@ -124,10 +124,9 @@ def spectrum(
 
         2‖B‖_F·√(t/probes) + 2‖B‖₂·t/probes,   B = (I − QQᴴ)·f(A)·(I − QQᴴ)
 
-    with probability 1 − 2·exp(−t). For the nuclear norm ‖B‖_F is at most the Frobenius norm
-    of what Q leaves of x, which is known. For the entropies it is estimated by the same probes. σ₁
-    and the energies lie between Ritz values and a multiple of them that follows from the Gaussian
-    start. The Frobenius norm is exact.
+    with probability 1 − 2·exp(−t). For the nuclear norm ‖B‖_F is at most what Q leaves of ‖x‖_F,
+    which is known; for the entropies the same probes estimate it. σ₁ and the energies lie between
+    Ritz values and a multiple of them that follows from the Gaussian start.
 
     A zero matrix has ranks, entropy and energies 0 and the condition inf.
 
@@ -137,15 +136,14 @@ def spectrum(
         probes: vectors at a time; errors of the ranks fall with its square root.
         steps: products with x and xᴴ per vector.
         confidence: the probability with which each error holds.
-        generator: of the draws; None is a fresh one with seed 0, so that the same matrix gives the
-            same answer and torch's own generator is left alone.
+        generator: of the draws; None is a fresh one with seed 0. torch's own is left alone.
 
     Raises:
         ValueError: no matrix, an empty one, NaN or inf, or an option out of range.
 
     Example:
         >>> found = spectrum(torch.diag(torch.tensor([3.0, 4.0, 0.0])))
-        >>> round(found.nuclear_rank, 4), found.stable_rank, round(found.energy(1), 4)
+        >>> round(found.nuclear_rank, 4), round(found.stable_rank, 4), round(found.energy(1), 4)
         (1.96, 1.5625, 0.64)
 
     Sources:
@@ -161,9 +159,8 @@ def spectrum(
         return _exact(scaled / (norm or 1.0), unit)
     generator = generator or torch.Generator().manual_seed(0)
     wide = scaled if x.shape[0] <= x.shape[1] else scaled.mH
-    found = sketch(
-        wide / norm, probes=probes, steps=steps, risk=1 - confidence, generator=generator
-    )
+    risk = 1 - confidence
+    found = sketch(wide / norm, probes=probes, steps=steps, risk=risk, generator=generator)
     return _randomised(found, x, unit, confidence)
 
 
@@ -243,7 +240,7 @@ def _randomised(found: Sketch, x: Tensor, unit: float, confidence: float) -> Spe
         "entropy": _middle(flat / most, even / most),
         "condition": (math.sqrt(low) / found.bottom if found.bottom else math.inf, math.inf),
         "nuclear_norm": _middle(least * unit, largest * unit),
-        "frobenius_norm": (unit, rounding(x.double()) * unit),
+        "frobenius_norm": (unit, rounding(in_double(x)) * unit),
         "spectral_norm": _middle(math.sqrt(low) * unit, math.sqrt(high) * unit),
     }
     return Spectrum(
@@ -301,7 +298,7 @@ def nuclear_rank(x: Inexact[Tensor, "*batch m n"]) -> Float64[Tensor, "*batch"]:
         ValueError: an empty matrix, NaN or inf.
 
     Example:
-        >>> nuclear_rank(torch.diag(torch.tensor([3.0, 4.0]))).item()
+        >>> round(nuclear_rank(torch.diag(torch.tensor([3.0, 4.0]))).item(), 12)
         1.96
     """
     return _unit_values(x).sum(dim=-1) ** 2
@@ -317,7 +314,7 @@ def stable_rank(x: Inexact[Tensor, "*batch m n"]) -> Float64[Tensor, "*batch"]:
         ValueError: an empty matrix, NaN or inf.
 
     Example:
-        >>> stable_rank(torch.diag(torch.tensor([3.0, 4.0]))).item()
+        >>> round(stable_rank(torch.diag(torch.tensor([3.0, 4.0]))).item(), 12)
         1.5625
     """
     return _stable_rank(_unit_values(x))
