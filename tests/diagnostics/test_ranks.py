@@ -16,7 +16,7 @@ from steepest.diagnostics import (
     svd_entropy,
 )
 from steepest.diagnostics._krylov import leading, quadrature, stretch, tangent
-from steepest.diagnostics.ranks import QUANTITIES
+from steepest.diagnostics.ranks import EXACT_SIZE, QUANTITIES
 from tests.matrices import log_spaced, wide, with_spectrum
 from tests.refusals import assert_refused
 
@@ -116,7 +116,8 @@ def test_randomised_numbers_are_inside_their_errors():
             for k, share in zip(COUNTS, shares, strict=True):
                 off = abs(found.energy(k) - share / true["frobenius_norm"] ** 2)
                 misses[k] += not off <= found.energy_error(k) + 1e-13
-    assert max(misses.values()) <= 0.05 * trials * len(matrices), misses
+    total = trials * len(matrices)
+    assert max(misses.values()) <= 0.01 * total, misses  # 0.05 is asked for
 
 
 def test_stated_errors_are_of_use():
@@ -125,7 +126,9 @@ def test_stated_errors_are_of_use():
     many = spectrum(x, method="randomised", probes=32)
     for name, worst in (("nuclear_rank", 0.15), ("stable_rank", 0.05), ("entropy", 0.01)):
         error = many.errors[name] / getattr(many, name)
-        assert error < worst and many.errors[name] < few.errors[name], name
+        assert error < worst, name
+        # A wider block is no longer, so that the top is known no better.
+        assert name == "stable_rank" or many.errors[name] < few.errors[name]
     # Low rank: nothing is left to chance.
     low = spectrum(with_spectrum(torch.tensor([3.0, 2.0, 1.0]), 60, 90), method="randomised")
     for name in BATCHED:
@@ -219,8 +222,18 @@ def test_nothing_is_changed_and_answers_repeat():
     other = spectrum(x, method="randomised", steps=6, generator=seeded(1))
     assert other.nuclear_rank != first.nuclear_rank
     assert torch.equal(x, before) and torch.equal(torch.get_rng_state(), state)
-    assert spectrum(x).values is not None
-    assert spectrum(torch.randn(600, 600, generator=seeded(0)).tril(-597)).values is not None
+
+
+def test_auto_is_exact_for_small_matrices():
+    for size, exact in ((EXACT_SIZE, True), (EXACT_SIZE + 1, False)):
+        low = torch.zeros(size, size + 2)
+        low[:3, :3] = torch.randn(3, 3, generator=seeded(0))
+        found = spectrum(low, probes=4, steps=4)
+        assert (found.values is not None) == exact
+        corner = spectrum(low[:3, :3])
+        for name in BATCHED:
+            if name != "entropy":  # which is relative to the size
+                assert getattr(found, name) == pytest.approx(getattr(corner, name), rel=1e-6)
 
 
 def test_how_it_prints():

@@ -24,13 +24,14 @@ def rounding(x: Tensor) -> float:
     return max(x.shape[-2:]) * epsilon(x.dtype)
 
 
-def orthonormal(block: Tensor, basis: Tensor) -> Tensor:
-    """Rows that span those of `block` (c, m) and are orthogonal to those of `basis` (k, m)."""
-    # The second round removes what rounding left; a block without full rank needs it most.
-    for _ in range(2):
-        block = block - (block @ basis.mH) @ basis
-        block = torch.linalg.qr(block.mT).Q.mT
-    return block
+def orthonormal(block: Tensor, basis: Tensor, tiny: float) -> Tensor:
+    """Rows that span what `block` (c, m) adds to the span of `basis` (k, m), beyond `tiny`."""
+    # QR alone would fill up a block without full rank, with rows that the basis may have.
+    _, s, rows = torch.linalg.svd(block - (block @ basis.mH) @ basis, full_matrices=False)
+    rows = rows[s > tiny]
+    # Where little was left after the subtraction, rounding is much of it: once more.
+    rows = rows - (rows @ basis.mH) @ basis
+    return torch.linalg.qr(rows.mT).Q.mT
 
 
 class Leading(NamedTuple):
@@ -55,10 +56,11 @@ def leading(x: Tensor, start: Tensor, depth: int) -> Leading:
         start: (b, m).
         depth: at most m/b.
     """
-    block = orthonormal(start, start[:0])
+    tiny = rounding(x) * float(torch.linalg.vector_norm(x)) ** 2
+    block = orthonormal(start, start[:0], tiny)
     blocks, images = [block], [block.conj() @ x]
     for _ in range(depth - 1):
-        block = orthonormal(images[-1].conj() @ x.mT, torch.cat(blocks))
+        block = orthonormal(images[-1].conj() @ x.mT, torch.cat(blocks), tiny)
         blocks.append(block)
         images.append(block.conj() @ x)
     basis, image = torch.cat(blocks), torch.cat(images)

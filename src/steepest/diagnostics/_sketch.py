@@ -45,7 +45,7 @@ class Sketch(NamedTuple):
 
 
 def sketch(
-    x: Tensor, *, probes: int, steps: int, risk: float, generator: torch.Generator
+    x: Tensor, probes: int, steps: int, *, risk: float, generator: torch.Generator
 ) -> Sketch:
     """The intervals of x (m, n), m ≤ n, of Frobenius norm 1.
 
@@ -90,17 +90,19 @@ def sketch(
 
 
 def _energies(found: Leading, m: int, block: int, risk: float) -> Tensor:
-    """Bounds of the sums of the k largest σ², k = 1, …, block."""
+    """Bounds of the sums of the k largest σ², for k up to the number of Ritz values."""
     lower = found.values.cumsum(0)
     tops, ends = found.values[:block].tolist(), []
     for k in range(1, block + 1):
         # Each of the k values must be right for their sum.
         angles = (tangent(m, block, j, risk / k) for j in range(1, k + 1))
-        ends.append(sum(v * stretch(a, found.depth) for v, a in zip(tops, angles, strict=False)))
+        ends.append(sum(v * stretch(a, found.depth) for v, a in zip(tops[:k], angles, strict=True)))
+    # The mean of more of them is no larger.
+    ends += [ends[-1] * k / block for k in range(block + 1, len(lower) + 1)]
     # PSD blocks: the k largest of A are at most those of its two diagonal blocks together.
     outside = (1 - lower[-1]).clamp(min=rounding(found.vectors))
-    upper = torch.minimum(lower.new_tensor(ends), lower[:block] + outside).clamp(max=1.0)
-    return torch.stack([lower[:block].clamp(max=1.0), upper])
+    upper = torch.minimum(lower.new_tensor(ends), lower + outside)
+    return torch.stack([lower, upper]).clamp(max=1.0)
 
 
 def _bottom(rules: Quadrature, tiny: float) -> float:
