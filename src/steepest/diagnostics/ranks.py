@@ -96,7 +96,7 @@ class Spectrum:
             value, error = getattr(self, name), self.errors[name]
             bound = value > 0 and math.isinf(error) and not math.isinf(value)
             text = f"{'≥ ' * bound}{value:.4g}"
-            if self.values is None and not bound and error > 0:
+            if self.values is None and 0 < error < math.inf:
                 text += f" ± {error:.1g}"
             lines.append(f"  {words:<14}  {text}")
         return "\n".join(lines)
