@@ -64,7 +64,12 @@ LAYERS = (
     ("optim.muon", "optim.descent", "optim.lionk"),
     ("optim.named",),
     ("optim",),
-    ("diagnostics._measured", "diagnostics._point", "diagnostics._selected"),
+    (
+        "diagnostics._measured",
+        "diagnostics._point",
+        "diagnostics._selected",
+        "diagnostics._table",
+    ),
     ("diagnostics.spectra",),
     ("diagnostics.constraint",),
     ("diagnostics",),
