@@ -6,6 +6,7 @@ from steepest.diagnostics.constraint import constraint_report as constraint_repo
 from steepest.diagnostics.directions import DIRECTIONS as DIRECTIONS
 from steepest.diagnostics.directions import adam_step as adam_step
 from steepest.diagnostics.directions import gradient_step as gradient_step
+from steepest.diagnostics.judge import compare as compare
 from steepest.diagnostics.sharpness import Along as Along
 from steepest.diagnostics.sharpness import DirectionReport as DirectionReport
 from steepest.diagnostics.sharpness import along as along
@@ -13,3 +14,5 @@ from steepest.diagnostics.sharpness import compare_directions as compare_directi
 from steepest.diagnostics.sharpness import directional_sharpness as directional_sharpness
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra
+from steepest.diagnostics.verdict import LayerVerdict as LayerVerdict
+from steepest.diagnostics.verdict import Verdict as Verdict

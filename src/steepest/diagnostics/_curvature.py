@@ -47,7 +47,9 @@ def top_eigenvalue(
         Parlett, The Symmetric Eigenvalue Problem (1998), chapter 13.
     """
     generator = torch.Generator().manual_seed(seed)
-    draws = {k: torch.randn(t.shape, generator=generator, dtype=torch.float64) for k, t in like.items()}
+    draws = {
+        k: torch.randn(t.shape, generator=generator, dtype=torch.float64) for k, t in like.items()
+    }
     q: Named = {k: d.to(like[k]) for k, d in draws.items()}
     q = _scaled(q, 1 / math.sqrt(dot(q, q)))
     before: Named = _scaled(q, 0.0)
@@ -62,7 +64,11 @@ def top_eigenvalue(
         beta.append(math.sqrt(dot(w, w)))
         top = _ritz(alpha, beta)
         # At an invariant subspace β is what rounding leaves.
-        if not math.isfinite(top.value) or top.residual <= tolerance * abs(top.value) or not beta[-1]:
+        if (
+            not math.isfinite(top.value)
+            or top.residual <= tolerance * abs(top.value)
+            or not beta[-1]
+        ):
             break
         before, q = q, _scaled(w, 1 / beta[-1])
     return top

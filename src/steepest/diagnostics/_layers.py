@@ -76,7 +76,11 @@ class Calls(TorchFunctionMode):
         self._names = {weight: name for name, weight in weights.items()}
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
@@ -114,6 +118,10 @@ def _columns(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).mT[None]
 
 
+# The readers have the signatures of what they read, also where an argument does not matter.
+# ruff: noqa: ARG001
+
+
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Product:
     return Product(kind="linear", weight=weight, view=LINEAR, source=input, spread=_columns)
 
@@ -126,18 +134,17 @@ def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Product 
 def _matmul(input: Tensor, other: Tensor) -> Product | None:
     if other.ndim != 2:
         return None
-    return Product(
-        kind="product", weight=other, view=INPUT_FIRST, source=input, spread=_columns
-    )
+    return Product(kind="product", weight=other, view=INPUT_FIRST, source=input, spread=_columns)
 
 
 def _embedding(
     input: Tensor,
     weight: Tensor,
     padding_idx: int | None = None,
-    *rest: Any,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
-    **more: Any,
+    sparse: bool = False,
 ) -> Product | None:
     if scale_grad_by_freq:  # what backward gives is no gradient then
         return None
@@ -177,9 +184,7 @@ def _conv(spatial: int) -> Callable[..., Product]:
             return x.movedim(places, last).flatten(-len(places)).flatten(1, -2)
 
         view = conv(spatial, groups=groups)
-        return Product(
-            kind="convolution", weight=weight, view=view, source=input, spread=spread
-        )
+        return Product(kind="convolution", weight=weight, view=view, source=input, spread=spread)
 
     return read
 

@@ -17,9 +17,7 @@ def favoured(nuclear_rank: float, spread: float) -> str:
     return "spectral" if ratio > 1 else "euclidean"
 
 
-def sentence(
-    nuclear_rank: float, spread: float, guaranteed: float, measured: float | None
-) -> str:
+def sentence(nuclear_rank: float, spread: float, guaranteed: float, measured: float | None) -> str:
     """Which geometry a layer favours, and why.
 
     Args:

@@ -1,35 +1,15 @@
-"""Which geometry each layer favours: the Euclidean step against the spectral one."""
+"""Which geometry each layer favours: what was found, in numbers, as a table and in words."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-from steepest._types import invalid, shape_text
-from steepest.diagnostics._curvature import top_eigenvalue
-from steepest.diagnostics._guarantees import guarantees
-from steepest.diagnostics._kept import Kept
-from steepest.diagnostics._layers import Call, Calls, squares
-from steepest.diagnostics._point import PRECISE, Point, named
+from steepest._types import shape_text
 from steepest.diagnostics._sentences import favoured, sentence
 from steepest.diagnostics._table import for_json, table
-from steepest.diagnostics.sharpness import along_at
-from steepest.polar import Svd
-from steepest.polar.base import in_double
-
-ModelLoss = Callable[[Any, Any], Tensor]
-
-MISSING = (
-    "its input never arrives: no linear, embedding, convolution or matrix product was called with "
-    "this weight itself, or only inside nn.MultiheadAttention"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +157,7 @@ class Verdict:
 
     def __getitem__(self, layer: str) -> LayerVerdict:
         """The row of a layer."""
-        return next(row for row in self.rows if row.layer == _layer(layer))
+        return next(row for row in self.rows if row.layer == layer.removesuffix(".weight"))
 
     @property
     def summary(self) -> str:
@@ -212,85 +192,3 @@ class Verdict:
             "The guarantees are those of the loss as a quadratic function of each layer's output.",
         ]
         return "\n".join(lines)
-
-
-def compare(
-    model: nn.Module,
-    loss: ModelLoss,
-    batch: Any,
-    *,
-    layers: Sequence[str] | None = None,
-    steps: int = 30,
-    tolerance: float = 0.01,
-) -> Verdict:
-    """Per layer, how far a Euclidean and a spectral step lower the loss: surely, and in fact.
-
-    A layer computes Z = W·A from an input A, in × samples, where every position of the batch is a
-    sample. With second derivatives of the loss by Z of at most c, a step Δ of W lowers the loss by
-
-        ‖G‖_F²/(2·L_F),   L_F = c·‖A‖₂²,                  with Δ = −G/L_F,
-        ‖G‖_*²/(2·L_2),   L_2 = c·Σ_{i ≤ out} σ_i(A)²,    with Δ = −(‖G‖_*/L_2)·UVᵀ
-
-    at least, so the spectral step is ahead by nr(G)·‖A‖₂²/Σ_{i ≤ out} σ_i(A)²: the nuclear rank of
-    the gradient against the stable rank of the input. The curvature c cancels. This is a theorem
-    where the loss is quadratic in Z, as with least squares after the last layer; elsewhere it holds
-    for the quadratic model of the loss, which is why both steps are also tried out.
-
-    Looked at is each parameter with two axes or more that needs a gradient: weights of linear layers,
-    convolutions (A are patches, and of groups W is block-diagonal), embeddings (A is one-hot) and
-    products `x @ W`, in whichever module. A weight used several times has one row, and a verdict if
-    no use feeds another. Fused projections are one matrix, as the layer computes them.
-
-    Nothing is changed: parameters, buffers and random states are put back bit for bit, and `.grad`
-    is not touched. One gradient in all, and for each layer at most `steps` + 2 products with a
-    Hessian (each about two gradients), two evaluations, an SVD of G and eigenvalues of the smaller
-    Gram matrix of A in double precision. The graph of the batch is kept meanwhile: take a small one.
-
-    Args:
-        model: in float32 or float64, in training mode or not.
-        loss: gives the loss, a scalar with its graph, when called with `model` and `batch`.
-        batch: whatever `loss` takes.
-        layers: names of weights, with or without ".weight"; None is all of them.
-        steps: Lanczos steps for c, at most.
-        tolerance: of c, relative. The residual of the eigenvector is added to c, which is an
-            estimate nevertheless: Lanczos may overlook a larger eigenvalue.
-
-    Raises:
-        ValueError: a loss that is not called with model and batch, or is no finite scalar with a
-            graph or has no second derivative; half precision; an unknown layer, or one that is
-            named and whose input never arrives.
-
-    Example:
-        >>> torch.manual_seed(0) and None
-        >>> model = nn.Linear(8, 4, bias=False)
-        >>> x, y = torch.randn(64, 8), torch.randn(64, 4)
-        >>> verdict = compare(model, lambda m, b: (m(b[0]) - b[1]).square().mean(), (x, y))
-        >>> verdict["weight"].favours
-        'euclidean'
-
-    Sources:
-        Carlson, Cevher & Carin, AISTATS 2015, for spectral descent; Bernstein & Newhouse,
-        arXiv 2409.20325; the bound of ‖ΔA‖_F is von Neumann's trace inequality.
-    """
-    weights = _weights(model, layers)
-    with Kept(model) as kept:
-        scene = _Scene(model, loss, batch, weights)
-        if layers is not None:
-            for name in weights:
-                if not scene.calls[name]:
-                    raise invalid("layers", name, MISSING)
-        drafts = [_draft(scene, name, steps, tolerance) for name in weights]
-        value = scene.point.value
-        del scene  # and the graph, whose tensors are about to change
-        rows = []
-        for row, moves in drafts:
-            falls = []
-            for move in moves:
-                kept.restore()
-                falls.append(value - _moved(weights[row.layer], move, model, loss, batch))
-            rows.append(
-                replace(row, measured_euclidean=falls[0], measured_spectral=falls[1])
-                if falls
-                else row
-            )
-    return Verdict(loss=value, rows=tuple(rows))
