@@ -190,11 +190,7 @@ def test_an_embedding_is_a_linear_layer_of_one_hot_inputs():
 
 def test_groups_are_the_blocks_of_one_matrix():
     model = network(nn.Conv1d(4, 6, 1, groups=2, bias=False))
-    wide = network(nn.Conv1d(4, 6, 1, bias=False))
     x, y = drawn(3, 4, 5), drawn(3, 6, 5)
-    with torch.no_grad():
-        wide[0].weight.zero_()
-        wide[0].weight[:3, :2], wide[0].weight[3:, 2:] = model[0].weight.split(3)
     row = EXACT(model, half_mean_square, (x, y))["0"]
     (g,) = torch.autograd.grad(half_mean_square(model, (x, y)), model[0].weight)
     blocks = torch.block_diag(*g[..., 0].split(3))
@@ -203,7 +199,8 @@ def test_groups_are_the_blocks_of_one_matrix():
     parts = [torch.linalg.svdvals(x.movedim(1, 0)[k : k + 2].flatten(1)).square() for k in (0, 2)]
     top = max(float(p[0]) for p in parts)
     assert row.spread == pytest.approx(sum(float(p.sum()) for p in parts) / top)
-    assert row.measured_spectral >= row.guaranteed_spectral
+    # All singular values count here, and the bound is the loss itself.
+    assert row.measured_spectral >= row.guaranteed_spectral * (1 - 1e-12)
 
 
 class Tied(nn.Module):
