@@ -67,6 +67,7 @@ LAYERS = (
     (
         "diagnostics._guarantees",
         "diagnostics._kept",
+        "diagnostics._krylov",
         "diagnostics._layers",
         "diagnostics._measured",
         "diagnostics._point",
@@ -77,10 +78,16 @@ LAYERS = (
     (
         "diagnostics._curvature",
         "diagnostics._joint",
+        "diagnostics._sketch",
         "diagnostics.spectra",
         "diagnostics.verdict",
     ),
-    ("diagnostics._scene", "diagnostics.constraint", "diagnostics.directions"),
+    (
+        "diagnostics._scene",
+        "diagnostics.constraint",
+        "diagnostics.directions",
+        "diagnostics.ranks",
+    ),
     ("diagnostics.sharpness",),
     ("diagnostics.judge",),
     ("diagnostics",),

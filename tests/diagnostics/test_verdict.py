@@ -270,7 +270,7 @@ def test_a_layer_that_is_used_twice():
     for way, note in (("after", "one use feeding another"), ("product", "shared by linear and")):
         verdict = compare(network(Twice(way)), half_mean_square, (x[:4], y[:4]))
         assert note in verdict["0.layer.weight"].sentence
-        assert verdict.summary == "No verdict for any of 1 layers."
+        assert verdict.summary == "No verdict for any of 1 layer."
 
 
 def test_a_loss_that_sees_the_weight_elsewhere_too():
@@ -390,4 +390,4 @@ def test_sentences():
     assert len(verdict) == 2 and verdict["b"].sentence == "no verdict: why"
     plain = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
     assert plain["rows"][0]["favours"] == "spectral" and plain["rows"][1]["best_spectral"] is None
-    assert plain["summary"].startswith("Of 1 layers 1 favour the spectral step")
+    assert plain["summary"].startswith("Of 1 layer 1 favour the spectral step")

@@ -137,6 +137,10 @@ HEADINGS = (
 LEFT = {"layer", "shape", "favours"}
 
 
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
 def _ratio(above: float | None, below: float | None) -> float | None:
     if above is None or below is None or not (above > 0 and below > 0):
         return None
@@ -172,10 +176,10 @@ class Verdict:
         """The whole model in a sentence."""
         judged = [row for row in self.rows if row.guaranteed_ratio is not None]
         if not judged:
-            return f"No verdict for any of {len(self)} layers."
+            return f"No verdict for any of {_layers(len(self))}."
         count = {kind: sum(r.favours == kind for r in judged) for kind in ("spectral", "euclidean")}
         text = (
-            f"Of {len(judged)} layers {count['spectral']} favour the spectral step, "
+            f"Of {_layers(len(judged))} {count['spectral']} favour the spectral step, "
             f"{count['euclidean']} the Euclidean one, and "
             f"{len(judged) - sum(count.values())} neither; in the median the spectral step "
             f"guarantees {median(r.guaranteed_ratio or 0.0 for r in judged):.3g} times the decrease"
