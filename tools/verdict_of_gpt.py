@@ -1,4 +1,4 @@
-"""What `compare` says of the GPT of `steepest train` as it is trained by Muon: docs/diagnostics.md."""
+"""What `compare` says of the GPT of `steepest train` under Muon: docs/diagnostics.md."""
 
 from __future__ import annotations
 

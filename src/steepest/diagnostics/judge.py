@@ -42,20 +42,17 @@ def compare(
         ‖G‖_F²/(2·L_F),   L_F = c·‖A‖₂²,                  with Δ = −G/L_F,
         ‖G‖_*²/(2·L_2),   L_2 = c·Σ_{i ≤ out} σ_i(A)²,    with Δ = −(‖G‖_*/L_2)·UVᵀ
 
-    at least, so the spectral step is ahead by nr(G)·‖A‖₂²/Σ_{i ≤ out} σ_i(A)²: the nuclear rank of
-    the gradient against the stable rank of the input. The curvature c cancels. This is a theorem
-    where the loss is quadratic in Z, as with least squares after the last layer; elsewhere it holds
-    for the quadratic model of the loss, which is why both steps are also tried out.
+    at least: the nuclear rank of G against the stable rank of A, cut off at out. This is a theorem
+    where the loss is quadratic in Z; elsewhere it holds for its quadratic model, so both steps are
+    also tried out.
 
-    Looked at is each parameter with two axes or more that needs a gradient: weights of linear
-    layers, convolutions (A are patches, and with groups W is block-diagonal), embeddings (A is
-    one-hot) and products `x @ W`, in whichever module. A weight used several times has one row, and
-    a verdict if no use feeds another. A fused projection is one matrix, as the layer computes it.
+    Looked at is each parameter with two axes or more that needs a gradient: of linear layers,
+    convolutions, embeddings and products `x @ W`, as one matrix (with groups block-diagonal). Used
+    several times it has one row, and a verdict if no use feeds another.
 
-    Nothing is changed: parameters, buffers and random states are put back bit for bit, and `.grad`
-    is not touched. Two gradients in all, and for each layer at most `steps` + 2 products with a
-    Hessian (each about two gradients), two evaluations, an SVD of G and eigenvalues of the smaller
-    Gram matrix of A in double precision. The graph is kept meanwhile: take a small batch.
+    Nothing is changed: parameters, buffers and random states are put back bit for bit. Two
+    gradients; for each layer at most `steps` + 2 products with a Hessian, two evaluations, an SVD
+    of G and the eigenvalues of A's smaller Gram matrix, while the graph is kept.
 
     Args:
         model: in float32 or float64, in training mode or not.
@@ -67,21 +64,17 @@ def compare(
             estimate nevertheless: Lanczos may overlook a larger eigenvalue.
 
     Raises:
-        ValueError: a loss that is not called with model and batch, or is no finite scalar with a
-            graph or has no second derivative; half precision; an unknown layer, or one that is
-            named and whose input never arrives.
+        ValueError: a loss that is no scalar with a graph and second derivatives, or is not called
+            with model and batch; half precision; a named layer that is unknown or not used.
 
     Example:
-        >>> torch.manual_seed(0) and None
-        >>> model = nn.Linear(8, 4, bias=False)
-        >>> x, y = torch.randn(64, 8), torch.randn(64, 4)
-        >>> verdict = compare(model, lambda m, b: (m(b[0]) - b[1]).square().mean(), (x, y))
-        >>> verdict["weight"].favours
-        'euclidean'
+        >>> x, model = torch.eye(4), nn.Linear(4, 2, bias=False)
+        >>> verdict = compare(model, lambda m, b: (m(b) - 1).square().sum(), x)
+        >>> round(verdict["weight"].spread, 3)  # two outputs, and all inputs are alike
+        2.0
 
     Sources:
-        Carlson, Cevher & Carin, AISTATS 2015, for spectral descent; Bernstein & Newhouse,
-        arXiv 2409.20325; the bound of ‖ΔA‖_F is von Neumann's trace inequality.
+        Bernstein & Newhouse, arXiv 2409.20325; ‖ΔA‖_F by von Neumann's trace inequality.
     """
     weights = _weights(model, layers)
     with Kept(model) as kept:
@@ -91,9 +84,8 @@ def compare(
         drafts = [_draft(scene, name, steps, tolerance) for name in weights]
         value = scene.point.value
         del scene  # and with it the graph, whose tensors are about to change
-        rows = tuple(
-            _tried(draft, weights, partial(loss, model, batch), value, kept) for draft in drafts
-        )
+        evaluate = partial(loss, model, batch)
+        rows = tuple(_tried(draft, weights, evaluate, value, kept) for draft in drafts)
     return Verdict(loss=value, rows=rows)
 
 
