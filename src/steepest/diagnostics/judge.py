@@ -36,8 +36,8 @@ def compare(
 ) -> Verdict:
     """Per layer, how far a Euclidean and a spectral step lower the loss: surely, and in fact.
 
-    A layer computes Z = W·A from an input A, in × samples, where every position of the batch is a
-    sample. With second derivatives of the loss by Z of at most c, a step Δ of W lowers the loss by
+    A layer computes Z = W·A, each position of the batch a column of A. With second derivatives of
+    the loss by Z of at most c, a step Δ of W lowers the loss by
 
         ‖G‖_F²/(2·L_F),   L_F = c·‖A‖₂²,                  with Δ = −G/L_F,
         ‖G‖_*²/(2·L_2),   L_2 = c·Σ_{i ≤ out} σ_i(A)²,    with Δ = −(‖G‖_*/L_2)·UVᵀ
@@ -60,8 +60,7 @@ def compare(
         batch: whatever `loss` takes.
         layers: names of weights, with or without ".weight"; None is all of them.
         steps: Lanczos steps for c, at most.
-        tolerance: of c, relative. The residual of the eigenvector is added to c, which is an
-            estimate nevertheless: Lanczos may overlook a larger eigenvalue.
+        tolerance: relative, of the residual that is added to c, an estimate nevertheless.
 
     Raises:
         ValueError: a loss that is no scalar with a graph and second derivatives, or is not called
