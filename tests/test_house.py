@@ -69,7 +69,7 @@ LAYERS = (
     ("diagnostics._sentences", "diagnostics._table"),
     ("diagnostics._curvature", "diagnostics._joint", "diagnostics._sketch", "diagnostics.spectra"),
     ("diagnostics.constraint", "diagnostics.directions", "diagnostics.ranks"),
-    ("diagnostics._scene", "diagnostics.verdict"),
+    ("diagnostics._scene", "diagnostics.by_layer", "diagnostics.verdict"),
     ("diagnostics.sharpness",),
     ("diagnostics.judge",),
     ("diagnostics",),

@@ -67,8 +67,8 @@ def compare(
             with model and batch; half precision; a named layer that is unknown or not used.
 
     Example:
-        >>> x, model = torch.eye(4), nn.Linear(4, 2, bias=False)
-        >>> verdict = compare(model, lambda m, b: (m(b) - 1).square().sum(), x)
+        >>> model = nn.Linear(4, 2, bias=False)
+        >>> verdict = compare(model, lambda m, b: (m(b) - 1).square().sum(), torch.eye(4))
         >>> round(verdict["weight"].spread, 3)  # two outputs, and all inputs are alike
         2.0
 
