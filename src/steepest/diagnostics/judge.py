@@ -57,7 +57,7 @@ def compare(
     Args:
         model: in float32 or float64, in training mode or not.
         loss: gives the loss, a scalar with its graph, when called with `model` and `batch`.
-        batch: whatever `loss` takes.
+        batch: for `loss`.
         layers: names of weights, with or without ".weight"; None is all of them.
         steps: Lanczos steps for c, at most.
         tolerance: relative, of the residual that is added to c, an estimate nevertheless.
@@ -80,8 +80,7 @@ def compare(
         scene = Scene(partial(loss, model, batch), weights)
         if layers is not None and (unseen := [n for n in weights if not scene.calls[n]]):
             raise invalid("layers", unseen, MISSING)
-        drafts = [_draft(scene, name, steps, tolerance) for name in weights]
-        value = scene.point.value
+        drafts, value = [_draft(scene, k, steps, tolerance) for k in weights], scene.point.value
         del scene  # and with it the graph, whose tensors are about to change
         evaluate = partial(loss, model, batch)
         rows = tuple(_tried(draft, weights, evaluate, value, kept) for draft in drafts)
