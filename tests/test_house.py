@@ -65,6 +65,7 @@ LAYERS = (
     ("optim.named",),
     ("optim",),
     (
+        "diagnostics._extreme",
         "diagnostics._measured",
         "diagnostics._point",
         "diagnostics._selected",
@@ -72,7 +73,7 @@ LAYERS = (
     ),
     ("diagnostics._joint", "diagnostics.spectra"),
     ("diagnostics.constraint", "diagnostics.directions"),
-    ("diagnostics.sharpness",),
+    ("diagnostics.sharpness", "diagnostics.smoothness"),
     ("diagnostics",),
     ("",),
     ("app",),
