@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 
-from steepest import norms
+from steepest import SteepestDescent, norms
 from steepest.diagnostics import smoothness
+from steepest.polar import NewtonSchulz
 from tests.diagnostics.dense import dense_hessian
 from tests.diagnostics.models import MODELS
+from tests.refusals import assert_refused
 
 
 def quadratic(h, *, at=None):
@@ -140,9 +147,7 @@ def test_the_value_is_attained_by_the_direction():
         seen = {k: turned[k] for k in found.direction}
         assert naive(norm, found.direction) == pytest.approx(1), name
         assert found.value == pytest.approx(naive_dual(norm, seen), rel=1e-9), name
-        start = naive_dual(norm, {k: torch.ones_like(p) for k, p in seen.items()})
-        assert found.value > 0 < start
-        assert found.iterations >= 2
+        assert found.value > 0
 
 
 def test_kernels_and_fused_projections_are_the_matrices_of_the_routing():

@@ -90,9 +90,6 @@ def smoothness(
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> round(smoothness(lambda: 0.5 * x[0] ** 2 - 2 * x[1] ** 2, x, L2()).value, 4)
         4.0
-
-    Sources:
-        Boyd, Linear Algebra Appl. 9 (1974).
     """
     _check(steps, restarts, tolerance)
     tensors = named(params)
@@ -150,6 +147,9 @@ def _climb(measure: Joint, point: Point, v: Named, steps: int, tolerance: float)
     """From v upwards, by v ← dualize(Hv).
 
     It never falls, whatever the signs in H: ‖Hv⁺‖† ≥ ⟨v, Hv⁺⟩ = ⟨Hv, v⁺⟩ = ‖Hv‖†.
+
+    Sources:
+        Boyd, Linear Algebra Appl. 9 (1974).
     """
     if _is_euclidean(measure, point.grad):
         return _climb_euclidean(measure, point, v, steps, tolerance)
