@@ -70,17 +70,22 @@ def signs(d):
 
 
 def test_max_norm_and_its_dual_against_all_vertices():
-    hits = {"linf": [], "l1": []}
-    for seed in range(40):
+    hits = {"linf": 0, "linf from more": 0, "l1": 0}
+    for seed in range(20):
         h = symmetric(2 + seed % 7, seed, definite=seed % 2 == 0)
         loss, x = quadratic(h)
-        bounds = {"linf": float((signs(len(h)) @ h).abs().sum(1).max()), "l1": float(h.abs().max())}
-        for name, norm in (("linf", norms.LInf()), ("l1", norms.L1())):
-            found = smoothness(loss, x, norm)
-            assert found.value <= bounds[name] * (1 + 1e-12)
-            hits[name].append(found.value >= bounds[name] * (1 - 1e-6))
-    assert sum(hits["linf"]) >= 38
-    assert sum(hits["l1"]) >= 20
+        box, cross = float((signs(len(h)) @ h).abs().sum(1).max()), float(h.abs().max())
+        for name, norm, bound, keys in (
+            ("linf", norms.LInf(), box, {}),
+            ("linf from more", norms.LInf(), box, {"restarts": 20}),
+            ("l1", norms.L1(), cross, {}),
+        ):
+            found = smoothness(loss, x, norm, **keys)
+            assert found.value <= bound * (1 + 1e-12)
+            hits[name] += found.value >= bound * (1 - 1e-6)
+    # docs/diagnostics.md states these shares.
+    assert hits["linf from more"] >= 19
+    assert min(hits["linf"], hits["l1"]) >= 16
 
 
 def least_squares(rows, inputs, samples, seed):

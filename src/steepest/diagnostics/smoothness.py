@@ -54,7 +54,7 @@ def smoothness(
     norm: Norm | ProductNorm,
     *,
     steps: int = 100,
-    restarts: int = 2,
+    restarts: int = 8,
     tolerance: float = 1e-6,
     generator: torch.Generator | None = None,
     optimizer: Any = None,
@@ -77,7 +77,7 @@ def smoothness(
         params: a module, tensors, or (name, tensor) pairs.
         norm: of `steepest.norms`.
         steps: the most products with the Hessian, for each start.
-        restarts: random starts, beside that from the gradient.
+        restarts: random starts, beside that from the gradient; a Euclidean norm needs only one.
         tolerance: the smallest relative rise that is worth a step.
         generator: of the random starts; None is seed 0.
         optimizer: of this library, to say what is a matrix.
@@ -96,8 +96,7 @@ def smoothness(
     cut = matrix_views(params, tensors, views=views, optimizer=optimizer)
     measure = joint(norm, tensors, cut)
     point = Point(loss, {k: tensors[k] for k in measure.names})
-    starts = _starts(measure, point, restarts, generator)
-    ends = [_climb(measure, point, v, steps, tolerance) for v in starts]
+    ends = _climbs(measure, point, restarts, generator, steps=steps, tolerance=tolerance)
     best = max(ends, key=lambda end: end.value)
     return Smoothness(
         value=best.value,
@@ -127,6 +126,24 @@ class _End(NamedTuple):
     converged: bool
 
 
+def _climbs(
+    measure: Joint,
+    point: Point,
+    restarts: int,
+    generator: torch.Generator | None,
+    *,
+    steps: int,
+    tolerance: float,
+) -> list[_End]:
+    """Where each start leads."""
+    climb = _climb
+    if _is_euclidean(measure, point.grad):
+        # A random vector is not orthogonal to an eigenvector: one is enough.
+        climb, restarts = _climb_euclidean, min(restarts, 1)
+    starts = _starts(measure, point, restarts, generator)
+    return [climb(measure, point, v, steps, tolerance) for v in starts]
+
+
 def _starts(
     measure: Joint, point: Point, restarts: int, generator: torch.Generator | None
 ) -> Iterator[dict[str, Tensor]]:
@@ -151,8 +168,6 @@ def _climb(measure: Joint, point: Point, v: Named, steps: int, tolerance: float)
     Sources:
         Boyd, Linear Algebra Appl. 9 (1974).
     """
-    if _is_euclidean(measure, point.grad):
-        return _climb_euclidean(measure, point, v, steps, tolerance)
     value, best = 0.0, v
     for used in range(1, steps + 1):
         h = point.hvp(v)
