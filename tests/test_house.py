@@ -74,7 +74,7 @@ LAYERS = (
     ),
     ("diagnostics._joint", "diagnostics._sketch", "diagnostics.spectra"),
     ("diagnostics.constraint", "diagnostics.directions", "diagnostics.ranks"),
-    ("diagnostics.sharpness", "diagnostics.smoothness"),
+    ("diagnostics.by_layer", "diagnostics.sharpness", "diagnostics.smoothness"),
     ("diagnostics",),
     ("",),
     ("app",),
