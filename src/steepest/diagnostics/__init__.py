@@ -1,5 +1,6 @@
 """What to look at in a model and its optimizer; nothing here changes either."""
 
+from steepest.diagnostics.by_layer import input_spectra as input_spectra
 from steepest.diagnostics.by_layer import layer_spectra as layer_spectra
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow

@@ -100,18 +100,27 @@ def squares(products: Sequence[Product]) -> Tensor:
     multiplications, a³ for the eigenvalues, and A in double precision in memory. Of indices they
     are how often each of them occurs.
     """
-    first = products[0]
-    if first.spread is None:
-        size = first.weight.shape[first.view.cols[0]]
-        indices = torch.cat([p.source.detach().reshape(-1) for p in products])
-        counts = torch.bincount(indices, minlength=size).double()
-        if first.ignored is not None:
-            counts[first.ignored] = 0
-        return counts.sort(descending=True).values[None]
-    a = torch.cat([in_double(p.spread(p.source.detach())) for p in products if p.spread], -1)
+    if products[0].spread is None:
+        return counts(products).sort(descending=True).values[None]
+    a = side_by_side(products)
     gram = a @ a.mT if a.shape[-2] <= a.shape[-1] else a.mT @ a
     values: Tensor = torch.linalg.eigvalsh(gram)
     return values.flip(-1).clamp(min=0)
+
+
+def counts(products: Sequence[Product]) -> Tensor:
+    """How often each index occurs in the inputs of one weight, (in,), in double precision."""
+    first = products[0]
+    indices = torch.cat([p.source.detach().reshape(-1) for p in products])
+    found = torch.bincount(indices, minlength=first.weight.shape[first.view.cols[0]]).double()
+    if first.ignored is not None:
+        found[first.ignored] = 0
+    return found
+
+
+def side_by_side(products: Sequence[Product]) -> Tensor:
+    """The inputs of one weight that are no indices, (groups, in, samples), in double precision."""
+    return torch.cat([in_double(p.spread(p.source.detach())) for p in products if p.spread], -1)
 
 
 def _columns(x: Tensor) -> Tensor:
