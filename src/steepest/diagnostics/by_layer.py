@@ -59,7 +59,7 @@ def layer_spectra(
         raise invalid("optimizer", optimizer, "give the optimizer whose momentum it is")
     names = names_of(model)
     views = _views(model, optimizer)
-    found = {}
+    found: dict[str, Spectrum] = {}
     for param, name in names.items():
         x, view = _tensor(param, optimizer, of), views.get(param, _default_view(param))
         if x is None or view is None or not x.numel() or not bool(torch.isfinite(x).all()):
