@@ -5,3 +5,5 @@ from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow
 from steepest.diagnostics.constraint import constraint_report as constraint_report
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra
+from steepest.diagnostics._alarms import MonitorWarning as MonitorWarning
+from steepest.diagnostics.monitor import Monitor as Monitor
