@@ -70,7 +70,7 @@ LAYERS = (
     ("diagnostics._sketch", "diagnostics.spectra"),
     ("diagnostics.ranks",),
     ("diagnostics.constraint",),
-    ("diagnostics._watch",),
+    ("diagnostics._decompose", "diagnostics._watch"),
     ("diagnostics._observe",),
     ("diagnostics._alarms",),
     ("diagnostics.monitor",),
