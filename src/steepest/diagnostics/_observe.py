@@ -203,7 +203,7 @@ def _polar_error(s: Seen) -> float | None:
     Notes what it is among the singular values that the method resolves, and what is promised there.
     """
     step, lr, spectra = s.step, s.of.value("lr"), s.spectra.get(s.source("average"), [])
-    if step is None or lr == 0 or not all(one.left is not None for one in spectra):
+    if step is None or lr == 0 or not spectra or any(one.left is None for one in spectra):
         return None
     totals, promised = torch.zeros(4, dtype=torch.float64), 0.0
     for part, length, one in zip(s.of.matrices(step), s.of.lengths(), spectra, strict=True):
