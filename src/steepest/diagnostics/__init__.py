@@ -1,8 +1,10 @@
 """What to look at in a model and its optimizer; nothing here changes either."""
 
+from steepest.diagnostics._alarms import MonitorWarning as MonitorWarning
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow
 from steepest.diagnostics.constraint import constraint_report as constraint_report
+from steepest.diagnostics.monitor import Monitor as Monitor
 from steepest.diagnostics.ranks import Spectrum as Spectrum
 from steepest.diagnostics.ranks import effective_rank as effective_rank
 from steepest.diagnostics.ranks import nuclear_rank as nuclear_rank
@@ -11,5 +13,3 @@ from steepest.diagnostics.ranks import stable_rank as stable_rank
 from steepest.diagnostics.ranks import svd_entropy as svd_entropy
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra
-from steepest.diagnostics._alarms import MonitorWarning as MonitorWarning
-from steepest.diagnostics.monitor import Monitor as Monitor
