@@ -63,8 +63,8 @@ def _dead(s: Seen) -> str | None:
     if grad is None or bool(grad.any()):
         return None
     return (
-        "the gradient is zero in every entry: the units behind it are dead (ReLU below zero for all "
-        "inputs) or masked; lower lr, or start with smaller biases"
+        "the gradient is zero in every entry: the units behind it are dead (ReLU below zero for "
+        "all inputs) or masked; lower lr, or start with smaller biases"
     )
 
 
@@ -242,12 +242,9 @@ def _of_depth(
     factor = (end / start) ** (1 / (len(chain) - 1))
     if not 1 / PER_LAYER <= factor <= PER_LAYER:
         verb = "grow" if factor > 1 else "shrink"
-        yield (
-            last,
-            "activations",
-            (
-                f"activations {verb} by a factor of {max(factor, 1 / factor):.2g} in each layer from "
-                f"{first} (RMS {start:.2g}) to here (RMS {end:.2g}): normalise between layers, or scale "
-                "the first weights to keep the variance"
-            ),
+        text = (
+            f"activations {verb} by a factor of {max(factor, 1 / factor):.2g} in each layer from "
+            f"{first} (RMS {start:.2g}) to here (RMS {end:.2g}): normalise between layers, or "
+            "scale the first weights to keep the variance"
         )
+        yield last, "activations", text

@@ -230,7 +230,9 @@ def _distances(
         promise: of the method.
         eps: rounding of what the method was given; below it there is no direction.
     """
-    assert one.values is not None and one.left is not None and one.right is not None
+    assert one.values is not None, "only what is decomposed has directions"
+    assert one.left is not None, "asked for"
+    assert one.right is not None, "asked for"
     kept = one.values > max(step.shape[-2:]) * eps * one.values[:, :1]
     factor = one.right * kept.unsqueeze(-1)
     rows = one.left.mH @ step

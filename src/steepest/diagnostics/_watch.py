@@ -220,7 +220,7 @@ class Watch:
     def _matrices(self, name: str, p: Tensor) -> Cut:
         """The matrices of a parameter, as routing sees them."""
         if p.ndim < 2:
-            return lambda x: []
+            return lambda _: []
         if isinstance(self._sites.get(name), nn.Embedding):
             return INPUT_FIRST.matrices
         view = self.routing[name].view if self.routing else None

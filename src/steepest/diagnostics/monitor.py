@@ -37,9 +37,9 @@ class Monitor:
 
         update_ratio = ‖ΔW‖/‖W‖;  alignment = ⟨u, d⟩/(‖u‖†·‖d‖);  polar_error = ‖d − UVᵀ‖_F/‖UVᵀ‖_F
 
-    with W before the step, ΔW all that the step added, d = −ΔW without decoupled decay, u the average
-    of gradients that the optimizer followed (its momentum, as Nesterov has it; the gradient without
-    one), and ‖·‖ the norm of the layer: that of the optimizer's group; else the spectral norm for a
+    with W before the step, ΔW all that the step added, d = −ΔW without decoupled decay, u the
+    average of gradients that the optimizer followed (its momentum, as Nesterov has it; the gradient
+    without one), and ‖·‖ the norm of the layer: that of the optimizer's group; else the spectral norm for a
     matrix, 1 → RMS for an embedding, RMS for a vector. Of a parameter with several matrices the
     norm is the largest, a rank the mean.
 
