@@ -32,7 +32,7 @@ def gpt(width: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     """The model of `steepest train` at a width, with its batch."""
     model = GPT(ModelConfig(width=width), vocabulary=68, seed=0)
     windows = torch.randint(68, (16, 129))
-    return model, lambda m: m.loss(windows)  # type: ignore[operator]
+    return model, lambda m: m.loss(windows)
 
 
 def conv_net() -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:

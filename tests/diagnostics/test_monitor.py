@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -169,6 +171,7 @@ def test_polar_error_of_an_inexact_method_is_its_distance_from_the_factor() -> N
 def test_activations_are_those_of_training_in_the_order_of_the_forward_pass() -> None:
     make, x, y = MODELS["conv"]
     model = make().double()
+    assert isinstance(model, nn.Sequential)
     optimizer = torch.optim.AdamW(model.parameters())
     halves = x[:3], 3 * x[3:]
     with Monitor(model, optimizer, every=1) as m:

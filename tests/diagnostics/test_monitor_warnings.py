@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def said(model: nn.Module, optimizer: Optimizer, loss: Loss, *, steps: int = 4) 
 
 
 def gpt() -> GPT:
-    return GPT(ModelConfig(layers=2, width=64, heads=2, context=16), vocabulary=20, seed=0)
+    return GPT(ModelConfig(layers=2, width=64, heads=2, context=16), vocabulary=60, seed=0)
 
 
 def text_loss(model: nn.Module) -> Tensor:
@@ -81,7 +82,8 @@ def test_an_embedding_and_a_head_on_muon_are_named() -> None:
     model = gpt()
     matrices = [p for p in model.parameters() if p.ndim == 2]
     rest = {"params": [p for p in model.parameters() if p.ndim < 2], "rest": True}
-    ours = steepest.Muon([{"params": matrices}, rest], lr=0.002)
+    groups: list[dict[str, Any]] = [{"params": matrices}, rest]
+    ours = steepest.Muon(groups, lr=0.002)
     for optimizer in (ours, torch.optim.Muon(matrices, lr=0.002)):
         found = [t for t in said(model, optimizer, text_loss, steps=1) if "on Muon" in t]
         assert [t.partition(":")[0] for t in found] == ["tok_emb", "pos_emb", "head"]
@@ -101,7 +103,7 @@ def test_a_gradient_of_rank_one_is_seen_once() -> None:
 def test_a_dead_layer_is_seen() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     with torch.no_grad():
-        model[0].bias.fill_(-100.0)
+        next(iter(model.children())).bias.fill_(-100.0)  # type: ignore[union-attr,operator]
     x = torch.randn(20, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     found = said(model, optimizer, lambda m: m(x).square().mean())
@@ -112,23 +114,25 @@ def test_gradients_that_are_not_finite_are_counted() -> None:
     model = nn.Linear(8, 2)
     scale = torch.ones(2)
     scale[1] = math.nan
-    optimizer = steepest.Muon(
-        [{"params": [model.weight]}, {"params": [model.bias], "rest": True}], lr=1e-3
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [model.weight]},
+        {"params": [model.bias], "rest": True},
+    ]
+    optimizer = steepest.Muon(groups, lr=1e-3)
     found = said(model, optimizer, lambda m: (m(torch.ones(3, 8)) * scale).sum())
     assert "weight: 8 of 16 entries of the gradient are NaN or inf" in found[0]
     assert any(t.startswith("bias: 1 of 2") for t in found)
 
 
 def test_what_never_moves_is_seen_with_its_reason() -> None:
-    model = nn.ModuleDict({k: nn.Linear(8, 8, bias=False) for k in ("used", "idle", "left")})
+    parts = {k: nn.Linear(8, 8, bias=False) for k in ("used", "idle", "left")}
+    model = nn.ModuleDict(parts)
     x = torch.randn(20, 8)
-    some = [model["used"].weight, model["idle"].weight]
-    optimizer = torch.optim.SGD(some, lr=1e-3)
+    optimizer = torch.optim.SGD([parts["used"].weight, parts["idle"].weight], lr=1e-3)
     found = said(
         model,
         optimizer,
-        lambda m: m["left"](m["used"](x)).square().mean(),  # type: ignore[index]
+        lambda _: parts["left"](parts["used"](x)).square().mean(),
     )
     assert any(t.startswith("idle: ") and "has no gradient" in t for t in found)
     assert any(t.startswith("left: ") and "the optimizer does not have it" in t for t in found)
@@ -169,12 +173,16 @@ def test_steps_against_the_average_are_seen() -> None:
     model = nn.Linear(8, 8, bias=False)
     x = torch.randn(20, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    start = model.weight.detach().clone()
+    before: list[Tensor] = []
+
+    def keep(*_: object) -> None:
+        before.append(model.weight.detach().clone())
 
     def ascend(*_: object) -> None:
         with torch.no_grad():
-            model.weight.copy_(2 * start - model.weight)
+            model.weight.copy_(2 * before[-1] - model.weight)
 
+    optimizer.register_step_pre_hook(keep)
     optimizer.register_step_post_hook(ascend)
     found = said(model, optimizer, lambda m: m(x).square().mean())
     assert any("do not descend along the average" in t for t in found)
@@ -185,7 +193,11 @@ def test_steps_that_are_no_polar_factors_are_seen() -> None:
     x = torch.randn(20, 8)
     optimizer = steepest.Muon(model.parameters(), lr=1e-3, polar=Svd())
     assert said(model, optimizer, lambda m: m(x).square().mean()) == []
-    optimizer.register_step_post_hook(lambda *_: model.weight.data.mul_(1.001))
+
+    def grow(*_: object) -> None:
+        model.weight.data.mul_(1.001)
+
+    optimizer.register_step_post_hook(grow)
     found = said(model, optimizer, lambda m: m(x).square().mean())
     assert any("away from the polar factor, while the method promises" in t for t in found)
 

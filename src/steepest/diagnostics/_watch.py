@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steepest.diagnostics._measured import unscaled
-from steepest.maps import Nuclear
+from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import RMS, Norm, Operator, Spectral
 from steepest.norms.base import inner
 from steepest.optim import Constrained, Routing, SteepestOptimizer, route
@@ -76,7 +76,7 @@ class Watched:
         if self.constrained is None:
             return "ns_steps" in self.group and not self.rest
         geometry = self.constrained.geometry
-        exact = isinstance(geometry, Norm) or geometry.with_polar(None) == Nuclear()
+        exact = not isinstance(geometry, ConvexMap) or geometry.with_polar(None) == Nuclear()
         return exact and unscaled(self.norm)[0] == Spectral()
 
     @property
@@ -150,7 +150,7 @@ class Watched:
         parts = self.matrices(self.param.detach())
         if self.constrained is None:
             rule = self.group["adjust_lr_fn"]
-            return [shape_factor(*part.shape[-2:], rule) for part in parts]
+            return [shape_factor(part.shape[-2], part.shape[-1], rule) for part in parts]
         if self.constrained.K is None:
             return [None] * len(parts)
         pairs = zip(self.constrained.lengths, parts, strict=True)
@@ -181,8 +181,8 @@ class Watch:
     def __iter__(self) -> Iterator[Watched]:
         """Each parameter that can be trained, in the order of the model."""
         groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
-        ours = isinstance(self.optimizer, SteepestOptimizer)
-        balls = {c.param: c for c in self.optimizer.constraints()} if ours else {}
+        ours = self.optimizer if isinstance(self.optimizer, SteepestOptimizer) else None
+        balls = {c.param: c for c in ours.constraints()} if ours else {}
         for name, p in self.model.named_parameters():
             if p.requires_grad and p.numel():
                 group = groups.get(p, {})
@@ -205,8 +205,8 @@ class Watch:
         """The norm of a parameter, where it comes from, and the two ways to cut it."""
         matrices = self._matrices(name, p)
         if c is not None:
-            norm = c.geometry if isinstance(c.geometry, Norm) else c.geometry.domain
-            if norm is not None:
+            norm = c.geometry.domain if isinstance(c.geometry, ConvexMap) else c.geometry
+            if isinstance(norm, Norm):
                 whose = f"of the optimizer's group, {c.geometry}"
                 return norm.with_polar(None), whose, c.cut, c.cut if norm.axes == 2 else matrices
         if c is None and p.ndim == 2 and "ns_steps" in group and not group.get("rest"):

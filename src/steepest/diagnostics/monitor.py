@@ -39,9 +39,9 @@ class Monitor:
 
     with W before the step, ΔW all that the step added, d = −ΔW without decoupled decay, u the
     average of gradients that the optimizer followed (its momentum, as Nesterov has it; the gradient
-    without one), and ‖·‖ the norm of the layer: that of the optimizer's group; else the spectral norm for a
-    matrix, 1 → RMS for an embedding, RMS for a vector. Of a parameter with several matrices the
-    norm is the largest, a rank the mean.
+    without one), and ‖·‖ the norm of the layer: that of the optimizer's group; else the spectral
+    norm for a matrix, 1 → RMS for an embedding, RMS for a vector. Of a parameter with several
+    matrices the norm is the largest, a rank the mean.
 
     Observed are the steps that `every` divides, and before the first of them steps 1, 3, 10 and 30.
     Forward passes under `torch.no_grad` do not count, nor does what is compiled; several before one
