@@ -69,7 +69,7 @@ LAYERS = (
     ("diagnostics._krylov", "diagnostics._measured", "diagnostics._point", "diagnostics._selected"),
     ("diagnostics._sketch", "diagnostics.spectra"),
     ("diagnostics.ranks",),
-    ("diagnostics.constraint",),
+    ("diagnostics.by_layer", "diagnostics.constraint"),
     ("diagnostics._decompose", "diagnostics._watch"),
     ("diagnostics._observe",),
     ("diagnostics._alarms",),

@@ -1,6 +1,7 @@
 """What to look at in a model and its optimizer; nothing here changes either."""
 
 from steepest.diagnostics._alarms import MonitorWarning as MonitorWarning
+from steepest.diagnostics.by_layer import layer_spectra as layer_spectra
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow
 from steepest.diagnostics.constraint import constraint_report as constraint_report
