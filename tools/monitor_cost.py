@@ -25,7 +25,7 @@ from steepest.train.config import ModelConfig
 from steepest.train.model import GPT
 
 EVERY = 100
-ROUNDS, BLOCK = 4, 5
+ROUNDS, BLOCK = 3, 3
 
 
 def gpt(width: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
