@@ -28,6 +28,8 @@ MAX_FUNCTION = 60
 # know each other.
 LAYERS = (
     ("_files", "_terminal", "_types"),
+    ("_metrics",),
+    ("_tensorboard",),
     ("views",),
     ("polar.base", "polar._blocks"),
     ("polar.costs", "polar.schedule"),
@@ -70,8 +72,10 @@ LAYERS = (
     ("diagnostics._curvature", "diagnostics._joint", "diagnostics._sketch", "diagnostics.spectra"),
     ("diagnostics.constraint", "diagnostics.directions", "diagnostics.ranks"),
     ("diagnostics._scene", "diagnostics.by_layer", "diagnostics.verdict"),
-    ("diagnostics.sharpness", "diagnostics.smoothness"),
-    ("diagnostics.judge",),
+    ("diagnostics._decompose", "diagnostics._watch"),
+    ("diagnostics._observe", "diagnostics.sharpness", "diagnostics.smoothness"),
+    ("diagnostics._alarms", "diagnostics.judge"),
+    ("diagnostics.monitor",),
     ("diagnostics",),
     ("",),
     ("app",),
@@ -96,11 +100,18 @@ PUBLIC_PATHS = {
     "steepest.norms",
     "steepest.polar",
 }
-SHARED_PATHS = {"steepest._files", "steepest._terminal", "steepest._types"}
+SHARED_PATHS = {
+    "steepest._files",
+    "steepest._metrics",
+    "steepest._tensorboard",
+    "steepest._terminal",
+    "steepest._types",
+}
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
+    ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
 }
 
 # Functions that are longer than MAX_FUNCTION, and why they are one piece.

@@ -1,5 +1,6 @@
 """What to look at in a model and its optimizer; nothing here changes either."""
 
+from steepest.diagnostics._alarms import MonitorWarning as MonitorWarning
 from steepest.diagnostics.by_layer import input_spectra as input_spectra
 from steepest.diagnostics.by_layer import layer_spectra as layer_spectra
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
@@ -9,6 +10,7 @@ from steepest.diagnostics.directions import DIRECTIONS as DIRECTIONS
 from steepest.diagnostics.directions import adam_step as adam_step
 from steepest.diagnostics.directions import gradient_step as gradient_step
 from steepest.diagnostics.judge import compare as compare
+from steepest.diagnostics.monitor import Monitor as Monitor
 from steepest.diagnostics.ranks import Spectrum as Spectrum
 from steepest.diagnostics.ranks import effective_rank as effective_rank
 from steepest.diagnostics.ranks import nuclear_rank as nuclear_rank
