@@ -6,6 +6,12 @@ from steepest.diagnostics.constraint import constraint_report as constraint_repo
 from steepest.diagnostics.directions import DIRECTIONS as DIRECTIONS
 from steepest.diagnostics.directions import adam_step as adam_step
 from steepest.diagnostics.directions import gradient_step as gradient_step
+from steepest.diagnostics.ranks import Spectrum as Spectrum
+from steepest.diagnostics.ranks import effective_rank as effective_rank
+from steepest.diagnostics.ranks import nuclear_rank as nuclear_rank
+from steepest.diagnostics.ranks import spectrum as spectrum
+from steepest.diagnostics.ranks import stable_rank as stable_rank
+from steepest.diagnostics.ranks import svd_entropy as svd_entropy
 from steepest.diagnostics.sharpness import Along as Along
 from steepest.diagnostics.sharpness import DirectionReport as DirectionReport
 from steepest.diagnostics.sharpness import along as along
