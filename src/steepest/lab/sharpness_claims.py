@@ -9,7 +9,6 @@ from statistics import fmean, geometric_mean, median
 from steepest._files import Record
 from steepest.lab.claims import Claim, Finding, UndecidedError
 from steepest.lab.sharpness_tables import (
-    AGAINST,
     WHOLE,
     advantages,
     correlation,
@@ -74,7 +73,9 @@ def _flatter(network: str) -> Check:
             found, lambda p: flat(p["directions"]["sign"]) < flat(p["directions"]["gradient"])
         )
         times = [flat(p["directions"]["gradient"]) / flat(p["directions"]["sign"]) for p in found]
-        return Finding.of(share >= MOST, f"{text}; gradient's over sign's: median {median(times):.3g}")
+        return Finding.of(
+            share >= MOST, f"{text}; gradient's over sign's: median {median(times):.3g}"
+        )
 
     return check
 
@@ -137,7 +138,9 @@ def _predicts(network: str) -> Check:
                 f"nothing; the polar direction is ahead at {100 * base:.0f} %"
             )
         constant = max(base, 1 - base)
-        return Finding.of(share > constant, f"right at {text}, a constant at {100 * constant:.0f} %")
+        return Finding.of(
+            share > constant, f"right at {text}, a constant at {100 * constant:.0f} %"
+        )
 
     return check
 
@@ -220,8 +223,8 @@ CLAIMS = (
     ),
     *_each(
         "grows",
-        "On {} the sign's lead grows in training: its best decrease over the gradient's, first half "
-        "of the looks against second half.",
+        "On {} the sign's lead grows in training: its best decrease over the gradient's, first "
+        "half of the looks and second half.",
         PAN,
         "larger in the second half, whatever trains",
         _grows,
@@ -273,8 +276,8 @@ CLAIMS = (
     ),
     *_each(
         "bound",
-        "On {} it does not exceed that ratio, as it cannot for a squared loss where a layer has as "
-        "many outputs as inputs.",
+        "On {} it does not exceed that ratio, as it cannot for a squared loss where a layer has no "
+        "fewer outputs than inputs and its gradient full rank.",
         "dᵀHd = c‖DA‖_F² there: ‖UVᵀA‖_F² = ‖A‖_F², ‖GA‖_F ≤ ‖G‖_F·‖A‖₂",
         f"at {100 * MOST:.0f} % of the layers and looks or more",
         _bounded,

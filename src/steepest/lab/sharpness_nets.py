@@ -99,9 +99,7 @@ class Watch:
         optimizer: the one that trains it; where it is AdamW, its own direction is compared too.
     """
 
-    def __init__(
-        self, model: nn.Module, loss: Callable[[], Tensor], optimizer: Optimizer
-    ) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[[], Tensor], optimizer: Optimizer) -> None:
         self._layers, self._loss = hidden(model), loss
         self._optimizer = optimizer if isinstance(optimizer, torch.optim.AdamW) else None
         self._directions = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, geometric_mean, median
 
 import numpy as np
@@ -75,7 +75,7 @@ def advantages(results: Sequence[Record]) -> list[Record]:
 
 
 def _means(
-    results: Sequence[Record], numbers: dict[str, Callable[[Record], float | None]]
+    results: Sequence[Record], numbers: Mapping[str, Callable[[Record], float | None]]
 ) -> list[Record]:
     """All layers together: of each direction and look these numbers, the mean of the seeds.
 
@@ -121,7 +121,7 @@ def sharpnesses(results: Sequence[Record]) -> list[Record]:
 
 
 def layers(results: Sequence[Record]) -> list[Record]:
-    """Medians over looks and trainings after the start, a row for each kind of layer of a network."""
+    """Medians over trainings and looks after the start, a row for each kind of layer."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for row in known(later(advantages(results))):
         kind = ".".join(part for part in row["layer"].split(".")[-2:] if not part.isdigit())
