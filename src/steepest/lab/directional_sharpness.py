@@ -4,10 +4,11 @@ Along a direction d the quadratic model of a loss falls by at most ⟨g, d⟩²/
 the correlation with the gradient and the directional sharpness. At several steps of the training
 of two networks with three optimizers both are measured for the gradient, its sign, the polar
 factors of its matrices and, where AdamW trains, Adam's direction; of all hidden layers together,
-and of each one moved by itself. Of each layer the ranks of the gradient G and of the input A are taken
-at the same point. With c the curvature of the loss in the layer's outputs the guaranteed decreases
-are ‖G‖_F²/(2L_F), L_F = c·‖A‖₂², and ‖G‖_*²/(2L_2), L_2 = c·Σ_{i ≤ out} σ_i(A)², so that the polar
-direction should be ahead by nr(G)·L_F/L_2. See `sharpness_nets` for networks and data.
+and of each one moved by itself. Of each layer the ranks of the gradient G and of the input A are
+taken at the same point. With c the curvature of the loss in the layer's outputs the guaranteed
+decreases are ‖G‖_F²/(2L_F), L_F = c·‖A‖₂², and ‖G‖_*²/(2L_2), L_2 = c·Σ_{i ≤ out} σ_i(A)², so
+that the polar direction should be ahead by nr(G)·L_F/L_2. See `sharpness_nets` for networks and
+data.
 """
 
 from __future__ import annotations

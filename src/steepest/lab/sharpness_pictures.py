@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from steepest._files import Record
 from steepest.lab.figure import INK, panels
@@ -44,13 +45,14 @@ def _trajectories(rows: Sequence[Record], field: str, label: str) -> Figure:
     networks, optimizers = _distinct(rows, "network"), _distinct(rows, "optimizer")
     places = [(n, o) for n in networks for o in optimizers]
     titles = [f"{NETWORKS[n]}, trained with {TRAINED[o]}" for n, o in places]
+    # The looks at equal distances: they are nearly geometric, but for the start.
+    positions = {step: i for i, step in enumerate(sorted({r["step"] for r in rows}))}
     figure, axes = panels(titles, height=3.1 * len(networks), rows=len(networks))
     for place, (network, optimizer) in zip(axes, places, strict=True):
         for name, style in STYLES.items():
             key = (network, optimizer, name)
             line = [
-                # A start at 0 has no place on a logarithmic axis.
-                (max(r["step"], 1), r[field])
+                (positions[r["step"]], r[field])
                 for r in rows
                 if (r["network"], r["optimizer"], r["direction"]) == key
                 and r[field] is not None
@@ -65,10 +67,9 @@ def _trajectories(rows: Sequence[Record], field: str, label: str) -> Figure:
                     markersize=2.5,
                     **style,
                 )
-        place.set_xscale("log", base=2)
-        steps = sorted({max(r["step"], 1) for r in rows})
-        place.set_xticks(steps, ["0" if s == 1 else str(s) for s in steps], fontsize=8)
+        place.set_xticks(list(positions.values()), list(map(str, positions)), fontsize=8)
         place.set_yscale("log")
+        _plain(place.yaxis)
     for place in axes[-len(optimizers) :]:
         place.set_xlabel("step")
     for place in axes[:: len(optimizers)]:
@@ -108,20 +109,30 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
     networks = _distinct(rows, "network")
     columns = {"nuclear": "nr(G)", "ratio": "nr(G)/st(A)"}
     places = [(n, c) for n in networks for c in columns]
-    titles = [f"{NETWORKS[n]}: against {columns[c]}" for n, c in places]
-    figure, axes = panels(titles, height=3.6 * len(networks), rows=len(networks))
+    figure, axes = panels([""] * len(places), height=3.6 * len(networks), rows=len(networks))
     for place, (network, column) in zip(axes, places, strict=True):
         mine = known(later(r for r in rows if r["network"] == network))
         for optimizer, colour in SCATTER.items():
             dots = [(r[column], r["advantage"]) for r in mine if r["optimizer"] == optimizer]
             if dots:
-                x, y = zip(*dots, strict=True)
                 label = f"trained with {TRAINED[optimizer]}"
-                place.scatter(x, y, s=9, color=colour, alpha=0.45, linewidths=0, label=label)
-        _theory(place, mine, column)
+                across, up = zip(*dots, strict=True)
+                place.scatter(across, up, 9, colour, alpha=0.45, linewidths=0, label=label)
+        x, y = (np.array([r[k] for r in mine], dtype=float) for k in (column, "advantage"))
+        # The guarantees are ahead of each other by nr(G)/st(A).
+        stable = 1.0 if column == "ratio" else median(r["input"] for r in mine)
+        ends = np.array([x.min(), x.max()])
+        text = (
+            "guaranteed" if column == "ratio" else f"guaranteed at the median st(A) = {stable:.2g}"
+        )
+        place.plot(ends, ends / stable, color=INK, linewidth=1.1, linestyle="--", label=text)
+        title = f"{NETWORKS[network]}: Spearman's correlation {spearman(x, y):+.2f}"
+        place.set_title(title, color=INK, fontsize=11)
         place.axhline(1, color=INK, linewidth=0.7)
         place.set_xscale("log")
         place.set_yscale("log")
+        _plain(place.xaxis)
+        _plain(place.yaxis)
         place.set_xlabel(columns[column])
     for place in axes[:: len(columns)]:
         place.set_ylabel("advantage in best decrease")
@@ -129,19 +140,10 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
     return figure
 
 
-def _theory(place: Axes, mine: Sequence[Record], column: str) -> None:
-    """The ratio of the guarantees as a line, and Spearman's correlation."""
-    x, y = (np.array([r[k] for r in mine], dtype=float) for k in (column, "advantage"))
-    stable = 1.0 if column == "ratio" else median(r["input"] for r in mine)
-    ends = np.array([x.min(), x.max()])
-    text = "guarantee" if column == "ratio" else f"guarantee at the median st(A) = {stable:.2g}"
-    place.plot(ends, ends / stable, color=INK, linewidth=1.1, linestyle="--", label=text)
-    value = spearman(x, y)
-    place.annotate(
-        "no correlation" if math.isnan(value) else f"Spearman {value:+.2f}",
-        (0.98, 0.03),
-        xycoords="axes fraction",
-        ha="right",
-        color=INK,
-        fontsize=9,
-    )
+def _plain(axis: Axis) -> None:
+    """Write a logarithmic axis as 0.5, 1, 2, and where it spans much as 0.01, 0.1, 1."""
+    low, high = axis.get_view_interval()
+    wide = high > 100 * low
+    axis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))

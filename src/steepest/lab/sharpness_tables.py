@@ -197,7 +197,7 @@ def correlation(
     rows = known(later(rows))
     if not rows:
         return (math.nan,) * 3
-    x, y = (np.log(np.array([r[k] for r in rows], dtype=float)) for k in (against, "advantage"))
+    x, y = _logarithms(rows, against)
     training, trained = _numbered([(r["optimizer"], r["seed"]) for r in rows])
     layer, layered = _numbered([r["layer"] for r in rows])
     if within:
@@ -212,6 +212,20 @@ def correlation(
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(kept, [tail, 1 - tail])
     return spearman(x, y), float(low), float(high)
+
+
+def exponent(rows: Sequence[Record], against: str) -> float:
+    """p in advantage ∝ columnᵖ, by least squares through the logarithms; NaN for a constant."""
+    rows = known(later(rows))
+    x, y = _logarithms(rows, against)
+    return float(np.polyfit(x, y, 1)[0]) if rows and np.ptp(x) > 0 else math.nan
+
+
+def _logarithms(rows: Sequence[Record], against: str) -> tuple[NDArray[np.float64], ...]:
+    """Those of a column and of the advantage."""
+    return tuple(
+        np.log(np.array([r[k] for r in rows], dtype=float)) for k in (against, "advantage")
+    )
 
 
 def _numbered(names: Sequence[object]) -> tuple[NDArray[np.int64], int]:
@@ -237,9 +251,17 @@ def correlations(results: Sequence[Record]) -> list[Record]:
     for network in dict.fromkeys(r["network"] for r in rows):
         mine = [r for r in rows if r["network"] == network]
         for against in AGAINST:
-            for how in ("all", "within"):
-                numbers = correlation(mine, against, within=how == "within")
-                value, low, high = (None if math.isnan(v) else v for v in numbers)
-                place = {"network": network, "against": against, "points": how}
-                found.append({**place, "spearman": value, "low": low, "high": high})
+            numbers = {
+                **dict(zip(("spearman", "low", "high"), correlation(mine, against), strict=True)),
+                **dict(
+                    zip(
+                        ("within", "within_low", "within_high"),
+                        correlation(mine, against, within=True),
+                        strict=True,
+                    )
+                ),
+                "exponent": exponent(mine, against),
+            }
+            plain = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+            found.append({"network": network, "against": AGAINST[against], **plain})
     return found
