@@ -1,5 +1,6 @@
 """What to look at in a model and its optimizer; nothing here changes either."""
 
+from steepest.diagnostics.by_layer import layer_spectra as layer_spectra
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow
 from steepest.diagnostics.constraint import constraint_report as constraint_report
@@ -17,5 +18,7 @@ from steepest.diagnostics.sharpness import DirectionReport as DirectionReport
 from steepest.diagnostics.sharpness import along as along
 from steepest.diagnostics.sharpness import compare_directions as compare_directions
 from steepest.diagnostics.sharpness import directional_sharpness as directional_sharpness
+from steepest.diagnostics.smoothness import Smoothness as Smoothness
+from steepest.diagnostics.smoothness import smoothness as smoothness
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra

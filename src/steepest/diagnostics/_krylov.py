@@ -1,7 +1,7 @@
 """What products with a matrix tell about its singular values, with bounds that hold.
 
-Everywhere x is m × n with m ≤ n, in double precision, and A = xxᴴ. Vectors are rows: a block of c of
-them has shape (c, m).
+Everywhere x is m × n with m ≤ n, in double precision, and A = xxᴴ. Vectors are rows: c of them
+have shape (c, m).
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ def rounding(x: Tensor) -> float:
     return max(x.shape[-2:]) * epsilon(x.dtype)
 
 
-def orthonormal(block: Tensor, basis: Tensor) -> Tensor:
-    """Rows that span those of `block` (c, m) and are orthogonal to those of `basis` (k, m)."""
-    # The second round removes what rounding left; a block without full rank needs it most.
-    for _ in range(2):
-        block = block - (block @ basis.mH) @ basis
-        block = torch.linalg.qr(block.mT).Q.mT
-    return block
+def orthonormal(block: Tensor, basis: Tensor, tiny: float) -> Tensor:
+    """Rows that span what `block` (c, m) adds to the span of `basis` (k, m), beyond `tiny`."""
+    # QR alone would fill up a block without full rank, with rows that the basis may have.
+    _, s, rows = torch.linalg.svd(block - (block @ basis.mH) @ basis, full_matrices=False)
+    rows = rows[s > tiny]
+    # Where little was left after the subtraction, rounding is much of it: once more.
+    rows = rows - (rows @ basis.mH) @ basis
+    return torch.linalg.qr(rows.mT).Q.mT
 
 
 class Leading(NamedTuple):
@@ -55,10 +56,11 @@ def leading(x: Tensor, start: Tensor, depth: int) -> Leading:
         start: (b, m).
         depth: at most m/b.
     """
-    block = orthonormal(start, start[:0])
+    tiny = rounding(x) * float(torch.linalg.vector_norm(x)) ** 2
+    block = orthonormal(start, start[:0], tiny)
     blocks, images = [block], [block.conj() @ x]
     for _ in range(depth - 1):
-        block = orthonormal(images[-1].conj() @ x.mT, torch.cat(blocks))
+        block = orthonormal(images[-1].conj() @ x.mT, torch.cat(blocks), tiny)
         blocks.append(block)
         images.append(block.conj() @ x)
     basis, image = torch.cat(blocks), torch.cat(images)
@@ -159,24 +161,25 @@ def quadrature(x: Tensor, vectors: Tensor, steps: int) -> Quadrature:
 
 
 def bidiagonal(x: Tensor, vectors: Tensor, steps: int) -> Tensor:
-    """The lower bidiagonal B of each vector, (c, steps + 1, steps), real, with all orthogonality.
+    """The lower bidiagonal B of each vector, (c, steps + 1, steps), real.
 
-    Where a Krylov space ends, the rest of B is zero.
+    The vectors on the shorter side are kept orthogonal, and with them the others. Where a Krylov
+    space ends, the rest of B is zero.
+
+    Sources:
+        Orthogonality of one side: Simon & Zha, SIAM J. Sci. Comput. 21 (2000).
     """
     tiny = rounding(x) * float(torch.linalg.vector_norm(x))
+    count, m = vectors.shape
     u, _ = _unit(vectors, 0.0)
-    left = u.unsqueeze(1)
-    w, alpha = _unit(u.conj() @ x, tiny)
-    right = w.unsqueeze(1)
-    b = torch.zeros(len(vectors), steps + 1, steps, dtype=torch.float64, device=x.device)
+    basis = vectors.new_zeros(count, steps + 1, m)
+    w, beta = x.new_zeros(count, x.shape[1]), x.new_zeros(count, dtype=torch.float64)
+    b = torch.zeros(count, steps + 1, steps, dtype=torch.float64, device=x.device)
     for j in range(steps):
-        b[:, j, j] = alpha
-        u, beta = _unit(_without(w.conj() @ x.mT, left), tiny)
-        b[:, j + 1, j] = beta
-        if j + 1 < steps:
-            left = torch.cat([left, u.unsqueeze(1)], dim=1)
-            w, alpha = _unit(_without(u.conj() @ x, right), tiny)
-            right = torch.cat([right, w.unsqueeze(1)], dim=1)
+        basis[:, j] = u
+        w, alpha = _unit(u.conj() @ x - beta.unsqueeze(-1) * w, tiny)
+        u, beta = _unit(_without(w.conj() @ x.mT, basis[:, : j + 1]), tiny)
+        b[:, j, j], b[:, j + 1, j] = alpha, beta
     return b
 
 

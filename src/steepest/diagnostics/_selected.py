@@ -26,7 +26,7 @@ def selected(model: Model, optimizer: Any) -> list[tuple[str, Constrained]]:
             "only an optimizer of this library says which ball its decay has: "
             "steepest.Muon takes the place of torch.optim.Muon",
         )
-    names = _names(model)
+    names = names_of(model)
     found = [(names[c.param], c) for c in optimizer.constraints() if c.param in names]
     if not found:
         raise invalid(
@@ -38,7 +38,7 @@ def selected(model: Model, optimizer: Any) -> list[tuple[str, Constrained]]:
     return found
 
 
-def _names(model: Model) -> dict[Tensor, str]:
+def names_of(model: Model) -> dict[Tensor, str]:
     """The first name of each parameter."""
     pairs: list[Any] = list(model.named_parameters() if isinstance(model, nn.Module) else model)
     names: dict[Tensor, str] = {}

@@ -45,7 +45,7 @@ class Sketch(NamedTuple):
 
 
 def sketch(
-    x: Tensor, *, probes: int, steps: int, risk: float, generator: torch.Generator
+    x: Tensor, probes: int, steps: int, *, risk: float, generator: torch.Generator
 ) -> Sketch:
     """The intervals of x (m, n), m ≤ n, of Frobenius norm 1.
 
@@ -57,7 +57,8 @@ def sketch(
         generator: of the vectors.
     """
     m = x.shape[0]
-    block = min(probes, m)
+    # A space of few, but several, blocks in a small matrix.
+    block = max(min(2, m), min(probes, m // 4))
 
     def normal(count: int) -> Tensor:
         drawn = torch.randn(count, m, generator=generator, dtype=x.dtype, device=generator.device)
@@ -66,38 +67,50 @@ def sketch(
     found = leading(x, normal(block), max(1, min(steps // 2, m // block)))
     # A number is known from at most three events: the top, and two means.
     energies = _energies(found, m, block, risk / 3)
-    known = found.vectors[:block]
+    # Not all, so that the bound of one more eigenvalue says how large the others can be.
+    kept = max(1, 3 * block // 4)
+    known = found.vectors[:kept]
     tests = normal(probes)
     tests = tests - (tests @ known.mH) @ known
     rules = quadrature(x, torch.cat([known, tests]), min(steps, m))
-    rest = max(1 - float(found.values[:block].sum()), rounding(x))
-    traces = _Traces(rules, len(known), rest, math.sqrt(energies[1, 0]), risk / 3)
+    rest = max(1 - float(energies[0, kept - 1]), rounding(x))
+    # The trace of A over kept + 1 directions is at most the sum of its largest eigenvalues.
+    next_one = float(energies[1, min(kept, block - 1)] - energies[0, kept - 1])
+    top = math.sqrt(min(max(next_one, rounding(x)), rest))
+    traces = _Traces(rules, kept, rest, top, risk / 3, rounding(x))
     nuclear = traces.nuclear(m)
     return Sketch(
         nuclear=nuclear,
         entropy=traces.entropy(m),
         log_rank=traces.log_rank(nuclear, m),
         top=(float(energies[0, 0]), float(energies[1, 0])),
-        bottom=float(rules.gauss[0].min()),
+        bottom=_bottom(rules, rounding(x)),
         energies=energies,
     )
 
 
 def _energies(found: Leading, m: int, block: int, risk: float) -> Tensor:
-    """Bounds of the sums of the k largest σ², k = 1, …, block."""
+    """Bounds of the sums of the k largest σ², for k up to the number of Ritz values."""
     lower = found.values.cumsum(0)
-    ends = []
+    tops, ends = found.values[:block].tolist(), []
     for k in range(1, block + 1):
         # Each of the k values must be right for their sum.
-        each = [
-            found.values[j - 1] * stretch(tangent(m, block, j, risk / k), found.depth)
-            for j in range(1, k + 1)
-        ]
-        ends.append(torch.stack(each).sum())
+        angles = (tangent(m, block, j, risk / k) for j in range(1, k + 1))
+        ends.append(sum(v * stretch(a, found.depth) for v, a in zip(tops[:k], angles, strict=True)))
+    # The mean of more of them is no larger.
+    ends += [ends[-1] * k / block for k in range(block + 1, len(lower) + 1)]
     # PSD blocks: the k largest of A are at most those of its two diagonal blocks together.
     outside = (1 - lower[-1]).clamp(min=rounding(found.vectors))
-    upper = torch.minimum(torch.stack(ends), lower[:block] + outside).clamp(max=1.0)
-    return torch.stack([lower[:block].clamp(max=1.0), upper])
+    upper = torch.minimum(lower.new_tensor(ends), lower + outside)
+    return torch.stack([lower, upper]).clamp(max=1.0)
+
+
+def _bottom(rules: Quadrature, tiny: float) -> float:
+    """The smallest Ritz value; zero where it is rounding."""
+    nodes, weights = rules.gauss
+    # Where a Krylov space has ended, nodes without weight fill up the rule.
+    least = float(nodes[weights > tiny * weights.sum(dim=-1, keepdim=True)].min())
+    return least if least > tiny else 0.0
 
 
 @dataclass(frozen=True)
@@ -108,8 +121,9 @@ class _Traces:
         rules: of the leading vectors Q, then of draws from their complement.
         known: how many are leading.
         rest: the part of ‖x‖_F² that they leave.
-        top: at least σ₁.
+        top: at least the largest singular value of what they leave of x.
         risk: of each mean.
+        rounding: of each mean too.
     """
 
     rules: Quadrature
@@ -117,6 +131,7 @@ class _Traces:
     rest: float
     top: float
     risk: float
+    rounding: float
 
     def trace(self, f: Function) -> tuple[float, float]:
         """Estimates of tr f from both rules: the quadrature is exact between them."""
@@ -138,7 +153,7 @@ class _Traces:
         spectral = min(frobenius, float(f(grid).abs().max()))
         draws = self.rules.gauss.shape[1] - self.known
         t = math.log(2 / self.risk) / draws
-        return 2 * frobenius * math.sqrt(t) + 2 * spectral * t
+        return 2 * frobenius * math.sqrt(t) + 2 * spectral * t + self.rounding
 
     def nuclear(self, m: int) -> tuple[float, float]:
         """Σσ. Its variance is at most 2·rest: the square of √λ is λ."""

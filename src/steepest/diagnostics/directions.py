@@ -38,8 +38,7 @@ def adam_step(
         m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²;  −(m/(1 − β₁ᵗ))/(√(v/(1 − β₂ᵗ)) + eps)
 
     A parameter without state takes its first step, −g/(|g| + eps). Decoupled weight decay is left
-    out; that of `torch.optim.Adam`, which is a part of the gradient, is in it. The state is read
-    and not changed.
+    out; that of `torch.optim.Adam`, a part of its gradient, is in it. The state is not changed.
 
     Args:
         grads: the present gradient of each parameter.
@@ -74,11 +73,9 @@ def _adam_direction(
     g: Tensor, p: Tensor | None, group: Mapping[str, Any], state: Mapping[str, Any]
 ) -> Tensor:
     """One step of length 1 from zero, with a copy of the state."""
-    # A group of Muon or SGD has weight decay too, and no Adam.
-    if p is not None and "betas" in group and not _decoupled(group):
-        g = g + (-1 if group.get("maximize") else 1) * group["weight_decay"] * p
-    # Ours has `rest` groups beside those with a norm, whose betas and eps mean something else.
-    own = group if "exp_avg" in state or "betas" in group else {}
+    own = group if _is_adam(group, state) else {}
+    if p is not None and not own.get("decoupled_weight_decay", True):
+        g = g + (-1 if own["maximize"] else 1) * own["weight_decay"] * p
     beta1, beta2 = (float(b) for b in own.get("betas", ADAM["betas"]))
     moved = torch.zeros_like(g)
     largest = [state["max_exp_avg_sq"].clone()] if own.get("amsgrad") and state else []
@@ -96,17 +93,14 @@ def _adam_direction(
         lr=1.0,
         weight_decay=0.0,
         eps=float(own.get("eps", ADAM["eps"])),
-        maximize=bool(group.get("maximize", False)),
+        maximize=bool(own.get("maximize", False)),
     )
     return moved
 
 
-def _decoupled(group: Mapping[str, Any]) -> bool:
-    """Whether weight decay is outside of the gradient: AdamW, and the rest groups of this library.
-
-    Only torch's Adam has the flag, and only where it is False is decay in the gradient.
-    """
-    return bool(group.get("decoupled_weight_decay", True))
+def _is_adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether a group's betas and eps are those of Adam: those of other optimizers are not."""
+    return "exp_avg_sq" in state or "amsgrad" in group or bool(group.get("rest"))
 
 
 DIRECTIONS: Mapping[str, Chosen] = MappingProxyType(

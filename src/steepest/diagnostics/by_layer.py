@@ -1,0 +1,103 @@
+"""The spectrum of every matrix of a model: weights, gradients, momentum."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from steepest._types import invalid
+from steepest.diagnostics._selected import Model, names_of
+from steepest.diagnostics.ranks import Method, Spectrum, spectrum
+from steepest.optim import SteepestOptimizer, route
+from steepest.views import LINEAR, MatrixView, conv
+
+What = Literal["weights", "gradients", "momentum"]
+WHAT = ("weights", "gradients", "momentum")
+MOMENTUM = ("momentum_buffer", "exp_avg")
+"""What optimizers call an average of gradients: SGD and Muon, Adam and its kin."""
+
+
+def layer_spectra(
+    model: Model,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    of: What = "weights",
+    method: Method = "auto",
+    **options: Any,
+) -> dict[str, Spectrum]:
+    """The spectrum of each matrix of a model; nothing is changed.
+
+    A parameter is seen as the matrices that the optimizer sees, if it is one of this library, else
+    as `route` sees it: a convolution as out × (in·k), a fused projection as its parts, which are
+    called "qkv.weight[0]", "qkv.weight[1]", … A vector is no matrix and is left out, as is what
+    does not exist yet or is not finite.
+
+    Args:
+        model: the module, or (name, parameter) pairs.
+        optimizer: any of torch's kind; needed for its momentum.
+        of: "weights", "gradients" as `backward` left them, or "momentum".
+        method: of `spectrum`.
+        options: of `spectrum`.
+
+    Raises:
+        ValueError: another `of`, momentum without an optimizer, or no names.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+        >>> model(torch.ones(3, 8)).sum().backward()
+        >>> {name: round(s.stable_rank, 3) for name, s in
+        ...  layer_spectra(model, of="gradients").items()}
+        {'0.weight': 1.0, '2.weight': 1.0}
+    """
+    if of not in WHAT:
+        raise invalid("of", of, 'give "weights", "gradients" or "momentum"')
+    if of == "momentum" and optimizer is None:
+        raise invalid("optimizer", optimizer, "give the optimizer whose momentum it is")
+    names = names_of(model)
+    views = _views(model, optimizer)
+    found = {}
+    for param, name in names.items():
+        x, view = _tensor(param, optimizer, of), views.get(param, _default_view(param))
+        if x is None or view is None or not x.numel() or not bool(torch.isfinite(x).all()):
+            continue
+        matrices = [one for part in view.matrices(x.detach()) for one in part]
+        for i, one in enumerate(matrices):
+            key = name if len(matrices) == 1 else f"{name}[{i}]"
+            found[key] = spectrum(one, method=method, **options)
+    return found
+
+
+def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) -> Tensor | None:
+    """What is looked at of a parameter; None where there is none."""
+    if of == "weights":
+        return param
+    if of == "gradients":
+        return param.grad
+    assert optimizer is not None, "checked"
+    # `get`: the state of an optimizer makes an entry for whoever asks.
+    state = optimizer.state.get(param, {})
+    return next((state[key] for key in MOMENTUM if state.get(key) is not None), None)
+
+
+def _views(
+    model: Model, optimizer: torch.optim.Optimizer | None
+) -> dict[Tensor, MatrixView | None]:
+    """How each parameter is seen as matrices, as far as anybody says it."""
+    if isinstance(optimizer, SteepestOptimizer):
+        groups = [group for group in optimizer.param_groups if not group["rest"]]
+        pairs = [pair for g in groups for pair in zip(g["params"], g["views"], strict=True)]
+    elif isinstance(model, nn.Module) and any(True for _ in model.parameters()):
+        routing = route(model)
+        pairs = [(p, a.view) for p, a in zip(routing.parameters, routing, strict=True)]
+    else:
+        pairs = []
+    return {param: view for param, view in pairs if view is not None}
+
+
+def _default_view(param: Tensor) -> MatrixView | None:
+    """Of a table, of what is frozen, and of what belongs to no module."""
+    if param.ndim == 2:
+        return LINEAR
+    return conv(param.ndim - 2) if param.ndim in (4, 5) else None

@@ -1,0 +1,83 @@
+"""The spectra of a model: which matrices there are, and of what."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from steepest import Muon
+from steepest.diagnostics import layer_spectra
+from tests.refusals import assert_refused
+
+
+class Tied(nn.Module):
+    """A convolution, attention with a fused projection, and a table that is its own head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 6, 3, padding=1)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.norm = nn.LayerNorm(6)
+        self.table = nn.Embedding(11, 6)
+        self.head = nn.Linear(6, 11, bias=False)
+        self.head.weight = self.table.weight
+        self.unused = nn.Linear(6, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.conv(image).flatten(2).mT
+        x = self.norm(x + self.attention(x, x, x)[0])
+        return self.head(x)
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model(
+        torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    ).square().mean().backward()
+    optimizer.step()
+
+
+QKV = [f"attention.in_proj_weight[{i}]" for i in range(3)]
+USED = ["conv.weight", *QKV, "attention.out_proj.weight", "table.weight"]
+
+
+@pytest.mark.parametrize("make", [torch.optim.AdamW, torch.optim.SGD, Muon])
+def test_every_matrix_of_a_model_once(make):
+    model = Tied()
+    options = {"momentum": 0.9} if make is torch.optim.SGD else {}
+    optimizer = make(model if make is Muon else model.parameters(), lr=0.01, **options)
+    assert (
+        layer_spectra(model, of="gradients") == {} == layer_spectra(model, optimizer, of="momentum")
+    )
+    stepped(model, optimizer)
+    size = len(optimizer.state)
+    for of in ("gradients", "momentum"):
+        assert list(layer_spectra(model, optimizer, of=of)) == USED
+    found = layer_spectra(model, optimizer)
+    assert sorted(found) == sorted([*USED, "unused.weight"])
+    assert len(optimizer.state) == size, "looking makes no state"
+    assert found["conv.weight"].shape == (6, 18)
+    expected = torch.linalg.svdvals(model.attention.in_proj_weight.detach()[6:12].double())
+    assert torch.allclose(found[QKV[1]].values, expected, rtol=1e-12)
+    # One step from zero: the average is a multiple of the gradient.
+    gradient, momentum = (
+        layer_spectra(model, optimizer, of=of)["conv.weight"] for of in ("gradients", "momentum")
+    )
+    assert momentum.nuclear_rank == pytest.approx(gradient.nuclear_rank, rel=1e-5)
+
+
+def test_pairs_and_options():
+    torch.manual_seed(0)
+    w, b = nn.Parameter(torch.randn(30, 20)), nn.Parameter(torch.randn(20))
+    found = layer_spectra([("w", w), ("b", b)], method="randomised", probes=4)
+    assert list(found) == ["w"] and found["w"].values is None
+    w.data[0, 0] = math.nan
+    assert layer_spectra([("w", w), ("b", b)]) == {}
+
+
+def test_refused():
+    model = nn.Linear(2, 3)
+    assert_refused(lambda: layer_spectra(model, of="momentum"), "optimizer=None", "momentum")
