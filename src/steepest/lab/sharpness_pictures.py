@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -51,12 +52,11 @@ def _trajectories(rows: Sequence[Record], field: str, label: str) -> Figure:
     for place, (network, optimizer) in zip(axes, places, strict=True):
         for name, style in STYLES.items():
             key = (network, optimizer, name)
+            # A number that is missing, or has no logarithm, is a gap.
             line = [
-                (positions[r["step"]], r[field])
+                (positions[r["step"]], r[field] if r[field] and r[field] > 0 else math.nan)
                 for r in rows
                 if (r["network"], r["optimizer"], r["direction"]) == key
-                and r[field] is not None
-                and r[field] > 0
             ]
             if line:
                 place.plot(
