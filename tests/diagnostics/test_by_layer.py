@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from steepest import Muon
-from steepest.diagnostics import layer_spectra
+from steepest.diagnostics import input_spectra, layer_spectra
 from tests.refusals import assert_refused
 
 
@@ -81,3 +81,24 @@ def test_pairs_and_options():
 def test_refused():
     model = nn.Linear(2, 3)
     assert_refused(lambda: layer_spectra(model, of="momentum"), "optimizer=None", "momentum")
+
+
+def test_inputs_are_what_each_weight_multiplies():
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(36, 5)).double()
+    images = torch.randn(7, 2, 5, 5, generator=torch.Generator().manual_seed(0)).double()
+    table = nn.Embedding(6, 3, padding_idx=0)
+    before = torch.get_rng_state()
+    found = input_spectra(model, lambda: model(images))
+    assert list(found) == ["0.weight[0]", "0.weight[1]", "2.weight"]
+    patches = nn.functional.unfold(images[:, 1:], 3).movedim(0, -1).flatten(1)
+    given = model[1](model[0](images)).detach()
+    for name, a in (("0.weight[1]", patches), ("2.weight", given.mT)):
+        assert found[name].shape == tuple(a.shape)
+        assert torch.allclose(found[name].values, torch.linalg.svdvals(a), rtol=1e-10)
+    words = torch.tensor([[1, 1, 1, 4], [4, 0, 5, 0]])
+    (one,) = input_spectra(table, lambda: table(words)).values()
+    assert one.shape == (6, 8) and one.stable_rank == pytest.approx(6 / 3)
+    assert one.values.tolist() == pytest.approx([3**0.5, 2**0.5, 1, 0, 0, 0])
+    assert input_spectra(model, lambda: None) == {} and table.weight.grad is None
+    assert input_spectra(model, lambda: model(images * math.nan)) == {}
+    assert torch.equal(torch.get_rng_state(), before)

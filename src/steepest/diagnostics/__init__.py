@@ -1,5 +1,6 @@
 """What to look at in a model and its optimizer; nothing here changes either."""
 
+from steepest.diagnostics.by_layer import input_spectra as input_spectra
 from steepest.diagnostics.by_layer import layer_spectra as layer_spectra
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow
@@ -7,6 +8,7 @@ from steepest.diagnostics.constraint import constraint_report as constraint_repo
 from steepest.diagnostics.directions import DIRECTIONS as DIRECTIONS
 from steepest.diagnostics.directions import adam_step as adam_step
 from steepest.diagnostics.directions import gradient_step as gradient_step
+from steepest.diagnostics.judge import compare as compare
 from steepest.diagnostics.ranks import Spectrum as Spectrum
 from steepest.diagnostics.ranks import effective_rank as effective_rank
 from steepest.diagnostics.ranks import nuclear_rank as nuclear_rank
@@ -22,3 +24,5 @@ from steepest.diagnostics.smoothness import Smoothness as Smoothness
 from steepest.diagnostics.smoothness import smoothness as smoothness
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra
+from steepest.diagnostics.verdict import LayerVerdict as LayerVerdict
+from steepest.diagnostics.verdict import Verdict as Verdict

@@ -31,7 +31,8 @@ def orthonormal(block: Tensor, basis: Tensor, tiny: float) -> Tensor:
     rows = rows[s > tiny]
     # Where little was left after the subtraction, rounding is much of it: once more.
     rows = rows - (rows @ basis.mH) @ basis
-    return torch.linalg.qr(rows.mT).Q.mT
+    found: Tensor = torch.linalg.qr(rows.mT).Q.mT
+    return found
 
 
 class Leading(NamedTuple):

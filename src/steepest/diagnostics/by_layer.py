@@ -1,15 +1,17 @@
-"""The spectrum of every matrix of a model: weights, gradients, momentum."""
+"""The spectrum of every matrix of a model: weights, gradients, momentum, inputs of layers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid
+from steepest.diagnostics._layers import Calls, counts, side_by_side
 from steepest.diagnostics._selected import Model, names_of
-from steepest.diagnostics.ranks import Method, Spectrum, spectrum
+from steepest.diagnostics.ranks import Method, Spectrum, of_values, spectrum
 from steepest.optim import SteepestOptimizer, route
 from steepest.views import LINEAR, MatrixView, conv
 
@@ -57,16 +59,69 @@ def layer_spectra(
         raise invalid("optimizer", optimizer, "give the optimizer whose momentum it is")
     names = names_of(model)
     views = _views(model, optimizer)
-    found = {}
+    found: dict[str, Spectrum] = {}
     for param, name in names.items():
         x, view = _tensor(param, optimizer, of), views.get(param, _default_view(param))
         if x is None or view is None or not x.numel() or not bool(torch.isfinite(x).all()):
             continue
         matrices = [one for part in view.matrices(x.detach()) for one in part]
-        for i, one in enumerate(matrices):
-            key = name if len(matrices) == 1 else f"{name}[{i}]"
-            found[key] = spectrum(one, method=method, **options)
+        found |= _each(name, matrices, method, options)
     return found
+
+
+@torch.no_grad()
+def input_spectra(
+    model: Model, forward: Callable[[], Any], *, method: Method = "auto", **options: Any
+) -> dict[str, Spectrum]:
+    """The spectrum of what each weight of a model is multiplied by in a forward pass.
+
+    A layer computes Z = W·A with a column of A, in × samples, for each position of each sample. Its
+    stable rank is what the nuclear rank of the gradient is held against in `compare`. The columns
+    of an embedding's A are one-hot, and those of a convolution patches, one A for each group. A
+    weight that is used several times has the columns of all uses. Weights that no linear layer,
+    convolution, embedding or product is seen to use are left out, and so are inputs that are not
+    finite.
+
+    Args:
+        model: the module, or (name, parameter) pairs.
+        forward: runs the model, without arguments; called once, without a graph.
+        method: of `spectrum`.
+        options: of `spectrum`.
+
+    Raises:
+        ValueError: no names, or as `spectrum`.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+        >>> found = input_spectra(model, lambda: model(torch.eye(8)))
+        >>> found["0.weight"].shape, round(found["0.weight"].stable_rank, 3)
+        ((8, 8), 8.0)
+    """
+    names = {name: p for p, name in names_of(model).items() if p.ndim >= 2}
+    with Calls(names) as seen:
+        forward()
+    found: dict[str, Spectrum] = {}
+    for name, calls in seen.of.items():
+        products = [call.product for call in calls]
+        if products and products[0].spread is None:
+            often = counts(products)
+            shape = (len(often), sum(p.source.numel() for p in products))
+            values = often.sqrt().sort(descending=True).values[: min(shape)]
+            found[name] = of_values(values, shape)
+        elif products and bool(torch.isfinite(a := side_by_side(products)).all()):
+            found |= _each(name, list(a), method, options)
+    return found
+
+
+def _each(
+    name: str, matrices: list[Tensor], method: Method, options: dict[str, Any]
+) -> dict[str, Spectrum]:
+    """The spectra of the matrices of one parameter, numbered where there are several."""
+    return {
+        name if len(matrices) == 1 else f"{name}[{i}]": spectrum(one, method=method, **options)
+        for i, one in enumerate(matrices)
+        if one.numel()
+    }
 
 
 def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) -> Tensor | None:

@@ -14,7 +14,14 @@ from torch import Tensor
 from steepest._types import invalid, shape_text
 from steepest.diagnostics._krylov import rounding
 from steepest.diagnostics._sketch import Sketch, sketch
-from steepest.polar.base import check_matrices, in_double, safe_divisor, unit_power, unit_scale
+from steepest.polar.base import (
+    check_matrices,
+    epsilon,
+    in_double,
+    safe_divisor,
+    unit_power,
+    unit_scale,
+)
 
 Method = Literal["auto", "exact", "randomised"]
 METHODS = ("auto", "exact", "randomised")
@@ -96,7 +103,7 @@ class Spectrum:
             value, error = getattr(self, name), self.errors[name]
             bound = value > 0 and math.isinf(error) and not math.isinf(value)
             text = f"{'≥ ' * bound}{value:.4g}"
-            if self.values is None and not bound and error > 0:
+            if self.values is None and 0 < error < math.inf:
                 text += f" ± {error:.1g}"
             lines.append(f"  {words:<14}  {text}")
         return "\n".join(lines)
@@ -192,14 +199,21 @@ def _check_entries(x: Tensor) -> None:
 
 
 def _exact(x: Tensor, unit: float) -> Spectrum:
-    """From all singular values of a matrix of Frobenius norm 1 (or 0), which is `unit` too small.
+    """From a matrix of Frobenius norm 1 (or 0), which is `unit` too small."""
+    return _of_values(_singular_values(x), tuple(x.shape), unit, rounding(x))
 
-    The errors follow from that of each singular value, which is at most rounding(x)·σ₁.
-    """
-    s = _singular_values(x)
+
+def of_values(values: Float64[Tensor, " k"], shape: tuple[int, int]) -> Spectrum:
+    """The spectrum of a matrix of this shape whose singular values are known, in falling order."""
+    norm = torch.linalg.vector_norm(values)
+    off = max(shape) * epsilon(values.dtype)
+    return _of_values(values / safe_divisor(norm), shape, float(norm), off)
+
+
+def _of_values(s: Tensor, shape: tuple[int, ...], unit: float, off: float) -> Spectrum:
+    """From all singular values, over `unit`, where each is off by off·σ₁ at most."""
     s = s / safe_divisor(torch.linalg.vector_norm(s))
     top, bottom, count = float(s[0]), float(s[-1]), len(s)
-    off = rounding(x)
     nuclear, sums = float(s.sum()), count * off * top
     # |x·log x − y·log y| ≤ δ·(1 − log δ) where |x − y| ≤ δ ≤ 1/e.
     inner = count * off * top * (1 - math.log(off)) + sums * math.log(max(count, 2))
@@ -220,7 +234,7 @@ def _exact(x: Tensor, unit: float) -> Spectrum:
     }
     energies = (s**2).cumsum(0).clamp(max=1.0)
     return Spectrum(
-        shape=(int(x.shape[0]), int(x.shape[1])),
+        shape=(int(shape[0]), int(shape[1])),
         values=s * unit,
         **{name: value for name, (value, _) in known.items()},
         errors={name: error for name, (_, error) in known.items()},
