@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from steepest.diagnostics import spectrum
 from steepest.lab import sharpness_nets as nets
 from steepest.lab.directional_sharpness import DIRECTIONAL_SHARPNESS, OPTIMIZERS, cells
 from steepest.lab.sharpness_claims import CLAIMS, NETWORKS
@@ -83,14 +84,15 @@ def test_a_look_is_what_a_dense_hessian_gives() -> None:
     p = sigma / sigma.sum()
     assert rank["effective"] == pytest.approx(float(torch.exp(-(p * p.log()).sum())))
     inputs = torch.relu(model.layer1(x)).detach()
-    assert rank["input"] == pytest.approx(reach(inputs, 6))
+    assert rank["input"] == pytest.approx(reach(spectrum(inputs), 6))
     assert watch.losses == [{"step": 3, "loss": pytest.approx(float(loss().detach()))}]
 
 
 def test_the_reach_of_inputs_stops_at_the_outputs() -> None:
     x = torch.diag(torch.tensor([4.0, 2.0, 1.0])).repeat(2, 1)
-    assert reach(x, 3) == reach(x, 7) == pytest.approx((16 + 4 + 1) / 16)
-    assert reach(x, 2) == pytest.approx((16 + 4) / 16)
+    found = spectrum(x)
+    assert reach(found, 3) == reach(found, 7) == pytest.approx((16 + 4 + 1) / 16)
+    assert reach(found, 2) == pytest.approx((16 + 4) / 16)
 
 
 def test_a_loss_that_is_not_finite_ends_the_looks() -> None:

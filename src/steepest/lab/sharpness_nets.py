@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 import steepest
 from steepest._files import Record
 from steepest._types import invalid
-from steepest.diagnostics import DIRECTIONS, compare_directions, spectrum
+from steepest.diagnostics import DIRECTIONS, Spectrum, compare_directions, input_spectra, spectrum
 from steepest.lab.digits import CLASSES, load_digits
 from steepest.lab.experiment import Settings
 from steepest.lab.text import corpus
@@ -75,7 +75,7 @@ def hidden(model: nn.Module) -> dict[str, nn.Linear]:
     return found
 
 
-def reach(x: Tensor, outputs: int) -> float:
+def reach(inputs: Spectrum, outputs: int) -> float:
     """Σ_{i ≤ out} σ_i²/σ₁² of a layer's inputs: how much flatter its loss may be spectrally.
 
     With c the largest curvature of the loss in the outputs of the layer, L_2 = c·Σ_{i ≤ out} σ_i²
@@ -83,11 +83,10 @@ def reach(x: Tensor, outputs: int) -> float:
     the stable rank of the inputs where there are no fewer outputs than inputs.
 
     Args:
-        x: the inputs, shape (samples, in).
+        inputs: the spectrum of what the layer is given.
         outputs: of the layer.
     """
-    found = spectrum(x, method="exact")
-    return found.energy(outputs) * found.stable_rank
+    return inputs.energy(outputs) * inputs.stable_rank
 
 
 class Watch:
@@ -140,21 +139,13 @@ class Watch:
 
     def _look_at_ranks(self, step: int) -> float:
         """Keep the ranks of gradients and inputs; the loss."""
-        inputs: dict[str, Tensor] = {}
-
-        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            return lambda _, given: inputs.update({name: given[0].detach().flatten(0, -2)})
-
-        hooks = [m.register_forward_pre_hook(keep(n)) for n, m in self._layers.items()]
-        try:
-            loss = self._loss()
-        finally:
-            for hook in hooks:
-                hook.remove()
+        loss = self._loss()
         value = loss.item()
         if math.isfinite(value):
-            weights = [layer.weight for layer in self._layers.values()]
-            for name, grad in zip(inputs, torch.autograd.grad(loss, weights), strict=True):
+            weights = {name: layer.weight for name, layer in self._layers.items()}
+            inputs = input_spectra(weights.items(), self._loss, method="exact")
+            grads = torch.autograd.grad(loss, list(weights.values()))
+            for name, grad in zip(weights, grads, strict=True):
                 of_grad = spectrum(grad, method="exact")
                 self.ranks.append(
                     {
