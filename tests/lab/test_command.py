@@ -116,7 +116,14 @@ def test_the_list_names_every_one(reproduce: Invoke) -> None:
     result = reproduce("--list")
     assert result.exit_code == 0
     names = [line.split(":")[0] for line in result.stdout.splitlines()]
-    assert names == ["lr-transfer", "depth-variance", "warm-start", "spectral-constraint", "toy"]
+    assert names == [
+        "lr-transfer",
+        "depth-variance",
+        "warm-start",
+        "spectral-constraint",
+        "directional-sharpness",
+        "toy",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +216,8 @@ def test_what_is_not_finite_is_an_empty_field() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["lr-transfer", "depth-variance", "warm-start", "spectral-constraint"]
+    "name",
+    ["lr-transfer", "depth-variance", "warm-start", "spectral-constraint", "directional-sharpness"],
 )
 def test_every_reproduction_is_on_its_page(name: str) -> None:
     page = (DOCS / "reproductions.md").read_text(encoding="utf-8")
