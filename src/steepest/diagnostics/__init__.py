@@ -3,5 +3,13 @@
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint import ConstraintRow as ConstraintRow
 from steepest.diagnostics.constraint import constraint_report as constraint_report
+from steepest.diagnostics.directions import DIRECTIONS as DIRECTIONS
+from steepest.diagnostics.directions import adam_step as adam_step
+from steepest.diagnostics.directions import gradient_step as gradient_step
+from steepest.diagnostics.sharpness import Along as Along
+from steepest.diagnostics.sharpness import DirectionReport as DirectionReport
+from steepest.diagnostics.sharpness import along as along
+from steepest.diagnostics.sharpness import compare_directions as compare_directions
+from steepest.diagnostics.sharpness import directional_sharpness as directional_sharpness
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra

@@ -13,6 +13,7 @@ from torch import Tensor
 from steepest._types import invalid, shape_text
 from steepest.diagnostics._measured import Measured
 from steepest.diagnostics._selected import Model, selected
+from steepest.diagnostics._table import for_json, table
 from steepest.diagnostics.spectra import ConstraintSpectrum, spectrum_of
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
@@ -54,8 +55,7 @@ class ConstraintRow:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON, which has neither inf nor NaN: they become None."""
-        plain = {**asdict(self), "shape": list(self.shape), "filled": self.filled}
-        return {k: None if _is_wild(v) else v for k, v in plain.items()}
+        return for_json({**asdict(self), "shape": list(self.shape), "filled": self.filled})
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, as `HEADINGS` names it."""
@@ -75,10 +75,6 @@ class ConstraintRow:
 
 HEADINGS = ("parameter", "shape", "norm", "‖W‖", "radius", "‖W‖/radius", "distance", "KKT", "")
 LEFT = {"parameter", "shape", "norm", ""}
-
-
-def _is_wild(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +107,7 @@ class ConstraintReport:
         return [row.to_json() for row in self.rows]
 
     def __str__(self) -> str:
-        lines = [HEADINGS, *(row.cells() for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if heading in LEFT else cell.rjust(width)
-                for heading, cell, width in zip(HEADINGS, line, widths, strict=True)
-            ).rstrip()
-            for line in lines
-        )
+        return table(HEADINGS, [row.cells() for row in self.rows], left=LEFT)
 
 
 @torch.no_grad()

@@ -185,11 +185,17 @@ def _no_views(group: Group, views: Any, norm: Geometry) -> tuple[None, ...]:
     return (None,) * len(group["params"])
 
 
-def _default_view(group: Group, param: Tensor) -> MatrixView:
-    if param.ndim == 2:
+def default_view(ndim: int) -> MatrixView | None:
+    """Which matrix a parameter of so many axes is, if nothing else is known; None: it is none."""
+    if ndim == 2:
         return LINEAR
-    if param.ndim in (4, 5):
-        return conv(param.ndim - 2)
+    return conv(ndim - 2) if ndim in (4, 5) else None
+
+
+def _default_view(group: Group, param: Tensor) -> MatrixView:
+    view = default_view(param.ndim)
+    if view is not None:
+        return view
     raise invalid(
         "params",
         f"{name_of(group, param)}, {shape_text(param.shape)}",

@@ -1,0 +1,204 @@
+"""One norm for all parameters together: as one vector, or as the largest over their matrices."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steepest._types import invalid
+from steepest.diagnostics._point import Named, Params
+from steepest.norms import MaxOf, Norm, ProductNorm
+from steepest.optim import route
+from steepest.optim._groups import default_view
+from steepest.views import MatrixView
+
+Views = Mapping[str, MatrixView | None]
+
+
+def matrix_views(
+    params: Params, tensors: Named, *, views: Views | None = None, optimizer: Any = None
+) -> dict[str, MatrixView]:
+    """Which parameters are matrices, and which ones, by name in their order.
+
+    The views of an optimizer of this library say it; else the routing of a module; else the number
+    of axes: two are a matrix, four or five a convolution kernel. `views` overrides them by name,
+    with None for what is to be left out.
+
+    Raises:
+        ValueError: a view for a name that there is not.
+    """
+    given = dict(views or {})
+    if not given.keys() <= tensors.keys():
+        unknown = sorted(given.keys() - tensors.keys())
+        raise invalid("views", unknown, f"give some of the names {list(tensors)}")
+    found = _own_views(tensors, optimizer)
+    if not found and isinstance(params, nn.Module):
+        found = {a.name: a.view for a in route(params) if a.name in tensors}
+    elif not found:
+        found = {name: default_view(p.ndim) for name, p in tensors.items()}
+    every = {**found, **given}
+    return {name: view for name in tensors if (view := every.get(name)) is not None}
+
+
+def _own_views(tensors: Named, optimizer: Any) -> dict[str, MatrixView | None]:
+    """The views that an optimizer of this library has for its matrices."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    own = {
+        p: view
+        for group in groups
+        for p, view in zip(group["params"], group.get("views") or (), strict=False)
+        if view is not None
+    }
+    return {name: own[p] for name, p in tensors.items() if p in own}
+
+
+class Joint(ABC):
+    """A norm of named tensors: a product norm of the pieces they are cut into.
+
+    The laws of `ProductNorm` hold with the names of the parameters in the place of the pieces'.
+
+    Args:
+        norm: of the pieces.
+        names: the parameters that it measures, in order.
+        left: those that it has no number for.
+    """
+
+    def __init__(self, norm: ProductNorm, names: tuple[str, ...], left: tuple[str, ...]) -> None:
+        self.norm, self.names, self.left = norm, names, left
+
+    @abstractmethod
+    def split(self, x: Named) -> dict[str, Tensor]:
+        """The pieces of named tensors."""
+
+    @abstractmethod
+    def join(self, pieces: Named) -> dict[str, Tensor]:
+        """The named tensors whose pieces these are."""
+
+    def __call__(self, x: Named) -> float:
+        """The norm."""
+        return float(self.norm(self.split(x)))
+
+    def dual(self, g: Named) -> float:
+        """The dual norm."""
+        return float(self.norm.dual(self.split(g)))
+
+    def dualize(self, g: Named) -> dict[str, Tensor]:
+        """The duality map."""
+        return self.join(self.norm.dualize(self.split(g)))
+
+
+class _Vector(Joint):
+    """All entries of all tensors as one vector."""
+
+    def __init__(self, norm: Norm, tensors: Named) -> None:
+        super().__init__(MaxOf({"": norm}), tuple(tensors), ())
+        self._like = tensors
+
+    def split(self, x: Named) -> dict[str, Tensor]:
+        device = x[self.names[0]].device
+        return {"": torch.cat([x[k].detach().reshape(-1).to(device) for k in self.names])}
+
+    def join(self, pieces: Named) -> dict[str, Tensor]:
+        parts = pieces[""].split([p.numel() for p in self._like.values()])
+        return {
+            k: part.reshape(p.shape).to(p)
+            for (k, p), part in zip(self._like.items(), parts, strict=True)
+        }
+
+
+class _Blocks(Joint):
+    """Each tensor by itself, as it is or as its matrices."""
+
+    def __init__(
+        self, norm: ProductNorm, tensors: Named, views: Mapping[str, MatrixView], left: list[str]
+    ) -> None:
+        super().__init__(norm, tuple(tensors), tuple(left))
+        self._like, self._views = tensors, views
+
+    def split(self, x: Named) -> dict[str, Tensor]:
+        return {
+            piece: part
+            for k in self.names
+            for piece, part in zip(
+                self._pieces(k),
+                self._views[k].matrices(x[k].detach()) if k in self._views else [x[k].detach()],
+                strict=True,
+            )
+        }
+
+    def join(self, pieces: Named) -> dict[str, Tensor]:
+        return {
+            k: self._views[k].restore([pieces[i] for i in self._pieces(k)], p.shape)
+            if k in self._views
+            else pieces[k]
+            for k, p in self._like.items()
+        }
+
+    def _pieces(self, name: str) -> list[str]:
+        return piece_names(name, self._like[name], self._views.get(name))
+
+
+def piece_names(name: str, p: Tensor, view: MatrixView | None) -> list[str]:
+    """What the pieces of a parameter are called: its name, with a number for each matrix stack."""
+    return [name] if view is None else [f"{name}[{i}]" for i in range(len(view.shapes(p.shape)))]
+
+
+def joint(
+    norm: Norm | ProductNorm,
+    tensors: Named,
+    views: Mapping[str, MatrixView] | None = None,
+    *,
+    exact: bool = True,
+) -> Joint:
+    """The norm of all of these tensors together.
+
+    Args:
+        norm: of named blocks, which takes the tensors that it names; of the entries of a tensor,
+            which takes all of them as one vector; of anything else (matrices, kernels, the rows of
+            a tensor), which is the largest over those that it fits.
+        tensors: what is measured, by name.
+        views: which of them are which matrices, for a norm of matrices.
+        exact: take singular values from an SVD, whichever polar method the norm has.
+
+    Raises:
+        ValueError: a block that is not there, a norm that fits nothing, or no norm at all.
+    """
+    if not isinstance(norm, Norm | ProductNorm):
+        raise invalid("norm", norm, "give a norm object such as steepest.norms.Spectral()")
+    if exact:
+        norm = norm.with_polar(None)
+    if isinstance(norm, ProductNorm):
+        if not norm.blocks.keys() <= tensors.keys():
+            unknown = sorted(norm.blocks.keys() - tensors.keys())
+            raise invalid("norm", unknown, f"its blocks name some of {list(tensors)}")
+        kept = {k: p for k, p in tensors.items() if k in norm.blocks}
+        return _Blocks(norm, kept, {}, [k for k in tensors if k not in kept])
+    # A norm of entries is symmetric where it takes the whole tensor.
+    if norm.axes is None and norm.symmetric:
+        return _Vector(norm, tensors)
+    chosen = {k: p for k, p in tensors.items() if _fits(norm, p, (views or {}).get(k))}
+    if not chosen:
+        raise invalid(
+            "norm",
+            norm,
+            "none of the parameters is a matrix of the kind that it measures: give `views`, other "
+            "parameters, or a norm of entries such as norms.L2()",
+        )
+    used = {k: v for k, v in (views or {}).items() if k in chosen and norm.axes == 2}
+    parts = {i: norm for k, p in chosen.items() for i in piece_names(k, p, used.get(k))}
+    return _Blocks(MaxOf(parts), chosen, used, [k for k in tensors if k not in chosen])
+
+
+def _fits(norm: Norm, p: Tensor, view: MatrixView | None) -> bool:
+    """Whether a norm has a number for a parameter."""
+    if norm.axes == 2:
+        return view is not None
+    try:
+        norm.accept(p, check=False)
+    except ValueError:
+        return False
+    return True
