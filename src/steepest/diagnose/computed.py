@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 
+from steepest.diagnose import sharpness
 from steepest.diagnose.measure import Measured
 from steepest.diagnose.page import Part, Table
 from steepest.diagnose.recorded import figure
 from steepest.diagnose.source import Subject
-from steepest.diagnostics import ConstraintReport
+from steepest.diagnose.sharpness import called
+from steepest.diagnostics import ConstraintReport, DirectionReport
 from steepest.train.constraint import layer
 
 
@@ -16,7 +18,7 @@ def computed(subject: Subject, measured: Measured | None) -> list[Part]:
     """All parts that need the model."""
     if measured is None:
         return [Part(title="Directions, verdict and balls", missing=_no_checkpoint(subject))]
-    return [_balls(measured)]
+    return [_directions(measured), _balls(measured)]
 
 
 def _no_checkpoint(subject: Subject) -> str:
@@ -29,6 +31,72 @@ def _no_checkpoint(subject: Subject) -> str:
         f"Not computed: {subject.folder} has no checkpoint yet. "
         "Go on with the run, with a smaller --checkpoint-every if need be."
     )
+
+
+def _directions(measured: Measured) -> Part:
+    title = "Sharpness by direction"
+    report = measured.directions
+    if report is None:
+        return Part(title=title, missing=f"Not computed: {measured.failed['directions']}.")
+    text = [
+        measured.where,
+        "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with "
+        "the gradient g and the loss is flat along it. Of a layer, everything else is held still. "
+        "Where dᵀHd ≤ 0 there is no best step, and no mark.",
+    ]
+    if found := best_direction(report):
+        text.append(found)
+    return Part(
+        title=title,
+        text=[*text, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)],
+        picture=sharpness.draw(report),
+        tables=[_direction_table(report)],
+    )
+
+
+def best_direction(report: DirectionReport) -> str:
+    """Which direction lets the loss fall furthest, against the gradient's, and in how many layers.
+
+    Empty where no direction of the whole has a best step.
+    """
+    falls = {d: report[d].best_decrease for d in report.directions}
+    known = {d: fall for d, fall in falls.items() if fall is not None}
+    if not known:
+        return ""
+    best = max(known, key=known.__getitem__)
+    text = f"All together, {called(best)} is best: the loss can fall by {known[best]:.3g}"
+    gradient = known.get("gradient")
+    if best != "gradient" and gradient:
+        text += f", {known[best] / gradient:.3g} times as far as along the gradient"
+    wins = Counter(filter(None, (_best_of(report, name) for name in report.layers)))
+    if wins:
+        layers = ", ".join(f"{called(d)} in {count}" for d, count in wins.most_common())
+        text += f". Layer by layer: {layers}"
+    return f"{text}."
+
+
+def _best_of(report: DirectionReport, name: str) -> str | None:
+    """The direction with the largest best decrease in a layer."""
+    falls = {
+        d: row.best_decrease
+        for d in report.directions
+        if (row := report.rows.get((d, name))) is not None and row.best_decrease is not None
+    }
+    return max(falls, key=falls.__getitem__) if falls else None
+
+
+def _direction_table(report: DirectionReport) -> Table:
+    headings = ("layer", "direction", "⟨g,d⟩/‖d‖", "dᵀHd/‖d‖²", "best step · ‖d‖", "best decrease")
+    rows = []
+    for name in ("", *report.layers):
+        for direction in report.directions:
+            row = report.rows.get((direction, name))
+            if row is not None:
+                step = None if row.best_step is None else row.best_step * row.norm
+                numbers = (row.slope, row.curvature, step, row.best_decrease)
+                shown = layer(name) if name else sharpness.WHOLE
+                rows.append((shown, called(direction), *map(figure, numbers)))
+    return Table(title="The figures of every direction", headings=headings, rows=rows, words=2)
 
 
 def _balls(measured: Measured) -> Part:

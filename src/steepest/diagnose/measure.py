@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from steepest.diagnostics import ConstraintReport, constraint_report
+from steepest.diagnostics import (
+    ConstraintReport,
+    DirectionReport,
+    compare_directions,
+    constraint_report,
+)
 from steepest.train.constraint import has_ball
 from steepest.train.data import batch
 from steepest.train.trial import Learner
@@ -26,6 +31,7 @@ class Measured:
         loss: there, in nats a character.
         shapes: of the parameters, by name.
         constraint: where the weights are in their balls; None without balls.
+        directions: how far the loss falls along each.
         failed: why something is missing, by the name of its field.
     """
 
@@ -35,6 +41,7 @@ class Measured:
     loss: float
     shapes: dict[str, tuple[int, ...]]
     constraint: ConstraintReport | None = None
+    directions: DirectionReport | None = None
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -80,6 +87,13 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
         constraint = attempt(
             "constraint", "balls", lambda: constraint_report(model, learner.optimizer)
         )
+    directions = attempt(
+        "directions",
+        "directions",
+        lambda: compare_directions(
+            lambda: model.loss(ids), model, optimizer=learner.optimizer
+        ),
+    )
     return Measured(
         step=learner.step,
         windows=windows,
@@ -87,5 +101,6 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
         loss=loss,
         shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
         constraint=constraint,
+        directions=directions,
         failed=failed,
     )

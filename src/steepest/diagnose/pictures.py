@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
 
 from steepest._files import Record
 from steepest.diagnose.records import Curves, Grid, Numbers
@@ -124,7 +124,10 @@ def spectra(curves: Curves) -> Picture:
         axes.set_title(name, fontsize=SMALL)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xticks((0.0, 0.5, 1.0))
     grid[0, 0].set_yscale("log")
+    for axes in grid.flat:
+        axes.yaxis.set_minor_locator(NullLocator())  # half of the time goes into small ticks
     figure.supxlabel(f"place among the {curves.what}, from the largest to the smallest", fontsize=9)
     figure.supylabel(curves.what, fontsize=9)
     _one_legend(figure, [axes for axes in grid.flat if axes.figure is not None])
