@@ -28,6 +28,8 @@ MAX_FUNCTION = 60
 # know each other.
 LAYERS = (
     ("_files", "_terminal", "_types"),
+    ("_metrics",),
+    ("_tensorboard",),
     ("views",),
     ("polar.base", "polar._blocks"),
     ("polar.costs", "polar.schedule"),
@@ -65,14 +67,18 @@ LAYERS = (
     ("optim.named",),
     ("optim",),
     (
+        "diagnostics._krylov",
         "diagnostics._measured",
         "diagnostics._point",
         "diagnostics._selected",
         "diagnostics._table",
     ),
-    ("diagnostics._joint", "diagnostics.spectra"),
-    ("diagnostics.constraint", "diagnostics.directions"),
-    ("diagnostics.sharpness",),
+    ("diagnostics._joint", "diagnostics._sketch", "diagnostics.spectra"),
+    ("diagnostics.constraint", "diagnostics.directions", "diagnostics.ranks"),
+    ("diagnostics._watch", "diagnostics.sharpness"),
+    ("diagnostics._observe",),
+    ("diagnostics._alarms",),
+    ("diagnostics.monitor",),
     ("diagnostics",),
     ("",),
     ("app",),
@@ -97,11 +103,18 @@ PUBLIC_PATHS = {
     "steepest.norms",
     "steepest.polar",
 }
-SHARED_PATHS = {"steepest._files", "steepest._terminal", "steepest._types"}
+SHARED_PATHS = {
+    "steepest._files",
+    "steepest._metrics",
+    "steepest._tensorboard",
+    "steepest._terminal",
+    "steepest._types",
+}
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
+    ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
 }
 
 # Functions that are longer than MAX_FUNCTION, and why they are one piece.

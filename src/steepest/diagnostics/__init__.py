@@ -11,5 +11,13 @@ from steepest.diagnostics.sharpness import DirectionReport as DirectionReport
 from steepest.diagnostics.sharpness import along as along
 from steepest.diagnostics.sharpness import compare_directions as compare_directions
 from steepest.diagnostics.sharpness import directional_sharpness as directional_sharpness
+from steepest.diagnostics.ranks import Spectrum as Spectrum
+from steepest.diagnostics.ranks import effective_rank as effective_rank
+from steepest.diagnostics.ranks import nuclear_rank as nuclear_rank
+from steepest.diagnostics.ranks import spectrum as spectrum
+from steepest.diagnostics.ranks import stable_rank as stable_rank
+from steepest.diagnostics.ranks import svd_entropy as svd_entropy
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra
+from steepest.diagnostics._alarms import MonitorWarning as MonitorWarning
+from steepest.diagnostics.monitor import Monitor as Monitor

@@ -15,6 +15,15 @@ from steepest.optim import Constrained
 from steepest.polar.base import in_double
 
 
+def unscaled(norm: Norm, x: Tensor | None = None) -> tuple[Norm, float]:
+    """A norm without its factors, and the product of these for a tensor; 1 without one."""
+    factor = 1.0
+    while isinstance(norm, Scaled):
+        factor *= 1.0 if x is None else norm.factor.at(norm.extent(x))
+        norm = norm.norm
+    return norm, factor
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One parameter, measured when asked, in double precision and with exact singular values.
@@ -49,22 +58,13 @@ class Measured:
     @cached_property
     def plain(self) -> Norm | None:
         """The norm of which `ball` is a multiple."""
-        norm = self.ball
-        while isinstance(norm, Scaled):
-            norm = norm.norm
-        return norm
+        return None if self.ball is None else unscaled(self.ball)[0]
 
     @cached_property
     def factors(self) -> list[float]:
         """For each part ball/plain, which may depend on its shape."""
-        factors = []
-        for part in self.parts():
-            factor, norm = 1.0, self.ball
-            while isinstance(norm, Scaled):
-                factor *= norm.factor.at(norm.extent(part))
-                norm = norm.norm
-            factors.append(factor)
-        return factors
+        ball = self.ball
+        return [1.0 if ball is None else unscaled(ball, part)[1] for part in self.parts()]
 
     @cached_property
     def basis(self) -> Basis | None:

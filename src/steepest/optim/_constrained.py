@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest.maps import ConvexMap
+from steepest.norms import Geometry
 from steepest.optim._groups import Group, momentum_dtype, name_of
 from steepest.optim._moves import Item
 from steepest.polar.base import widened
@@ -29,6 +30,7 @@ class Constrained:
         param: the parameter.
         momentum: the optimizer's average of the gradients of F; None without one.
         maximize: whether F is minus the loss.
+        geometry: what decides on its direction: a norm or a map.
         K: the map whose gradient is the direction of a step; None where a step's length follows the
             gradient.
         weight_decay: of its group.
@@ -43,6 +45,7 @@ class Constrained:
     param: Tensor
     momentum: Tensor | None
     maximize: bool
+    geometry: Geometry
     K: ConvexMap | None
     weight_decay: float
     cautious: bool
@@ -80,6 +83,7 @@ class Constrained:
 
 def constrained(
     group: Group,
+    geometry: Geometry,
     K: ConvexMap | None,
     lengths: Callable[[Group, Item], Sequence[Tensor | float]],
     state: Mapping[Tensor, Mapping[str, Any]],
@@ -90,6 +94,7 @@ def constrained(
 
     Args:
         group: with its views.
+        geometry: of the group.
         K: the group's map.
         lengths: of the step over `lr`, for each part of a parameter.
         state: of the optimizer.
@@ -104,6 +109,7 @@ def constrained(
             # `get`: the state of an optimizer makes an entry for whoever asks.
             momentum=state.get(param, {}).get("momentum_buffer"),
             maximize=group["maximize"],
+            geometry=geometry,
             K=K,
             weight_decay=float(group["weight_decay"]),
             cautious=group["decay"] == "cautious",

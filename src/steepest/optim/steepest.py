@@ -111,9 +111,9 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def constraints(self) -> Iterator[Constrained]:
         """Every parameter that AdamW does not have, with the ball in which its decay keeps it."""
-        for group in self.param_groups:
-            if not group["rest"]:
-                yield from constrained(group, self.constraint_map(group), self._lengths, self.state)
+        for group in (g for g in self.param_groups if not g["rest"]):
+            maps = self._geometry(group), self.constraint_map(group)
+            yield from constrained(group, *maps, self._lengths, self.state)
 
     @property
     def skipped(self) -> int:

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 import steepest
 from steepest._files import Record, write_atomic
+from steepest._metrics import number
 from steepest._types import invalid
 from steepest.diagnostics import ConstraintReport, ConstraintSpectrum
-from steepest.train.metrics import number
 
 SPECTRA = "spectra.npz"
 PREFIX, SUFFIX = "constraint/", "/norm_over_radius"

@@ -15,12 +15,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from steepest._files import Record, write_atomic
+from steepest._metrics import number
 from steepest.diagnostics import constraint_report
 from steepest.train import checkpoint
 from steepest.train.config import DTYPES, Config
 from steepest.train.constraint import Spectra, figures, has_ball, matrices
 from steepest.train.data import Corpus, batch, validation_windows
-from steepest.train.metrics import Metrics, number, read_metrics
+from steepest.train.metrics import Metrics, read_metrics
 from steepest.train.model import GPT
 from steepest.train.optimizers import recipe, scheduler
 

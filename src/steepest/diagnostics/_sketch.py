@@ -1,0 +1,173 @@
+"""What random vectors tell about the singular values of a matrix, as intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steepest.diagnostics._krylov import (
+    Function,
+    Leading,
+    Quadrature,
+    leading,
+    quadrature,
+    rounding,
+    stretch,
+    tangent,
+)
+
+GRID = 513
+"""Points at which the largest value of a smooth function of one variable is looked for."""
+
+
+class Sketch(NamedTuple):
+    """Intervals for a matrix of Frobenius norm 1 with singular values σ, each at the same risk.
+
+    Args:
+        nuclear: of Σσ.
+        entropy: of −Σσ²·log σ².
+        log_rank: of −Σp·log p with p = σ/Σσ.
+        top: of σ₁².
+        bottom: at least the smallest σ.
+        energies: of the sums of the 1, 2, … largest σ², (2, ·).
+    """
+
+    nuclear: tuple[float, float]
+    entropy: tuple[float, float]
+    log_rank: tuple[float, float]
+    top: tuple[float, float]
+    bottom: float
+    energies: Tensor
+
+
+def sketch(
+    x: Tensor, *, probes: int, steps: int, risk: float, generator: torch.Generator
+) -> Sketch:
+    """The intervals of x (m, n), m ≤ n, of Frobenius norm 1.
+
+    Args:
+        x: in double precision.
+        probes: vectors of the Krylov space, and as many to take a mean over.
+        steps: of each bidiagonalisation.
+        risk: the probability with which an interval may miss its number.
+        generator: of the vectors.
+    """
+    m = x.shape[0]
+    block = min(probes, m)
+
+    def normal(count: int) -> Tensor:
+        drawn = torch.randn(count, m, generator=generator, dtype=x.dtype, device=generator.device)
+        return drawn.to(x.device)
+
+    found = leading(x, normal(block), max(1, min(steps // 2, m // block)))
+    # A number is known from at most three events: the top, and two means.
+    energies = _energies(found, m, block, risk / 3)
+    known = found.vectors[:block]
+    tests = normal(probes)
+    tests = tests - (tests @ known.mH) @ known
+    rules = quadrature(x, torch.cat([known, tests]), min(steps, m))
+    rest = max(1 - float(found.values[:block].sum()), rounding(x))
+    traces = _Traces(rules, len(known), rest, math.sqrt(energies[1, 0]), risk / 3)
+    nuclear = traces.nuclear(m)
+    return Sketch(
+        nuclear=nuclear,
+        entropy=traces.entropy(m),
+        log_rank=traces.log_rank(nuclear, m),
+        top=(float(energies[0, 0]), float(energies[1, 0])),
+        bottom=float(rules.gauss[0].min()),
+        energies=energies,
+    )
+
+
+def _energies(found: Leading, m: int, block: int, risk: float) -> Tensor:
+    """Bounds of the sums of the k largest σ², k = 1, …, block."""
+    lower = found.values.cumsum(0)
+    ends = []
+    for k in range(1, block + 1):
+        # Each of the k values must be right for their sum.
+        each = [
+            found.values[j - 1] * stretch(tangent(m, block, j, risk / k), found.depth)
+            for j in range(1, k + 1)
+        ]
+        ends.append(torch.stack(each).sum())
+    # PSD blocks: the k largest of A are at most those of its two diagonal blocks together.
+    outside = (1 - lower[-1]).clamp(min=rounding(found.vectors))
+    upper = torch.minimum(torch.stack(ends), lower[:block] + outside).clamp(max=1.0)
+    return torch.stack([lower[:block].clamp(max=1.0), upper])
+
+
+@dataclass(frozen=True)
+class _Traces:
+    """Traces of functions of √(xxᴴ) from quadratic forms.
+
+    Args:
+        rules: of the leading vectors Q, then of draws from their complement.
+        known: how many are leading.
+        rest: the part of ‖x‖_F² that they leave.
+        top: at least σ₁.
+        risk: of each mean.
+    """
+
+    rules: Quadrature
+    known: int
+    rest: float
+    top: float
+    risk: float
+
+    def trace(self, f: Function) -> tuple[float, float]:
+        """Estimates of tr f from both rules: the quadrature is exact between them."""
+        forms = self.rules(f)
+        sums = forms[:, : self.known].sum(dim=1) + forms[:, self.known :].mean(dim=1)
+        return float(sums[0]), float(sums[1])
+
+    def deviation(self, f: Function, frobenius: float | None = None) -> float:
+        """How far the mean over the draws is off, at most.
+
+        Args:
+            f: whose trace is estimated.
+            frobenius: at least the norm of f(√A) without the leading vectors. None: √vᴴf²v of the
+                draw v for which it is largest, since its mean over v is at least that norm.
+        """
+        if frobenius is None:
+            frobenius = math.sqrt(float(self.rules(lambda s: f(s) ** 2)[1, self.known :].max()))
+        grid = torch.linspace(0, self.top, GRID, dtype=torch.float64)
+        spectral = min(frobenius, float(f(grid).abs().max()))
+        draws = self.rules.gauss.shape[1] - self.known
+        t = math.log(2 / self.risk) / draws
+        return 2 * frobenius * math.sqrt(t) + 2 * spectral * t
+
+    def nuclear(self, m: int) -> tuple[float, float]:
+        """Σσ. Its variance is at most 2·rest: the square of √λ is λ."""
+        lower, upper = self.trace(_identity)
+        away = self.deviation(_identity, math.sqrt(self.rest))
+        return max(lower - away, 1.0), min(upper + away, math.sqrt(m))
+
+    def entropy(self, m: int) -> tuple[float, float]:
+        """−Σσ²·log σ², as a ratio to Σσ² = 1: equal σ have no variance then."""
+        lower, upper = self.trace(_information)
+        mean = (lower + upper) / 2 / self.trace(torch.square)[0]
+        away = (upper - lower) / 2 + self.deviation(lambda s: _information(s) - mean * s**2)
+        return max(-mean - away, 0.0), min(away - mean, math.log(m))
+
+    def log_rank(self, nuclear: tuple[float, float], m: int) -> tuple[float, float]:
+        """log Σσ − Σσ·log σ/Σσ, the last fraction as a ratio of traces."""
+        lower, upper = self.trace(lambda s: torch.xlogy(s, s))
+        least, most = self.trace(_identity)
+        mean = (lower + upper) / (least + most)
+        away = (upper - lower) / 2 + abs(mean) * (most - least) / 2
+        away += self.deviation(lambda s: torch.xlogy(s, s) - mean * s)
+        low, high = (math.log(n) - mean for n in nuclear)
+        return max(low - away / nuclear[0], 0.0), min(high + away / nuclear[0], math.log(m))
+
+
+def _identity(s: Tensor) -> Tensor:
+    return s
+
+
+def _information(s: Tensor) -> Tensor:
+    """σ²·log σ²."""
+    return torch.xlogy(s**2, s**2)

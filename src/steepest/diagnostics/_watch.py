@@ -1,0 +1,239 @@
+"""What a monitor looks at: each parameter with its norm, its matrices and the way it is stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steepest.diagnostics._measured import unscaled
+from steepest.maps import Nuclear
+from steepest.norms import RMS, Norm, Operator, Spectral
+from steepest.norms.base import inner
+from steepest.optim import Constrained, Routing, SteepestOptimizer, route
+from steepest.optim.muon import torch_newton_schulz
+from steepest.optim.rule import shape_factor
+from steepest.polar import Svd
+from steepest.polar.base import Accuracy, in_double, widened
+from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
+
+Cut: TypeAlias = Callable[[Tensor], list[Tensor]]
+Group: TypeAlias = Mapping[str, Any]
+
+
+def layer(name: str) -> str:
+    """What a layer is called in a record: its parameter without the word that all have.
+
+    Example:
+        >>> layer("blocks.0.mlp.fc.weight"), layer("head.bias")
+        ('blocks.0.mlp.fc', 'head.bias')
+    """
+    return name.removesuffix(".weight")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Watched:
+    """A parameter as a monitor sees it.
+
+    Args:
+        name: of its layer.
+        param: the parameter.
+        norm: in which its steps are measured, exact.
+        why: where that norm comes from.
+        cut: the parameter as the tensors that the norm measures.
+        matrices: the parameter as matrices, each of shape (batch, m, n); none of a vector.
+        group: of the optimizer; empty where the optimizer does not have it.
+        state: of the optimizer.
+        constrained: what an optimizer of this library says of it; None for AdamW's parameters.
+    """
+
+    name: str
+    param: Tensor
+    norm: Norm
+    why: str
+    cut: Cut
+    matrices: Cut
+    group: Group
+    state: Mapping[str, Any]
+    constrained: Constrained | None
+
+    def value(self, key: str) -> float:
+        """A hyper-parameter of its group, 0 without it."""
+        return float(self.group.get(key) or 0.0)
+
+    @property
+    def on_muon(self) -> bool:
+        """Whether its steps are polar factors: of this library or of torch.optim.Muon."""
+        if self.constrained is None:
+            return "ns_steps" in self.group and not self.rest
+        geometry = self.constrained.geometry
+        exact = isinstance(geometry, Norm) or geometry.with_polar(None) == Nuclear()
+        return exact and unscaled(self.norm)[0] == Spectral()
+
+    @property
+    def rest(self) -> bool:
+        """Whether AdamW has it in an optimizer of this library."""
+        return bool(self.group.get("rest"))
+
+    @property
+    def decays(self) -> bool:
+        """Whether its weights are decayed beside the step, and not by way of the gradient."""
+        # torch tells AdamW from Adam by the first key; Muon always decouples.
+        keys = ("decoupled_weight_decay", "ns_steps", "rest")
+        decoupled = self.constrained is not None or any(self.group.get(key) for key in keys)
+        return decoupled and self.value("lr") * self.value("weight_decay") > 0
+
+    def descended(self, before: Tensor) -> Tensor:
+        """What a step subtracted from the parameter, beside its decoupled decay.
+
+            explicit:  (1 − lr·weight_decay)·before − after
+            implicit:  before − (1 + lr·weight_decay)·after
+            cautious:  before − after − lr·weight_decay·before·[(before − after)·before ≥ 0]
+
+        Decay in the gradient, as of torch.optim.SGD, is part of the step.
+
+        Args:
+            before: the parameter before the step, in double precision.
+        """
+        after = in_double(self.param.detach())
+        shrink = self.value("lr") * self.value("weight_decay")
+        decay = "explicit" if self.rest else self.group.get("decay", "explicit")
+        if decay == "implicit":
+            return before - (1 + shrink) * after
+        if decay == "cautious":
+            # An entry's step and its decay have one sign where both take part.
+            return before - after - shrink * before * (inner(before - after, before) >= 0)
+        return (1 - shrink) * before - after
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether it is stepped without momentum, as far as the optimizer shows."""
+        past = self.group.get("momentum") or self.group.get("past") or "betas" in self.group
+        return not (past or {"exp_avg", "momentum_buffer"} & self.state.keys())
+
+    def average(self, grad: Tensor, past: Tensor | None) -> Tensor | None:
+        """The average u of gradients that a step with momentum followed.
+
+        None where the optimizer's state does not show it.
+
+        Args:
+            grad: the gradient in double precision.
+            past: the momentum before the step, for a group that weighs it by `past`.
+        """
+        grad = -grad if self.group.get("maximize") else grad
+        if "exp_avg" in self.state:
+            return in_double(self.state["exp_avg"])
+        if "momentum_buffer" not in self.state:
+            return None
+        buffer, momentum = in_double(self.state["momentum_buffer"]), self.value("momentum")
+        if self.group.get("past") is not None:
+            old = torch.zeros_like(grad) if past is None else in_double(past)
+            return grad.lerp(old, self.group["past"])
+        if not self.group.get("nesterov"):
+            return buffer
+        # torch.optim.SGD adds gradients up; everything else here averages them.
+        return grad + momentum * buffer if "dampening" in self.group else grad.lerp(buffer, momentum)
+
+    def lengths(self) -> list[float | None]:
+        """How long the step of each matrix is over lr·UVᴴ; None where that follows the gradient."""
+        parts = self.matrices(self.param.detach())
+        if self.constrained is None:
+            rule = self.group["adjust_lr_fn"]
+            return [shape_factor(*part.shape[-2:], rule) for part in parts]
+        if self.constrained.K is None:
+            return [None] * len(parts)
+        pairs = zip(self.constrained.lengths, parts, strict=True)
+        return [length / unscaled(self.norm, part)[1] for length, part in pairs]
+
+    def accuracy(self, m: int, n: int) -> Accuracy:
+        """What the optimizer's polar method promises for an m × n matrix."""
+        if self.constrained is not None:
+            method = self.constrained.geometry.polar or Svd()
+            return method.accuracy(m, n, self.constrained.works_in)
+        quintic = tuple(self.group["ns_coefficients"]), self.group["ns_steps"]
+        return torch_newton_schulz(*quintic).accuracy(m, n, widened(self.param.dtype))
+
+
+class Watch:
+    """The parameters of a model under an optimizer, as they are at this moment.
+
+    Args:
+        model: whose parameters are looked at.
+        optimizer: that steps them.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.routing = _routing(model)
+        self._sites = dict(_sites(model))
+
+    def __iter__(self) -> Iterator[Watched]:
+        """Each parameter that can be trained, in the order of the model."""
+        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
+        ours = isinstance(self.optimizer, SteepestOptimizer)
+        balls = {c.param: c for c in self.optimizer.constraints()} if ours else {}
+        for name, p in self.model.named_parameters():
+            if p.requires_grad and p.numel():
+                group = groups.get(p, {})
+                norm, why, cut, matrices = self._seen(name, p, balls.get(p), group)
+                yield Watched(
+                    name=layer(name),
+                    param=p,
+                    norm=norm,
+                    why=why,
+                    cut=cut,
+                    matrices=matrices,
+                    group=group,
+                    state=self.optimizer.state.get(p, {}),
+                    constrained=balls.get(p),
+                )
+
+    def _seen(
+        self, name: str, p: Tensor, c: Constrained | None, group: Group
+    ) -> tuple[Norm, str, Cut, Cut]:
+        """The norm of a parameter, where it comes from, and the two ways to cut it."""
+        matrices = self._matrices(name, p)
+        if c is not None:
+            norm = c.geometry if isinstance(c.geometry, Norm) else c.geometry.domain
+            if norm is not None:
+                whose = f"of the optimizer's group, {c.geometry}"
+                return norm.with_polar(None), whose, c.cut, c.cut if norm.axes == 2 else matrices
+        if c is None and p.ndim == 2 and "ns_steps" in group and not group.get("rest"):
+            return Spectral(), "of torch.optim.Muon", LINEAR.matrices, LINEAR.matrices
+        if p.ndim < 2:
+            return RMS(), "a vector", lambda x: [x.reshape(-1)], matrices
+        if isinstance(self._sites.get(name), nn.Embedding):
+            return Operator(1, "rms"), "an embedding: a row is an input", matrices, matrices
+        return Spectral(), "a matrix", matrices, matrices
+
+    def _matrices(self, name: str, p: Tensor) -> Cut:
+        """The matrices of a parameter, as routing sees them."""
+        if p.ndim < 2:
+            return lambda x: []
+        if isinstance(self._sites.get(name), nn.Embedding):
+            return INPUT_FIRST.matrices
+        view = self.routing[name].view if self.routing else None
+        return (view or _default_view(p)).matrices
+
+
+def _default_view(p: Tensor) -> MatrixView:
+    return LINEAR if p.ndim == 2 else conv(p.ndim - 2)
+
+
+def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The module of each parameter."""
+    for path, module in model.named_modules():
+        for name, _ in module.named_parameters(recurse=False):
+            yield f"{path}.{name}".lstrip("."), module
+
+
+def _routing(model: nn.Module) -> Routing | None:
+    """Where routing sends each parameter; None for a model that it refuses."""
+    try:
+        return route(model)
+    except ValueError:
+        return None

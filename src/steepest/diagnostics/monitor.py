@@ -1,0 +1,235 @@
+"""A monitor of a training: what each observed step does to each layer, and what looks wrong."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steepest._files import Record, read_lines
+from steepest._metrics import Log, number
+from steepest._types import invalid
+from steepest.diagnostics._alarms import Alarms, MonitorWarning
+from steepest.diagnostics._observe import measure, see
+from steepest.diagnostics._watch import Watch
+from steepest.polar.base import widened
+
+FILE = "monitor.jsonl"
+
+
+class Monitor:
+    """Watches a training from torch's own hooks; changes nothing in it.
+
+        update_ratio = ‖ΔW‖/‖W‖;  alignment = ⟨u, d⟩/(‖u‖†·‖d‖);  polar_error = ‖d − UVᵀ‖_F/‖UVᵀ‖_F
+
+    Example:
+        >>> model = nn.Linear(4, 2)
+        >>> optimizer = torch.optim.AdamW(model.parameters())
+        >>> with Monitor(model, optimizer, every=2) as monitor:
+        ...     for _ in range(4):
+        ...         optimizer.zero_grad()
+        ...         model(torch.ones(1, 4)).sum().backward()
+        ...         optimizer.step()
+        >>> [record["step"] for record in monitor.records]
+        [1, 2, 4]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        every: int = 100,
+        out: str | Path | None = None,
+        tensorboard: bool | str | Path = True,
+        step: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        if every < 1:
+            raise invalid("every", every, "give a number of steps >= 1")
+        if step < 0:
+            raise invalid("step", step, "give the number of steps already taken")
+        self.every, self.step, self.quiet = every, step, quiet
+        self.warnings: list[str] = []
+        self.seconds = 0.0
+        self._watch = Watch(model, optimizer)
+        self._alarms = Alarms(self._watch.routing)
+        self._optimizer = optimizer
+        self._records: list[Record] = []
+        self._log = None if out is None else _log(Path(out), tensorboard, step)
+        self._path = None if out is None else Path(out) / FILE
+        self._since = time.perf_counter()
+        self._begin()
+        self._hooks: list[Any] = [
+            module.register_forward_hook(partial(self._forward, name))
+            for name, module in model.named_modules()
+            if name
+        ]
+        self._hooks += [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def _begin(self) -> None:
+        """Make ready for the step to come."""
+        self._due = self.step == 0 or (self.step + 1) % self.every == 0
+        self._before: dict[Tensor, Tensor] = {}
+        self._past: dict[Tensor, Tensor] = {}
+        self._activations: dict[str, tuple[_Mean, _Mean]] = {}
+
+    @property
+    def records(self) -> list[Record]:
+        """The records so far: those of the file, where there is one."""
+        return list(self._records) if self._path is None else list(read_lines(self._path))
+
+    @property
+    def norms(self) -> dict[str, str]:
+        """In which norm the steps of each layer are measured, and why."""
+        return {w.name: f"{w.norm} ({w.why})" for w in self._watch}
+
+    @property
+    def overhead(self) -> float:
+        """The share of the time since it was attached that was spent in the monitor."""
+        return self.seconds / max(time.perf_counter() - self._since, 1e-9)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def _forward(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not self._due or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        with self._timed(), torch.no_grad():
+            means = self._activations.setdefault(name, (_Mean(), _Mean()))
+            for mean, tensors in zip(means, (inputs, output), strict=True):
+                mean.add(tensors)
+
+    def _before_step(self, *_: Any) -> None:
+        if not self._due:
+            return
+        with self._timed(), torch.no_grad():
+            for w in self._watch:
+                self._before[w.param] = w.param.detach().clone()
+                if w.group.get("past") is not None and "momentum_buffer" in w.state:
+                    self._past[w.param] = w.state["momentum_buffer"].clone()
+
+    def _after_step(self, *_: Any) -> None:
+        due, self.step = self._due, self.step + 1
+        try:
+            if due:
+                with self._timed(), torch.no_grad():
+                    self._observe()
+        finally:
+            self._begin()
+
+    def _observe(self) -> None:
+        all_seen = [
+            see(w, self._before[w.param], self._past.get(w.param))
+            for w in self._watch
+            if w.param in self._before
+        ]
+        measure(all_seen)
+        record: Record = {"step": self.step, "time": time.time()}
+        for name, means in self._activations.items():
+            for key, mean in zip(("rms_in", "rms_out"), means, strict=True):
+                record[f"{name}/{key}"] = mean.value()
+        for s in all_seen:
+            record.update({f"{s.of.name}/{key}": value for key, value in s.quantities.items()})
+        record["warnings"] = new = self._alarms.heard(all_seen, record)
+        self.warnings += new
+        if self._log is None:
+            self._records.append(record)
+        else:
+            self._log.write(record)
+        if not self.quiet:
+            for text in new:
+                warnings.warn(text, MonitorWarning, stacklevel=2)
+
+    def sync(self) -> None:
+        """Bring what was written to the disk.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if self._log is not None:
+            self._log.sync()
+
+    def close(self) -> None:
+        """Remove the hooks and close the files; the records stay."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self._due = False
+        if self._log is not None:
+            self._log.close()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Mean:
+    """The root mean square of the floating-point tensors that went through one end of a module."""
+
+    def __init__(self) -> None:
+        self.squares: list[Tensor] = []
+        self.count = 0
+
+    def add(self, found: Any) -> None:
+        """Take in a tensor, or the tensors of a tuple or a mapping; nothing else."""
+        if isinstance(found, Mapping):
+            found = tuple(found.values())
+        for x in found if isinstance(found, tuple | list) else (found,):
+            if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) and x.numel():
+                wide = x.detach().to(widened(x.dtype))
+                self.squares.append(torch.linalg.vector_norm(wide).square())
+                self.count += x.numel()
+
+    def value(self) -> float | None:
+        """The root mean square; None without a tensor, or where it is not finite."""
+        if not self.squares:
+            return None
+        total = sum(float(square) for square in self.squares)
+        return number((total / self.count) ** 0.5)
+
+
+def _log(out: Path, tensorboard: bool | str | Path, step: int) -> Log:
+    """The files of a monitor.
+
+    Raises:
+        ValueError: TensorBoard is asked for and not installed.
+    """
+    if tensorboard is False:
+        return Log(out / FILE, step=step or None)
+    if find_spec("tensorboard") is None:
+        raise invalid(
+            "tensorboard",
+            tensorboard,
+            "it is not installed: pip install 'steepest[train]', or give tensorboard=False",
+        )
+    # Only here: TensorBoard is an extra, and importing it takes a second.
+    from steepest._tensorboard import EVENTS, event_file
+
+    board = out if tensorboard is True else Path(tensorboard)
+    return Log(out / FILE, also={board / EVENTS: event_file()}, step=step or None)

@@ -1,0 +1,60 @@
+"""What a randomised spectrum costs beside an exact one, and how far off it is: docs/diagnostics.md.
+
+On a random matrix and on one whose singular values fall as those of a gradient do, σ_i ∝ 1/i.
+Both are timed in turns in one run, so that the ratio does not depend on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from steepest.diagnostics import Spectrum, spectrum
+
+SHAPES = ("128x512", "256x1024", "512x512", "512x2048", "768x3072", "2048x2048", "4096x4096")
+SHOWN = ("nuclear_rank", "stable_rank", "effective_rank", "entropy")
+
+
+def falling(m: int, n: int) -> Tensor:
+    """A Gaussian matrix with its rows scaled by 1/i: singular values close to such a law."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(m, n, generator=generator)
+    return rows / torch.arange(1, m + 1).unsqueeze(1)
+
+
+def gaussian(m: int, n: int) -> Tensor:
+    """Independent entries."""
+    return torch.randn(m, n, generator=torch.Generator().manual_seed(0))
+
+
+def timed(call: Callable[[], Spectrum]) -> tuple[float, Spectrum]:
+    """Seconds, and what came out."""
+    start = time.perf_counter()
+    found = call()
+    return time.perf_counter() - start, found
+
+
+def main() -> None:
+    """Print times, their ratio, and the stated and the actual errors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shapes", nargs="*", default=SHAPES, help="such as 768x3072")
+    for shape in parser.parse_args().shapes:
+        m, n = (int(side) for side in shape.split("x"))
+        for name, x in (("gaussian", gaussian(m, n)), ("1/i", falling(m, n))):
+            slow, exact = timed(lambda x=x: spectrum(x, method="exact"))
+            fast, found = timed(lambda x=x: spectrum(x, method="randomised"))
+            print(f"{shape:10} {name:9} exact {slow:7.3f} s  randomised {fast:6.3f} s  ", end="")
+            print(f"ratio {slow / fast:5.2f}")
+            for quantity in SHOWN:
+                value, true = getattr(found, quantity), getattr(exact, quantity)
+                stated = found.errors[quantity] / true
+                print(f"    {quantity:15} {true:9.4g}  stated ± {stated:.1%}", end="")
+                print(f"  actual {abs(value - true) / true:.2%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
