@@ -20,8 +20,10 @@ PRECISE = (torch.float32, torch.float64)
 """Types in which a second derivative has digits."""
 
 
-def named(params: Params) -> dict[str, Tensor]:
+def named(params: Params, argument: str = "params") -> dict[str, Tensor]:
     """Parameters that require a gradient, by name: "0", "1", … for those that come without.
+
+    An error calls them `argument`.
 
     Raises:
         ValueError: nothing to differentiate, no tensors, a name twice, or half precision.
@@ -35,11 +37,11 @@ def named(params: Params) -> dict[str, Tensor]:
         if p.requires_grad:
             found[name] = p
     if not found:
-        raise invalid("params", "nothing to differentiate", "give tensors with requires_grad=True")
+        raise invalid(argument, "nothing to differentiate", "give tensors with requires_grad=True")
     for name, p in found.items():
         if p.dtype not in PRECISE:
             raise invalid(
-                "params",
+                argument,
                 f"{name} in {p.dtype}",
                 "second derivatives need float32 or float64: look at model.float() or a copy of it",
             )

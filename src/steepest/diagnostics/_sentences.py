@@ -1,0 +1,50 @@
+"""A comparison of two steps in words."""
+
+from __future__ import annotations
+
+TIE = 0.05
+"""Guaranteed decreases that differ by less than this share count as equal."""
+
+RANK_ONE = 1.01
+"""Up to this nuclear rank a gradient counts as of rank one: its σ₁ has 99.99 % of Σσ²."""
+
+
+def favoured(nuclear_rank: float, spread: float) -> str:
+    """The geometry whose step guarantees more: "spectral", "euclidean" or "neither"."""
+    ratio = nuclear_rank / spread
+    if nuclear_rank <= RANK_ONE or 1 / (1 + TIE) <= ratio <= 1 + TIE:
+        return "neither"
+    return "spectral" if ratio > 1 else "euclidean"
+
+
+def sentence(nuclear_rank: float, spread: float, guaranteed: float, measured: float | None) -> str:
+    """Which geometry a layer favours, and why.
+
+    Args:
+        nuclear_rank: of the gradient.
+        spread: of the input, what a spectral step costs in nuclear rank.
+        guaranteed: the decrease that the spectral step guarantees, over that of the Euclidean one.
+        measured: the same of the measured decreases; None where one of the two is not positive.
+    """
+    rank, cost = f"the gradient's nuclear rank {nuclear_rank:.3g}", f"({spread:.3g})"
+    favours = favoured(nuclear_rank, spread)
+    if nuclear_rank <= RANK_ONE:
+        return "neither: the gradient is of rank one, so both steps have the same direction"
+    if favours == "neither":
+        return f"neither: {rank} is about what the input's spread costs {cost}"
+    if favours == "spectral":
+        return (
+            f"spectral: {rank} exceeds what the input's spread costs {cost}: the spectral step "
+            f"guarantees {guaranteed:.3g} times the decrease; {_measured(measured)}"
+        )
+    return (
+        f"Euclidean: {rank} is less than what the input's spread costs {cost}: the Euclidean step "
+        f"guarantees {1 / guaranteed:.3g} times the decrease; "
+        f"{_measured(None if measured is None else 1 / measured)}"
+    )
+
+
+def _measured(ratio: float | None) -> str:
+    if ratio is None:
+        return "measured, the loss does not fall with both"
+    return f"measured {ratio:.3g} times" + (", so the other step was better" if ratio < 1 else "")

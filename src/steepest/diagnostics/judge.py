@@ -1,0 +1,183 @@
+"""Hold two steps of each layer against each other: the Euclidean and the spectral one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from steepest._types import invalid
+from steepest.diagnostics._guarantees import guarantees
+from steepest.diagnostics._kept import Kept
+from steepest.diagnostics._layers import squares
+from steepest.diagnostics._point import named
+from steepest.diagnostics._scene import MISSING, Scene
+from steepest.diagnostics.sharpness import along_at
+from steepest.diagnostics.verdict import LayerVerdict, Verdict
+from steepest.polar import Svd
+from steepest.polar.base import in_double
+
+ModelLoss: TypeAlias = Callable[[Any, Any], Tensor]
+
+
+def compare(
+    model: nn.Module,
+    loss: ModelLoss,
+    batch: Any,
+    *,
+    layers: Sequence[str] | None = None,
+    steps: int = 30,
+    tolerance: float = 0.01,
+) -> Verdict:
+    """Per layer, how far a Euclidean and a spectral step lower the loss: surely, and in fact.
+
+    A layer computes Z = W·A from an input A, in × samples, where every position of the batch is a
+    sample. With second derivatives of the loss by Z of at most c, a step Δ of W lowers the loss by
+
+        ‖G‖_F²/(2·L_F),   L_F = c·‖A‖₂²,                  with Δ = −G/L_F,
+        ‖G‖_*²/(2·L_2),   L_2 = c·Σ_{i ≤ out} σ_i(A)²,    with Δ = −(‖G‖_*/L_2)·UVᵀ
+
+    at least, so the spectral step is ahead by nr(G)·‖A‖₂²/Σ_{i ≤ out} σ_i(A)²: the nuclear rank of
+    the gradient against the stable rank of the input. The curvature c cancels. This is a theorem
+    where the loss is quadratic in Z, as with least squares after the last layer; elsewhere it holds
+    for the quadratic model of the loss, which is why both steps are also tried out.
+
+    Looked at is each parameter with two axes or more that needs a gradient: weights of linear
+    layers, convolutions (A are patches, and with groups W is block-diagonal), embeddings (A is
+    one-hot) and products `x @ W`, in whichever module. A weight used several times has one row, and
+    a verdict if no use feeds another. A fused projection is one matrix, as the layer computes it.
+
+    Nothing is changed: parameters, buffers and random states are put back bit for bit, and `.grad`
+    is not touched. Two gradients in all, and for each layer at most `steps` + 2 products with a
+    Hessian (each about two gradients), two evaluations, an SVD of G and eigenvalues of the smaller
+    Gram matrix of A in double precision. The graph is kept meanwhile: take a small batch.
+
+    Args:
+        model: in float32 or float64, in training mode or not.
+        loss: gives the loss, a scalar with its graph, when called with `model` and `batch`.
+        batch: whatever `loss` takes.
+        layers: names of weights, with or without ".weight"; None is all of them.
+        steps: Lanczos steps for c, at most.
+        tolerance: of c, relative. The residual of the eigenvector is added to c, which is an
+            estimate nevertheless: Lanczos may overlook a larger eigenvalue.
+
+    Raises:
+        ValueError: a loss that is not called with model and batch, or is no finite scalar with a
+            graph or has no second derivative; half precision; an unknown layer, or one that is
+            named and whose input never arrives.
+
+    Example:
+        >>> torch.manual_seed(0) and None
+        >>> model = nn.Linear(8, 4, bias=False)
+        >>> x, y = torch.randn(64, 8), torch.randn(64, 4)
+        >>> verdict = compare(model, lambda m, b: (m(b[0]) - b[1]).square().mean(), (x, y))
+        >>> verdict["weight"].favours
+        'euclidean'
+
+    Sources:
+        Carlson, Cevher & Carin, AISTATS 2015, for spectral descent; Bernstein & Newhouse,
+        arXiv 2409.20325; the bound of ‖ΔA‖_F is von Neumann's trace inequality.
+    """
+    weights = _weights(model, layers)
+    with Kept(model) as kept:
+        scene = Scene(partial(loss, model, batch), weights)
+        if layers is not None and (unseen := [n for n in weights if not scene.calls[n]]):
+            raise invalid("layers", unseen, MISSING)
+        drafts = [_draft(scene, name, steps, tolerance) for name in weights]
+        value = scene.point.value
+        del scene  # and with it the graph, whose tensors are about to change
+        rows = tuple(
+            _tried(draft, weights, partial(loss, model, batch), value, kept) for draft in drafts
+        )
+    return Verdict(loss=value, rows=rows)
+
+
+class _Draft(NamedTuple):
+    """A verdict without what has to be tried out: the two steps, if there are any."""
+
+    row: LayerVerdict
+    moves: tuple[Tensor, ...] = ()
+
+
+def _weights(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Tensor]:
+    """What is looked at, by layer: parameters with two axes or more that need a gradient.
+
+    Raises:
+        ValueError: half precision, no such parameter, or none of a name.
+    """
+    found = {
+        name.removesuffix(".weight"): p for name, p in named(model, "model").items() if p.ndim >= 2
+    }
+    if not found:
+        raise invalid("model", type(model).__name__, "none of its weights is a matrix")
+    if layers is None:
+        return found
+    wanted = [name.removesuffix(".weight") for name in layers]
+    if not wanted or (unknown := [name for name in wanted if name not in found]):
+        given = unknown if wanted else layers
+        raise invalid("layers", given, f"give some of {list(found)}, which are not frozen")
+    return {name: found[name] for name in wanted}
+
+
+def _draft(scene: Scene, name: str, steps: int, tolerance: float) -> _Draft:
+    """What can be said while the graph is there."""
+    weight, slope, calls = scene.weights[name], scene.point.grad[name], scene.calls[name]
+    row = LayerVerdict(layer=name, shape=tuple(weight.shape), calls=len(calls))
+    note = scene.obstacle(name)
+    if note:
+        return _Draft(replace(row, note=note))
+    top = scene.curvature(name, steps, tolerance)
+    if not top.value > 0:
+        return _Draft(replace(row, note="the loss curves upwards along no change of its output"))
+    view = calls[0].product.view
+    (g,) = view.matrices(slope)
+    unit = Svd()(g)
+    c = top.value + top.residual
+    found = guarantees(in_double(g), in_double(unit), squares([call.product for call in calls]), c)
+    moves = (
+        -slope * found.euclidean_length.to(slope),
+        -view.restore([unit * found.spectral_length.to(unit)], weight.shape),
+    )
+    euclidean, spectral = (along_at(scene.point, {name: move}).best_decrease for move in moves)
+    return _Draft(
+        replace(
+            row,
+            nuclear_rank=float(found.nuclear_rank),
+            stable_rank=float(found.stable_rank),
+            spread=float(found.spread),
+            curvature=c,
+            curvature_error=top.residual,
+            guaranteed_euclidean=float(found.euclidean),
+            guaranteed_spectral=float(found.spectral),
+            best_euclidean=euclidean,
+            best_spectral=spectral,
+        ),
+        moves,
+    )
+
+
+def _tried(
+    draft: _Draft,
+    weights: dict[str, Tensor],
+    loss: Callable[[], Tensor],
+    before: float,
+    kept: Kept,
+) -> LayerVerdict:
+    """The verdict, with the loss at the end of both steps."""
+    if not draft.moves:
+        return draft.row
+    falls = []
+    for move in draft.moves:
+        kept.restore()
+        with torch.no_grad():
+            weights[draft.row.layer].add_(move)
+        # The arithmetic of the first evaluation, whose differences would count.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            falls.append(before - float(loss().detach()))
+    euclidean, spectral = falls
+    return replace(draft.row, measured_euclidean=euclidean, measured_spectral=spectral)
