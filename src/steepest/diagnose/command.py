@@ -30,20 +30,18 @@ Where = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[
-    Path | None, typer.Option(help="The page to write.", show_default=f"PATH/{PAGE}")
-]
+Out = Annotated[Path | None, typer.Option(help="The page to write.", show_default=f"PATH/{PAGE}")]
 Data = Annotated[
     Path | None,
     typer.Option(help="The text of the training, if it has moved.", show_default="where it lay"),
 ]
-Windows = Annotated[
-    int, typer.Option(help="Windows of text that the loss is measured on.", min=1)
-]
+Windows = Annotated[int, typer.Option(help="Windows of text that the loss is measured on.", min=1)]
 Optimizers = Annotated[
     list[str] | None,
     typer.Option(
-        "--optimizer", metavar="NAME", help="Only this one of a run (repeatable).",
+        "--optimizer",
+        metavar="NAME",
+        help="Only this one of a run (repeatable).",
         show_default="all",
     ),
 ]
@@ -69,7 +67,7 @@ def diagnose(
     path: Where,
     out: Out = None,
     data: Data = None,
-    windows: Windows = 16,
+    windows: Windows = 8,
     optimizer: Optimizers = None,
     seed: Seed = None,
 ) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from steepest.diagnose import sharpness
+from steepest.diagnose import geometry
+from steepest.diagnose.geometry import called
 from steepest.diagnose.measure import Measured
 from steepest.diagnose.page import Part, Table
 from steepest.diagnose.recorded import figure
 from steepest.diagnose.source import Subject
-from steepest.diagnose.sharpness import called
-from steepest.diagnostics import ConstraintReport, DirectionReport
+from steepest.diagnostics import ConstraintReport, DirectionReport, Verdict
 from steepest.train.constraint import layer
 
 
@@ -18,7 +18,7 @@ def computed(subject: Subject, measured: Measured | None) -> list[Part]:
     """All parts that need the model."""
     if measured is None:
         return [Part(title="Directions, verdict and balls", missing=_no_checkpoint(subject))]
-    return [_directions(measured), _balls(measured)]
+    return [_directions(measured), _verdict(measured), _balls(measured)]
 
 
 def _no_checkpoint(subject: Subject) -> str:
@@ -40,16 +40,18 @@ def _directions(measured: Measured) -> Part:
         return Part(title=title, missing=f"Not computed: {measured.failed['directions']}.")
     text = [
         measured.where,
-        "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with "
-        "the gradient g and the loss is flat along it. Of a layer, everything else is held still. "
-        "Where dᵀHd ≤ 0 there is no best step, and no mark.",
+        (
+            "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with "
+            "the gradient g and the loss is flat along it. Of a layer, everything else is held still. "
+            "Where dᵀHd ≤ 0 there is no best step, and no mark."
+        ),
     ]
     if found := best_direction(report):
         text.append(found)
     return Part(
         title=title,
         text=[*text, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)],
-        picture=sharpness.draw(report),
+        picture=geometry.directions(report),
         tables=[_direction_table(report)],
     )
 
@@ -94,9 +96,71 @@ def _direction_table(report: DirectionReport) -> Table:
             if row is not None:
                 step = None if row.best_step is None else row.best_step * row.norm
                 numbers = (row.slope, row.curvature, step, row.best_decrease)
-                shown = layer(name) if name else sharpness.WHOLE
+                shown = layer(name) if name else geometry.WHOLE
                 rows.append((shown, called(direction), *map(figure, numbers)))
     return Table(title="The figures of every direction", headings=headings, rows=rows, words=2)
+
+
+def _verdict(measured: Measured) -> Part:
+    title = "Which geometry each layer favours"
+    found = measured.verdict
+    if found is None:
+        return Part(title=title, missing=f"Not computed: {measured.failed['verdict']}.")
+    text = [
+        measured.where,
+        (
+            "The spectral step of a layer guarantees more than the Euclidean one if the nuclear rank "
+            "of its gradient exceeds the spread of its input, which is the input's stable rank counted "
+            "over as many directions as the layer has outputs. Both steps have been tried out too."
+        ),
+        found.summary,
+    ]
+    return Part(
+        title=title,
+        text=text,
+        picture=geometry.verdict(found),
+        tables=[_sentences(found), _verdict_table(found)],
+    )
+
+
+def _sentences(found: Verdict) -> Table:
+    return Table(
+        title="Layer by layer, in words",
+        headings=("layer", "favours", "why"),
+        rows=[
+            (row.layer, "–" if row.note else row.favours, row.sentence.partition(": ")[2])
+            for row in found
+        ],
+        words=3,
+    )
+
+
+def _verdict_table(found: Verdict) -> Table:
+    headings = (
+        *("layer", "nr(G)", "st(A)", "spread", "curvature"),
+        *("guaranteed, Euclidean", "guaranteed, spectral"),
+        *("measured, Euclidean", "measured, spectral"),
+    )
+    rows = [
+        (
+            row.layer,
+            *map(
+                figure,
+                (
+                    row.nuclear_rank,
+                    row.stable_rank,
+                    row.spread,
+                    row.curvature,
+                    row.guaranteed_euclidean,
+                    row.guaranteed_spectral,
+                    row.measured_euclidean,
+                    row.measured_spectral,
+                ),
+            ),
+        )
+        for row in found
+    ]
+    return Table(title="Layer by layer, in figures", headings=headings, rows=rows)
 
 
 def _balls(measured: Measured) -> Part:
@@ -107,8 +171,10 @@ def _balls(measured: Measured) -> Part:
         return Part(title=title, text=[f"None: {reason}"])
     worst = report.worst
     text = [
-        "Decoupled weight decay keeps each weight in a ball of its norm. A weight on the boundary "
-        "is held back by it; one far inside is not."
+        (
+            "Decoupled weight decay keeps each weight in a ball of its norm. A weight on the boundary "
+            "is held back by it; one far inside is not."
+        )
     ]
     if worst is not None:
         text.append(f"Fullest: {layer(worst.name)}, at {worst.filled:.2f} of its radius.")

@@ -9,6 +9,8 @@ from typing import TypeVar
 from steepest.diagnostics import (
     ConstraintReport,
     DirectionReport,
+    Verdict,
+    compare,
     compare_directions,
     constraint_report,
 )
@@ -32,6 +34,7 @@ class Measured:
         shapes: of the parameters, by name.
         constraint: where the weights are in their balls; None without balls.
         directions: how far the loss falls along each.
+        verdict: which geometry each layer favours.
         failed: why something is missing, by the name of its field.
     """
 
@@ -42,6 +45,7 @@ class Measured:
     shapes: dict[str, tuple[int, ...]]
     constraint: ConstraintReport | None = None
     directions: DirectionReport | None = None
+    verdict: Verdict | None = None
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -90,9 +94,12 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
     directions = attempt(
         "directions",
         "directions",
-        lambda: compare_directions(
-            lambda: model.loss(ids), model, optimizer=learner.optimizer
-        ),
+        lambda: compare_directions(lambda: model.loss(ids), model, optimizer=learner.optimizer),
+    )
+    verdict = attempt(
+        "verdict",
+        "verdict of each layer",
+        lambda: compare(model, lambda model, ids: model.loss(ids), ids),
     )
     return Measured(
         step=learner.step,
@@ -102,5 +109,6 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
         shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
         constraint=constraint,
         directions=directions,
+        verdict=verdict,
         failed=failed,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -142,7 +143,7 @@ def _floor(values: Sequence[Numbers]) -> float:
 
 
 def _one_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    found: dict[str, object] = {}
+    found: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
@@ -171,7 +172,9 @@ def ranks(grids: Mapping[str, Grid], sides: Mapping[str, int]) -> Picture:
     panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
     for axes, (title, values) in zip(panels, shares.items(), strict=True):
         steps = grids[title].steps
-        mesh = axes.pcolormesh(_edges(steps), np.arange(len(layers) + 1), values, cmap="YlGnBu", norm=norm)
+        mesh = axes.pcolormesh(
+            _edges(steps), np.arange(len(layers) + 1), values, cmap="YlGnBu", norm=norm
+        )
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.spines[:].set_visible(False)
@@ -183,7 +186,7 @@ def ranks(grids: Mapping[str, Grid], sides: Mapping[str, int]) -> Picture:
     unit = PercentFormatter(1.0, decimals=0) if relative else FuncFormatter(lambda v, _: f"{v:g}")
     bar.ax.yaxis.set_major_formatter(unit)
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label("nuclear rank / smaller side" if relative else "nuclear rank", fontsize=9)
     titles = ", ".join(grids)
     return finished(

@@ -100,7 +100,9 @@ def curves(subject: Subject) -> Curves | None:
     if not kept.names:
         return None
     values = {
-        name: {step: np.asarray(row, dtype=float) for step, row in zip(kept.steps, rows, strict=True)}
+        name: {
+            step: np.asarray(row, dtype=float) for step, row in zip(kept.steps, rows, strict=True)
+        }
         for name, rows in zip(kept.names, kept.values, strict=True)
     }
     return Curves(what=", ".join(dict.fromkeys(kept.kinds)), values=values, limits=limits)
@@ -112,9 +114,11 @@ def _spectra(subject: Subject) -> Part:
     if found is None:
         return Part(title=title, missing=no_monitor(subject))
     text = [
-        f"The {found.what} of each weight in falling order, from dark for the first step to bright "
-        "for the last. A flat curve is a weight that uses all of its directions; one that falls "
-        "steeply acts on a few."
+        (
+            f"The {found.what} of each weight in falling order, from dark for the first step to bright "
+            "for the last. A flat curve is a weight that uses all of its directions; one that falls "
+            "steeply acts on a few."
+        )
     ]
     if found.limits:
         text.append("The orange line is the radius of the ball in which weight decay keeps them.")
@@ -128,9 +132,11 @@ def _ranks(subject: Subject, sides: Mapping[str, int]) -> Part:
     if not grids:
         return Part(title=title, missing=no_monitor(subject))
     text = [
-        "The nuclear rank ‖·‖_*²/‖·‖_F² counts the directions that carry a matrix; it is at most "
-        "its smaller side. The spectral step is ahead of the gradient step by the nuclear rank of "
-        "the gradient, against the stable rank of the layer's input."
+        (
+            "The nuclear rank ‖·‖_*²/‖·‖_F² counts the directions that carry a matrix; it is at most "
+            "its smaller side. The spectral step is ahead of the gradient step by the nuclear rank of "
+            "the gradient, against the stable rank of the layer's input."
+        )
     ]
     if "gradient" in grids:
         text.append(_of_gradients(grids["gradient"], sides))
@@ -160,8 +166,10 @@ def _updates(subject: Subject) -> Part | None:
     return Part(
         title="Updates against weights",
         text=[
-            "How much of its weight one step changes, in the norm of the layer. A line far above "
-            "the others learns much faster than they do; one at zero does not move."
+            (
+                "How much of its weight one step changes, in the norm of the layer. A line far above "
+                "the others learns much faster than they do; one at zero does not move."
+            )
         ],
         picture=pictures.updates(ratio),
         tables=[_layers(subject)],
@@ -198,9 +206,11 @@ def _depth(subject: Subject) -> Part:
         return Part(title=title, missing=no_monitor(subject))
     gains = None if inputs is None else _ratio(outputs, inputs)
     text = [
-        "From the top down, in the order of the forward pass: the root mean square of what each "
-        "module gives. A layer that keeps the variance of its input has the ratio 1; a ratio far "
-        "from it in every block lets activations grow or vanish with depth."
+        (
+            "From the top down, in the order of the forward pass: the root mean square of what each "
+            "module gives. A layer that keeps the variance of its input has the ratio 1; a ratio far "
+            "from it in every block lets activations grow or vanish with depth."
+        )
     ]
     if gains is not None and (last := gains.last()):
         far = max(last, key=lambda name: abs(math.log(last[name])))

@@ -1,4 +1,4 @@
-"""What there is to diagnose: a run, one of its trials, a checkpoint, or the records of a monitor."""
+"""What there is to diagnose: a run, a trial, a checkpoint, or the records of a monitor."""
 
 from __future__ import annotations
 
