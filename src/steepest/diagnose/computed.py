@@ -13,6 +13,21 @@ from steepest.diagnose.source import Subject
 from steepest.diagnostics import ConstraintReport, DirectionReport, Verdict
 from steepest.train.constraint import layer
 
+DIRECTIONS = (
+    "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with the "
+    "gradient g and the loss is flat along it. Of a layer, everything else is held still. Where "
+    "dᵀHd ≤ 0 there is no best step, and no mark."
+)
+VERDICT = (
+    "The spectral step of a layer guarantees more than the Euclidean one if the nuclear rank of "
+    "its gradient exceeds the spread of its input, which is the input's stable rank counted over "
+    "as many directions as the layer has outputs. Both steps have been tried out too."
+)
+BALLS = (
+    "Decoupled weight decay keeps each weight in a ball of its norm. A weight on the boundary is "
+    "held back by it; one far inside is not."
+)
+
 
 def computed(subject: Subject, measured: Measured | None) -> list[Part]:
     """All parts that need the model."""
@@ -40,11 +55,7 @@ def _directions(measured: Measured) -> Part:
         return Part(title=title, missing=f"Not computed: {measured.failed['directions']}.")
     text = [
         measured.where,
-        (
-            "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with "
-            "the gradient g and the loss is flat along it. Of a layer, everything else is held still. "
-            "Where dᵀHd ≤ 0 there is no best step, and no mark."
-        ),
+        DIRECTIONS,
     ]
     if found := best_direction(report):
         text.append(found)
@@ -108,11 +119,7 @@ def _verdict(measured: Measured) -> Part:
         return Part(title=title, missing=f"Not computed: {measured.failed['verdict']}.")
     text = [
         measured.where,
-        (
-            "The spectral step of a layer guarantees more than the Euclidean one if the nuclear rank "
-            "of its gradient exceeds the spread of its input, which is the input's stable rank counted "
-            "over as many directions as the layer has outputs. Both steps have been tried out too."
-        ),
+        VERDICT,
         found.summary,
     ]
     return Part(
@@ -170,12 +177,7 @@ def _balls(measured: Measured) -> Part:
         reason = measured.failed.get("constraint", "this optimizer keeps no weight in a ball.")
         return Part(title=title, text=[f"None: {reason}"])
     worst = report.worst
-    text = [
-        (
-            "Decoupled weight decay keeps each weight in a ball of its norm. A weight on the boundary "
-            "is held back by it; one far inside is not."
-        )
-    ]
+    text = [BALLS]
     if worst is not None:
         text.append(f"Fullest: {layer(worst.name)}, at {worst.filled:.2f} of its radius.")
     return Part(title=title, text=text, tables=[_ball_table(report)])

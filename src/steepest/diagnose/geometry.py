@@ -21,8 +21,8 @@ WHOLE = "all together"
 NAMES: Mapping[str, str] = {
     "gradient": "gradient",
     "sign": "sign",
-    "muon": "Muon, exact",
-    "newton-schulz": "Muon, Newton–Schulz",
+    "muon": "Muon (exact)",
+    "newton-schulz": "Muon (Newton–Schulz)",
     "adam": "Adam",
 }
 """What a reader calls each direction."""
@@ -33,7 +33,7 @@ def called(direction: str) -> str:
 
     Example:
         >>> called("muon"), called("mine")
-        ('Muon, exact', 'mine')
+        ('Muon (exact)', 'mine')
     """
     return NAMES.get(direction, direction)
 

@@ -61,12 +61,14 @@ class Section:
         line: what it is, in one line.
         facts: label and value of the figures that matter most.
         parts: what there is to look at.
+        summary: what was found, in a few sentences.
     """
 
     title: str
     line: str
     facts: Sequence[tuple[str, str]]
     parts: Sequence[Part]
+    summary: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,21 @@ COLUMNS = {
 }
 """Columns of the table of layers and the quantities of a monitor behind them."""
 
+RANKS_TEXT = (
+    "The nuclear rank ‖·‖_*²/‖·‖_F² counts the directions that carry a matrix; it is at most its "
+    "smaller side. The spectral step is ahead of the gradient step by the nuclear rank of the "
+    "gradient, against the stable rank of the layer's input."
+)
+UPDATES_TEXT = (
+    "How much of its weight one step changes, in the norm of the layer. A line far above the "
+    "others learns much faster than they do; one at zero does not move."
+)
+DEPTH_TEXT = (
+    "From the top down, in the order of the forward pass: the root mean square of what each module "
+    "gives. A layer that keeps the variance of its input has the ratio 1; a ratio far from it in "
+    "every block lets activations grow or vanish with depth."
+)
+
 
 def no_monitor(subject: Subject) -> str:
     """Why there is nothing of a monitor, and how to get it."""
@@ -115,9 +130,9 @@ def _spectra(subject: Subject) -> Part:
         return Part(title=title, missing=no_monitor(subject))
     text = [
         (
-            f"The {found.what} of each weight in falling order, from dark for the first step to bright "
-            "for the last. A flat curve is a weight that uses all of its directions; one that falls "
-            "steeply acts on a few."
+            f"The {found.what} of each weight in falling order, from dark for the first step to "
+            "bright for the last. A flat curve is a weight that uses all of its directions; one "
+            "that falls steeply acts on a few."
         )
     ]
     if found.limits:
@@ -131,13 +146,7 @@ def _ranks(subject: Subject, sides: Mapping[str, int]) -> Part:
     grids = {name: g for name, g in found.items() if g is not None}
     if not grids:
         return Part(title=title, missing=no_monitor(subject))
-    text = [
-        (
-            "The nuclear rank ‖·‖_*²/‖·‖_F² counts the directions that carry a matrix; it is at most "
-            "its smaller side. The spectral step is ahead of the gradient step by the nuclear rank of "
-            "the gradient, against the stable rank of the layer's input."
-        )
-    ]
+    text = [RANKS_TEXT]
     if "gradient" in grids:
         text.append(_of_gradients(grids["gradient"], sides))
     return Part(title=title, text=text, picture=pictures.ranks(grids, sides))
@@ -165,12 +174,7 @@ def _updates(subject: Subject) -> Part | None:
         return None
     return Part(
         title="Updates against weights",
-        text=[
-            (
-                "How much of its weight one step changes, in the norm of the layer. A line far above "
-                "the others learns much faster than they do; one at zero does not move."
-            )
-        ],
+        text=[UPDATES_TEXT],
         picture=pictures.updates(ratio),
         tables=[_layers(subject)],
     )
@@ -205,13 +209,7 @@ def _depth(subject: Subject) -> Part:
     if outputs is None:
         return Part(title=title, missing=no_monitor(subject))
     gains = None if inputs is None else _ratio(outputs, inputs)
-    text = [
-        (
-            "From the top down, in the order of the forward pass: the root mean square of what each "
-            "module gives. A layer that keeps the variance of its input has the ratio 1; a ratio far "
-            "from it in every block lets activations grow or vanish with depth."
-        )
-    ]
+    text = [DEPTH_TEXT]
     if gains is not None and (last := gains.last()):
         far = max(last, key=lambda name: abs(math.log(last[name])))
         text.append(f"Furthest from 1 at the last step: {far}, {last[far]:.3g}.")
