@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:
@@ -15,7 +16,8 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
 
 def dense_hessian(loss: Callable[[], Tensor], params: Sequence[Tensor]) -> Tensor:
     """The matrix of second derivatives by all entries of `params`, in their order."""
-    slopes = torch.autograd.grad(loss(), params, create_graph=True)
+    with sdpa_kernel(SDPBackend.MATH):  # the other kernels have no second derivative
+        slopes = torch.autograd.grad(loss(), params, create_graph=True)
     every = torch.cat([g.reshape(-1) for g in slopes])
     rows = (
         torch.autograd.grad(g, params, retain_graph=True, materialize_grads=True) for g in every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +77,7 @@ def diagnose(
     try:
         subjects = find(path, optimizers=optimizer or [], seed=seed)
         target = place(path, out)
-        diagnosed = _measured(subjects, data, windows, console)
+        diagnosed = _diagnosed(subjects, data, windows, console)
         note = f"Made by steepest {version('steepest')} diagnose."
         with look():
             page = page_of(path, diagnosed, note)
@@ -89,25 +90,27 @@ def diagnose(
     say(console, f"Page: {target}")
 
 
-def _measured(
-    subjects: list[Subject], data: Path | None, windows: int, console: Console
+def _diagnosed(
+    subjects: Sequence[Subject], data: Path | None, windows: int, console: Console
 ) -> list[Diagnosed]:
-    """What can be computed at the checkpoints, with a line for each of them."""
-    corpus: Corpus | None = None
-    found: list[Diagnosed] = []
-    for subject in subjects:
-        measured: Measured | None = None
-        if subject.checkpoint is not None:
-            # The subjects of a run have one text.
-            corpus = corpus or corpus_of(subject, data)
-            learner = subject.learner(corpus)
-            if learner is not None:
-                with console.status(subject.name) as status:
-                    measured = measure(
-                        learner,
-                        windows=windows,
-                        seed=learner.trial.seed,
-                        report=lambda what, s=subject: status.update(f"{s.name}: {what}"),
-                    )
-        found.append((subject, measured))
-    return found
+    """The subjects, each with what can be computed at its checkpoint."""
+    first = next((s for s in subjects if s.checkpoint is not None), None)
+    # The subjects of a run have one text.
+    corpus = None if first is None else corpus_of(first, data)
+    return [(s, _computed(s, corpus, windows, console)) for s in subjects]
+
+
+def _computed(
+    subject: Subject, corpus: Corpus | None, windows: int, console: Console
+) -> Measured | None:
+    """What can be computed at the checkpoint of a subject, with a line that says what goes on."""
+    learner = None if corpus is None else subject.learner(corpus)
+    if learner is None:
+        return None
+    say(console, f"{subject.name}: computing at step {learner.step}")
+    with console.status(subject.name) as status:
+
+        def report(what: str) -> None:
+            status.update(f"{subject.name}: {what}")
+
+        return measure(learner, windows=windows, seed=learner.trial.seed, report=report)

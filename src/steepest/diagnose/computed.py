@@ -28,12 +28,18 @@ BALLS = (
     "held back by it; one far inside is not."
 )
 
+SMOOTHNESS = (
+    "How much the gradient can turn for a step of length 1 in a norm: steepest descent in that "
+    "norm is safe with a step of ‖g‖†/L. What is shown is the largest that a few products with the "
+    "Hessian have found, a lower bound of L, and what one short step of steepest descent shows."
+)
+
 
 def computed(subject: Subject, measured: Measured | None) -> list[Part]:
     """All parts that need the model."""
     if measured is None:
         return [Part(title="Directions, verdict and balls", missing=_no_checkpoint(subject))]
-    return [_directions(measured), _verdict(measured), _balls(measured)]
+    return [_directions(measured), _verdict(measured), _smoothness(measured), _balls(measured)]
 
 
 def _no_checkpoint(subject: Subject) -> str:
@@ -168,6 +174,19 @@ def _verdict_table(found: Verdict) -> Table:
         for row in found
     ]
     return Table(title="Layer by layer, in figures", headings=headings, rows=rows)
+
+
+def _smoothness(measured: Measured) -> Part:
+    title = "Smoothness in a norm"
+    if measured.smoothness is None:
+        return Part(title=title, missing=f"Not computed: {measured.failed['smoothness']}.")
+    rows = [
+        (name, figure(found.value), figure(found.one_step), "yes" if found.converged else "no")
+        for name, found in measured.smoothness.items()
+    ]
+    headings = ("norm", "L, at least", "seen by one step", "at rest")
+    table = Table(title="Norm by norm", headings=headings, rows=rows, unfolded=True)
+    return Part(title=title, text=[measured.where, SMOOTHNESS], tables=[table])
 
 
 def _balls(measured: Measured) -> Part:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from steepest.diagnostics import (
     ConstraintReport,
     DirectionReport,
+    Smoothness,
     Verdict,
     compare,
     compare_directions,
     constraint_report,
+    smoothness,
 )
+from steepest.norms import L2, LInf, Norm, Spectral
 from steepest.train.constraint import has_ball
 from steepest.train.data import batch
 from steepest.train.trial import Learner
+
+NORMS: Mapping[str, Norm] = {"ℓ2": L2(), "ℓ∞": LInf(), "spectral": Spectral()}
+"""The norms of gradient descent, of sign descent and of Muon, by name."""
+
+CLIMB = 10
+"""Products with the Hessian that look for the smoothness in a norm."""
 
 T = TypeVar("T")
 Report = Callable[[str], None]
@@ -35,6 +44,7 @@ class Measured:
         constraint: where the weights are in their balls; None without balls.
         directions: how far the loss falls along each.
         verdict: which geometry each layer favours.
+        smoothness: how sharply the loss is curved in each of `NORMS`.
         failed: why something is missing, by the name of its field.
     """
 
@@ -46,6 +56,7 @@ class Measured:
     constraint: ConstraintReport | None = None
     directions: DirectionReport | None = None
     verdict: Verdict | None = None
+    smoothness: Mapping[str, Smoothness] | None = None
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -101,6 +112,19 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
         "verdict of each layer",
         lambda: compare(model, lambda model, ids: model.loss(ids), ids),
     )
+    matrices = dict(model.named_parameters())
+    if directions is not None:
+        matrices = {name: matrices[name] for name in directions.layers}
+    curved = attempt(
+        "smoothness",
+        "smoothness",
+        lambda: {
+            name: smoothness(
+                lambda: model.loss(ids), matrices, norm, steps=CLIMB, restarts=0, tolerance=1e-2
+            )
+            for name, norm in NORMS.items()
+        },
+    )
     return Measured(
         step=learner.step,
         windows=windows,
@@ -110,5 +134,6 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
         constraint=constraint,
         directions=directions,
         verdict=verdict,
+        smoothness=curved,
         failed=failed,
     )

@@ -69,7 +69,8 @@ class Point:
 
     The loss is evaluated once, so that all derivatives belong to the same batch and the same
     dropout. Attention is computed by its plain formula, since the fused kernels of torch have no
-    second derivative. Nothing is left in `.grad`.
+    second derivative. Nothing is left in `.grad`, and torch's random numbers stand where they stood
+    before: the loss at another point that is made next draws the same ones.
 
     Args:
         loss: a closure that gives the loss with its graph.
@@ -82,9 +83,14 @@ class Point:
 
     def __init__(self, loss: Loss, params: Params) -> None:
         self.params = named(params)
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        tensors = list(self.params.values())
+        devices = sorted({p.device.index for p in tensors if p.device.type == "cuda"})
+        with (
+            torch.random.fork_rng(devices),
+            torch.enable_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             value = checked(loss())
-            tensors = list(self.params.values())
             slopes: Sequence[Tensor | None] = torch.autograd.grad(
                 value, tensors, create_graph=True, allow_unused=True
             )

@@ -1,0 +1,220 @@
+"""How sharply a loss is curved in a norm: the most that its gradient turns for a unit step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.diagnostics._extreme import largest_eigenvector
+from steepest.diagnostics._joint import Joint, Views, joint, matrix_views
+from steepest.diagnostics._point import Loss, Named, Params, Point, dot, named
+from steepest.diagnostics._table import for_json
+from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
+from steepest.optim._lengths import PROBE
+from steepest.polar.base import epsilon
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Smoothness:
+    """What `smoothness` found.
+
+    Args:
+        value: the largest ‖Hv‖†/‖v‖ that was seen: at most the smoothness at this point.
+        one_step: ‖∇f(x + Δ) − ∇f(x)‖†/‖Δ‖ for one short step Δ of steepest descent; None where
+            the gradient is zero.
+        iterations: products with the Hessian, over all starts.
+        converged: whether the start that found `value` ended because it rose no more.
+        left: parameters that the norm has no number for, which were held still.
+        direction: the v of `value`, of norm 1, by the names of the parameters.
+    """
+
+    value: float
+    one_step: float | None
+    iterations: int
+    converged: bool
+    left: tuple[str, ...] = ()
+    direction: Named = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for JSON, without the direction."""
+        plain = {**asdict(self), "left": list(self.left)}
+        del plain["direction"]
+        return for_json(plain)
+
+
+def smoothness(
+    loss: Loss,
+    params: Params,
+    norm: Norm | ProductNorm,
+    *,
+    steps: int = 100,
+    restarts: int = 2,
+    tolerance: float = 1e-6,
+    generator: torch.Generator | None = None,
+    optimizer: Any = None,
+    views: Views | None = None,
+) -> Smoothness:
+    """A lower bound of the smoothness of a loss in a norm, and what one step shows of it.
+
+        L = sup ‖Hv‖†/‖v‖;  v ← dualize(Hv), while ‖Hv‖† rises
+
+    In a Euclidean norm L is the largest eigenvalue of H in absolute value, by a Lanczos iteration.
+    In others, such as ℓ∞, the result may stay below L: restarts help. A norm of entries measures
+    all parameters as one vector (`SteepestDescent` takes the largest over them: `norms.MaxOf`), one
+    of matrices the largest of them. Singular values are exact, whatever the norm's polar method.
+
+    The one-step estimate is that of the first step of `SteepestDescent(sharpness="estimate")`. It
+    moves the parameters by a thousandth of their norm, and puts them back bit for bit.
+
+    Args:
+        loss: a closure that gives the loss with its graph; called twice.
+        params: a module, tensors, or (name, tensor) pairs.
+        norm: of `steepest.norms`.
+        steps: the most products with the Hessian, for each start.
+        restarts: random starts, beside that from the gradient.
+        tolerance: the smallest relative rise that is worth a step.
+        generator: of the random starts; None is seed 0.
+        optimizer: of this library, to say what is a matrix.
+        views: by name which matrix a parameter is, or None for one that is none.
+
+    Raises:
+        ValueError: as `along`; a norm that does not fit, a number out of range.
+
+    Example:
+        >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> round(smoothness(lambda: 0.5 * x[0] ** 2 - 2 * x[1] ** 2, x, L2()).value, 4)
+        4.0
+
+    Sources:
+        Boyd, Linear Algebra Appl. 9 (1974).
+    """
+    _check(steps, restarts, tolerance)
+    tensors = named(params)
+    cut = matrix_views(params, tensors, views=views, optimizer=optimizer)
+    measure = joint(norm, tensors, cut)
+    point = Point(loss, {k: tensors[k] for k in measure.names})
+    starts = _starts(measure, point, restarts, generator)
+    ends = [_climb(measure, point, v, steps, tolerance) for v in starts]
+    best = max(ends, key=lambda end: end.value)
+    return Smoothness(
+        value=best.value,
+        one_step=_one_step(loss, point, measure),
+        iterations=sum(end.used for end in ends),
+        converged=best.converged,
+        left=measure.left,
+        direction=best.v,
+    )
+
+
+def _check(steps: int, restarts: int, tolerance: float) -> None:
+    if steps < 1:
+        raise invalid("steps", steps, "give at least one product with the Hessian")
+    if restarts < 0:
+        raise invalid("restarts", restarts, "give a number >= 0")
+    if not tolerance >= 0:
+        raise invalid("tolerance", tolerance, "give a number >= 0")
+
+
+class _End(NamedTuple):
+    """Where an iteration stopped."""
+
+    value: float
+    v: Named
+    used: int
+    converged: bool
+
+
+def _starts(
+    measure: Joint, point: Point, restarts: int, generator: torch.Generator | None
+) -> Iterator[dict[str, Tensor]]:
+    """The direction of steepest descent, then random ones, all of norm 1."""
+    yield measure.dualize(point.grad)
+    generator = generator or torch.Generator().manual_seed(0)
+    for _ in range(restarts):
+        drawn = {
+            k: torch.randn(
+                p.shape, generator=generator, device=generator.device, dtype=torch.float64
+            ).to(p)
+            for k, p in point.params.items()
+        }
+        yield measure.dualize(drawn)
+
+
+def _climb(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
+    """From v upwards, by v ← dualize(Hv).
+
+    It never falls, whatever the signs in H: ‖Hv⁺‖† ≥ ⟨v, Hv⁺⟩ = ⟨Hv, v⁺⟩ = ‖Hv‖†.
+    """
+    if _is_euclidean(measure, point.grad):
+        return _climb_euclidean(measure, point, v, steps, tolerance)
+    value, best = 0.0, v
+    for used in range(1, steps + 1):
+        h = point.hvp(v)
+        up = measure.dualize(h)
+        size = dot(h, up)  # ‖Hv‖†, without another decomposition
+        if size <= value * (1 + tolerance):
+            return _End(value, best, used, True)
+        value, best, v = size, v, up
+    return _End(value, best, steps, False)
+
+
+def _is_euclidean(measure: Joint, x: Named) -> bool:
+    """Whether the norm is a multiple of the length of one vector of all entries."""
+    if len(measure.norm.blocks) > 1:
+        return False
+    ((piece, norm),) = measure.norm.blocks.items()
+    plain = norm.norm if isinstance(norm, Scaled) else norm
+    return plain in (L2(), Frobenius()) and norm(measure.split(x)[piece]).numel() == 1
+
+
+def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
+    """To the eigenvector of the largest eigenvalue in absolute value."""
+    ((piece, start),) = measure.split(v).items()
+    if not bool(start.any()):
+        return _End(0.0, v, 0, True)
+
+    def product(x: Tensor) -> Tensor:
+        h = point.hvp(measure.join({piece: x.reshape(start.shape)}))
+        return measure.split(h)[piece].reshape(-1)
+
+    found = largest_eigenvector(product, start.reshape(-1), steps=steps, tolerance=tolerance)
+    unit = measure.dualize(measure.join({piece: found.vector.reshape(start.shape)}))
+    # ‖v‖ = c·‖v‖₂ and ‖g‖† = ‖g‖₂/c, so a vector of norm 1 has the length 1/c.
+    return _End(found.size * dot(unit, unit), unit, found.used, found.converged)
+
+
+def _one_step(loss: Loss, point: Point, measure: Joint) -> float | None:
+    """How much the gradient turns in a step, over the length of the step as it was stored."""
+    if not any(bool(g.any()) for g in point.grad.values()):
+        return None
+    # The length of the first step of `optim._lengths.estimated_sharpness`.
+    part = max(PROBE, *(8 * epsilon(p.dtype) for p in point.params.values()))
+    length = part * (measure(point.params) or 1.0)
+    before = {k: p.detach().clone() for k, p in point.params.items()}
+    step = {k: -length * d for k, d in measure.dualize(point.grad).items()}
+    with _displaced(point.params, step):
+        turned = {k: g - point.grad[k] for k, g in Point(loss, point.params).grad.items()}
+        moved = {k: p.detach() - before[k] for k, p in point.params.items()}
+    return measure.dual(turned) / measure(moved)
+
+
+@contextmanager
+def _displaced(params: Named, step: Named) -> Iterator[None]:
+    """Parameters moved by a step, and put back whatever happens."""
+    # `.data` shares the memory and not the count of changes: once everything is back, a graph that
+    # was made of these parameters before is still good.
+    memory = {k: p.data for k, p in params.items()}
+    before = {k: x.clone() for k, x in memory.items()}
+    try:
+        for k, x in memory.items():
+            x += step[k]
+        yield
+    finally:
+        for k, x in memory.items():
+            x.copy_(before[k])
