@@ -110,7 +110,8 @@ def squares(products: Sequence[Product]) -> Tensor:
         return counts.sort(descending=True).values[None]
     a = torch.cat([in_double(p.spread(p.source.detach())) for p in products if p.spread], -1)
     gram = a @ a.mT if a.shape[-2] <= a.shape[-1] else a.mT @ a
-    return torch.linalg.eigvalsh(gram).flip(-1).clamp(min=0)
+    values: Tensor = torch.linalg.eigvalsh(gram)
+    return values.flip(-1).clamp(min=0)
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -17,7 +17,13 @@ def favoured(nuclear_rank: float, spread: float) -> str:
     return "spectral" if ratio > 1 else "euclidean"
 
 
-def sentence(nuclear_rank: float, spread: float, guaranteed: float, measured: float | None) -> str:
+def sentence(
+    nuclear_rank: float,
+    spread: float,
+    guaranteed: float,
+    measured: float | None,
+    best: float | None,
+) -> str:
     """Which geometry a layer favours, and why.
 
     Args:
@@ -25,26 +31,37 @@ def sentence(nuclear_rank: float, spread: float, guaranteed: float, measured: fl
         spread: of the input, what a spectral step costs in nuclear rank.
         guaranteed: the decrease that the spectral step guarantees, over that of the Euclidean one.
         measured: the same of the measured decreases; None where one of the two is not positive.
+        best: the same of the best decreases along both; None where one has no best length.
     """
     rank, cost = f"the gradient's nuclear rank {nuclear_rank:.3g}", f"({spread:.3g})"
-    favours = favoured(nuclear_rank, spread)
     if nuclear_rank <= RANK_ONE:
         return "neither: the gradient is of rank one, so both steps have the same direction"
+    tests = "; ".join(
+        _tested(ratio, guaranteed < 1, *words)
+        for ratio, *words in (
+            (measured, "measured", "measured, the loss does not fall with both"),
+            (best, "each at its best length", "not both have a best length"),
+        )
+    )
+    favours = favoured(nuclear_rank, spread)
     if favours == "neither":
         return f"neither: {rank} is about what the input's spread costs {cost}"
     if favours == "spectral":
         return (
             f"spectral: {rank} exceeds what the input's spread costs {cost}: the spectral step "
-            f"guarantees {guaranteed:.3g} times the decrease; {_measured(measured)}"
+            f"guarantees {guaranteed:.3g} times the decrease; {tests}"
         )
     return (
         f"Euclidean: {rank} is less than what the input's spread costs {cost}: the Euclidean step "
-        f"guarantees {1 / guaranteed:.3g} times the decrease; "
-        f"{_measured(None if measured is None else 1 / measured)}"
+        f"guarantees {1 / guaranteed:.3g} times the decrease; {tests}"
     )
 
 
-def _measured(ratio: float | None) -> str:
+def _tested(ratio: float | None, turned: bool, what: str, without: str) -> str:
+    """Whether a ratio of decreases, turned over for the Euclidean step, bears a verdict out."""
     if ratio is None:
-        return "measured, the loss does not fall with both"
-    return f"measured {ratio:.3g} times" + (", so the other step was better" if ratio < 1 else "")
+        return without
+    ratio = 1 / ratio if turned else ratio
+    return f"{what} {ratio:.3g} times" + (
+        ", so there the other step is better" if ratio < 1 else ""
+    )

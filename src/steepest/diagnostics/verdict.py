@@ -66,6 +66,11 @@ class LayerVerdict:
         return _ratio(self.measured_spectral, self.measured_euclidean)
 
     @property
+    def best_ratio(self) -> float | None:
+        """The same of the best decreases; None where one of them does not exist."""
+        return _ratio(self.best_spectral, self.best_euclidean)
+
+    @property
     def favours(self) -> str:
         """The step that guarantees more: "spectral", "euclidean", or "neither"."""
         if self.nuclear_rank is None or self.spread is None:
@@ -78,7 +83,9 @@ class LayerVerdict:
         guaranteed = self.guaranteed_ratio
         if self.nuclear_rank is None or self.spread is None or guaranteed is None:
             return f"no verdict: {self.note}"
-        return sentence(self.nuclear_rank, self.spread, guaranteed, self.measured_ratio)
+        return sentence(
+            self.nuclear_rank, self.spread, guaranteed, self.measured_ratio, self.best_ratio
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON, with what is derived."""
@@ -88,6 +95,7 @@ class LayerVerdict:
                 "shape": list(self.shape),
                 "guaranteed_ratio": self.guaranteed_ratio,
                 "measured_ratio": self.measured_ratio,
+                "best_ratio": self.best_ratio,
                 "favours": self.favours,
                 "sentence": self.sentence,
             }
@@ -129,6 +137,10 @@ HEADINGS = (
 LEFT = {"layer", "shape", "favours"}
 
 
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
 def _ratio(above: float | None, below: float | None) -> float | None:
     if above is None or below is None or not (above > 0 and below > 0):
         return None
@@ -164,18 +176,22 @@ class Verdict:
         """The whole model in a sentence."""
         judged = [row for row in self.rows if row.guaranteed_ratio is not None]
         if not judged:
-            return f"No verdict for any of {len(self)} layers."
+            return f"No verdict for any of {_layers(len(self))}."
         count = {kind: sum(r.favours == kind for r in judged) for kind in ("spectral", "euclidean")}
         text = (
-            f"Of {len(judged)} layers {count['spectral']} favour the spectral step, "
+            f"Of {_layers(len(judged))} {count['spectral']} favour the spectral step, "
             f"{count['euclidean']} the Euclidean one, and "
             f"{len(judged) - sum(count.values())} neither; in the median the spectral step "
             f"guarantees {median(r.guaranteed_ratio or 0.0 for r in judged):.3g} times the decrease"
         )
-        measured = [r.measured_ratio for r in judged if r.measured_ratio is not None]
-        text += f", measured {median(measured):.3g} times." if measured else "."
+        for what, ratios in (
+            ("measured", [r.measured_ratio for r in judged]),
+            ("each at its best length", [r.best_ratio for r in judged]),
+        ):
+            if known := [ratio for ratio in ratios if ratio is not None]:
+                text += f", {what} {median(known):.3g} times"
         silent = len(self) - len(judged)
-        return text + (f" No verdict for {silent} more." if silent else "")
+        return f"{text}." + (f" No verdict for {silent} more." if silent else "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -189,6 +205,6 @@ class Verdict:
             *(f"{row.layer}: {row.sentence}." for row in self.rows),
             "",
             self.summary,
-            "The guarantees are those of the loss as a quadratic function of each layer's output.",
+            "Guaranteed is what holds if the loss is a quadratic function of the layer's output.",
         ]
         return "\n".join(lines)
