@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from torch import Tensor, nn
+
 from steepest.diagnostics import (
     ConstraintReport,
     DirectionReport,
@@ -19,13 +21,14 @@ from steepest.diagnostics import (
 from steepest.norms import L2, LInf, Norm, Spectral
 from steepest.train.constraint import has_ball
 from steepest.train.data import batch
+from steepest.train.model import GPT
 from steepest.train.trial import Learner
 
 NORMS: Mapping[str, Norm] = {"ℓ2": L2(), "ℓ∞": LInf(), "spectral": Spectral()}
 """The norms of gradient descent, of sign descent and of Muon, by name."""
 
-CLIMB = 10
-"""Products with the Hessian that look for the smoothness in a norm."""
+CLIMB, REST = 10, 0.01
+"""The search for the smoothness in a norm: most products with the Hessian, and least rise."""
 
 T = TypeVar("T")
 Report = Callable[[str], None]
@@ -68,6 +71,22 @@ class Measured:
         )
 
 
+class _Attempts:
+    """Computes one thing after the other; what is refused leaves its reason in `failed`."""
+
+    def __init__(self, report: Report) -> None:
+        self.failed: dict[str, str] = {}
+        self._report = report
+
+    def __call__(self, name: str, make: Callable[[], T]) -> T | None:
+        self._report(name)
+        try:
+            return make()
+        except ValueError as error:
+            self.failed[name] = str(error)
+            return None
+
+
 def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Measured:
     """Look at a trial in memory, in the type of its parameters and without autocast.
 
@@ -77,63 +96,45 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
         seed: draws them.
         report: called with what is going to be computed.
     """
-    model = learner.model
-    # Steps of a training begin with 0: no training has seen the windows of this one together.
-    ids = batch(
-        learner.corpus.train,
-        seed=seed,
-        step=-1,
-        size=windows,
-        context=learner.config.model.context,
-    ).to(learner.device)
-    failed: dict[str, str] = {}
+    model, optimizer = learner.model, learner.optimizer
+    ids = _windows(learner, windows, seed)
 
-    def attempt(name: str, what: str, make: Callable[[], T]) -> T | None:
-        report(what)
-        try:
-            return make()
-        except ValueError as error:
-            failed[name] = str(error)
-            return None
+    def loss() -> Tensor:
+        return model.loss(ids)
 
-    loss = float(model.loss(ids).detach())
-    constraint = None
-    if has_ball(learner.optimizer):
-        constraint = attempt(
-            "constraint", "balls", lambda: constraint_report(model, learner.optimizer)
-        )
-    directions = attempt(
-        "directions",
-        "directions",
-        lambda: compare_directions(lambda: model.loss(ids), model, optimizer=learner.optimizer),
-    )
-    verdict = attempt(
-        "verdict",
-        "verdict of each layer",
-        lambda: compare(model, lambda model, ids: model.loss(ids), ids),
-    )
-    matrices = dict(model.named_parameters())
-    if directions is not None:
-        matrices = {name: matrices[name] for name in directions.layers}
-    curved = attempt(
-        "smoothness",
-        "smoothness",
-        lambda: {
-            name: smoothness(
-                lambda: model.loss(ids), matrices, norm, steps=CLIMB, restarts=0, tolerance=1e-2
-            )
-            for name, norm in NORMS.items()
-        },
-    )
+    attempt = _Attempts(report)
+    directions = attempt("directions", lambda: compare_directions(loss, model, optimizer=optimizer))
     return Measured(
         step=learner.step,
         windows=windows,
         seed=seed,
-        loss=loss,
+        loss=float(loss().detach()),
         shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
-        constraint=constraint,
         directions=directions,
-        verdict=verdict,
-        smoothness=curved,
-        failed=failed,
+        verdict=attempt("verdict", lambda: compare(model, GPT.loss, ids)),
+        smoothness=attempt("smoothness", lambda: _smoothness(loss, model, directions)),
+        constraint=attempt("constraint", lambda: constraint_report(model, optimizer))
+        if has_ball(optimizer)
+        else None,
+        failed=attempt.failed,
     )
+
+
+def _windows(learner: Learner, count: int, seed: int) -> Tensor:
+    """Windows of the training text; no training has seen the same ones, since its steps are ≥ 0."""
+    context = learner.config.model.context
+    ids = batch(learner.corpus.train, seed=seed, step=-1, size=count, context=context)
+    return ids.to(learner.device)
+
+
+def _smoothness(
+    loss: Callable[[], Tensor], model: nn.Module, directions: DirectionReport | None
+) -> dict[str, Smoothness]:
+    """The smoothness in every norm over the matrices that directions were compared over."""
+    params = dict(model.named_parameters())
+    if directions is not None:
+        params = {name: params[name] for name in directions.layers}
+    return {
+        name: smoothness(loss, params, norm, steps=CLIMB, restarts=0, tolerance=REST)
+        for name, norm in NORMS.items()
+    }

@@ -1,0 +1,59 @@
+"""A tiny run with a monitor, trained once for the tests of a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from steepest.app import app
+from steepest.diagnostics import Monitor
+from steepest.train import trial
+from steepest.train.data import prepare, read_path
+from steepest.train.run import read_config
+from steepest.train.trial import Learner, Trial
+from tests.train.tiny import TINY, words
+
+
+def call(*arguments: object) -> Result:
+    """`steepest` with these arguments, on a wide terminal."""
+    given = [str(a) for a in arguments]
+    return CliRunner().invoke(app, given, env={"COLUMNS": "200"}, catch_exceptions=False)
+
+
+def watched(run: Path, text: Path, optimizer: str) -> None:
+    """Write the monitor.jsonl of the first steps of a trial, and two more of the same."""
+    config, _ = read_config(run)
+    corpus = prepare(read_path(text), context=config.model.context)
+    learner = Learner(Trial(optimizer=optimizer, seed=0), config, corpus)
+    folder = learner.trial.folder(run)
+    with Monitor(
+        learner.model, learner.optimizer, every=1, out=folder, tensorboard=False, quiet=True
+    ):
+        for _ in range(3):
+            learner.train_step()
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of 4 000 characters."""
+    path = tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text(words(4000), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run of Muon and AdamW, with the records of a monitor for Muon alone."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "SAMPLE", 20)
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr("sys.argv", ["steepest"])
+        result = call("train", *TINY, "--data", text, "--out", folder)
+        assert result.exit_code == 0, result.stderr
+        watched(folder, text, "muon")
+        yield folder
