@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,7 +48,7 @@ class Browser:
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
         flags = (*FLAGS[:-1], f"--user-data-dir={profile}", FLAGS[-1])
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", program, *flags],
+            ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", program, *flags],
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -58,11 +59,6 @@ class Browser:
         self._number, self._rest = 0, b""
         self._session: str | None = None
         self.requests: list[str] = []
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        found = self.send("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = found["sessionId"]
-        for domain in ("Page", "Network"):
-            self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> Any:
         """The result of a command."""
@@ -100,7 +96,24 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"]["value"]
 
+    def close(self) -> None:
+        """End the browser."""
+        self._process.kill()
+        self._process.wait()
+        self._in.close()
+        with suppress(BrokenPipeError):
+            self._out.close()
+
     def __enter__(self) -> Browser:
+        try:
+            target = self.send("Target.createTarget", url="about:blank")["targetId"]
+            found = self.send("Target.attachToTarget", targetId=target, flatten=True)
+            self._session = found["sessionId"]
+            for domain in ("Page", "Network"):
+                self.send(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -109,7 +122,4 @@ class Browser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._out.close()
-        self._in.close()
-        self._process.kill()
-        self._process.wait()
+        self.close()
