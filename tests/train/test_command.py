@@ -38,6 +38,7 @@ FLAGS = [
     "--eval-windows",
     "--checkpoint-every",
     "--spectra",
+    "--monitor-every",
     "--out",
     "--resume",
 ]
@@ -65,9 +66,16 @@ def test_a_run_writes_everything_it_promises(tiny: Invoke, tmp_path: Path) -> No
     for name in ("muon", "adamw"):
         for seed in (0, 1):
             folder = f"{name}/seed-{seed}"
-            own = ("metrics.jsonl", "sample.txt", "step-000010.pt", "step-000012.pt")
+            own = (
+                "metrics.jsonl",
+                "monitor.jsonl",
+                "sample.txt",
+                "step-000010.pt",
+                "step-000012.pt",
+            )
             expected |= {f"{folder}/{file}" for file in own}
-            expected |= {f"tensorboard/{name}-seed-{seed}/events.out.tfevents.steepest"}
+            events, board = "events.out.tfevents.steepest", f"tensorboard/{name}-seed-{seed}"
+            expected |= {f"{board}/{events}", f"{board}/monitor/{events}"}
     assert files == expected
     summary = read_json(out / "summary.json")
     assert [row["optimizer"] for row in summary] == ["muon", "adamw"]

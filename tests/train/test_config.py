@@ -42,6 +42,7 @@ def test_heads_divide_the_width() -> None:
         {"eval_every": 0},
         {"eval_windows": 0},
         {"checkpoint_every": 0},
+        {"monitor_every": -1},
         {"optimizers": {}},
         {"seeds": ()},
         {"seeds": (1, 1)},
@@ -89,3 +90,9 @@ def test_an_unknown_device_is_refused(name: str) -> None:
 def test_auto_finds_a_device() -> None:
     assert resolve_device("auto", "float32") in ("cpu", "cuda")
     assert resolve_device("cpu", "float64") == "cpu"
+
+
+def test_a_configuration_from_before_the_monitor_is_read() -> None:
+    stored = Config(optimizers=SGD).to_json()
+    del stored["monitor_every"]
+    assert Config.from_json(stored) == Config(optimizers=SGD)

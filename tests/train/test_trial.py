@@ -221,3 +221,30 @@ def test_bfloat16_keeps_parameters_in_float32(tmp_path: Path, corpus: Corpus) ->
     reference = history(folder(tmp_path / "32", exact))
     assert rounded != reference
     assert rounded[-1][2] == pytest.approx(reference[-1][2], rel=2e-2)
+
+
+def test_the_monitor_changes_no_loss_and_is_cut_back_on_going_on(
+    tmp_path: Path, corpus: Corpus
+) -> None:
+    watched = replace(config("muon"), monitor_every=2)
+    plain = replace(watched, monitor_every=0)
+    assert go(tmp_path / "watched", watched, corpus)
+    assert go(tmp_path / "plain", plain, corpus)
+    whole = folder(tmp_path / "watched", watched)
+    assert history(whole) == history(folder(tmp_path / "plain", plain))
+    assert not (folder(tmp_path / "plain", plain) / "monitor.jsonl").exists()
+    seen = monitored(whole)
+    assert [r["step"] for r in seen] == [1, 2, 4, 6, 8]
+    assert all("blocks.0.mlp.fc/update_ratio" in r for r in seen)
+    assert not go(tmp_path / "broken", watched, corpus, stop_at=3)
+    broken = folder(tmp_path / "broken", watched)
+    with (broken / "monitor.jsonl").open("a") as file:
+        file.write('{"step": 4, "time": 0, "warnings": []}\n')  # after the checkpoint
+    assert go(tmp_path / "broken", watched, corpus)
+    assert monitored(broken) == seen
+
+
+def monitored(trial: Path) -> list[dict[str, object]]:
+    """What the monitor wrote, without the times."""
+    lines = (trial / "monitor.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]

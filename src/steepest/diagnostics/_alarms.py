@@ -3,18 +3,132 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
 
 from steepest.diagnostics._observe import Seen
 from steepest.optim import Routing
+
+# Ours, each with its reason.
+LARGE = 0.5
+"""A layer that changes by more in one step is no longer the one that had this gradient. Tuned runs
+of `steepest train` stay below 0.35 from the first step on, ten times their learning rate exceeds
+0.7 within three steps."""
+SMALL = 1e-5
+"""With a smaller update in every observed step, 10 000 steps move a layer by less than 10 %."""
+RANK_ONE = 1.05
+"""A nuclear rank below it: at least 97 % of Σσ² is in one direction."""
+NARROW = 8
+"""Matrices with a smaller side below it have low rank by their shape."""
+ALIGNED = 1e-3
+"""Every rule descends along its average; a direction that is orthogonal to it does not."""
+PER_LAYER = 4.0
+"""Growth of activations from layer to layer; the default start of torch.nn.Linear before a ReLU
+shrinks them by 2.4."""
+DEEP = 4
+"""Layers from which on a growth by layer means something."""
 
 
 class MonitorWarning(UserWarning):
     """Something that a `Monitor` has seen and that is worth a look."""
 
 
+class Alarm(NamedTuple):
+    """A row of the table: what to look for in a layer, and for how long before saying so.
+
+    Args:
+        kind: its name.
+        patience: in how many observed steps, one after the other.
+        look: the number and the remedy, in words; None if all is well.
+    """
+
+    kind: str
+    patience: int
+    look: Callable[[Seen], str | None]
+
+
+def _bad(s: Seen) -> str | None:
+    if not s.bad:
+        return None
+    return (
+        f"{s.bad} of {s.of.param.numel()} entries of the gradient are NaN or inf: lower lr, clip "
+        "gradients, or look for a division or a logarithm of zero in the loss"
+    )
+
+
+def _dead(s: Seen) -> str | None:
+    grad = s.tensors.get("grad")
+    if grad is None or bool(grad.any()):
+        return None
+    return (
+        "the gradient is zero in every entry: the units behind it are dead (ReLU below zero for "
+        "all inputs) or masked; lower lr, or start with smaller biases"
+    )
+
+
+def _still(s: Seen) -> str | None:
+    update = s.tensors.get("update")
+    if not s.of.group or update is None or bool(update.any()) or s.of.value("lr") == 0:
+        return None
+    if s.of.param.grad is None:
+        return (
+            "it has never moved and has no gradient: it is not part of the loss; freeze it with "
+            "requires_grad=False, or use it"
+        )
+    return "it has never moved, though it has a gradient: lr is below the rounding of its type"
+
+
+def _rank_one(s: Seen) -> str | None:
+    found = s.quantities.get("grad_nuclear_rank")
+    narrow = min((min(x.shape[-2:]) for x in s.of.matrices(s.of.param)), default=0) < NARROW
+    if narrow or found is None or found >= RANK_ONE:
+        return None
+    return (
+        f"the gradient has rank one (nuclear rank {found:.3f}): its inputs or its errors are all "
+        "alike; look for a missing normalisation before it, for a dead layer, or at the batch size"
+    )
+
+
+def _misaligned(s: Seen) -> str | None:
+    found = s.quantities.get("alignment")
+    if found is None or found >= ALIGNED:
+        return None
+    return (
+        f"steps do not descend along the average of gradients (alignment {found:.2g}): look for a "
+        "wrong sign, `maximize`, or something else that writes to the weights"
+    )
+
+
+def _inexact(s: Seen) -> str | None:
+    half = torch.finfo(s.of.param.dtype).bits < 32
+    if half or s.resolved is None or not s.tensors.keys() >= {"weight", "update"}:
+        return None
+    found, promised = s.resolved
+    moved = float(torch.linalg.vector_norm(s.tensors["update"]))
+    rounding = s.digits * float(torch.linalg.vector_norm(s.tensors["weight"]))
+    if moved == 0 or found <= 1.1 * promised + 0.01 + 4 * rounding / moved:
+        return None
+    return (
+        f"steps are {found:.2g} away from the polar factor, while the method promises "
+        f"{promised:.2g}: something else writes to the weights, or the method is wrong for this "
+        "matrix; try polar=steepest.polar.Svd()"
+    )
+
+
+ALARMS = (
+    Alarm("non-finite gradient", 1, _bad),
+    Alarm("dead gradient", 2, _dead),
+    Alarm("never moves", 3, _still),
+    Alarm("rank one", 2, _rank_one),
+    Alarm("misaligned", 2, _misaligned),
+    Alarm("polar error", 2, _inexact),
+)
+
+
 class Alarms:
-    """Decides what to say, once for each layer and kind.
+    """Decides what to say, at most once for each layer and kind.
 
     Args:
         routing: where each parameter should go; None if that is not known.
@@ -23,7 +137,114 @@ class Alarms:
     def __init__(self, routing: Routing | None) -> None:
         self.routing = routing
         self._said: set[tuple[str, str]] = set()
+        self._times: Counter[tuple[str, str]] = Counter()
+        self._largest: dict[str, float] = {}
+        self._from_zero: set[str] = set()
+        self._sums: dict[str, float] = {}
 
-    def heard(self, all_seen: Sequence[Seen], activations: Mapping[str, object]) -> list[str]:
-        """What is new in an observation."""
-        return []
+    def heard(
+        self, all_seen: Sequence[Seen], activations: Mapping[str, tuple[float, float]]
+    ) -> list[str]:
+        """What is new in an observation.
+
+        Args:
+            all_seen: the parameters.
+            activations: of each module in the order of the forward pass the root mean square of
+                what went in and came out; NaN where there was nothing.
+        """
+        new = []
+        for layer, kind, text in (*self._of_layers(all_seen), *_of_depth(activations, all_seen)):
+            if (layer, kind) not in self._said:
+                self._said.add((layer, kind))
+                new.append(f"{layer}: {text}")
+        return new
+
+    def _of_layers(self, all_seen: Sequence[Seen]) -> Iterator[tuple[str, str, str]]:
+        for s in all_seen:
+            name = s.of.name
+            for alarm in ALARMS:
+                text = alarm.look(s)
+                self._times[(name, alarm.kind)] += 1
+                if text is None:
+                    self._times[(name, alarm.kind)] = 0
+                elif self._times[(name, alarm.kind)] >= alarm.patience:
+                    yield name, alarm.kind, text
+            for look in (self._routed, self._paced, self._left_out):
+                if found := look(s):
+                    yield name, *found
+
+    def _routed(self, s: Seen) -> tuple[str, str] | None:
+        """A parameter that routing would not have given to Muon."""
+        if self.routing is None or not s.of.on_muon:
+            return None
+        place = self.routing[s.of.parameter]
+        if place.target == "matrix" or not place.certain:
+            return None
+        return "routing", (
+            f"{place.reason} on Muon: its rows do not act together as those of a matrix do, and "
+            "AdamW is better for it; give Muon the module itself, or this in a group with rest=True"
+        )
+
+    def _paced(self, s: Seen) -> tuple[str, str] | None:
+        """A learning rate that is far too large or far too small for a layer."""
+        name, ratio = s.of.name, s.quantities["update_ratio"]
+        if ratio is None:
+            # A layer that starts at zero has to change by much.
+            self._from_zero.add(name)
+            return None
+        if name in self._from_zero or not s.of.group:
+            return None
+        self._largest[name] = largest = max(ratio, self._largest.get(name, 0.0))
+        self._times[(name, "pace")] += 1
+        if ratio > LARGE:
+            return "large lr", (
+                f"one step changes it by {ratio:.2g} of its norm: lr = {s.of.value('lr'):.3g} is "
+                "far too large for it; divide it by ten, or warm up"
+            )
+        if 0 < largest < SMALL and self._times[(name, "pace")] >= 3:
+            return "small lr", (
+                f"no observed step changes it by more than {largest:.1g} of its norm: "
+                f"lr = {s.of.value('lr'):.3g} is far too small for it; multiply it by ten"
+            )
+        return None
+
+    def _left_out(self, s: Seen) -> tuple[str, str] | None:
+        """A parameter that neither this optimizer nor another one moves between observations."""
+        if s.of.group or "weight" not in s.tensors:
+            return None
+        name, total = s.of.name, float(s.tensors["weight"].abs().sum())
+        same, self._sums[name] = self._sums.get(name) == total, total
+        self._times[(name, "left out")] = same * (self._times[(name, "left out")] + 1)
+        if self._times[(name, "left out")] < 2:
+            return None
+        return "never moves", (
+            "it has never moved, and the optimizer does not have it: add it, or freeze it"
+        )
+
+
+def _of_depth(
+    activations: Mapping[str, tuple[float, float]], all_seen: Sequence[Seen]
+) -> Iterator[tuple[str, str, str]]:
+    """Activations that are not finite, or whose size runs away through the layers."""
+    for name, pair in activations.items():
+        if any(value == float("inf") for value in pair):
+            yield (
+                name,
+                "activations",
+                ("activations are NaN or inf: lower lr, or look at what this module divides by"),
+            )
+            return
+    weighted = {s.of.name for s in all_seen if s.of.param.ndim > 1}
+    chain = [(name, out) for name, (_, out) in activations.items() if name in weighted and out > 0]
+    if len(chain) < DEEP:
+        return
+    (first, start), (last, end) = chain[0], chain[-1]
+    factor = (end / start) ** (1 / (len(chain) - 1))
+    if not 1 / PER_LAYER <= factor <= PER_LAYER:
+        verb = "grow" if factor > 1 else "shrink"
+        text = (
+            f"activations {verb} by a factor of {max(factor, 1 / factor):.2g} in each layer from "
+            f"{first} (RMS {start:.2g}) to here (RMS {end:.2g}): normalise between layers, or "
+            "scale the first weights to keep the variance"
+        )
+        yield last, "activations", text

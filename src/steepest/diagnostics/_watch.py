@@ -40,7 +40,7 @@ class Watched:
     """A parameter as a monitor sees it.
 
     Args:
-        name: of its layer.
+        parameter: its name in the model.
         param: the parameter.
         norm: in which its steps are measured, exact.
         why: where that norm comes from.
@@ -51,7 +51,7 @@ class Watched:
         constrained: what an optimizer of this library says of it; None for AdamW's parameters.
     """
 
-    name: str
+    parameter: str
     param: Tensor
     norm: Norm
     why: str
@@ -60,6 +60,11 @@ class Watched:
     group: Group
     state: Mapping[str, Any]
     constrained: Constrained | None
+
+    @property
+    def name(self) -> str:
+        """Of its layer."""
+        return layer(self.parameter)
 
     def value(self, key: str) -> float:
         """A hyper-parameter of its group, 0 without it."""
@@ -136,7 +141,9 @@ class Watched:
         if not self.group.get("nesterov"):
             return buffer
         # torch.optim.SGD adds gradients up; everything else here averages them.
-        return grad + momentum * buffer if "dampening" in self.group else grad.lerp(buffer, momentum)
+        return (
+            grad + momentum * buffer if "dampening" in self.group else grad.lerp(buffer, momentum)
+        )
 
     def lengths(self) -> list[float | None]:
         """How long the step of each matrix is over lr·UVᴴ; None where that follows the gradient."""
@@ -181,7 +188,7 @@ class Watch:
                 group = groups.get(p, {})
                 norm, why, cut, matrices = self._seen(name, p, balls.get(p), group)
                 yield Watched(
-                    name=layer(name),
+                    parameter=name,
                     param=p,
                     norm=norm,
                     why=why,
@@ -213,7 +220,7 @@ class Watch:
     def _matrices(self, name: str, p: Tensor) -> Cut:
         """The matrices of a parameter, as routing sees them."""
         if p.ndim < 2:
-            return lambda x: []
+            return lambda _: []
         if isinstance(self._sites.get(name), nn.Embedding):
             return INPUT_FIRST.matrices
         view = self.routing[name].view if self.routing else None

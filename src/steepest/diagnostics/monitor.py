@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,11 +27,37 @@ from steepest.polar.base import widened
 
 FILE = "monitor.jsonl"
 
+# A learning rate that is too large shows before the weights have grown to it.
+EARLY = (1, 3, 10, 30)
+"""Steps that are observed as well if they come before the first of `every`."""
+
 
 class Monitor:
     """Watches a training from torch's own hooks; changes nothing in it.
 
         update_ratio = ‖ΔW‖/‖W‖;  alignment = ⟨u, d⟩/(‖u‖†·‖d‖);  polar_error = ‖d − UVᵀ‖_F/‖UVᵀ‖_F
+
+    with W before the step, ΔW all that the step added, d = −ΔW without decoupled decay, u the
+    average of gradients that the optimizer followed (its momentum, as Nesterov has it; the gradient
+    without one), and ‖·‖ the norm of the layer: that of the optimizer's group; else the spectral norm for a
+    matrix, 1 → RMS for an embedding, RMS for a vector. Of a parameter with several matrices the
+    norm is the largest, a rank the mean.
+
+    Observed are the steps that `every` divides, and before the first of them steps 1, 3, 10 and 30.
+    Forward passes under `torch.no_grad` do not count, nor does what is compiled; several before one
+    step count together.
+
+    Args:
+        model: any module.
+        optimizer: any optimizer of torch, of some or all of its parameters.
+        every: steps from one observation to the next.
+        out: folder for `monitor.jsonl`; None keeps the records in memory.
+        tensorboard: whether `out` also gets a TensorBoard file, or the folder for it.
+        step: the steps already taken; files in `out` are cut back to it.
+        quiet: whether warnings are only collected.
+
+    Raises:
+        ValueError: a number out of range, or TensorBoard is not installed.
 
     Example:
         >>> model = nn.Linear(4, 2)
@@ -82,7 +109,8 @@ class Monitor:
 
     def _begin(self) -> None:
         """Make ready for the step to come."""
-        self._due = self.step == 0 or (self.step + 1) % self.every == 0
+        coming = self.step + 1
+        self._due = coming % self.every == 0 or (coming < self.every and coming in EARLY)
         self._before: dict[Tensor, Tensor] = {}
         self._past: dict[Tensor, Tensor] = {}
         self._activations: dict[str, tuple[_Mean, _Mean]] = {}
@@ -144,12 +172,16 @@ class Monitor:
         ]
         measure(all_seen)
         record: Record = {"step": self.step, "time": time.time()}
-        for name, means in self._activations.items():
-            for key, mean in zip(("rms_in", "rms_out"), means, strict=True):
-                record[f"{name}/{key}"] = mean.value()
+        activations = {
+            name: (of_input.value(), of_output.value())
+            for name, (of_input, of_output) in self._activations.items()
+        }
+        for name, pair in activations.items():
+            for key, value in zip(("rms_in", "rms_out"), pair, strict=True):
+                record[f"{name}/{key}"] = number(value)
         for s in all_seen:
             record.update({f"{s.of.name}/{key}": value for key, value in s.quantities.items()})
-        record["warnings"] = new = self._alarms.heard(all_seen, record)
+        record["warnings"] = new = self._alarms.heard(all_seen, activations)
         self.warnings += new
         if self._log is None:
             self._records.append(record)
@@ -206,12 +238,12 @@ class _Mean:
                 self.squares.append(torch.linalg.vector_norm(wide).square())
                 self.count += x.numel()
 
-    def value(self) -> float | None:
-        """The root mean square; None without a tensor, or where it is not finite."""
+    def value(self) -> float:
+        """The root mean square: NaN without a tensor, inf where one is not finite."""
         if not self.squares:
-            return None
+            return math.nan
         total = sum(float(square) for square in self.squares)
-        return number((total / self.count) ** 0.5)
+        return math.sqrt(total / self.count) if math.isfinite(total) else math.inf
 
 
 def _log(out: Path, tensorboard: bool | str | Path, step: int) -> Log:

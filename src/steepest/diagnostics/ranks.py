@@ -353,3 +353,9 @@ def svd_entropy(x: Inexact[Tensor, "*batch m n"]) -> Float64[Tensor, "*batch"]:
         Liu et al., Muon is scalable for LLM training, arXiv 2502.16982.
     """
     return _svd_entropy(_unit_values(x))
+
+
+def ranks_of(values: Tensor) -> Tensor:
+    """Nuclear, stable and effective rank along a last axis, from singular values (*batch, k)."""
+    s = values / safe_divisor(torch.linalg.vector_norm(values, dim=-1, keepdim=True))
+    return torch.stack([s.sum(dim=-1) ** 2, _stable_rank(s), _effective_rank(s)], dim=-1)

@@ -39,6 +39,7 @@ PLAIN = (
     "eval_windows",
     "checkpoint_every",
     "spectra",
+    "monitor_every",
 )
 
 
@@ -108,6 +109,10 @@ WithSpectra = Annotated[
         "At evaluations show the balls of weight decay, by SVDs of every matrix.",
         "--spectra/--no-spectra",
     ),
+]
+MonitorEvery = Annotated[
+    int | None,
+    flag(DEFAULT.monitor_every, "Steps from one look at every layer to the next; 0 for none."),
 ]
 Out = Annotated[Path | None, flag("runs/DATE-TIME", "Folder to make for the run.")]
 Resume = Annotated[
@@ -242,6 +247,7 @@ def train(
     eval_windows: EvalWindows = None,
     checkpoint_every: CheckpointEvery = None,
     spectra: WithSpectra = None,
+    monitor_every: MonitorEvery = None,
     out: Out = None,
     resume: Resume = None,
 ) -> None:

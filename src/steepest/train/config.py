@@ -115,6 +115,7 @@ class Config:
         eval_windows: the number of fixed validation windows, spread evenly.
         checkpoint_every: steps from one checkpoint to the next.
         spectra: whether evaluations show the balls of weight decay, at the price of SVDs.
+        monitor_every: steps from one look of the monitor at every layer to the next; 0 for none.
 
     Raises:
         ValueError: a value out of its range; the message names it and its remedy.
@@ -134,10 +135,13 @@ class Config:
     eval_windows: int = 256
     checkpoint_every: int = 100
     spectra: bool = True
+    monitor_every: int = 100
 
     def __post_init__(self) -> None:
         for name in ("batch", "steps", "eval_every", "eval_windows", "checkpoint_every"):
             positive(name, getattr(self, name))
+        if self.monitor_every < 0:
+            raise invalid("monitor_every", self.monitor_every, "give a whole number >= 0")
         if not self.optimizers:
             raise invalid("optimizers", dict(self.optimizers), "name at least one")
         distinct = len(set(self.seeds)) == len(self.seeds) > 0

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from steepest._files import write_json
+from steepest._files import read_lines, write_json
 from steepest._terminal import program, say
 from steepest.train.constraint import largest
 from steepest.train.metrics import read_metrics
@@ -23,7 +23,7 @@ from steepest.train.progress import Progress
 from steepest.train.report import Report, cells, headings, make_report, write_report
 from steepest.train.run import CONFIG, Run, description
 from steepest.train.spectra import write_spectra
-from steepest.train.trial import Learner, Trial, run_trial
+from steepest.train.trial import Learner, Trial, run_trial, trials
 
 DIVERGED = 1
 
@@ -128,6 +128,7 @@ def execute(run: Run, console: Console) -> int:
     spectra = write_spectra(run.folder, run.config)
     _show(run, report, console)
     _show_balls(run, spectra, console)
+    _show_warnings(run, console)
     return DIVERGED if any(r.val_loss is None for r in report.rows) else 0
 
 
@@ -174,10 +175,18 @@ def _show(run: Run, report: Report, console: Console) -> None:
 def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
     """How far each optimizer with a ball has filled it, and where that can be seen."""
     for name in run.config.optimizers:
-        trials = [Trial(optimizer=name, seed=seed) for seed in run.config.seeds]
-        found = [largest(read_metrics(trial.folder(run.folder))) for trial in trials]
+        own = [Trial(optimizer=name, seed=seed) for seed in run.config.seeds]
+        found = [largest(read_metrics(trial.folder(run.folder))) for trial in own]
         most = max((f for f in found if f is not None), default=None)
         if most is not None:
             say(console, f"{name}: largest ‖W‖/radius: {most[0]:.2f} in {most[1]}")
     for path in pictures:
         say(console, f"Spectra: {path}")
+
+
+def _show_warnings(run: Run, console: Console) -> None:
+    """What the monitor found to be off."""
+    for trial in trials(run.config):
+        for record in read_lines(trial.folder(run.folder) / "monitor.jsonl"):
+            for text in record["warnings"]:
+                say(console, f"Warning: {trial}, step {record['step']}, {text}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from steepest._files import Record, write_atomic
 from steepest._metrics import number
-from steepest.diagnostics import constraint_report
+from steepest.diagnostics import Monitor, constraint_report
 from steepest.train import checkpoint
 from steepest.train.config import DTYPES, Config
 from steepest.train.constraint import Spectra, figures, has_ball, matrices
@@ -99,15 +99,34 @@ class Learner:
         )
         self.windows = windows.to(self.device)
         self.spectra = Spectra()
+        self.monitor: Monitor | None = None
         self._shows_balls = config.spectra and has_ball(self.optimizer)
 
     def _belongs(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be one of this trial."""
         run = self.config.to_json()
-        for key in ("optimizers", "seeds", "data", "device", "spectra"):
+        for key in ("optimizers", "seeds", "data", "device", "spectra", "monitor_every"):
             del run[key]
         settings = asdict(self.config.optimizers[self.trial.optimizer])
         return {**asdict(self.trial), "settings": settings, **run, "text": self.corpus.sha256}
+
+    @contextmanager
+    def watched(self, run: Path) -> Iterator[None]:
+        """The learner with its monitor, if the run has one, which goes on from this step."""
+        every, board = self.config.monitor_every, self.trial.board(run) / "monitor"
+        if not every:
+            yield
+            return
+        with Monitor(
+            self.model,
+            self.optimizer,
+            every=every,
+            out=self.trial.folder(run),
+            tensorboard=board,
+            step=self.step,
+            quiet=True,
+        ) as self.monitor:
+            yield
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of this step, and the spectra up to it.
@@ -116,6 +135,8 @@ class Learner:
             OSError: one of them could not be written.
         """
         self.spectra.save(folder)
+        if self.monitor:
+            self.monitor.sync()
         state = {part: getattr(self, part).state_dict() for part in _PARTS}
         place = {"step": self.step, "seconds": self.seconds}
         checkpoint.save(folder, self.step, {**place, **state}, belongs=self._belongs())
@@ -150,12 +171,6 @@ class Learner:
             self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"
         )
 
-    def _clock(self) -> float:
-        """Seconds, after the work that the device still has in its queue."""
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return time.perf_counter()
-
     def _batch(self) -> Tensor:
         windows = batch(
             self.corpus.train,
@@ -165,6 +180,12 @@ class Learner:
             context=self.config.model.context,
         )
         return windows.to(self.device)
+
+    def _clock(self) -> float:
+        """Seconds without the monitor's, after the work that the device still has in its queue."""
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter() - (self.monitor.seconds if self.monitor else 0.0)
 
     def train_step(self) -> Record:
         """Take one step; the record of its loss, its learning rate and its times."""
@@ -244,7 +265,8 @@ def run_trial(
     config = learner.config
     folder = learner.trial.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
-    with Metrics(folder, learner.trial.board(run), step=learner.step or None) as metrics:
+    step = learner.step or None
+    with Metrics(folder, learner.trial.board(run), step=step) as metrics, learner.watched(run):
         if learner.step == 0:
             first = {"step": 0, "time": time.time(), "seconds": 0.0}
             metrics.write({**first, **learner.look()})

@@ -1,0 +1,201 @@
+"""Every warning of the monitor, provoked; and a healthy training, which has none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import steepest
+from steepest.diagnostics import Monitor, MonitorWarning
+from steepest.polar import Svd
+from steepest.train.config import ModelConfig
+from steepest.train.model import GPT
+from steepest.train.optimizers import recipe
+
+Loss = Callable[[nn.Module], Tensor]
+
+
+def said(model: nn.Module, optimizer: Optimizer, loss: Loss, *, steps: int = 4) -> list[str]:
+    """The warnings of a few steps, all of which are observed."""
+    with Monitor(model, optimizer, every=1, quiet=True) as m:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            value = loss(model)
+            if value.requires_grad:
+                value.backward()
+            optimizer.step()
+        assert [text for r in m.records for text in r["warnings"]] == m.warnings
+    return m.warnings
+
+
+def gpt() -> GPT:
+    return GPT(ModelConfig(layers=2, width=64, heads=2, context=16), vocabulary=20, seed=0)
+
+
+def text_loss(model: nn.Module) -> Tensor:
+    windows = (torch.arange(17) * torch.randint(1, 4, (8, 1)) + torch.randint(20, (8, 1))) % 20
+    assert isinstance(model, GPT)
+    return model.loss(windows)
+
+
+def tuned(name: str, factor: float) -> list[str]:
+    torch.manual_seed(0)
+    model, r = gpt(), recipe(name).tuned
+    settings = type(r)(
+        lr=factor * r.lr,
+        weight_decay=r.weight_decay,
+        rest_lr=None if r.rest_lr is None else factor * r.rest_lr,
+    )
+    optimizer = recipe(name).build(model, settings)
+    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
+    with Monitor(model, optimizer, every=40, quiet=True) as m:
+        for _ in range(40):
+            optimizer.zero_grad()
+            text_loss(model).backward()
+            optimizer.step()
+            warmup.step()
+    return m.warnings
+
+
+def test_a_tuned_training_has_none_and_ten_times_its_learning_rate_has() -> None:
+    for name in ("muon", "adamw"):
+        assert tuned(name, 1.0) == [], name
+        found = tuned(name, 10.0)
+        assert any("far too large" in text and "divide it by ten" in text for text in found), name
+
+
+def test_a_learning_rate_that_does_nothing_is_seen() -> None:
+    model = nn.Linear(8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    x = torch.randn(4, 8)
+    found = said(model, optimizer, lambda m: m(x).square().mean())
+    assert any(t.startswith("weight: ") and "far too small" in t for t in found)
+
+
+def test_an_embedding_and_a_head_on_muon_are_named() -> None:
+    model = gpt()
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    rest = {"params": [p for p in model.parameters() if p.ndim < 2], "rest": True}
+    ours = steepest.Muon([{"params": matrices}, rest], lr=0.002)
+    for optimizer in (ours, torch.optim.Muon(matrices, lr=0.002)):
+        found = [t for t in said(model, optimizer, text_loss, steps=1) if "on Muon" in t]
+        assert [t.partition(":")[0] for t in found] == ["tok_emb", "pos_emb", "head"]
+        assert all("rest=True" in t for t in found)
+
+
+def test_a_gradient_of_rank_one_is_seen_once() -> None:
+    model = nn.Linear(10, 12, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    x = torch.randn(1, 10)
+    found = said(model, optimizer, lambda m: m(x).square().sum(), steps=5)
+    assert len(found) == 1 and "rank one (nuclear rank 1.000)" in found[0]
+    many = torch.randn(30, 10)
+    assert said(model, optimizer, lambda m: m(many).square().mean()) == []
+
+
+def test_a_dead_layer_is_seen() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    x = torch.randn(20, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    found = said(model, optimizer, lambda m: m(x).square().mean())
+    assert any(t.startswith("0: the gradient is zero in every entry") for t in found)
+
+
+def test_gradients_that_are_not_finite_are_counted() -> None:
+    model = nn.Linear(8, 2)
+    scale = torch.ones(2)
+    scale[1] = math.nan
+    optimizer = steepest.Muon(
+        [{"params": [model.weight]}, {"params": [model.bias], "rest": True}], lr=1e-3
+    )
+    found = said(model, optimizer, lambda m: (m(torch.ones(3, 8)) * scale).sum())
+    assert "weight: 8 of 16 entries of the gradient are NaN or inf" in found[0]
+    assert any(t.startswith("bias: 1 of 2") for t in found)
+
+
+def test_what_never_moves_is_seen_with_its_reason() -> None:
+    model = nn.ModuleDict({k: nn.Linear(8, 8, bias=False) for k in ("used", "idle", "left")})
+    x = torch.randn(20, 8)
+    some = [model["used"].weight, model["idle"].weight]
+    optimizer = torch.optim.SGD(some, lr=1e-3)
+    found = said(
+        model,
+        optimizer,
+        lambda m: m["left"](m["used"](x)).square().mean(),  # type: ignore[index]
+    )
+    assert any(t.startswith("idle: ") and "has no gradient" in t for t in found)
+    assert any(t.startswith("left: ") and "the optimizer does not have it" in t for t in found)
+    assert not any(t.startswith("used: ") for t in found)
+
+
+def test_two_optimizers_for_one_model_are_no_fault() -> None:
+    model = gpt()
+    hidden = [p for n, p in model.named_parameters() if "blocks" in n and p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is h for h in hidden)]
+    muon = torch.optim.Muon(hidden, lr=0.002)
+    adamw = torch.optim.AdamW(others, lr=1e-3)
+    muon.register_step_post_hook(lambda *_: adamw.step())
+    assert said(model, muon, text_loss) == []
+
+
+def test_activations_that_run_away_through_the_layers_are_seen() -> None:
+    for gain, verb in ((8.0, "grow"), (0.1, "shrink")):
+        layers = [nn.Linear(16, 16, bias=False) for _ in range(6)]
+        for layer in layers:
+            nn.init.orthogonal_(layer.weight, gain)
+        model = nn.Sequential(*layers)
+        x = torch.randn(30, 16)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
+        found = said(model, optimizer, lambda m: m(x).square().mean(), steps=1)  # noqa: B023
+        assert len(found) == 1 and f"activations {verb} by a factor of" in found[0]
+
+
+def test_activations_that_are_not_finite_are_seen() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    x = torch.full((3, 4), math.inf)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    found = said(model, optimizer, lambda m: m(x).sum(), steps=1)
+    assert any("activations are NaN or inf" in t for t in found)
+
+
+def test_steps_against_the_average_are_seen() -> None:
+    model = nn.Linear(8, 8, bias=False)
+    x = torch.randn(20, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    start = model.weight.detach().clone()
+
+    def ascend(*_: object) -> None:
+        with torch.no_grad():
+            model.weight.copy_(2 * start - model.weight)
+
+    optimizer.register_step_post_hook(ascend)
+    found = said(model, optimizer, lambda m: m(x).square().mean())
+    assert any("do not descend along the average" in t for t in found)
+
+
+def test_steps_that_are_no_polar_factors_are_seen() -> None:
+    model = nn.Linear(8, 8, bias=False)
+    x = torch.randn(20, 8)
+    optimizer = steepest.Muon(model.parameters(), lr=1e-3, polar=Svd())
+    assert said(model, optimizer, lambda m: m(x).square().mean()) == []
+    optimizer.register_step_post_hook(lambda *_: model.weight.data.mul_(1.001))
+    found = said(model, optimizer, lambda m: m(x).square().mean())
+    assert any("away from the polar factor, while the method promises" in t for t in found)
+
+
+def test_warnings_are_emitted_unless_quiet() -> None:
+    model = nn.Linear(10, 12, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with Monitor(model, optimizer, every=1) as m:
+        model(torch.randn(1, 10)).square().sum().backward()
+        optimizer.step()
+        with pytest.warns(MonitorWarning, match="rank one"):
+            optimizer.step()
+    assert len(m.warnings) == 1
