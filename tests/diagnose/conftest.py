@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from steepest.app import app
 from steepest.train import trial
-from tests.train.tiny import TINY, words
+from tests.train.tiny import TINY, contents, words
 
 
 def call(*arguments: object) -> Result:
@@ -20,7 +20,7 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, given, env={"COLUMNS": "200"}, catch_exceptions=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of 4 000 characters."""
     path = tmp_path_factory.mktemp("text") / "words.txt"
@@ -28,7 +28,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run of Muon and AdamW, with the records of a monitor for Muon alone."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
@@ -40,3 +40,12 @@ def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert result.exit_code == 0, result.stderr
         (folder / "adamw" / "seed-0" / "monitor.jsonl").unlink()
         yield folder
+
+
+@pytest.fixture(scope="session")
+def diagnosed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The page of the run, and what the command said."""
+    before, out = contents(run), tmp_path_factory.mktemp("page") / "page.html"
+    result = call("diagnose", run, "--out", out, "--windows", 2)
+    assert contents(run) == before, "the run has changed"
+    return out, result

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from steepest.diagnose.page import Page, Part, Section, Table, render
 from steepest.diagnose.pictures import Picture
@@ -99,11 +100,10 @@ def test_layers_with_hostile_names_are_drawn_and_escaped(tmp_path: Path) -> None
 
 
 def test_a_browser_shows_the_pictures_and_asks_for_nothing(
-    run: Path, tmp_path_factory: pytest.TempPathFactory
+    diagnosed: tuple[Path, Result], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        page = run / "diagnosis.html"
-        assert call("diagnose", run, "--optimizer", "muon").exit_code == 0
+        page, _ = diagnosed
         content = page.read_bytes()
         assert_alone(content)
         browser.open(page)

@@ -263,7 +263,7 @@ def depth(outputs: Grid, gains: Grid | None) -> Picture:
         grids["RMS out / RMS in: 1 keeps the variance"] = gains
     places = spaced(len(outputs.steps), 3)
     figure = new_figure(max(2.6, 0.17 * len(names) + 1.2))
-    panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
+    panels = list(figure.subplots(1, len(grids), sharey=True, squeeze=False)[0])
     y = np.arange(len(names))
     for axes, (title, grid) in zip(panels, grids.items(), strict=True):
         rows = _rows(grid, names, {})
