@@ -94,7 +94,7 @@ class Browser:
         """The value of a JavaScript expression in the page."""
         found = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
-        return found["result"]["value"]
+        return found["result"].get("value")
 
     def close(self) -> None:
         """End the browser."""
