@@ -25,7 +25,7 @@ def main() -> None:
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         raise SystemExit(f"error: none of {', '.join(NAMES)} is installed")
-    page = Path(sys.argv[1]).resolve()
+    page = Path(sys.argv[1]).resolve(strict=True)
     with tempfile.TemporaryDirectory() as profile:
         own = (f"--user-data-dir={profile}", f"--screenshot={PICTURE}")
         subprocess.run([program, *FLAGS, *own, page.as_uri()], check=True, capture_output=True)
