@@ -70,9 +70,8 @@ LAYERS = (
     ("diagnostics._measured", "diagnostics._point", "diagnostics._selected"),
     ("diagnostics._guarantees", "diagnostics._sentences", "diagnostics._table"),
     ("diagnostics._curvature", "diagnostics._joint", "diagnostics._sketch", "diagnostics.spectra"),
-    ("diagnostics.constraint", "diagnostics.directions", "diagnostics.ranks"),
-    ("diagnostics._scene", "diagnostics.by_layer", "diagnostics.verdict"),
-    ("diagnostics._decompose", "diagnostics._watch"),
+    ("diagnostics.constraint", "diagnostics.directions", "diagnostics.ranks", "diagnostics.verdict"),
+    ("diagnostics._decompose", "diagnostics._scene", "diagnostics._watch", "diagnostics.by_layer"),
     ("diagnostics._observe", "diagnostics.sharpness", "diagnostics.smoothness"),
     ("diagnostics._alarms", "diagnostics.judge"),
     ("diagnostics.monitor",),
@@ -89,6 +88,7 @@ APPLICATIONS = {
     "train": {"train"},
     "lab": {"lab", "train"},
     "gallery": {"gallery", "train"},
+    "diagnose": {"diagnose", "gallery", "train"},
     "bench": {"bench", "gallery", "lab", "train"},
 }
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from steepest.bench.command import bench
+from steepest.diagnose.command import diagnose
 from steepest.gallery.command import gallery
 from steepest.lab.command import reproduce
 from steepest.train.command import train
@@ -34,4 +35,5 @@ def steepest(
 app.command()(train)
 app.command()(reproduce)
 app.command()(gallery)
+app.command()(diagnose)
 app.command()(bench)

@@ -28,7 +28,7 @@ from steepest.polar.base import widened
 FILE = "monitor.jsonl"
 
 # A learning rate that is too large shows before the weights have grown to it.
-EARLY = (1, 3, 10, 30)
+EARLY = (1, 3, 10)
 """Steps that are observed as well if they come before the first of `every`."""
 
 

@@ -88,6 +88,25 @@ def load(path: Path, *, device: str, belongs: Mapping[str, Any]) -> dict[str, An
     return content
 
 
+def identity(path: Path) -> dict[str, Any]:
+    """What a checkpoint says it belongs to: the `belongs` that it was saved with.
+
+    Raises:
+        ValueError: the file is cut off, or no checkpoint.
+        OSError: it cannot be read.
+    """
+    try:
+        return dict(_read(path, "cpu")[BELONGS])
+    except OSError:
+        raise
+    except Exception:  # as in `load`
+        raise invalid(
+            "checkpoint",
+            str(path),
+            "is cut off, damaged or no checkpoint of steepest; give a step-*.pt of a run",
+        ) from None
+
+
 def _read(path: Path, device: str) -> dict[str, Any]:
     """The content of an undamaged checkpoint; an exception of any kind for another file."""
     # torch writes checksums into its zip files, and reads over them.

@@ -151,12 +151,20 @@ class Learner:
         found = checkpoint.checkpoints(folder)
         if not found:
             return False
-        content = checkpoint.load(found[-1], device=str(self.device), belongs=self._belongs())
+        self.load(found[-1])
+        self.spectra = Spectra.load(folder, step=self.step)
+        return True
+
+    def load(self, path: Path) -> None:
+        """Take over model, optimizer and place from a checkpoint.
+
+        Raises:
+            ValueError: it is cut off or belongs to another run.
+        """
+        content = checkpoint.load(path, device=str(self.device), belongs=self._belongs())
         for part in _PARTS:
             getattr(self, part).load_state_dict(content[part])
         self.step, self.seconds = int(content["step"]), float(content["seconds"])
-        self.spectra = Spectra.load(folder, step=self.step)
-        return True
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(

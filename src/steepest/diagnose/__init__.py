@@ -1,0 +1,1 @@
+"""`steepest diagnose`: what a training has left behind, as one page to look at."""
