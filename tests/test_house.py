@@ -17,6 +17,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.layers import LAYERS
+
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "steepest"
 SOURCES = sorted(SRC.rglob("*.py"))
@@ -24,63 +26,6 @@ PYTHON = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rg
 MAX_FILE = 400
 MAX_FUNCTION = 60
 
-# The bottom comes first: a module imports only from rows above its own. Modules of one row do not
-# know each other.
-LAYERS = (
-    ("_files", "_terminal", "_types"),
-    ("_metrics",),
-    ("_tensorboard",),
-    ("views",),
-    ("polar.base", "polar._blocks"),
-    ("polar.costs", "polar.schedule"),
-    ("polar.design",),
-    ("polar.certify", "polar.exact", "polar.iterate", "polar.rational"),
-    ("polar.choose",),
-    ("polar",),
-    ("norms.base", "norms._vectors"),
-    ("norms.scaled",),
-    ("norms.entry", "norms.schatten"),
-    ("norms.blocks", "norms.kyfan"),
-    ("norms.operator", "norms.product"),
-    ("norms",),
-    ("maps.scalars",),
-    ("maps.bases", "maps.weighted"),
-    ("maps.base",),
-    ("maps.norm",),
-    ("maps.named",),
-    ("maps",),
-    ("optim.rule",),
-    (
-        "optim._groups",
-        "optim._linesearch",
-        "optim._names",
-        "optim._patterns",
-        "optim._sites",
-    ),
-    ("optim._conditions", "optim._atoms", "optim._flow", "optim._state"),
-    ("optim._rules", "optim._tree"),
-    ("optim.modular", "optim.routing"),
-    ("optim._moves",),
-    ("optim._constrained", "optim._lengths"),
-    ("optim.steepest",),
-    ("optim.muon", "optim.descent", "optim.lionk"),
-    ("optim.named",),
-    ("optim",),
-    ("diagnostics._extreme", "diagnostics._kept", "diagnostics._krylov", "diagnostics._layers"),
-    ("diagnostics._measured", "diagnostics._point", "diagnostics._selected"),
-    ("diagnostics._guarantees", "diagnostics._sentences", "diagnostics._table"),
-    ("diagnostics._curvature", "diagnostics._joint", "diagnostics._sketch", "diagnostics.spectra"),
-    ("diagnostics.constraint", "diagnostics.directions", "diagnostics.ranks", "diagnostics.verdict"),
-    ("diagnostics._decompose", "diagnostics._scene", "diagnostics._watch", "diagnostics.by_layer"),
-    ("diagnostics._observe", "diagnostics.sharpness", "diagnostics.smoothness"),
-    ("diagnostics._alarms", "diagnostics.judge"),
-    ("diagnostics.monitor",),
-    ("diagnostics",),
-    ("",),
-    ("app",),
-    ("cli",),
-    ("__main__",),
-)
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
 # Folders of commands: layers of their own between the root and `app`, and whom each may know.
@@ -195,7 +140,7 @@ def of_every_file(paths: Sequence[Path]) -> Callable[[Callable[[Path], None]], C
 @of_every_file(LIBRARY)
 def test_imports_point_downwards(path: Path) -> None:
     name = module_name(path)
-    assert name in LEVEL, f"give {name} its row in LAYERS"
+    assert name in LEVEL, f"give {name} its row in LAYERS of tests/layers.py"
     for other in own_imports(path):
         if application(other):
             # `app` collects the commands, and nothing else of an application.

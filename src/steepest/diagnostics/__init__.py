@@ -22,8 +22,8 @@ from steepest.diagnostics.sharpness import DirectionReport as DirectionReport
 from steepest.diagnostics.sharpness import along as along
 from steepest.diagnostics.sharpness import compare_directions as compare_directions
 from steepest.diagnostics.sharpness import directional_sharpness as directional_sharpness
-from steepest.diagnostics.smoothness import Smoothness as Smoothness
-from steepest.diagnostics.smoothness import smoothness as smoothness
+from steepest.diagnostics.smooth import Smoothness as Smoothness
+from steepest.diagnostics.smooth import smoothness as smoothness
 from steepest.diagnostics.spectra import ConstraintSpectrum as ConstraintSpectrum
 from steepest.diagnostics.spectra import constraint_spectra as constraint_spectra
 from steepest.diagnostics.verdict import LayerVerdict as LayerVerdict
