@@ -102,3 +102,20 @@ def test_inputs_are_what_each_weight_multiplies():
     assert input_spectra(model, lambda: None) == {} and table.weight.grad is None
     assert input_spectra(model, lambda: model(images * math.nan)) == {}
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_looking_at_the_inputs_leaves_buffers_and_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    state, x = torch.get_rng_state(), torch.arange(24.0).reshape(6, 4)
+    assert list(input_spectra(model, lambda: model(x))) == ["0.weight", "3.weight"]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(b, buffers[name]) for name, b in model.named_buffers())
+
+
+def test_a_sparse_gradient_has_a_spectrum() -> None:
+    table = nn.Embedding(7, 4, sparse=True)
+    table(torch.tensor([1, 1, 2])).sum().backward()
+    found = layer_spectra(table, of="gradients")["weight"]
+    assert found.spectral_norm == pytest.approx(math.sqrt(20))

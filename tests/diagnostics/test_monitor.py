@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -310,3 +312,31 @@ def test_a_failure_inside_leaves_the_next_step_clean(monkeypatch: pytest.MonkeyP
         list(train(model, optimizer, *data, steps=1))
     assert [r["step"] for r in m.records] == [2]
     assert model.state_dict().keys() == {"weight", "bias"}
+
+
+def test_a_copy_of_a_watched_model_is_not_watched(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with Monitor(model, optimizer, every=1, out=tmp_path, tensorboard=False, quiet=True) as monitor:
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert other(torch.ones(1, 4)).shape == (1, 4)
+        model(torch.full((1, 4), 100.0)).sum().backward()
+        optimizer.step()
+    assert monitor.records[0]["0/rms_in"] == pytest.approx(100.0)
+
+
+def test_inputs_given_by_keyword_are_seen() -> None:
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(input=x)
+
+    model = Keyword()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with Monitor(model, optimizer, every=1, quiet=True) as monitor:
+        model(torch.full((3, 4), 2.0)).sum().backward()
+        optimizer.step()
+    assert monitor.records[0]["inner/rms_in"] == pytest.approx(2.0)

@@ -211,3 +211,51 @@ def test_warnings_are_emitted_unless_quiet() -> None:
         with pytest.warns(MonitorWarning, match="rank one"):
             optimizer.step()
     assert len(m.warnings) == 1
+
+
+def test_what_an_optimizer_is_meant_to_do_is_no_reason_for_a_warning() -> None:
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+
+    def loss(m: nn.Module) -> Tensor:
+        return m(x).square().mean()
+
+    uphill = model()
+    optimizer: Optimizer = torch.optim.SGD(uphill.parameters(), lr=1e-3, maximize=True)
+    assert said(uphill, optimizer, loss) == []
+
+    start = model()  # of a long warm-up
+    optimizer = torch.optim.SGD(start.parameters(), lr=1e-6)
+    with Monitor(start, optimizer, every=1, quiet=True) as m:
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss(start).backward()
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] *= 1.5
+    assert m.warnings == []
+
+    newton = model()
+    optimizer = torch.optim.LBFGS(newton.parameters(), lr=0.1, max_iter=4)
+    with Monitor(newton, optimizer, every=1, quiet=True) as m:
+        for _ in range(6):
+
+            def closure() -> Tensor:
+                optimizer.zero_grad()
+                value = loss(newton)
+                value.backward()
+                return value
+
+            optimizer.step(closure)
+    assert m.records[-1]["0/alignment"] is None
+    assert not any("descend" in text for text in m.warnings)
+
+
+def test_a_dead_gradient_is_not_blamed_on_rounding() -> None:
+    model = nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    texts = said(model, optimizer, lambda m: 0 * m(torch.ones(2, 4)).sum(), steps=6)
+    assert len(texts) == 2, texts
+    assert all("zero in every entry" in text for text in texts)

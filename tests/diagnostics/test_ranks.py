@@ -273,3 +273,11 @@ def test_refused(x, options, value, remedy):
 
 def test_energy_of_no_values_is_refused():
     assert_refused(lambda: spectrum(torch.eye(2)).energy(0), "k=0", "1 or more")
+
+
+def test_all_singular_values_together_have_all_the_energy() -> None:
+    x = torch.randn(40, 90, generator=torch.Generator().manual_seed(0))
+    for found in (spectrum(x, method="randomised", steps=4), spectrum(x)):
+        assert found.energy(40) == found.energy(1000) == 1
+        assert found.energy_error(40) == 0
+    assert spectrum(torch.zeros(3, 4)).energy(3) == 0

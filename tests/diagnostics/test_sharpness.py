@@ -17,9 +17,11 @@ from steepest.diagnostics import (
     DIRECTIONS,
     adam_step,
     along,
+    compare,
     compare_directions,
     directional_sharpness,
     gradient_step,
+    smoothness,
 )
 from steepest.views import MatrixView
 from tests.diagnostics.dense import dense_hessian, flat
@@ -265,3 +267,24 @@ def test_arguments_of_another_kind():
     ):
         given = {"loss": loss, "params": model, **keys}
         assert_refused(partial(compare_directions, **given), value, remedy)
+
+
+def test_buffers_of_a_module_and_graphs_made_before_stay_good() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x = torch.randn(8, 4, dtype=torch.float64)
+
+    def loss() -> torch.Tensor:
+        return model(x).square().mean()
+
+    before = loss()
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    along(loss, model, [-p for p in model.parameters()])
+    compare_directions(loss, model, per_layer=False)
+    smoothness(loss, model, norms.L2(), steps=2, restarts=0)
+    compare(model, lambda m, b: m(b).square().mean(), x)
+    assert all(torch.equal(b, buffers[name]) for name, b in model.named_buffers())
+    before.backward()
+    slopes = torch.autograd.grad(loss(), list(model.parameters()))
+    for p, g in zip(model.parameters(), slopes, strict=True):
+        torch.testing.assert_close(p.grad, g)

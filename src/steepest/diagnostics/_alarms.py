@@ -77,6 +77,8 @@ def _still(s: Seen) -> str | None:
             "it has never moved and has no gradient: it is not part of the loss; freeze it with "
             "requires_grad=False, or use it"
         )
+    if s.bad or (grad := s.tensors.get("grad")) is None or not bool(grad.any()):
+        return None  # which has a warning of its own
     return "it has never moved, though it has a gradient: lr is below the rounding of its type"
 
 
@@ -139,6 +141,7 @@ class Alarms:
         self._said: set[tuple[str, str]] = set()
         self._times: Counter[tuple[str, str]] = Counter()
         self._largest: dict[str, float] = {}
+        self._rates: dict[str, float] = {}
         self._from_zero: set[str] = set()
         self._sums: dict[str, float] = {}
 
@@ -194,6 +197,9 @@ class Alarms:
             return None
         if name in self._from_zero or not s.of.group:
             return None
+        lr = s.of.value("lr")
+        if lr > self._rates.get(name, 0.0):  # a warm-up is meant to begin with small steps
+            self._rates[name], self._times[(name, "pace")] = lr, 0
         self._largest[name] = largest = max(ratio, self._largest.get(name, 0.0))
         self._times[(name, "pace")] += 1
         if ratio > LARGE:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Kept:
@@ -15,18 +16,23 @@ class Kept:
     Leaving the context puts everything back whatever happened; `restore` does it in between, so
     that every evaluation starts alike and sees the same dropout. `.grad` is not looked at. Not put
     back are the random numbers of Python, NumPy and MPS.
+
+    Args:
+        model: whose buffers are kept; anything else has none.
+        parameters: to be kept too.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: object, parameters: Iterable[Tensor]) -> None:
         self._buffers = [
             (module, name, buffer)
-            for module in model.modules()
+            for module in (model.modules() if isinstance(model, nn.Module) else ())
             for name, buffer in module.named_buffers(recurse=False)
         ]
-        tensors = [*model.parameters(), *(b for _, _, b in self._buffers)]
-        self._tensors = [(t, t.detach().clone()) for t in tensors]
+        tensors = [*parameters, *(b for _, _, b in self._buffers)]
+        self._tensors = [(t, t.detach().clone()) for t in dict.fromkeys(tensors)]
+        own = model.parameters() if isinstance(model, nn.Module) else ()
         self._devices = sorted(
-            {str(t.device) for t in tensors if t.device.type not in ("cpu", "mps")}
+            {str(t.device) for t in (*tensors, *own) if t.device.type not in ("cpu", "mps")}
         )
         self._random: list[Any] = [torch.get_rng_state(), *map(_random_state, self._devices)]
 
@@ -37,7 +43,8 @@ class Kept:
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
         for tensor, value in self._tensors:
-            tensor.copy_(value)
+            # `.data` does not count as a change: a graph that was made before is still good.
+            tensor.data.copy_(value)
         torch.set_rng_state(self._random[0])
         for device, state in zip(self._devices, self._random[1:], strict=True):
             torch.get_device_module(device).set_rng_state(state, device)

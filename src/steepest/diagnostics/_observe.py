@@ -94,7 +94,8 @@ def see(w: Watched, before: Tensor, past: Tensor | None) -> Seen:
         grad = in_double(w.param.grad.detach().to_dense())
         bad = grad.numel() - int(torch.isfinite(grad).sum())
         tensors["grad"] = grad
-        average = None if bad or w.follows_gradient else w.average(grad, past)
+        known = w.follows_gradient and not w.group.get("maximize")
+        average = None if bad or known else w.average(grad, past)
         if average is not None:
             tensors["average"] = average
     finite = {k: x for k, x in tensors.items() if bool(torch.isfinite(x).all())}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steepest._types import invalid, shape_text
+from steepest.diagnostics._kept import Kept
 
 Loss: TypeAlias = Callable[[], Tensor]
 Named: TypeAlias = Mapping[str, Tensor]
@@ -69,23 +70,25 @@ class Point:
 
     The loss is evaluated once, so that all derivatives belong to the same batch and the same
     dropout. Attention is computed by its plain formula, since the fused kernels of torch have no
-    second derivative. Nothing is left in `.grad`, and torch's random numbers stand where they stood
-    before: the loss at another point that is made next draws the same ones.
+    second derivative. Nothing is left in `.grad`; torch's random numbers, and the buffers of a
+    module, stand as before: the loss at the next point draws the same numbers.
 
     Args:
         loss: a closure that gives the loss with its graph.
         params: what it is differentiated by.
+        model: a module, if `params` is only a part of it.
 
     Raises:
         ValueError: as `named`; a loss that is no scalar tensor, has no graph or is not finite, or
             that has no second derivative.
     """
 
-    def __init__(self, loss: Loss, params: Params) -> None:
+    def __init__(self, loss: Loss, params: Params, model: Params | None = None) -> None:
         self.params = named(params)
         tensors = list(self.params.values())
         devices = sorted({p.device.index for p in tensors if p.device.type == "cuda"})
         with (
+            Kept(params if model is None else model, ()),
             torch.random.fork_rng(devices),
             torch.enable_grad(),
             sdpa_kernel(SDPBackend.MATH),

@@ -15,11 +15,12 @@ from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import RMS, Norm, Operator, Spectral
 from steepest.norms.base import inner
 from steepest.optim import Constrained, Routing, SteepestOptimizer, route
+from steepest.optim._groups import default_view
 from steepest.optim.muon import torch_newton_schulz
 from steepest.optim.rule import shape_factor
 from steepest.polar import Svd
 from steepest.polar.base import Accuracy, in_double, widened
-from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
+from steepest.views import INPUT_FIRST, LINEAR, conv
 
 Cut: TypeAlias = Callable[[Tensor], list[Tensor]]
 Group: TypeAlias = Mapping[str, Any]
@@ -117,11 +118,13 @@ class Watched:
     @property
     def follows_gradient(self) -> bool:
         """Whether it is stepped without momentum, as far as the optimizer shows."""
-        past = self.group.get("momentum") or self.group.get("past") or "betas" in self.group
-        return not (past or {"exp_avg", "momentum_buffer"} & self.state.keys())
+        past = self.group.get("momentum") or self.group.get("past")
+        # A step of torch.optim.LBFGS goes along no average, but through its own evaluations.
+        other = {"betas", "history_size"} & self.group.keys()
+        return not (past or other or {"exp_avg", "momentum_buffer"} & self.state.keys())
 
     def average(self, grad: Tensor, past: Tensor | None) -> Tensor | None:
-        """The average u of gradients that a step with momentum followed.
+        """The average u of gradients that a step followed: of one without momentum the gradient.
 
         None where the optimizer's state does not show it.
 
@@ -130,6 +133,8 @@ class Watched:
             past: the momentum before the step, for a group that weighs it by `past`.
         """
         grad = -grad if self.group.get("maximize") else grad
+        if self.follows_gradient:
+            return grad
         if "exp_avg" in self.state:
             return in_double(self.state["exp_avg"])
         if "momentum_buffer" not in self.state:
@@ -224,11 +229,7 @@ class Watch:
         if isinstance(self._sites.get(name), nn.Embedding):
             return INPUT_FIRST.matrices
         view = self.routing[name].view if self.routing else None
-        return (view or _default_view(p)).matrices
-
-
-def _default_view(p: Tensor) -> MatrixView:
-    return LINEAR if p.ndim == 2 else conv(p.ndim - 2)
+        return (view or default_view(p.ndim) or conv(p.ndim - 2)).matrices
 
 
 def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid
+from steepest.diagnostics._kept import Kept
 from steepest.diagnostics._layers import Calls, counts, side_by_side
 from steepest.diagnostics._selected import Model, names_of
 from steepest.diagnostics.ranks import Method, Spectrum, of_values, spectrum
 from steepest.optim import SteepestOptimizer, route
-from steepest.views import LINEAR, MatrixView, conv
+from steepest.optim._groups import default_view
+from steepest.views import MatrixView
 
 What = Literal["weights", "gradients", "momentum"]
 WHAT = ("weights", "gradients", "momentum")
@@ -61,7 +63,7 @@ def layer_spectra(
     views = _views(model, optimizer)
     found: dict[str, Spectrum] = {}
     for param, name in names.items():
-        x, view = _tensor(param, optimizer, of), views.get(param, _default_view(param))
+        x, view = _tensor(param, optimizer, of), views.get(param, default_view(param.ndim))
         if x is None or view is None or not x.numel() or not bool(torch.isfinite(x).all()):
             continue
         matrices = [one for part in view.matrices(x.detach()) for one in part]
@@ -84,7 +86,8 @@ def input_spectra(
 
     Args:
         model: the module, or (name, parameter) pairs.
-        forward: runs the model, without arguments; called once, without a graph.
+        forward: runs the model, without arguments; called once, without a graph. The buffers of a
+            module and torch's random numbers are put back.
         method: of `spectrum`.
         options: of `spectrum`.
 
@@ -98,7 +101,7 @@ def input_spectra(
         ((8, 8), 8.0)
     """
     names = {name: p for p, name in names_of(model).items() if p.ndim >= 2}
-    with Calls(names) as seen:
+    with Kept(model, ()), Calls(names) as seen:
         forward()
     found: dict[str, Spectrum] = {}
     for name, calls in seen.of.items():
@@ -129,7 +132,7 @@ def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) ->
     if of == "weights":
         return param
     if of == "gradients":
-        return param.grad
+        return None if param.grad is None else param.grad.to_dense()
     assert optimizer is not None, "checked"
     # `get`: the state of an optimizer makes an entry for whoever asks.
     state = optimizer.state.get(param, {})
@@ -149,10 +152,3 @@ def _views(
     else:
         pairs = []
     return {param: view for param, view in pairs if view is not None}
-
-
-def _default_view(param: Tensor) -> MatrixView | None:
-    """Of a table, of what is frozen, and of what belongs to no module."""
-    if param.ndim == 2:
-        return LINEAR
-    return conv(param.ndim - 2) if param.ndim in (4, 5) else None

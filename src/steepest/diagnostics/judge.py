@@ -76,7 +76,7 @@ def compare(
         Bernstein & Newhouse, arXiv 2409.20325; ‖ΔA‖_F by von Neumann's trace inequality.
     """
     weights = _weights(model, layers)
-    with Kept(model) as kept:
+    with Kept(model, model.parameters()) as kept:
         scene = Scene(partial(loss, model, batch), weights)
         if layers is not None and (unseen := [n for n in weights if not scene.calls[n]]):
             raise invalid("layers", unseen, MISSING)
@@ -164,8 +164,7 @@ def _tried(
     falls = []
     for move in draft.moves:
         kept.restore()
-        with torch.no_grad():
-            weights[draft.row.layer].add_(move)
+        weights[draft.row.layer].data.add_(move)
         # The arithmetic of the first evaluation, whose differences would count.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             falls.append(before - float(loss().detach()))

@@ -98,7 +98,7 @@ class Monitor:
         self._since = time.perf_counter()
         self._begin()
         self._hooks: list[Any] = [
-            module.register_forward_hook(partial(self._forward, name))
+            module.register_forward_hook(_Hook(self, name), with_kwargs=True)
             for name, module in model.named_modules()
             if name
         ]
@@ -138,8 +138,9 @@ class Monitor:
         finally:
             self.seconds += time.perf_counter() - start
 
-    def _forward(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if not self._due or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    def seen(self, name: str, inputs: tuple[Any, ...], output: Any) -> None:
+        """Take in what went through a module."""
+        if not self._due or not torch.is_grad_enabled():
             return
         with self._timed(), torch.no_grad():
             means = self._activations.setdefault(name, (_Mean(), _Mean()))
@@ -219,6 +220,27 @@ class Monitor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Hook:
+    """The forward hook of a module; a copy of the module, or a file of it, is not watched."""
+
+    def __init__(self, monitor: Monitor, name: str) -> None:
+        self._monitor, self._name = monitor, name
+
+    def __call__(
+        self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any
+    ) -> None:
+        # First of all: a compiled function would be compiled anew whenever a step is due.
+        if not torch.compiler.is_compiling():
+            self._monitor.seen(self._name, (*inputs, *keywords.values()), output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial, (_ignore,)
+
+
+def _ignore(*_: Any) -> None:
+    """A hook that does nothing."""
 
 
 class _Mean:

@@ -90,10 +90,12 @@ class Spectrum:
     def _energy(self, k: int) -> tuple[float, float]:
         if k < 1:
             raise invalid("k", k, "give a number of singular values, 1 or more")
+        if k >= min(self.shape):
+            whole = float(self.frobenius_norm > 0)
+            return whole, whole
         lower, upper = self.shares[:, min(k, self.shares.shape[1]) - 1].tolist()
         # Beyond what a sketch has looked at, only the lower bound is left.
-        known = k <= self.shares.shape[1] or k >= min(self.shape)
-        return (lower, upper) if known else (lower, 1.0)
+        return lower, upper if k <= self.shares.shape[1] else 1.0
 
     def __str__(self) -> str:
         """A line a number; with what it may be off, if randomised."""

@@ -87,7 +87,7 @@ def along(loss: Loss, params: Params, direction: Direction) -> Along:
     """Slope, sharpness, best step and best decrease of a loss along a direction.
 
     One evaluation, one gradient and one product with the Hessian. Nothing is changed, and nothing
-    is left in `.grad`.
+    is left in `.grad`; buffers, as of batch normalisation, are put back if `params` is a module.
 
     Args:
         loss: a closure that gives the loss with its graph; called once.
@@ -251,7 +251,7 @@ def compare_directions(
         Pan & Li, arXiv 2306.00204, for the comparison.
     """
     tensors, cut = _compared(params, over, views, optimizer)
-    point = Point(loss, {k: p for k, p in tensors.items() if over == "all" or k in cut})
+    point = Point(loss, {k: p for k, p in tensors.items() if over == "all" or k in cut}, params)
     chosen = DIRECTIONS if directions is None else directions
     made = {name: direction_of(point, c, cut, optimizer) for name, c in chosen.items()}
     rows = {(name, ""): along_at(point, d) for name, d in made.items()}

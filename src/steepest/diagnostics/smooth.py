@@ -95,12 +95,12 @@ def smoothness(
     tensors = named(params)
     cut = matrix_views(params, tensors, views=views, optimizer=optimizer)
     measure = joint(norm, tensors, cut)
-    point = Point(loss, {k: tensors[k] for k in measure.names})
+    point = Point(loss, {k: tensors[k] for k in measure.names}, params)
     ends = _climbs(measure, point, restarts, generator, steps=steps, tolerance=tolerance)
     best = max(ends, key=lambda end: end.value)
     return Smoothness(
         value=best.value,
-        one_step=_one_step(loss, point, measure),
+        one_step=_one_step(loss, params, point, measure),
         iterations=sum(end.used for end in ends),
         converged=best.converged,
         left=measure.left,
@@ -204,7 +204,7 @@ def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, toleran
     return _End(found.size * dot(unit, unit), unit, found.used, found.converged)
 
 
-def _one_step(loss: Loss, point: Point, measure: Joint) -> float | None:
+def _one_step(loss: Loss, params: Params, point: Point, measure: Joint) -> float | None:
     """How much the gradient turns in a step, over the length of the step as it was stored."""
     if not any(bool(g.any()) for g in point.grad.values()):
         return None
@@ -214,7 +214,8 @@ def _one_step(loss: Loss, point: Point, measure: Joint) -> float | None:
     before = {k: p.detach().clone() for k, p in point.params.items()}
     step = {k: -length * d for k, d in measure.dualize(point.grad).items()}
     with _displaced(point.params, step):
-        turned = {k: g - point.grad[k] for k, g in Point(loss, point.params).grad.items()}
+        there = Point(loss, point.params, params)
+        turned = {k: g - point.grad[k] for k, g in there.grad.items()}
         moved = {k: p.detach() - before[k] for k, p in point.params.items()}
     return measure.dual(turned) / measure(moved)
 
