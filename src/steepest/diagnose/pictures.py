@@ -244,7 +244,9 @@ def updates(ratio: Grid) -> Picture:
         axes.annotate(
             f" {name}", (ratio.steps[-1], value), fontsize=SMALL, va="center", annotation_clip=False
         )
-    axes.set_title("dark: first layers, bright: last ones", fontsize=SMALL, loc="right", color=GREY)
+    axes.set_title(
+        "violet: first layers, green: last ones", fontsize=SMALL, loc="right", color=GREY
+    )
     ends_text = ", ".join(f"{name} {value:.2g}" for name, value in ends)
     return finished(figure, f"Update over weight of each layer over the steps; last: {ends_text}.")
 

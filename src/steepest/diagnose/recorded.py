@@ -130,8 +130,8 @@ def _spectra(subject: Subject) -> Part:
         return Part(title=title, missing=no_monitor(subject))
     text = [
         (
-            f"The {found.what} of each weight in falling order, from dark for the first step to "
-            "bright for the last. A flat curve is a weight that uses all of its directions; one "
+            f"The {found.what} of each weight in falling order, from violet for the first step to "
+            "green for the last. A flat curve is a weight that uses all of its directions; one "
             "that falls steeply acts on a few."
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from steepest.diagnostics.ranks import ranks_of, spectrum
+from steepest.diagnostics.ranks import Spectrum, ranks_of, spectrum
 from steepest.polar.base import safe_divisor
 
 # Measured on one x86-64 core: 0.1 s for the eigenvalues at a side of 768, 0.25 s at 1024; the
@@ -17,8 +18,13 @@ from steepest.polar.base import safe_divisor
 EXACT = 1024
 """The largest smaller side of a matrix that is decomposed; above it ranks are randomised."""
 
+RANKS = ("nuclear_rank", "stable_rank", "effective_rank")
+
 PROBES, STEPS = 8, 12
-"""Of a randomised spectrum: ranks within some 15 %, the spectral norm within 5 %."""
+"""Of a randomised spectrum."""
+
+TRUSTED = 0.5
+"""A randomised rank whose stated error is a larger share of it is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +34,8 @@ class Decomposed:
     Args:
         top: σ₁ of each, (batch,).
         total: Σσ of each, (batch,).
-        ranks: nuclear, stable and effective rank of each, (batch, 3); 0 for zero.
+        ranks: nuclear, stable and effective rank of each, (batch, 3); 0 for zero, NaN for one that
+            is not known well enough.
         values: σ of each in falling order, (batch, m); None if randomised.
         left: U, if asked for and not randomised.
         right: Vᴴ, if asked for and not randomised; zero where σ is.
@@ -95,9 +102,15 @@ def _factors(x: Tensor, vectors: bool, gram: bool) -> tuple[Tensor | None, Tenso
 
 def _randomised(x: Tensor) -> Decomposed:
     found = [spectrum(m, method="randomised", probes=PROBES, steps=STEPS) for m in x]
-    ranks = [[s.nuclear_rank, s.stable_rank, s.effective_rank] for s in found]
+    ranks = [[_trusted(s, name) for name in RANKS] for s in found]
     return Decomposed(
         x.new_tensor([s.spectral_norm for s in found], dtype=torch.float64),
         x.new_tensor([s.nuclear_norm for s in found], dtype=torch.float64),
         x.new_tensor(ranks, dtype=torch.float64),
     )
+
+
+def _trusted(found: Spectrum, name: str) -> float:
+    """A rank, if its error is small enough."""
+    value: float = getattr(found, name)
+    return value if found.errors[name] <= TRUSTED * value else math.nan

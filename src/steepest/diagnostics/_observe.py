@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest._files import Record
 from steepest._metrics import number
-from steepest.diagnostics._decompose import Decomposed, decompose
+from steepest.diagnostics._decompose import RANKS, Decomposed, decompose
 from steepest.diagnostics._measured import unscaled
 from steepest.diagnostics._watch import Watched
 from steepest.norms import Spectral
@@ -21,7 +21,6 @@ from steepest.polar.base import Accuracy, epsilon, in_double, widened
 KEPT = 64
 """The most singular values of a layer that go into a record, evenly spaced in their order."""
 
-RANKS = ("nuclear_rank", "stable_rank", "effective_rank")
 KINDS = ("weight", "grad", "momentum", "update")
 
 
@@ -177,10 +176,14 @@ def _over(a: float, b: float) -> float | None:
 
 
 def _ranks(spectra: Sequence[Decomposed]) -> list[float | None]:
-    """Nuclear, stable and effective rank, the mean over the matrices; None where one is zero."""
+    """Nuclear, stable and effective rank, the mean over the matrices.
+
+    None where a matrix is zero, or the rank of one is not known.
+    """
     found = torch.cat([one.ranks for one in spectra]) if spectra else torch.zeros(1, len(RANKS))
-    mean: list[float | None] = found.mean(0).tolist()
-    return mean if bool((found > 0).all()) else [None] * len(RANKS)
+    if bool((found == 0).any()):
+        return [None] * len(RANKS)
+    return [number(mean) for mean in found.mean(0).tolist()]
 
 
 def _thinned(values: Tensor) -> list[float]:

@@ -27,7 +27,7 @@ def named(params: Params, argument: str = "params") -> dict[str, Tensor]:
     An error calls them `argument`.
 
     Raises:
-        ValueError: nothing to differentiate, no tensors, a name twice, or half precision.
+        ValueError: nothing to differentiate, no tensors, a name twice, half precision, or complex.
     """
     found: dict[str, Tensor] = {}
     for name, p in _pairs(params):
@@ -40,6 +40,10 @@ def named(params: Params, argument: str = "params") -> dict[str, Tensor]:
     if not found:
         raise invalid(argument, "nothing to differentiate", "give tensors with requires_grad=True")
     for name, p in found.items():
+        if p.is_complex():
+            raise invalid(
+                argument, f"{name} in {p.dtype}", "give real parameters: torch.view_as_real(p)"
+            )
         if p.dtype not in PRECISE:
             raise invalid(
                 argument,

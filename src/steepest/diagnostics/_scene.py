@@ -15,7 +15,7 @@ from steepest.diagnostics._point import PRECISE, Point
 
 MISSING = (
     "its input never arrives: the weight itself is given to no linear, embedding, convolution or "
-    "matrix product, or only inside nn.MultiheadAttention"
+    "matrix product, or only inside nn.MultiheadAttention, a recurrent layer or a parametrization"
 )
 
 

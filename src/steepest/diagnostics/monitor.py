@@ -43,7 +43,7 @@ class Monitor:
     norm for a matrix, 1 → RMS for an embedding, RMS for a vector. Of a parameter with several
     matrices the norm is the largest, a rank the mean.
 
-    Observed are the steps that `every` divides, and before the first of them steps 1, 3, 10 and 30.
+    Observed are the steps that `every` divides, and before the first of them steps 1, 3 and 10.
     Forward passes under `torch.no_grad` do not count, nor does what is compiled; several before one
     step count together.
 
@@ -96,6 +96,7 @@ class Monitor:
         self._log = None if out is None else _log(Path(out), tensorboard, step)
         self._path = None if out is None else Path(out) / FILE
         self._since = time.perf_counter()
+        self._closed: float | None = None
         self._begin()
         self._hooks: list[Any] = [
             module.register_forward_hook(_Hook(self, name), with_kwargs=True)
@@ -127,8 +128,9 @@ class Monitor:
 
     @property
     def overhead(self) -> float:
-        """The share of the time since it was attached that was spent in the monitor."""
-        return self.seconds / max(time.perf_counter() - self._since, 1e-9)
+        """The share of the time from when it was attached to when it was closed, or now."""
+        end = time.perf_counter() if self._closed is None else self._closed
+        return self.seconds / max(end - self._since, 1e-9)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -207,6 +209,8 @@ class Monitor:
             hook.remove()
         self._hooks = []
         self._due = False
+        if self._closed is None:
+            self._closed = time.perf_counter()
         if self._log is not None:
             self._log.close()
 

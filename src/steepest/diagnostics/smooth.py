@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from steepest._types import invalid
 from steepest.diagnostics._extreme import largest_eigenvector
 from steepest.diagnostics._joint import Joint, Views, joint, matrix_views
+from steepest.diagnostics._kept import Kept
 from steepest.diagnostics._point import Loss, Named, Params, Point, dot, named
 from steepest.diagnostics._table import for_json
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
@@ -213,24 +213,10 @@ def _one_step(loss: Loss, params: Params, point: Point, measure: Joint) -> float
     length = part * (measure(point.params) or 1.0)
     before = {k: p.detach().clone() for k, p in point.params.items()}
     step = {k: -length * d for k, d in measure.dualize(point.grad).items()}
-    with _displaced(point.params, step):
+    with Kept(None, point.params.values()):
+        for k, p in point.params.items():
+            p.data.add_(step[k])  # which is not counted as a change, as in `Kept`
         there = Point(loss, point.params, params)
         turned = {k: g - point.grad[k] for k, g in there.grad.items()}
         moved = {k: p.detach() - before[k] for k, p in point.params.items()}
     return measure.dual(turned) / measure(moved)
-
-
-@contextmanager
-def _displaced(params: Named, step: Named) -> Iterator[None]:
-    """Parameters moved by a step, and put back whatever happens."""
-    # `.data` shares the memory and not the count of changes: once everything is back, a graph that
-    # was made of these parameters before is still good.
-    memory = {k: p.data for k, p in params.items()}
-    before = {k: x.clone() for k, x in memory.items()}
-    try:
-        for k, x in memory.items():
-            x += step[k]
-        yield
-    finally:
-        for k, x in memory.items():
-            x.copy_(before[k])

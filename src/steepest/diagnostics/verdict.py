@@ -126,7 +126,7 @@ HEADINGS = (
     "st(A)",
     "spread",
     "c",
-    "sure: ℓ2",
+    "bound: ℓ2",
     "spectral",
     "measured: ℓ2",
     "spectral ",
