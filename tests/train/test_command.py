@@ -57,7 +57,7 @@ def test_every_flag_is_documented() -> None:
 
 def test_a_run_writes_everything_it_promises(tiny: Invoke, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = tiny("--out", out, "--seed", 0, "--seed", 1)
+    result = tiny("--out", out, "--seed", 0, "--seed", 1, "--monitor-every", 100)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     files = set(contents(out))

@@ -217,7 +217,6 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on_later(
     tiny: Invoke, steepest: Invoke, tmp_path: Path, size: int, every: int, file: str
 ) -> None:
     flags = ("--optimizer", "muon", "--steps", 30, "--checkpoint-every", every)
-    flags = (*flags, "--monitor-every", 0)  # whose file would be the first that is too large
     assert tiny(*flags, "--out", tmp_path / "whole").exit_code == 0
     run = tmp_path / "run"
     with largest_file(size):

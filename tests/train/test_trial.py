@@ -37,6 +37,7 @@ def config(*names: str, steps: int = 8) -> Config:
         eval_every=3,
         eval_windows=8,
         checkpoint_every=3,
+        monitor_every=0,
     )
 
 
@@ -110,7 +111,7 @@ def test_stopping_at_any_step_and_going_on_changes_nothing(
 def test_a_kill_at_any_write_changes_nothing(
     tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    settings = config("muon")
+    settings = replace(config("muon"), monitor_every=5)
     assert go(tmp_path / "whole", settings, corpus)
     whole = folder(tmp_path / "whole", settings)
     owner = {"fsync": "os:fsync", "replace": "pathlib:Path.replace"}.get(

@@ -16,7 +16,7 @@ from typer.testing import Result
 TINY = (
     *("--layers", "1", "--width", "16", "--heads", "2", "--context", "8", "--batch", "4"),
     *("--steps", "12", "--eval-every", "4", "--eval-windows", "8", "--checkpoint-every", "5"),
-    *("--dtype", "float64", "--device", "cpu"),
+    *("--dtype", "float64", "--device", "cpu", "--monitor-every", "0"),
 )
 
 Invoke = Callable[..., Result]
