@@ -68,7 +68,7 @@ def diagnose(
     path: Where,
     out: Out = None,
     data: Data = None,
-    windows: Windows = 8,
+    windows: Windows = 4,
     optimizer: Optimizers = None,
     seed: Seed = None,
 ) -> None:
