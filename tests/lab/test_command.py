@@ -20,7 +20,10 @@ from tests.lab import toy
 from tests.lab.toy import Invoke
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-FLAGS = ["name", "--out", "--quick", "--seed", "--list", "--all"]
+FLAGS = [
+    *("name", "--out", "--quick", "--scale", "--figure", "--family", "--instances"),
+    *("--seed", "--jobs", "--list", "--all"),
+]
 FILES = {
     *("settings.json", "cells.jsonl", "claims.json", "ledger.md"),
     *("curve.png", "curve.csv", "curve.json", "extra.csv", "extra.json"),
