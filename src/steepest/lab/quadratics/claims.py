@@ -16,6 +16,7 @@ from steepest.lab.quadratics.tables import (
     GRID,
     HITTING,
     STARTS,
+    SWEEP,
     decades,
     errors,
     gaps,
@@ -210,8 +211,8 @@ def _wins(family: str) -> Check:
     def check(results: Sequence[Record]) -> Finding:
         rows = [
             r
-            for r in wins("constant")(results)
-            if (r["family"], r["first"], r["second"]) == (family, "Muon", "GD")
+            for r in wins("constant")(of(results, SWEEP, family=family))
+            if (r["first"], r["second"]) == ("Muon", "GD")
         ]
         if not rows:
             raise UndecidedError("the family was not measured")

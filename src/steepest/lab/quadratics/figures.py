@@ -49,6 +49,7 @@ class QuadraticSettings(Settings):
         greedy_n: rows and columns of the greedy choice.
         greedy_steps: its steps.
         small_n: rows and columns where singular values are followed.
+        finest: the smallest learning rate with which steps to ε are counted.
         error_n: where shapes of errors are compared.
         error_steps: the steps there.
         repeats: instances of everything but the sweep.
@@ -71,6 +72,7 @@ class QuadraticSettings(Settings):
     greedy_n: int = 100
     greedy_steps: int = 99
     small_n: int = 16
+    finest: float = 1e-3
     error_n: int = 32
     error_steps: int = 400
     repeats: int = 10
@@ -149,7 +151,7 @@ def _grid(settings: QuadraticSettings) -> list[Cell]:
 
 
 def _reach(settings: QuadraticSettings) -> list[Cell]:
-    ways = [("Muon", lr) for lr in grid.rates()] + [("GD", grid.GD_LR)]
+    ways = [("Muon", lr) for lr in grid.rates(settings.finest)] + [("GD", grid.GD_LR)]
     return [
         cell
         for method, lr in ways
@@ -274,10 +276,12 @@ QUADRATICS = Reproduction.of_parts(
         batch=4,
         instances=4,
         n=16,
+        rates=(1e-2, 1e-1),
         samples=500,
         greedy_n=24,
         greedy_steps=20,
         small_n=6,
+        finest=1e-2,
         error_n=8,
         error_steps=60,
         repeats=3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -37,7 +38,7 @@ WAYS: Mapping[str, Builder] = {
     "vanishing lr": lambda param, lr, _: muon(param, lr=lr),
     "momentum, diagonal": lambda param, lr, _: muon(param, lr=lr, momentum=MOMENTUM),
 }
-"""Ways to step. The last one starts from a diagonal W₀, whose singular vectors no rounding turns."""
+"""Ways to step; the last one is from a diagonal W₀, whose singular vectors no rounding turns."""
 
 LEFT = 1e-9
 """So far from the grid, in α, counts as having left it."""
@@ -94,11 +95,18 @@ def follow(way: str, *, n: int, steps: int, instances: Sequence[int], seed: int)
 
 EPSILONS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 GD_LR = 0.1
+LARGEST = 0.5
 
 
-def rates() -> list[float]:
-    """Step sizes from 0.5 to 1e-3, ten a decade."""
-    return [float(x) for x in torch.logspace(-0.3, -3, 28, dtype=torch.float64)]
+def rates(smallest: float) -> list[float]:
+    """Step sizes from 0.5 on, ten a decade.
+
+    Example:
+        >>> [round(lr, 2) for lr in rates(0.3)]
+        [0.5, 0.4, 0.32]
+    """
+    count = math.floor(10 * math.log10(LARGEST / smallest) + 1e-9) + 1
+    return [LARGEST * 10 ** (-i / 10) for i in range(count)]
 
 
 def steps_to(losses: Tensor, epsilon: float) -> list[int | None]:

@@ -81,7 +81,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Path:
-    """What is kept of a descent: loss and Frobenius norm of the gradient, shape (steps + 1, batch)."""
+    """Losses and Frobenius norms of the gradients of a descent, each (steps + 1, batch)."""
 
     loss: Tensor
     grad: Tensor

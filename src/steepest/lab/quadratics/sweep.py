@@ -49,8 +49,8 @@ def sweep(cell: Record, *, n: int, steps: int) -> Record:
         steps: how many.
 
     Returns:
-        `t`: these steps; `loss`: of each instance at each of them; `best`: its smallest loss up to each mark;
-        `grad`: the norm of its last gradient.
+        `t`: these steps; `loss`: of each instance at each of them; `best`: its smallest loss up to
+        each mark; `grad`: the norm of its last gradient.
     """
     instances = range(cell["first"], cell["first"] + cell["count"])
     problem = Problem.draw(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from steepest._files import Record
 from steepest.lab.quadratics.methods import METHODS
-from steepest.lab.rows import distinct, of
+from steepest.lab.rows import of
 
 SPECTRA, SWEEP, HITTING, STARTS = "spectra", "sweep", "hitting", "starts"
 GREEDY, GRID, REACH, ERRORS = "greedy", "grid", "reach", "errors"
@@ -67,15 +67,12 @@ class Runs:
 
 def runs(results: Sequence[Record], schedule: str, momentum: float) -> dict[tuple[str, str], Runs]:
     """By family and method; GD and Adam have no momentum of their own to choose."""
-    found = {}
-    mine = of(results, SWEEP, schedule=schedule)
-    for family in map(str, distinct(mine, "family")):
-        for method, entry in METHODS.items():
-            wanted = momentum if momentum in entry.momenta else 0.0
-            cells = of(mine, SWEEP, family=family, method=method, momentum=wanted)
-            if cells:
-                found[family, method] = Runs(cells)
-    return found
+    cells: dict[tuple[str, str], list[Record]] = {}
+    for r in of(results, SWEEP, schedule=schedule):
+        momenta = METHODS[r["method"]].momenta
+        if r["momentum"] == (momentum if momentum in momenta else 0.0):
+            cells.setdefault((r["family"], r["method"]), []).append(r)
+    return {place: Runs(mine) for place, mine in cells.items()}
 
 
 def decades(schedule: str, momentum: float) -> Table:
