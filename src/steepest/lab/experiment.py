@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Generic, TypeVar
 
 from matplotlib.figure import Figure
 
@@ -96,9 +96,10 @@ class Reproduction(Generic[S]):
         pictures: drawn from the table of the same name alone: `NAME.png`.
         unit: what the samples of a batch are.
         scale: what the size of `full` is called.
-        parts: what can be had by itself; see `of_parts`.
+        parts: what can be had by itself; the rest is then their `sum_of`.
         parallel: whether cells are so small that each is measured by one thread, in as many
             processes as there are cores.
+        shown: the pictures of the documentation; none means all.
     """
 
     name: str
@@ -114,45 +115,7 @@ class Reproduction(Generic[S]):
     scale: str = "full"
     parts: Mapping[str, Part[S]] = field(default_factory=dict)
     parallel: bool = False
-
-    @classmethod
-    def of_parts(
-        cls,
-        parts: Mapping[str, Part[S]],
-        *,
-        name: str,
-        title: str,
-        full: S,
-        quick: S,
-        measure: Callable[[S, Record], Record],
-        unit: str,
-        scale: str,
-        parallel: bool,
-    ) -> Reproduction[S]:
-        """A reproduction that is the sum of its parts; a cell that several need is measured once.
-
-        The table of a part is given the results of all parts, and finds its own.
-        """
-
-        def cells(settings: S) -> list[Cell]:
-            found = {tuple(c.key.items()): c for p in parts.values() for c in p.cells(settings)}
-            return list(found.values())
-
-        return cls(
-            name=name,
-            title=title,
-            full=full,
-            quick=quick,
-            cells=cells,
-            measure=measure,
-            claims=tuple(claim for part in parts.values() for claim in part.claims),
-            tables={k: part.table for k, part in parts.items()},
-            pictures={k: p.picture for k, p in parts.items() if p.picture is not None},
-            unit=unit,
-            scale=scale,
-            parts=parts,
-            parallel=parallel,
-        )
+    shown: tuple[str, ...] = ()
 
     @property
     def scales(self) -> Mapping[str, S]:
@@ -174,14 +137,24 @@ class Reproduction(Generic[S]):
     def only(self, names: Iterable[str]) -> Reproduction[S]:
         """The same reproduction with these parts alone, in their order."""
         wanted = set(names)
-        return Reproduction.of_parts(
-            {k: part for k, part in self.parts.items() if k in wanted},
-            name=self.name,
-            title=self.title,
-            full=self.full,
-            quick=self.quick,
-            measure=self.measure,
-            unit=self.unit,
-            scale=self.scale,
-            parallel=self.parallel,
-        )
+        parts = {k: part for k, part in self.parts.items() if k in wanted}
+        return replace(self, parts=parts, **sum_of(parts))
+
+
+def sum_of(parts: Mapping[str, Part[S]]) -> dict[str, Any]:
+    """Cells, claims, tables and pictures of a reproduction that has these parts.
+
+    A cell that several parts need is measured once. The table of a part is given the results of
+    all parts, and finds its own.
+    """
+
+    def cells(settings: S) -> list[Cell]:
+        found = {tuple(c.key.items()): c for p in parts.values() for c in p.cells(settings)}
+        return list(found.values())
+
+    return {
+        "cells": cells,
+        "claims": tuple(claim for part in parts.values() for claim in part.claims),
+        "tables": {k: part.table for k, part in parts.items()},
+        "pictures": {k: part.picture for k, part in parts.items() if part.picture is not None},
+    }

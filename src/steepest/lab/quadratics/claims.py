@@ -36,7 +36,8 @@ MEDIANS = {
 }  # fmt: skip
 TOLERANCE = 0.1
 SWEET, NEAR, ASIDE = (0.12, 0.52), 12, 1
-# Gaps of one run of figure 5, recomputed; from one to another they differ by less than this.
+# Gaps of one run of figure 5, recomputed: a run of another generator, so it need not lie between
+# the smallest and the largest of the instances here.
 GREEDY_GAPS = {
     1: 15.4, 2: 13.8, 5: 6.9, 10: 3.05, 17: 1.39, 20: 1.07, 50: 0.286, 99: 0.158,
 }  # fmt: skip
@@ -64,9 +65,11 @@ def _medians(results: Sequence[Record]) -> Finding:
         row = min(rows, key=lambda r, s=sigma: abs(np.log(r["sigma"] / s)))  # type: ignore[misc]
         if abs(np.log(row["sigma"] / sigma)) > 0.03:
             raise UndecidedError(f"σ = {sigma:g} was not measured")
-        worst = max(worst, abs(row["median"] / expected - 1))
+        nearest = min(max(expected, row["from"]), row["to"])
+        worst = max(worst, abs(nearest / expected - 1))
         text.append(f"{row['sigma']:.3g}: {row['median']:g}")
-    return Finding.of(worst <= TOLERANCE, f"off by at most {worst:.1%}; {', '.join(text)}")
+    measured = f"at most {worst:.1%} outside; {', '.join(text)}"
+    return Finding.of(worst <= TOLERANCE, measured)
 
 
 def _sweet(results: Sequence[Record]) -> Finding:
@@ -110,11 +113,14 @@ def _gd_gap(results: Sequence[Record]) -> Finding:
 
 
 def _greedy_gaps(results: Sequence[Record]) -> Finding:
-    found = {r["step"]: r["greedy"] for r in gaps(results)}
+    found = {r["step"]: (r["greedy low"], r["greedy high"]) for r in gaps(results)}
     if not GREEDY_GAPS.keys() <= found.keys():
         raise UndecidedError("too few steps")
-    holds = all(1 / SPREAD <= found[t] / gap <= SPREAD for t, gap in GREEDY_GAPS.items())
-    return Finding.of(holds, ", ".join(f"{t}: {found[t]:.3g}" for t in GREEDY_GAPS))
+    holds = all(
+        found[t][0] / SPREAD <= gap <= SPREAD * found[t][1] for t, gap in GREEDY_GAPS.items()
+    )
+    text = (f"{t}: {found[t][0]:.3g} to {found[t][1]:.3g}" for t in GREEDY_GAPS)
+    return Finding.of(holds, ", ".join(text))
 
 
 def _behind(results: Sequence[Record]) -> Finding:
@@ -252,7 +258,8 @@ KEEPS = f"at most {LEFT:g}"
 HITS = (
     _claim(
         "hitting-medians",
-        "The median hitting times of noisy sign descent are those of figure 4 from σ = 0.0104 on.",
+        "The median hitting times of noisy sign descent are those of figure 4 from σ = 0.0104 on, "
+        "up to the 95 % interval of a median.",
         f"within {TOLERANCE:.0%}: {', '.join(f'{s:g}: {m}' for s, m in MEDIANS.items())}",
         _medians,
         AGAIN,
@@ -288,8 +295,8 @@ HITS = (
 )
 GREEDY_CLAIMS = (
     _claim(
-        "greedy-gaps", "The gap of the greedy choice shrinks as in figure 5.",
-        f"within ×{SPREAD}: {BAND}", _greedy_gaps, AGAIN,
+        "greedy-gaps", "The gaps of one greedy run, as in figure 5, are among those of the instances.",
+        f"up to ×{SPREAD}: {BAND}", _greedy_gaps, AGAIN,
     ),
     _claim(
         "gd-gap", f"The gap of gradient descent is below {GAP:g} by step {BY}, in every instance.",

@@ -24,7 +24,7 @@ from typing import ClassVar
 
 from steepest._files import Record
 from steepest._types import invalid
-from steepest.lab.experiment import Cell, Part, Reproduction, Settings
+from steepest.lab.experiment import Cell, Part, Reproduction, Settings, sum_of
 from steepest.lab.quadratics import claims, errors, greedy, grid, pictures, scalar, tables
 from steepest.lab.quadratics.families import FAMILIES, NINE, spectrum
 from steepest.lab.quadratics.methods import METHODS, MOMENTUM
@@ -266,8 +266,9 @@ PARTS: dict[str, Part[QuadraticSettings]] = {
     "times": Part(cells=_everything, table=tables.times),
 }
 
-QUADRATICS = Reproduction.of_parts(
-    PARTS,
+QUADRATICS = Reproduction(
+    **sum_of(PARTS),
+    parts=PARTS,
     name="quadratics",
     title="Muon on simple quadratics: grid, noise, greed and conditioning",
     full=QuadraticSettings(),
@@ -287,7 +288,8 @@ QUADRATICS = Reproduction.of_parts(
         repeats=3,
     ),
     measure=measure,
-    unit="initialisations",
+    unit="initialisations at a time",
     scale="paper",
     parallel=True,
+    shown=("figure-2", "figure-3", "figure-4", "figure-5", "figure-6", "reach", "errors"),
 )

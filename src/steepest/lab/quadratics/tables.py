@@ -168,7 +168,7 @@ def spectra(results: Sequence[Record]) -> list[Record]:
 
 def hitting(results: Sequence[Record]) -> list[Record]:
     """Median and quartiles of the hitting time against the size of the noise."""
-    names = ("sigma", "median", "low", "high", "capped")
+    names = ("sigma", "median", "from", "to", "low", "high", "capped")
     return [{k: r[k] for k in names} for r in of(results, HITTING)]
 
 
