@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import torch
 from torch.optim import SGD
 
 from steepest.lab.figure import png
-from steepest.lab.quadratics import grid, scalar
-from steepest.lab.quadratics.families import FAMILIES, HIGHEST, LOWEST, spectrum
+from steepest.lab.quadratics import checks, grid, scalar
+from steepest.lab.quadratics.families import DENSE, FAMILIES, HIGHEST, LOWEST, spectrum
 from steepest.lab.quadratics.figures import PARTS, QUADRATICS, measure
 from steepest.lab.quadratics.greedy import best_step, draw, greedy
 from steepest.lab.quadratics.methods import METHODS, MOMENTUM, muon, nuclear, vanishing
@@ -23,10 +22,14 @@ from steepest.lab.quadratics.problem import Problem, descend, generator
 from steepest.lab.quadratics.sweep import kept, marks
 from steepest.lab.workers import workers
 from steepest.polar import JORDAN, Svd
-from tests.lab.toy import Invoke
+from tests.lab.toy import Invoke, Record
 from tests.refusals import assert_refused
 
-Record = dict[str, Any]
+CLAIMS = {claim.id: claim for claim in QUADRATICS.claims}
+
+
+def verdict(name: str, results: list[Record]) -> str:
+    return str(CLAIMS[name].judge(results)["verdict"])
 
 
 def test_spectra_are_what_their_names_say() -> None:
@@ -76,7 +79,9 @@ def test_a_batch_of_one_is_a_slice_of_a_batch() -> None:
         return muon(param, lr=0.05, polar=NoisyPolar(Svd(), 0.3, Additive(), draws))
 
     every, one = (0, 1, 2, 3), (2,)
-    for whole, alone in zip(vars(problem(*every)).values(), vars(problem(*one)).values()):
+    for whole, alone in zip(
+        vars(problem(*every)).values(), vars(problem(*one)).values(), strict=True
+    ):
         assert torch.equal(whole[2:3], alone)
     for build in (
         lambda p, instances: METHODS["GD"].build(p, 0.05, 0.0),
@@ -173,9 +178,8 @@ def test_steps_kept_and_schedule() -> None:
 
 def test_a_figure_alone_and_then_another(reproduce: Invoke, tmp_path: Path) -> None:
     base = ("quadratics", "--quick", "--jobs", 1, "--out", tmp_path)
-    assert reproduce(*base, "--figure", "1", "--instances", 2).exit_code == 0
-    assert {p.stem for p in tmp_path.glob("*.png")} == {"figure-1"}
-    assert json.loads((tmp_path / "claims.json").read_text(encoding="utf-8")) == []
+    assert reproduce(*base, "--figure", "16", "--instances", 2).exit_code == 0
+    assert {p.stem for p in tmp_path.glob("*.png")} == {"figure-5", "figure-16"}
     only = ("--figure", "table-1", "--family", "min_spiked", "--instances")
     assert reproduce(*base, *only, 2).exit_code == 0
     cells = (tmp_path / "cells.jsonl").read_text(encoding="utf-8")
@@ -204,7 +208,7 @@ def test_processes_give_the_same_numbers() -> None:
 def test_every_part_has_its_table_and_its_picture() -> None:
     settings = QUADRATICS.quick
     assert [f"figure-{i}" for i in range(1, 17)] + ["table-1", "table-2"] == list(PARTS)[:18]
-    for name in ("figure-4", "figure-5", "figure-16"):
+    for name in ("figure-5", "figure-16"):
         part = PARTS[name]
         results = [{**c.key, **measure(settings, c.key)} for c in part.cells(settings)]
         rows = part.table(results)
@@ -212,3 +216,77 @@ def test_every_part_has_its_table_and_its_picture() -> None:
         assert all(r.keys() == rows[0].keys() for r in rows)
         assert part.picture is not None
         assert png(part.picture(rows)).startswith(b"\x89PNG")
+
+
+def hits(changed: dict[float, float]) -> list[Record]:
+    """Medians at the sizes of figure 4, as published but for some."""
+    return [
+        {"experiment": "hitting", "sigma": s, "median": m, "from": m, "to": m}
+        for s, m in {**checks.MEDIANS, **changed}.items()
+    ]
+
+
+def test_claims_on_hitting_times() -> None:
+    assert verdict("hitting-medians", hits({})) == "agrees"
+    assert verdict("hitting-medians", hits({3.35: 40})) == "differs"
+    assert verdict("hitting-medians", hits({})[:-1]) == "not testable"
+    assert verdict("sweet-spot", hits({})) == "agrees"
+    assert verdict("sweet-spot", hits({0.126: 14})) == "differs"
+    assert verdict("sweet-spot", hits({})[-3:]) == "not testable"
+    assert verdict("both-ends", hits({0.0104: 130, 10: 130})) == "agrees"
+    assert verdict("both-ends", hits({10: 90})) == "differs"
+
+
+def test_claims_on_the_steps_to_epsilon() -> None:
+    def reached(exponent: float, log: bool) -> list[Record]:
+        def steps(e: float) -> int:
+            return round(-1e4 * np.log(e)) if log else round(1e3 * e**exponent)
+
+        found = {f"{e:g}": [steps(e)] for e in grid.EPSILONS}
+        return [{"experiment": "reach", "method": m, "steps": found} for m in ("Muon", "GD")]
+
+    assert verdict("slope", reached(-0.5, False)) == "agrees"
+    assert verdict("slope", reached(-0.65, False)) == "differs"
+    assert verdict("logarithm", reached(0, True)) == "agrees"
+    assert verdict("logarithm", reached(-0.5, False)) == "differs"
+    few = [{**r, "steps": {"0.01": [3], "0.001": [None]}} for r in reached(-0.5, False)]
+    assert verdict("slope", few) == "not testable"
+
+
+def swept(final: dict[tuple[str, str], float]) -> list[Record]:
+    """Losses that fall from 1 to a value by family and method."""
+    return [
+        {"experiment": "sweep", "family": family, "method": method, "momentum": 0.0, "lr": 0.1}
+        | {"schedule": "constant", "first": 0, "seed": 0, "t": [0, 1]}
+        | {"loss": [[1.0, loss]], "best": [[loss] * 3]}
+        for (family, method), loss in final.items()
+    ]
+
+
+def test_claims_on_conditioning() -> None:
+    alike = {(f, "Muon"): 1e-5 for f in DENSE}
+    far = {(f, "GD"): 10.0 ** -(i + 1) for i, f in enumerate(DENSE)}
+    near = {(f, "GD"): 0.1 for f in DENSE}
+    assert verdict("muon-alike", swept(alike)) == "agrees"
+    assert verdict("muon-alike", swept({**alike, ("uniform", "Muon"): 3e-5})) == "differs"
+    assert verdict("gd-spreads", swept(far)) == "agrees"
+    assert verdict("gd-spreads", swept(near)) == "differs"
+    assert verdict("gd-spreads", swept(alike)) == "not testable"
+    assert verdict("wins-uniform", swept({**alike, **near})) == "differs"
+    assert verdict("wins-geometric_decay", swept({**alike, **near})) == "agrees"
+    assert verdict("wins-linear_decay_to_max", swept({**alike, **near})) == "not testable"
+
+
+def test_claims_on_the_grid() -> None:
+    def followed(way: str, off: float, lowest: float) -> list[Record]:
+        numbers = {"off": off, "left": None, "lowest": [lowest], "floor": [1.0]}
+        return [{"experiment": "grid", "way": way, **numbers}]
+
+    assert verdict("grid", followed("exact", 1e-12, 2)) == "agrees"
+    assert verdict("grid", followed("exact", 1e-6, 2)) == "differs"
+    assert verdict("floor", followed("exact", 0, 2)) == "agrees"
+    assert verdict("floor", followed("exact", 0, 0.9)) == "differs"
+    assert verdict("noise-leaves", followed("noisy", 0.4, 2)) == "agrees"
+    assert verdict("noise-leaves", followed("noisy", 1e-13, 2)) == "differs"
+    assert verdict("vanishing-escapes", followed("vanishing lr", 0.4, 0.5)) == "agrees"
+    assert verdict("vanishing-escapes", followed("vanishing lr", 0.4, 1.5)) == "differs"

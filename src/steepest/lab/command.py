@@ -102,7 +102,7 @@ def sized(
         raise invalid("scale", scale, "leave out --quick")
     settings: Settings = r.scales["quick" if quick else scale or r.scale]
     known = {f.name for f in fields(settings)}
-    given = {
+    given: dict[str, Any] = {
         "seeds": tuple(seeds) if seeds else None,
         "families": tuple(families) if families else None,
         "instances": instances,

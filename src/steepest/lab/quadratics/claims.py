@@ -2,250 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
-
-from steepest._files import Record
-from steepest.lab.claims import Claim, Finding, UndecidedError
-from steepest.lab.quadratics.families import DENSE
-from steepest.lab.quadratics.grid import LEFT
-from steepest.lab.quadratics.scalar import CAP
-from steepest.lab.quadratics.tables import (
-    GREEDY,
-    GRID,
-    HITTING,
-    STARTS,
-    SWEEP,
-    decades,
-    errors,
-    gaps,
-    reach,
-    wins,
+from steepest.lab.claims import Claim
+from steepest.lab.quadratics.checks import (
+    ABOUT,
+    AGAIN,
+    ASIDE,
+    BY,
+    FACTOR,
+    GAP,
+    GREEDY_GAPS,
+    MEDIANS,
+    NEAR,
+    PAPER,
+    SLOPE,
+    SPREAD,
+    SWEET,
+    TOLERANCE,
+    TWO_DECADES,
+    WINS,
+    Check,
+    ahead,
+    alike,
+    always_polar,
+    arrives,
+    behind,
+    below,
+    both_ends,
+    floor,
+    gd_gap,
+    greedy_gaps,
+    leaves,
+    logarithm,
+    lower,
+    medians,
+    only_near,
+    slope,
+    spreads,
+    stays,
+    sweet,
 )
-from steepest.lab.rows import distinct, of
-
-PAPER = "Gonon, Muşat & Boumal, arXiv 2602.11948"
-AGAIN = f"{PAPER}; recomputed"
-Check = Callable[[Sequence[Record]], Finding]
-
-# Median hitting times of figure 4, recomputed: repeats agree within 10 % from σ = 0.0104 on.
-MEDIANS = {
-    0.0104: 94, 0.0227: 30, 0.0495: 18, 0.1081: 13, 0.126: 12, 0.515: 12, 0.602: 13, 0.962: 14,
-    1.54: 17, 2.10: 22, 3.35: 34, 5.36: 64, 7.32: 101, 10.0: 179,
-}  # fmt: skip
-TOLERANCE = 0.1
-SWEET, NEAR, ASIDE = (0.12, 0.52), 12, 1
-# Gaps of one run of figure 5, recomputed: a run of another generator, so it need not lie between
-# the smallest and the largest of the instances here.
-GREEDY_GAPS = {
-    1: 15.4, 2: 13.8, 5: 6.9, 10: 3.05, 17: 1.39, 20: 1.07, 50: 0.286, 99: 0.158,
-}  # fmt: skip
-SPREAD = 1.25
-GAP, BY = 1e-12, 17
-SLOPE, ABOUT = -0.5, 0.1
-FACTOR, TWO_DECADES = 2.0, 2.0
-# Whether Muon wins against GD at T/10, T/2 and T.
-WINS: dict[str, tuple[int, int, int]] = {
-    "max_spiked": (0, 0, 0),
-    "min_spiked": (1, 1, 1),
-    "uniform": (0, 0, 0),
-    "gaussian": (0, 0, 0),
-    "linear_decay_to_max": (0, 0, 0),
-    "u_shaped": (0, 0, 1),
-    "geometric_decay": (1, 1, 1),
-}
-UNDECIDED = "linear_decay_to_max"
-
-
-def _medians(results: Sequence[Record]) -> Finding:
-    rows = of(results, HITTING)
-    worst, text = 0.0, []
-    for sigma, expected in MEDIANS.items():
-        row = min(rows, key=lambda r, s=sigma: abs(np.log(r["sigma"] / s)))  # type: ignore[misc]
-        if abs(np.log(row["sigma"] / sigma)) > 0.03:
-            raise UndecidedError(f"σ = {sigma:g} was not measured")
-        nearest = min(max(expected, row["from"]), row["to"])
-        worst = max(worst, abs(nearest / expected - 1))
-        text.append(f"{row['sigma']:.3g}: {row['median']:g}")
-    measured = f"at most {worst:.1%} outside; {', '.join(text)}"
-    return Finding.of(worst <= TOLERANCE, measured)
-
-
-def _sweet(results: Sequence[Record]) -> Finding:
-    found = [r["median"] for r in of(results, HITTING) if SWEET[0] <= r["sigma"] <= SWEET[1]]
-    if not found:
-        raise UndecidedError("no σ in the interval was measured")
-    holds = all(abs(m - NEAR) <= ASIDE for m in found)
-    return Finding.of(holds, f"{min(found):g} to {max(found):g}")
-
-
-def _both_ends(results: Sequence[Record]) -> Finding:
-    rows = sorted(of(results, HITTING), key=lambda r: float(r["sigma"]))
-    first, low, last = rows[0]["median"], min(r["median"] for r in rows), rows[-1]["median"]
-    text = f"{first:g}{' (cap)' if first >= CAP else ''}, at best {low:g}, {last:g}"
-    return Finding.of(min(first, last) >= 10 * low, text)
-
-
-def _arrives(results: Sequence[Record]) -> Finding:
-    rows = [r for r in of(results, STARTS) if r["sigma"] > 0]
-    text = [f"σ = {r['sigma']:g}: {r['arrived']} of {r['samples']}" for r in rows]
-    return Finding.of(all(r["arrived"] == r["samples"] for r in rows), ", ".join(text))
-
-
-def _only_near(results: Sequence[Record]) -> Finding:
-    (row,) = of(results, STARTS, sigma=0.0)
-    text = f"{row['arrived']} of {row['samples']} arrive, {row['near']} are near, "
-    return Finding.of(row["wrong"] == 0, f"{text}{row['wrong']} contradict it")
-
-
-def _always_polar(results: Sequence[Record]) -> Finding:
-    rows = [(row["polar"], len(row["gain"])) for r in of(results, GREEDY) for row in r["rows"]]
-    taken, there = (sum(each) for each in zip(*rows, strict=True))
-    return Finding.of(taken == there, f"{taken} of {there} steps")
-
-
-def _gd_gap(results: Sequence[Record]) -> Finding:
-    found = [r["step"] for r in gaps(results) if r["GD high"] < GAP]
-    if not found:
-        raise UndecidedError("too few steps")
-    return Finding.of(min(found) <= BY, f"at step {min(found)}")
-
-
-def _greedy_gaps(results: Sequence[Record]) -> Finding:
-    found = {r["step"]: (r["greedy low"], r["greedy high"]) for r in gaps(results)}
-    if not GREEDY_GAPS.keys() <= found.keys():
-        raise UndecidedError("too few steps")
-    holds = all(
-        found[t][0] / SPREAD <= gap <= SPREAD * found[t][1] for t, gap in GREEDY_GAPS.items()
-    )
-    text = (f"{t}: {found[t][0]:.3g} to {found[t][1]:.3g}" for t in GREEDY_GAPS)
-    return Finding.of(holds, ", ".join(text))
-
-
-def _behind(results: Sequence[Record]) -> Finding:
-    last = gaps(results)[-1]
-    text = f"{last['greedy']:.2g} against {last['GD']:.2g} at step {last['step']}"
-    return Finding.of(last["greedy"] > 1e3 * last["GD"], text)
-
-
-def _stays(way: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
-        rows = of(results, GRID, way=way)
-        off, left = max(r["off"] for r in rows), [r["left"] for r in rows if r["left"] is not None]
-        since = f", left at step {min(left)}" if left else ""
-        return Finding.of(off <= LEFT, f"off by at most {off:.1e} steps{since}")
-
-    return check
-
-
-def _leaves(way: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
-        off = min(r["off"] for r in of(results, GRID, way=way))
-        return Finding.of(off > LEFT, f"off by {off:.2g} steps")
-
-    return check
-
-
-def _ratios(results: Sequence[Record], way: str) -> list[float]:
-    """The smallest loss of each instance over its floor."""
-    return [
-        lowest / floor
-        for r in of(results, GRID, way=way)
-        for lowest, floor in zip(r["lowest"], r["floor"], strict=True)
-    ]
-
-
-def _floor(results: Sequence[Record]) -> Finding:
-    found = min(_ratios(results, "exact"))
-    return Finding.of(found >= 1 - LEFT, f"at least ×{found:.3f}")
-
-
-def _below(way: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
-        found = max(_ratios(results, way))
-        return Finding.of(found < 1, f"at most ×{found:.2g}")
-
-    return check
-
-
-def _points(results: Sequence[Record], method: str) -> tuple[list[float], list[float]]:
-    rows = [r for r in reach(results) if r["method"] == method]
-    if len(rows) < 3:
-        raise UndecidedError("too few ε were reached")
-    return [r["epsilon"] for r in rows], [r["steps"] for r in rows]
-
-
-def _slope(results: Sequence[Record]) -> Finding:
-    epsilon, steps = _points(results, "Muon")
-    found = float(np.polyfit(np.log(epsilon), np.log(steps), 1)[0])
-    text = ", ".join(f"{e:g}: {s:g}" for e, s in zip(epsilon, steps, strict=True))
-    return Finding.of(abs(found - SLOPE) <= ABOUT, f"exponent {found:.3f}; steps to {text}")
-
-
-def _logarithm(results: Sequence[Record]) -> Finding:
-    epsilon, steps = _points(results, "GD")
-    found = (steps[-1] / steps[0]) / (np.log(epsilon[-1]) / np.log(epsilon[0]))
-    text = ", ".join(f"{e:g}: {s:g}" for e, s in zip(epsilon, steps, strict=True))
-    return Finding.of(abs(found - 1) <= TOLERANCE, f"×{found:.3f}; steps to {text}")
-
-
-def _falls(results: Sequence[Record], method: str) -> dict[str, float]:
-    """Orders of magnitude by which the loss falls on each dense family."""
-    rows = decades("constant", 0.0)(results)
-    found = {r["family"]: r["decades"] for r in rows if r["method"] == method}
-    if not set(DENSE) <= found.keys():
-        raise UndecidedError("not all families were measured")
-    return {family: found[family] for family in DENSE}
-
-
-def _alike(results: Sequence[Record]) -> Finding:
-    found = _falls(results, "Muon")
-    factor = 10 ** (max(found.values()) - min(found.values()))
-    text = ", ".join(f"{k} {10**-v:.2g}" for k, v in found.items())
-    return Finding.of(factor <= FACTOR, f"×{factor:.2f}: {text}")
-
-
-def _spreads(results: Sequence[Record]) -> Finding:
-    found = _falls(results, "GD")
-    width = max(found.values()) - min(found.values())
-    text = ", ".join(f"{k} {10**-v:.2g}" for k, v in found.items())
-    return Finding.of(width >= TWO_DECADES, f"{width:.2f} decades: {text}")
-
-
-def _wins(family: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
-        rows = [
-            r
-            for r in wins("constant")(of(results, SWEEP, family=family))
-            if (r["first"], r["second"]) == ("Muon", "GD")
-        ]
-        if not rows:
-            raise UndecidedError("the family was not measured")
-        rates = [rows[0][name] for name in ("T/10", "T/2", "T")]
-        text = " / ".join(f"{rate:.2f}" for rate in rates)
-        if family == UNDECIDED:
-            raise UndecidedError(f"{text}; the two are too near each other at T")
-        decided = tuple(int(rate > 0.5) for rate in rates)
-        return Finding.of(decided == WINS[family], text)
-
-    return check
-
-
-def _lower(profile: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
-        rows = errors(results)
-        text, holds = [], True
-        for problem in map(str, distinct(rows, "problem")):
-            mine = [r for r in rows if r["problem"] == problem]
-            (exact,) = (r["lowest"] for r in mine if r["profile"] == "exact")
-            row = min((r for r in mine if r["profile"] == profile), key=lambda r: r["lowest"])
-            size = f" (size {row['size']:g})" if row["size"] else ""
-            text.append(f"{problem} ×{row['lowest'] / exact:.2g}{size}")
-            holds &= row["lowest"] < exact
-        return Finding.of(holds, ", ".join(text))
-
-    return check
+from steepest.lab.quadratics.grid import LEFT
 
 
 def _claim(name: str, statement: str, expected: str, check: Check, source: str = PAPER) -> Claim:
@@ -261,50 +57,50 @@ HITS = (
         "The median hitting times of noisy sign descent are those of figure 4 from σ = 0.0104 on, "
         "up to the 95 % interval of a median.",
         f"within {TOLERANCE:.0%}: {', '.join(f'{s:g}: {m}' for s, m in MEDIANS.items())}",
-        _medians,
+        medians,
         AGAIN,
     ),
     _claim(
         "sweet-spot",
         f"Noise of σ from {SWEET[0]} to {SWEET[1]} makes it fastest.",
         f"{NEAR} ± {ASIDE} steps",
-        _sweet,
+        sweet,
         AGAIN,
     ),
     _claim(
         "both-ends",
         "Hitting times are long for small noise and for large noise.",
         "both ends at least ten times the best",
-        _both_ends,
+        both_ends,
         f"{PAPER}, proposition E.2",
     ),
     _claim(
         "noise-arrives",
         "With noise every start arrives.",
         "all",
-        _arrives,
+        arrives,
         f"{PAPER}, proposition E.1",
     ),
     _claim(
         "no-noise",
         "Without noise a start arrives if and only if it is within ε of αZ.",
         "no exception",
-        _only_near,
+        only_near,
         f"{PAPER}, proposition E.1",
     ),
 )
 GREEDY_CLAIMS = (
     _claim(
-        "greedy-gaps", "The gaps of one greedy run, as in figure 5, are among those of the instances.",
-        f"up to ×{SPREAD}: {BAND}", _greedy_gaps, AGAIN,
+        "greedy-gaps", "One greedy run's gaps, as in figure 5, are among those of the instances.",
+        f"up to ×{SPREAD}: {BAND}", greedy_gaps, AGAIN,
     ),
     _claim(
         "gd-gap", f"The gap of gradient descent is below {GAP:g} by step {BY}, in every instance.",
-        f"step {BY} or earlier", _gd_gap, AGAIN,
+        f"step {BY} or earlier", gd_gap, AGAIN,
     ),
     _claim(
         "greedy-behind", "The greedy choice ends far behind gradient descent.",
-        "a gap over 1000 times as large", _behind,
+        "a gap over 1000 times as large", behind,
     ),
 )  # fmt: skip
 POLAR_CLAIMS = (
@@ -313,7 +109,7 @@ POLAR_CLAIMS = (
         "At every step of the greedy path the polar factor decreases the loss more than the "
         "gradient does.",
         "every step",
-        _always_polar,
+        always_polar,
     ),
 )
 GRID_CLAIMS = (
@@ -321,47 +117,47 @@ GRID_CLAIMS = (
         "grid",
         "With exact polar factors every signed singular value stays on σ(0) + αZ.",
         KEEPS,
-        _stays("exact"),
+        stays("exact"),
     ),
     _claim(
         "floor",
         "The loss stays above ½Σ dist(σ(0), αZ)²: the smallest loss over this floor.",
         "at least 1",
-        _floor,
+        floor,
     ),
     _claim(
         "momentum",
         "Momentum keeps the grid.",
         KEEPS,
-        _stays("exact, momentum"),
+        stays("exact, momentum"),
         "in exact arithmetic the average has the singular vectors of W₀",
     ),
     _claim(
         "momentum-diagonal",
         "Momentum keeps the grid if W₀ is diagonal, so that rounding turns no singular vector.",
         KEEPS,
-        _stays("momentum, diagonal"),
+        stays("momentum, diagonal"),
         "in exact arithmetic the average has the singular vectors of W₀",
     ),
-    _claim("noise-leaves", "Noise leaves the grid.", f"more than {LEFT:g}", _leaves("noisy")),
+    _claim("noise-leaves", "Noise leaves the grid.", f"more than {LEFT:g}", leaves("noisy")),
     _claim(
         "newton-schulz-leaves",
         "Newton–Schulz leaves the grid.",
         f"more than {LEFT:g}",
-        _leaves("Newton–Schulz"),
+        leaves("Newton–Schulz"),
     ),
     _claim(
         "nuclear-escapes",
         "Steps of the length ‖G‖_*/L end below the floor: the smallest loss over it.",
         "below 1",
-        _below("nuclear-norm step"),
+        below("nuclear-norm step"),
         "Lau, Long & Su, arXiv 2505.21799",
     ),
     _claim(
         "vanishing-escapes",
         "So does a learning rate that falls to a thousandth.",
         "below 1",
-        _below("vanishing lr"),
+        below("vanishing lr"),
     ),
 )
 REACH_CLAIMS = (
@@ -369,13 +165,13 @@ REACH_CLAIMS = (
         "slope",
         "Steps of Muon to ε of the first loss grow like ε^(−1/2), at the best rate for each ε.",
         f"exponent {SLOPE} ± {ABOUT}",
-        _slope,
+        slope,
     ),
     _claim(
         "logarithm",
         "Those of gradient descent grow like log 1/ε: their ratio over that of the logarithms.",
         f"1 ± {TOLERANCE}",
-        _logarithm,
+        logarithm,
     ),
 )
 DECADES_CLAIMS = (
@@ -383,14 +179,14 @@ DECADES_CLAIMS = (
         "muon-alike",
         "Final over initial loss of Muon is alike on all dense families.",
         f"at most ×{FACTOR:g} between them",
-        _alike,
+        alike,
         AGAIN,
     ),
     _claim(
         "gd-spreads",
         "That of gradient descent spreads over two decades and more.",
         f"at least {TWO_DECADES:g} decades",
-        _spreads,
+        spreads,
         AGAIN,
     ),
 )
@@ -399,7 +195,7 @@ WIN_CLAIMS = tuple(
         f"wins-{family}",
         f"On {family}, the instances in which Muon is ahead of GD at T/10, T/2 and T.",
         " / ".join("most" if each else "fewer than half" for each in direction),
-        _wins(family),
+        ahead(family),
     )
     for family, direction in WINS.items()
 )
@@ -409,7 +205,7 @@ ERROR_CLAIMS = tuple(
         f"{text} lowers the smallest loss of Muon on every problem, at its best size: "
         "over that of exact polar factors.",
         "below 1",
-        _lower(name),
+        lower(name),
         "what figure 4 suggests for matrices",
     )
     for name, text in (

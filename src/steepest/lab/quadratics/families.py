@@ -43,7 +43,8 @@ def _linear_decay_to_max(n: int, draw: Generator) -> Values:
 
 
 def _u_shaped(exponent: float, n: int, draw: Generator) -> Values:
-    return LOWEST + (HIGHEST - LOWEST) * draw.beta(exponent, exponent, n)
+    values: Values = LOWEST + (HIGHEST - LOWEST) * draw.beta(exponent, exponent, n)
+    return values
 
 
 def _geometric_decay(n: int, _: Generator) -> Values:

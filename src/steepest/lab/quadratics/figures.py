@@ -24,6 +24,7 @@ from typing import ClassVar
 
 from steepest._files import Record
 from steepest._types import invalid
+from steepest.lab.claims import Claim
 from steepest.lab.experiment import Cell, Part, Reproduction, Settings, sum_of
 from steepest.lab.quadratics import claims, errors, greedy, grid, pictures, scalar, tables
 from steepest.lab.quadratics.families import FAMILIES, NINE, spectrum
@@ -204,7 +205,7 @@ def measure(settings: QuadraticSettings, cell: Record) -> Record:
     return {**_carry_out(settings, cell), "seconds": round(time.perf_counter() - start, 3)}
 
 
-def _decades(schedule: str, momentum: float, *found: claims.Claim) -> Part[QuadraticSettings]:
+def _decades(schedule: str, momentum: float, *found: Claim) -> Part[QuadraticSettings]:
     table = tables.decades(schedule, momentum)
     return Part(
         cells=_sweep(schedule, momentum), table=table, picture=pictures.draw_decades, claims=found

@@ -120,8 +120,8 @@ def draw_gaps(rows: Sequence[Record]) -> Figure:
         mine = [r for r in rows if r[name] > FLOOR]
         x = [r["step"] for r in mine]
         axes.semilogy(x, [r[name] for r in mine], color=colour, label=name)
-        ends = ([max(r[f"{name} {end}"], FLOOR) for r in mine] for end in ("low", "high"))
-        axes.fill_between(x, *ends, color=colour, alpha=0.2, linewidth=0)
+        low, high = ([max(r[f"{name} {end}"], FLOOR) for r in mine] for end in ("low", "high"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("step")
     axes.set_ylabel("gap")
     axes.legend(frameon=False, labelcolor=INK)

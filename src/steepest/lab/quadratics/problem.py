@@ -32,7 +32,8 @@ def orthogonal(n: int, draw: Generator) -> Tensor:
 
 def gaussian(n: int, draw: Generator) -> Tensor:
     """Independent entries of variance 1/n in float64, shape (n, n)."""
-    return torch.from_numpy(draw.standard_normal((n, n))) / n**0.5
+    entries: Tensor = torch.from_numpy(draw.standard_normal((n, n)))
+    return entries / n**0.5
 
 
 @dataclass(frozen=True)
