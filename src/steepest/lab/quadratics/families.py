@@ -43,12 +43,13 @@ def _linear_decay_to_max(n: int, draw: Generator) -> Values:
 
 
 def _u_shaped(exponent: float, n: int, draw: Generator) -> Values:
-    values: Values = LOWEST + (HIGHEST - LOWEST) * draw.beta(exponent, exponent, n)
-    return values
+    values: Values = draw.beta(exponent, exponent, n)
+    return LOWEST + (HIGHEST - LOWEST) * values
 
 
 def _geometric_decay(n: int, _: Generator) -> Values:
-    return np.maximum(HIGHEST * RATIO ** np.arange(n), LOWEST)
+    values: Values = HIGHEST * RATIO ** np.arange(n)
+    return values.clip(min=LOWEST)
 
 
 def _log_uniform(n: int, draw: Generator) -> Values:

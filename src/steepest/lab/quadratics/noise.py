@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Additive(ErrorProfile):
 
     def __call__(self, x: Tensor, q: Tensor, draws: Sequence[Generator]) -> Tensor:
         """Entries N(0, 1/n) for m × n matrices."""
-        return _normal(x.shape[-2:], draws, q) / x.shape[-1] ** 0.5
+        return _normal(x.shape[-2:], draws, q) / math.sqrt(x.shape[-1])
 
 
 @dataclass(frozen=True)

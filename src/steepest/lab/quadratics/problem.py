@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -32,8 +33,7 @@ def orthogonal(n: int, draw: Generator) -> Tensor:
 
 def gaussian(n: int, draw: Generator) -> Tensor:
     """Independent entries of variance 1/n in float64, shape (n, n)."""
-    entries: Tensor = torch.from_numpy(draw.standard_normal((n, n)))
-    return entries / n**0.5
+    return torch.from_numpy(draw.standard_normal((n, n))) / math.sqrt(n)
 
 
 @dataclass(frozen=True)
