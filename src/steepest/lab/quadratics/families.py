@@ -48,8 +48,8 @@ def _u_shaped(exponent: float, n: int, draw: Generator) -> Values:
 
 
 def _geometric_decay(n: int, _: Generator) -> Values:
-    values: Values = HIGHEST * RATIO ** np.arange(n)
-    return values.clip(min=LOWEST)
+    values: Values = np.maximum(HIGHEST * RATIO ** np.arange(n), LOWEST)
+    return values
 
 
 def _log_uniform(n: int, draw: Generator) -> Values:
