@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from steepest.lab.claims import ledger
@@ -36,8 +36,13 @@ def collect(name: str, folder: Path) -> None:
     DATA.mkdir(exist_ok=True)
     text = json.dumps({**settings, "claims": claims}, indent=2, ensure_ascii=False)
     (DATA / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
-    for picture in REPRODUCTIONS[name].pictures:
+    for picture in shown(name):
         shutil.copy(folder / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
+
+
+def shown(name: str) -> Sequence[str]:
+    """The pictures of a reproduction that the documentation has."""
+    return REPRODUCTIONS[name].shown or tuple(REPRODUCTIONS[name].pictures)
 
 
 def alternative(draw: Callable[..., object]) -> str:
@@ -53,11 +58,12 @@ def results(name: str) -> str:
     data = json.loads(path.read_text(encoding="utf-8"))
     r, machine, settings = REPRODUCTIONS[name], data["machine"], data["settings"]
     pictures = "".join(
-        f"![{alternative(draw)}](images/{name}-{p}.png)\n\n" for p, draw in r.pictures.items()
+        f"![{alternative(r.pictures[p])}](images/{name}-{p}.png)\n\n" for p in shown(name)
     )
     seeds = ", ".join(map(str, settings["seeds"]))
+    count = f"{settings['instances']} instances, " if "instances" in settings else ""
     origin = (
-        f"{settings['steps']} steps of {settings['batch']} {r.unit}, seeds {seeds}; "
+        f"{count}{settings['steps']} steps of {settings['batch']} {r.unit}, seeds {seeds}; "
         f"torch {machine['torch']}, threads: {machine['threads']}.\n"
     )
     return f"\n{pictures}{ledger(data['claims'])}\n{origin}\n"

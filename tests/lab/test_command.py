@@ -20,7 +20,18 @@ from tests.lab import toy
 from tests.lab.toy import Invoke
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-FLAGS = ["name", "--out", "--quick", "--seed", "--list", "--all"]
+FLAGS = [
+    *("name", "--out", "--quick", "--scale", "--figure", "--family", "--instances"),
+    *("--seed", "--jobs", "--list", "--all"),
+]
+NAMES = [
+    "lr-transfer",
+    "depth-variance",
+    "warm-start",
+    "spectral-constraint",
+    "directional-sharpness",
+    "quadratics",
+]
 FILES = {
     *("settings.json", "cells.jsonl", "claims.json", "ledger.md"),
     *("curve.png", "curve.csv", "curve.json", "extra.csv", "extra.json"),
@@ -116,14 +127,7 @@ def test_the_list_names_every_one(reproduce: Invoke) -> None:
     result = reproduce("--list")
     assert result.exit_code == 0
     names = [line.split(":")[0] for line in result.stdout.splitlines()]
-    assert names == [
-        "lr-transfer",
-        "depth-variance",
-        "warm-start",
-        "spectral-constraint",
-        "directional-sharpness",
-        "toy",
-    ]
+    assert names == [*NAMES, "toy"]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,17 @@ def test_the_list_names_every_one(reproduce: Invoke) -> None:
         (["toy", "--all"], ["NAME='toy'", "--all"]),
         (["toy", "--seed", "-1"], ["seed=(-1,)"]),
         (["toy", "--seed", "1", "--seed", "1"], ["seed=(1, 1)"]),
+        (["toy", "--figure", "4"], ["figure='4'", "toy has none"]),
+        (["toy", "--family", "uniform"], ["families=('uniform',)", "batch, seeds, sizes, steps"]),
+        (["toy", "--instances", "2"], ["instances=2", "toy has none"]),
+        (["toy", "--scale", "paper"], ["scale='paper'", "full, quick"]),
+        (["toy", "--scale", "full", "--quick"], ["scale='full'", "--quick"]),
+        (["toy", "--jobs", "2"], ["jobs=2", "toy"]),
+        (["toy", "--jobs", "0"], ["jobs=0", ">= 1"]),
+        (["quadratics", "--figure", "17"], ["figure='17'", "figure-1, figure-2", "table-1"]),
+        (["quadratics", "--family", "flat"], ["family='flat'", "max_spiked, min_spiked"]),
+        (["quadratics", "--scale", "huge"], ["scale='huge'", "paper, quick"]),
+        (["quadratics", "--instances", "0"], ["instances=0", ">= 1"]),
     ],
     ids=str,
 )
@@ -215,10 +230,7 @@ def test_what_is_not_finite_is_an_empty_field() -> None:
     assert csv_text([{"lr": 0.5, "loss": None}, {"lr": 1.0, "loss": 2}]) == "lr,loss\n0.5,\n1.0,2\n"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["lr-transfer", "depth-variance", "warm-start", "spectral-constraint", "directional-sharpness"],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_reproduction_is_on_its_page(name: str) -> None:
     page = (DOCS / "reproductions.md").read_text(encoding="utf-8")
     assert page.count(f"\n## {name}\n") == page.count(f"<!-- results of {name} -->") == 1
@@ -230,7 +242,8 @@ def test_what_every_reproduction_is_made_of(r: toy.Reproduction) -> None:  # typ
         keys = [tuple(c.key.items()) for c in r.cells(settings)]
         assert len(set(keys)) == len(keys)
         assert {c.key["seed"] for c in r.cells(settings)} == set(settings.seeds)
-    assert len(r.full.seeds) >= 2
+    assert len(r.full.seeds) * getattr(r.full, "instances", 1) >= 2
+    assert set(r.shown) <= r.pictures.keys()
     assert r.pictures.keys() <= r.tables.keys()
     ids = [claim.id for claim in r.claims]
     assert len(set(ids)) == len(ids) > 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from steepest._terminal import fail, os_text, say
 from steepest._types import invalid
+from steepest.lab.experiment import Reproduction, Settings
 from steepest.lab.reproduce import reproduce as carry_out
 from steepest.lab.table import REPRODUCTIONS, find
 
@@ -33,6 +35,26 @@ Seeds = Annotated[
         help="Fixes weights and batches (repeatable).",
         show_default="0 and 1, with --quick 0",
     ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Of quadratics paper or quick, of the others full or quick.",
+        show_default="the larger",
+    ),
+]
+Figures = Annotated[
+    list[str] | None,
+    typer.Option("--figure", help="One figure or table alone, such as 4 or table-1 (repeatable)."),
+]
+Families = Annotated[
+    list[str] | None, typer.Option("--family", help="One family of problems alone (repeatable).")
+]
+Instances = Annotated[int | None, typer.Option(help="Initialisations of each problem.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(help="Processes that measure at the same time.", show_default="one a core"),
 ]
 List = Annotated[bool, typer.Option("--list", help="Say what there is to reproduce.")]
 All = Annotated[bool, typer.Option("--all", help="Every one of them, in turn.")]
@@ -60,11 +82,60 @@ def folder(name: str, *, out: Path | None, quick: bool, everything: bool) -> Pat
     return PARENT / (f"{name}-quick" if quick else name)
 
 
+def sized(
+    r: Reproduction[Any],
+    *,
+    scale: str | None,
+    quick: bool,
+    seeds: list[int] | None,
+    families: list[str] | None,
+    instances: int | None,
+) -> Settings:
+    """The settings that the command line asks for.
+
+    Raises:
+        ValueError: a scale, a family or a setting that this reproduction does not have.
+    """
+    if scale is not None and scale not in r.scales:
+        raise invalid("scale", scale, f"choose from {', '.join(r.scales)}")
+    if quick and scale not in (None, "quick"):
+        raise invalid("scale", scale, "leave out --quick")
+    settings: Settings = r.scales["quick" if quick else scale or r.scale]
+    known = {f.name for f in fields(settings)}
+    given: dict[str, Any] = {
+        "seeds": tuple(seeds) if seeds else None,
+        "families": tuple(families) if families else None,
+        "instances": instances,
+    }
+    for name, value in given.items():
+        if value is not None and name not in known:
+            raise invalid(name, value, f"{r.name} has none; choose from {', '.join(sorted(known))}")
+    return replace(settings, **{k: v for k, v in given.items() if v is not None})
+
+
+def cores(r: Reproduction[Any], wanted: int | None) -> int:
+    """How many processes measure the cells.
+
+    Raises:
+        ValueError: fewer than one, or several for cells that use all cores themselves.
+    """
+    if wanted is not None and (wanted < 1 or (wanted > 1 and not r.parallel)):
+        remedy = "give a whole number >= 1" if wanted < 1 else f"each cell of {r.name} uses all"
+        raise invalid("jobs", wanted, remedy)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return wanted or (available or 1 if r.parallel else 1)
+
+
 def reproduce(
     name: Name = None,
     out: Out = None,
     quick: Quick = False,
+    scale: Scale = None,
+    figure: Figures = None,
+    family: Families = None,
+    instances: Instances = None,
     seed: Seeds = None,
+    jobs: Jobs = None,
     list_: List = False,
     everything: All = False,
 ) -> None:
@@ -77,11 +148,16 @@ def reproduce(
     try:
         for each in chosen(name, everything=everything):
             r = find(each)
-            settings = r.quick if quick else r.full
-            if seed:
-                settings = replace(settings, seeds=tuple(seed))
+            settings = sized(
+                r, scale=scale, quick=quick, seeds=seed, families=family, instances=instances
+            )
             carry_out(
-                r, settings, folder(each, out=out, quick=quick, everything=everything), console
+                r,
+                settings,
+                folder(each, out=out, quick=quick or scale == "quick", everything=everything),
+                console,
+                parts=[r.part(part) for part in figure or ()],
+                jobs=cores(r, jobs),
             )
     except ValueError as error:
         raise fail(error) from None

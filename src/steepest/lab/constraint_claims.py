@@ -15,11 +15,10 @@ from steepest.lab.constraint_tables import (
     SMALL,
     TOY,
     best,
-    distinct,
-    of,
     trained,
 )
 from steepest.lab.constraint_toy import RADIUS
+from steepest.lab.rows import distinct, of
 
 LION = "Chen et al., arXiv 2310.05898"
 MUON = "Chen, Li & Liu, arXiv 2506.15054"

@@ -11,13 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from steepest._files import Record
-from steepest.lab.constraint_tables import ENDS, distinct
+from steepest.lab.constraint_tables import ENDS
 from steepest.lab.constraint_toy import RADIUS
-from steepest.lab.figure import INK, panels
-
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-YELLOW, SKY, GREY = "#e69f00", "#56b4e9", "#999999"
+from steepest.lab.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, YELLOW, panels
+from steepest.lab.rows import distinct
 
 CASES: Mapping[str, str] = {"outside": BLUE, "partly outside": ORANGE, "inside": GREEN}
 COLOURS: Mapping[str, str] = {

@@ -6,20 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
 from steepest._files import Record
+from steepest.lab.rows import of
 
 TOY, SMALL, APPROACH, NETWORK = "toy", "small steps", "approach", "network"
 """The experiments that a cell may belong to."""
-
-
-def of(results: Sequence[Record], experiment: str, **wanted: object) -> list[Record]:
-    """The results of an experiment whose fields have these values."""
-    fields = {"experiment": experiment, **wanted}
-    return [r for r in results if all(r[k] == v for k, v in fields.items() if k in r)]
-
-
-def distinct(rows: Sequence[Record], name: str) -> list[object]:
-    """The values of a field, in the order of their first rows."""
-    return list(dict.fromkeys(r[name] for r in rows))
 
 
 def _series(

@@ -12,6 +12,10 @@ from matplotlib.figure import Figure
 
 INK = "#333333"
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+YELLOW, SKY, GREY = "#e69f00", "#56b4e9", "#999999"
+
 
 def panels(
     titles: Sequence[str], *, height: float, rows: int = 1, shared: bool = True

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -18,24 +19,33 @@ from steepest.lab.experiment import Reproduction, S
 from steepest.lab.figure import png
 from steepest.lab.progress import Progress
 from steepest.lab.store import Store
+from steepest.lab.workers import workers
 
 CLAIMS = "claims.json"
 LEDGER = "ledger.md"
 
 
 def measure(
-    reproduction: Reproduction[S], settings: S, store: Store, console: Console
+    reproduction: Reproduction[S], settings: S, store: Store, console: Console, *, jobs: int = 1
 ) -> list[Record]:
     """The results of every cell, its key included, in the order of the cells.
+
+    Args:
+        reproduction: what to measure.
+        settings: how large.
+        store: keeps what is finished.
+        console: for the progress.
+        jobs: processes that measure at the same time.
 
     Raises:
         OSError: the disk is full; what was measured before is kept.
     """
     cells = reproduction.cells(settings)
     todo = [c for c in cells if store.get(c.key) is None]
-    with Progress(console, cells=len(todo), cost=sum(c.cost for c in todo)) as progress:
-        for cell in todo:
-            store.add(cell.key, reproduction.measure(settings, cell.key))
+    work = workers(jobs if todo else 1, alone=not reproduction.parallel)
+    with Progress(console, cells=len(todo), cost=sum(c.cost for c in todo)) as progress, work as do:
+        for cell, result in do(partial(reproduction.measure, settings), todo):
+            store.add(cell.key, result)
             name = "  ".join(f"{k} {v}" for k, v in cell.key.items())
             progress.advance(name, cell.cost)
     return [{**c.key, **(store.get(c.key) or {})} for c in cells]
@@ -73,10 +83,34 @@ def write_results(
     return claims
 
 
+def complete(reproduction: Reproduction[S], settings: S, store: Store) -> list[str]:
+    """The parts of which nothing is missing."""
+    return [
+        name
+        for name, part in reproduction.parts.items()
+        if all(store.get(cell.key) is not None for cell in part.cells(settings))
+    ]
+
+
 def reproduce(
-    reproduction: Reproduction[S], settings: S, folder: Path, console: Console
+    reproduction: Reproduction[S],
+    settings: S,
+    folder: Path,
+    console: Console,
+    *,
+    parts: Sequence[str] = (),
+    jobs: int = 1,
 ) -> list[Record]:
     """Measure what `folder` does not hold yet, then write and show the verdicts.
+
+    Args:
+        reproduction: what to measure.
+        settings: how large.
+        folder: of the results.
+        console: to write on.
+        parts: the parts to measure, by name; none means everything. Tables, pictures and claims are
+            those of all parts that `folder` then holds.
+        jobs: processes that measure at the same time.
 
     Returns:
         The content of `claims.json`.
@@ -85,9 +119,13 @@ def reproduce(
         ValueError: the folder belongs to something else, or there are no digits.
         OSError: a file could not be written; the cells that are finished are kept.
     """
-    store = Store(folder, name=reproduction.name, settings=asdict(settings))
+    store = Store(folder, name=reproduction.name, settings=asdict(settings), fixed=settings.fixed())
     say(console, f"{reproduction.title}\nFolder: {folder}")
-    claims = write_results(reproduction, measure(reproduction, settings, store, console), folder)
+    if parts:
+        measure(reproduction.only(parts), settings, store, console, jobs=jobs)
+        reproduction = reproduction.only(complete(reproduction, settings, store))
+    results = measure(reproduction, settings, store, console, jobs=jobs)
+    claims = write_results(reproduction, results, folder)
     table = Table("claim", "expected", "measured", "verdict")
     for claim in claims:
         table.add_row(*(claim[k] for k in ("id", "expected", "measured", "verdict")))

@@ -36,15 +36,18 @@ class Store:
         folder: made if it is missing.
         name: of the reproduction.
         settings: of the experiment.
+        fixed: those that may not change while the folder is in use.
 
     Raises:
         ValueError: the folder holds something else, or was started with other settings.
         OSError: it cannot be read or written.
     """
 
-    def __init__(self, folder: Path, *, name: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, *, name: str, settings: Mapping[str, Any], fixed: Mapping[str, Any]
+    ) -> None:
         self._path = folder / CELLS
-        self._accept(folder, {"reproduction": name, "settings": _plain(settings)})
+        self._accept(folder, {"reproduction": name, "settings": _plain(settings)}, set(fixed))
         self._results: dict[str, Record] = {
             _key(line["cell"]): line["result"]
             for line in read_lines(self._path)
@@ -53,13 +56,16 @@ class Store:
         lines = [{"cell": json.loads(k), "result": v} for k, v in self._results.items()]
         write_atomic(self._path, b"".join(map(json_line, lines)))
 
-    def _accept(self, folder: Path, wanted: Record) -> None:
+    def _accept(self, folder: Path, wanted: Record, fixed: set[str]) -> None:
         """Check the settings of a folder that is in use, write those of a new one."""
         path = folder / SETTINGS
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             try:
                 known = json.loads(path.read_text(encoding="utf-8"))
                 found = {k: known[k] for k in wanted}
+                chosen = {k: v for k, v in wanted["settings"].items() if k not in fixed}
+                found["settings"] = {**found["settings"], **chosen}
+                current = {**known, **found}
             except (OSError, ValueError, KeyError, TypeError):
                 remedy = "holds something else; give another folder with --out"
                 raise invalid("out", str(folder), remedy) from None
@@ -68,6 +74,8 @@ class Store:
                     f"was started as {_difference(found, wanted)}; give another folder with --out"
                 )
                 raise invalid("out", str(folder), remedy)
+            if current != known:
+                write_json(path, current)
             return
         folder.mkdir(parents=True, exist_ok=True)
         machine = {

@@ -1,0 +1,1 @@
+"""Muon on simple quadratics: problems, optimizers, noise, and the figures drawn from them."""

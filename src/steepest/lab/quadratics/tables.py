@@ -1,0 +1,261 @@
+"""What the tables of `quadratics` hold, made from the results of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steepest._files import Record
+from steepest.lab.quadratics.methods import METHODS
+from steepest.lab.rows import of
+
+SPECTRA, SWEEP, HITTING, STARTS = "spectra", "sweep", "hitting", "starts"
+GREEDY, GRID, REACH, ERRORS = "greedy", "grid", "reach", "errors"
+"""The experiments that a cell may belong to."""
+
+Table = Callable[[Sequence[Record]], list[Record]]
+Losses = NDArray[np.float64]
+# Between these percentiles lie 95 % of the instances.
+BAND = (2.5, 97.5)
+# Standard errors on both sides of a mean, for 95 %.
+WIDTH = 1.96
+PAIRS = (("Muon", "GD"), ("Muon", "Adam"), ("Muon NS5", "GD"), ("Muon", "Muon NS5"))
+
+
+def array(rows: Sequence[Sequence[float | None]]) -> Losses:
+    """Numbers as float64, infinite where they were not finite."""
+    return np.array([[np.inf if v is None else v for v in row] for row in rows])
+
+
+class Runs:
+    """Losses of one family and method with every learning rate, all instances in order.
+
+    Args:
+        results: of their cells.
+    """
+
+    def __init__(self, results: Sequence[Record]) -> None:
+        cells = sorted(results, key=lambda r: (r["lr"], r["seed"], r["first"]))
+        self.t: list[int] = cells[0]["t"]
+        self.loss: dict[float, Losses] = {}
+        self.lowest: dict[float, Losses] = {}
+        for lr, group in groupby(cells, key=lambda r: float(r["lr"])):
+            parts = list(group)
+            self.loss[lr] = array([each for r in parts for each in r["loss"]])
+            self.lowest[lr] = array([each for r in parts for each in r["best"]])
+
+    @property
+    def lr(self) -> float:
+        """The rate with the lowest mean loss at the end."""
+        return min(self.loss, key=lambda lr: float(self.loss[lr][:, -1].mean()))
+
+    @property
+    def best(self) -> Losses:
+        """Losses at that rate, shape (instances, steps kept)."""
+        return self.loss[self.lr]
+
+    @property
+    def smallest(self) -> Losses:
+        """The smallest loss up to each mark over all rates, shape (instances, marks)."""
+        found: Losses = np.min(list(self.lowest.values()), axis=0)
+        return found
+
+
+def runs(results: Sequence[Record], schedule: str, momentum: float) -> dict[tuple[str, str], Runs]:
+    """By family and method; GD and Adam have no momentum of their own to choose."""
+    cells: dict[tuple[str, str], list[Record]] = {}
+    for r in of(results, SWEEP, schedule=schedule):
+        momenta = METHODS[r["method"]].momenta
+        if r["momentum"] == (momentum if momentum in momenta else 0.0):
+            cells.setdefault((r["family"], r["method"]), []).append(r)
+    return {place: Runs(mine) for place, mine in cells.items()}
+
+
+def decades(schedule: str, momentum: float) -> Table:
+    """How many orders of magnitude the loss falls at each method's best rate."""
+
+    def table(results: Sequence[Record]) -> list[Record]:
+        rows = []
+        for (family, method), run in runs(results, schedule, momentum).items():
+            ratio = run.best[:, 0] / np.maximum(run.best[:, -1], np.finfo(float).tiny)
+            fall = np.log10(np.maximum(ratio, np.finfo(float).tiny))
+            low, high = np.percentile(fall, BAND)
+            rows.append(
+                {
+                    "family": family,
+                    "method": method,
+                    "lr": run.lr,
+                    "decades": float(fall.mean()),
+                    "low": float(low),
+                    "high": float(high),
+                    "instances": len(fall),
+                }
+            )
+        return rows
+
+    return table
+
+
+def _band(losses: Losses, kind: str) -> tuple[Losses, Losses, Losses]:
+    """(middle, low, high) over the instances."""
+    if kind == "single":
+        return losses[0], losses[0], losses[0]
+    if kind == "median":
+        low, high = np.percentile(losses, BAND, axis=0)
+        return np.median(losses, axis=0), low, high
+    mean = losses.mean(axis=0)
+    error = WIDTH * losses.std(axis=0) / len(losses) ** 0.5
+    return mean, mean - error, mean + error
+
+
+def curves(schedule: str, momentum: float, kind: str) -> Table:
+    """Loss against the step at each method's best rate.
+
+    Args:
+        schedule: of the learning rate.
+        momentum: of Muon.
+        kind: "mean" with the band of its standard error, "median" with that of the instances, or
+            "single", the first instance alone.
+    """
+
+    def table(results: Sequence[Record]) -> list[Record]:
+        rows = []
+        for (family, method), run in runs(results, schedule, momentum).items():
+            middle, low, high = _band(run.best, kind)
+            for i, t in enumerate(run.t):
+                numbers = {"loss": middle[i], "low": low[i], "high": high[i]}
+                kept = {k: float(v) if np.isfinite(v) else None for k, v in numbers.items()}
+                rows.append({"family": family, "method": method, "step": t, **kept})
+        return rows
+
+    return table
+
+
+def wins(schedule: str) -> Table:
+    """The part of the instances in which the first method's smallest loss so far is lower."""
+
+    def table(results: Sequence[Record]) -> list[Record]:
+        found = runs(results, schedule, 0.0)
+        rows = []
+        for family in dict.fromkeys(family for family, _ in found):
+            for first, second in PAIRS:
+                pair = [found.get((family, name)) for name in (first, second)]
+                if pair[0] is None or pair[1] is None:
+                    continue
+                rate = (pair[0].smallest < pair[1].smallest).mean(axis=0)
+                times = zip(("T/10", "T/2", "T"), rate, strict=True)
+                rows.append(
+                    {"family": family, "first": first, "second": second}
+                    | {name: float(value) for name, value in times}
+                )
+        return rows
+
+    return table
+
+
+def spectra(results: Sequence[Record]) -> list[Record]:
+    """The curvatures of the first instance of each family, from large to small."""
+    return [
+        {"family": r["family"], "index": i, "curvature": value}
+        for r in of(results, SPECTRA)
+        for i, value in enumerate(r["curvatures"])
+    ]
+
+
+def hitting(results: Sequence[Record]) -> list[Record]:
+    """Median and quartiles of the hitting time against the size of the noise."""
+    names = ("sigma", "median", "from", "to", "low", "high", "capped")
+    return [{k: r[k] for k in names} for r in of(results, HITTING)]
+
+
+def gaps(results: Sequence[Record]) -> list[Record]:
+    """Gaps of GD and of the greedy choice, geometric means and extremes of the instances."""
+    rows = []
+    for r in of(results, GREEDY):
+        for row in r["rows"]:
+            numbers: Record = {"step": row["step"]}
+            for name in ("GD", "greedy"):
+                gap = np.array(row[name])
+                numbers[name] = float(np.exp(np.log(np.maximum(gap, 1e-300)).mean()))
+                numbers[f"{name} low"], numbers[f"{name} high"] = gap.min(), gap.max()
+            rows.append({k: float(v) if k != "step" else v for k, v in numbers.items()})
+    return rows
+
+
+def choices(results: Sequence[Record]) -> list[Record]:
+    """What the greedy choice gains from the polar factor, and how many instances take it."""
+    return [
+        {
+            "step": row["step"],
+            "gain": median(row["gain"]),
+            "low": min(row["gain"]),
+            "high": max(row["gain"]),
+            "polar": row["polar"] / len(row["gain"]),
+        }
+        for r in of(results, GREEDY)
+        for row in r["rows"]
+    ]
+
+
+def grid(results: Sequence[Record]) -> list[Record]:
+    """Loss, floor and the smallest singular values of one instance against the step."""
+    return [
+        {"way": r["way"], **row}
+        for r in of(results, GRID, seed=results[0]["seed"])
+        for row in r["rows"]
+    ]
+
+
+def _tuned(results: Sequence[Record], method: str) -> dict[str, list[int]]:
+    """Of each ε the steps of every instance with its best rate."""
+    found: dict[str, list[int]] = {}
+    cells = of(results, REACH, method=method)
+    for epsilon in cells[0]["steps"]:
+        columns = zip(*(r["steps"][epsilon] for r in cells), strict=True)
+        reached = [[t for t in column if t is not None] for column in columns]
+        found[epsilon] = [min(each) for each in reached if each]
+    return found
+
+
+def reach(results: Sequence[Record]) -> list[Record]:
+    """Steps until the loss is ε of the first: GD, and Muon with the best rate for each ε."""
+    return [
+        {"method": method, "epsilon": float(epsilon), "steps": median(steps)}
+        for method in ("Muon", "GD")
+        for epsilon, steps in _tuned(results, method).items()
+        if steps
+    ]
+
+
+def errors(results: Sequence[Record]) -> list[Record]:
+    """Smallest loss, plateau and median steps to every threshold of each error profile."""
+    rows = []
+    for r in of(results, ERRORS):
+        steps = {f"to {k}": median(v) if None not in v else None for k, v in r["steps"].items()}
+        rows.append(
+            {
+                "problem": r["family"],
+                "profile": r["profile"],
+                "size": r["sigma"],
+                "lowest": median(r["lowest"]),
+                "plateau": median(r["plateau"]),
+                **steps,
+            }
+        )
+    return rows
+
+
+def times(results: Sequence[Record]) -> list[Record]:
+    """Seconds of one process that each kind of cell took."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for r in results:
+        kind = (r["experiment"], str(r.get("method", "")))
+        found.setdefault(kind, []).append(r["seconds"])
+    return [
+        {"experiment": e, "method": m, "cells": len(s), "seconds": round(sum(s), 1)}
+        for (e, m), s in found.items()
+    ]

@@ -1,0 +1,292 @@
+"""quadratics: problems, noise, grid and greed against their definitions; parts and processes."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD
+
+from steepest.lab.figure import png
+from steepest.lab.quadratics import checks, grid, scalar
+from steepest.lab.quadratics.families import DENSE, FAMILIES, HIGHEST, LOWEST, spectrum
+from steepest.lab.quadratics.figures import PARTS, QUADRATICS, measure
+from steepest.lab.quadratics.greedy import best_step, draw, greedy
+from steepest.lab.quadratics.methods import METHODS, MOMENTUM, muon, nuclear, vanishing
+from steepest.lab.quadratics.noise import Additive, NoisyPolar, PerSingularValue, Shaped
+from steepest.lab.quadratics.problem import Problem, descend, generator
+from steepest.lab.quadratics.sweep import kept, marks
+from steepest.lab.workers import workers
+from steepest.polar import JORDAN, Svd
+from tests.lab.toy import Invoke, Record
+from tests.refusals import assert_refused
+
+CLAIMS = {claim.id: claim for claim in QUADRATICS.claims}
+
+
+def verdict(name: str, results: list[Record]) -> str:
+    return str(CLAIMS[name].judge(results)["verdict"])
+
+
+def test_spectra_are_what_their_names_say() -> None:
+    many = {name: spectrum(name, 2000, np.random.default_rng(0)) for name in FAMILIES}
+    for values in many.values():
+        assert (values[0], values[-1]) == (HIGHEST, LOWEST)
+        assert (np.diff(values) <= 0).all()
+    assert (many["max_spiked"][:-1] == HIGHEST).all()
+    assert (many["min_spiked"][1:] == LOWEST).all()
+    middle = (HIGHEST + LOWEST) / 2
+    assert many["uniform"].mean() == pytest.approx(middle, rel=0.05)
+    assert many["gaussian"].std() == pytest.approx((HIGHEST - LOWEST) / 6, rel=0.1)
+    # The mean of 1 − √u is 1/3.
+    assert many["linear_decay_to_max"].mean() == pytest.approx(HIGHEST / 3, rel=0.05)
+    outer = {k: ((v < 1) | (v > 9)).mean() for k, v in many.items() if k.startswith("u_")}
+    assert outer["u_shaped"] > outer["u_shaped_medium"] > outer["u_shaped_weak"] > 0.2
+    assert many["geometric_decay"][10] == pytest.approx(HIGHEST * 0.9**10)
+    assert np.log(many["log_uniform"]).mean() == pytest.approx(np.log(0.1), abs=0.2)
+    assert np.ptp(np.diff(np.log(many["geometric"]))) < 1e-9
+
+
+def test_the_problem_is_that_of_the_data() -> None:
+    """‖XW − Y‖²/(2·n·d_out) with XᵀX/(n·d_out) = A and Y = XW*."""
+    problem = Problem.draw("geometric", 6, seed=1, instances=[2], dtype=torch.float64)
+    a, best, w = (x[0] for x in (problem.a, problem.optimum, problem.start.clone()))
+    x = torch.linalg.cholesky(a * 36).mT
+    w.requires_grad_()
+    loss = (x @ w - x @ best).square().sum() / (2 * 36)
+    (grad,) = torch.autograd.grad(loss, w)
+    seen = {}
+    path = descend(
+        problem, lambda p: SGD([p], 0.1), steps=1, watch=lambda t, v: seen.update({t: v[0].clone()})
+    )
+    torch.testing.assert_close(path.loss[0, 0], loss.detach())
+    torch.testing.assert_close(path.grad[0, 0], grad.norm())
+    torch.testing.assert_close(seen[1], w.detach() - 0.1 * grad)
+    curvature = torch.linalg.eigvalsh(a)
+    torch.testing.assert_close(curvature[[0, -1]], torch.tensor([LOWEST, HIGHEST]).double())
+
+
+def test_a_batch_of_one_is_a_slice_of_a_batch() -> None:
+    def problem(*instances: int) -> Problem:
+        return Problem.draw("log_uniform", 8, seed=0, instances=instances, dtype=torch.float64)
+
+    def noisy(param: torch.nn.Parameter, instances: tuple[int, ...]) -> torch.optim.Optimizer:
+        draws = tuple(generator(0, i, 7) for i in instances)
+        return muon(param, lr=0.05, polar=NoisyPolar(Svd(), 0.3, Additive(), draws))
+
+    every, one = (0, 1, 2, 3), (2,)
+    for whole, alone in zip(
+        vars(problem(*every)).values(), vars(problem(*one)).values(), strict=True
+    ):
+        assert torch.equal(whole[2:3], alone)
+    for build in (
+        lambda p, instances: METHODS["GD"].build(p, 0.05, 0.0),
+        lambda p, instances: METHODS["Adam"].build(p, 0.05, 0.0),
+        lambda p, instances: muon(p, lr=0.05, momentum=MOMENTUM),
+        lambda p, instances: nuclear(p, sharpness=80.0),
+        noisy,
+    ):
+        found = [
+            descend(problem(*i), partial(build, instances=i), steps=20).loss for i in (every, one)
+        ]
+        torch.testing.assert_close(found[0][:, 2:3], found[1], rtol=1e-10, atol=1e-12)
+
+
+def test_noise_has_the_stated_shape_and_size() -> None:
+    x = torch.randn(3, 40, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = Svd()(x)
+    draws = tuple(generator(0, i) for i in range(3))
+    assert torch.equal(NoisyPolar(Svd(), 0.0, Additive(), draws)(x), exact)
+    error = NoisyPolar(Svd(), 0.5, Additive(), draws)(x) - exact
+    size = error.norm(dim=(1, 2)) / exact.norm(dim=(1, 2))
+    torch.testing.assert_close(size, torch.full_like(size, 0.5), rtol=0.1, atol=0)
+    u, sigma, vh = torch.linalg.svd(x, full_matrices=False)
+    core = u.mT @ NoisyPolar(Svd(), 0.1, PerSingularValue(), draws)(x) @ vh.mT
+    values = core.diagonal(dim1=-2, dim2=-1)
+    assert (core - torch.diag_embed(values)).abs().max() < 1e-12
+    assert (values - 1).std() == pytest.approx(0.1, rel=0.3)
+    made = u.mT @ NoisyPolar(Svd(), 1.0, Shaped(JORDAN), draws)(x) @ vh.mT
+    wanted = JORDAN(sigma / x.norm(dim=(1, 2)).unsqueeze(-1))
+    torch.testing.assert_close(made.diagonal(dim1=-2, dim2=-1), wanted, rtol=0, atol=1e-10)
+    assert_refused(lambda: NoisyPolar(Svd(), -1.0, Additive(), draws), "sigma=-1.0", ">= 0")
+    assert_refused(lambda: NoisyPolar(Svd(), 1.0, Additive(), draws[:1])(x), "draws=1", "3")
+
+
+def test_hitting_times_are_those_of_the_loop() -> None:
+    for seed in range(20):
+        draw, s, wanted = np.random.default_rng(seed), scalar.START, 301
+        for t in range(301):
+            if abs(s) <= scalar.EPSILON:
+                wanted = t
+                break
+            s -= scalar.ALPHA * (np.sign(s) + 0.05 * draw.standard_normal())
+        start = np.array([scalar.START])
+        found = scalar.hitting_times(start, 0.05, np.random.default_rng(seed), cap=300)
+        assert found.tolist() == [wanted]
+    assert scalar.starts(sigma=0.0, samples=500, cap=50, seed=0)["wrong"] == 0
+
+
+def test_the_sweet_spot() -> None:
+    found = scalar.hitting(index=0, sigma=0.3, samples=2000, seed=0)
+    assert found["from"] <= found["median"] <= found["to"]
+    assert abs(found["median"] - 12) <= 1
+
+
+def test_the_greedy_step_is_the_best_one() -> None:
+    a, w = draw(8, seed=0, instances=[0, 1])
+    grad = a @ w
+    step, decrease = best_step(a, grad, Svd()(grad))
+    for factor in (0.9, 1.0, 1.1):
+        moved = w - factor * step[:, None, None] * Svd()(grad)
+        loss = (moved * (a @ moved)).sum(dim=(1, 2)) / 2
+        fall = (w * grad).sum(dim=(1, 2)) / 2 - loss
+        assert (fall <= decrease * (1 + 1e-12)).all()
+        if factor == 1:
+            torch.testing.assert_close(fall, decrease)
+
+
+def test_gaps_of_the_greedy_choice() -> None:
+    rows = greedy(n=20, steps=17, instances=range(2), seed=0)["rows"]
+    assert all(r["polar"] == 2 for r in rows)
+    assert max(rows[-1]["GD"]) < 1e-12 < 1e-2 < min(rows[-1]["greedy"])
+
+
+def test_the_grid_and_what_leaves_it() -> None:
+    found = {w: grid.follow(w, n=6, steps=80, instances=range(2), seed=0) for w in grid.WAYS}
+    assert found["exact"]["off"] <= 1e-9
+    assert found["exact"]["left"] is None
+    for lowest, floor in zip(found["exact"]["lowest"], found["exact"]["floor"], strict=True):
+        assert lowest >= floor * (1 - 1e-9)
+    assert found["momentum, diagonal"]["off"] <= 1e-9
+    for way in ("noisy", "Newton–Schulz", "nuclear-norm step", "vanishing lr"):
+        assert found[way]["off"] > 1e-3
+        assert found[way]["left"] > 0
+    assert max(found["nuclear-norm step"]["lowest"]) < 1e-9
+
+
+def test_steps_kept_and_schedule() -> None:
+    assert set(marks(500)) <= set(kept(500))
+    assert kept(500)[0] == 0 and kept(500)[-1] == 500
+    assert kept(3) == [0, 1, 2, 3]
+    rates = [vanishing(t, 10) for t in range(11)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_figure_alone_and_then_another(reproduce: Invoke, tmp_path: Path) -> None:
+    base = ("quadratics", "--quick", "--jobs", 1, "--out", tmp_path)
+    assert reproduce(*base, "--figure", "16", "--instances", 2).exit_code == 0
+    assert {p.stem for p in tmp_path.glob("*.png")} == {"figure-5", "figure-16"}
+    only = ("--figure", "table-1", "--family", "min_spiked", "--instances")
+    assert reproduce(*base, *only, 2).exit_code == 0
+    cells = (tmp_path / "cells.jsonl").read_text(encoding="utf-8")
+    assert reproduce(*base, *only, 6).exit_code == 0
+    longer = (tmp_path / "cells.jsonl").read_text(encoding="utf-8")
+    assert longer.startswith(cells) and len(longer) > len(cells)
+    claims = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
+    verdicts = {c["id"]: c["verdict"] for c in claims}
+    assert verdicts["wins-uniform"] == "not testable"
+    settings = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))["settings"]
+    assert (settings["instances"], settings["families"]) == (6, ["min_spiked"])
+
+
+def test_processes_give_the_same_numbers() -> None:
+    cells = QUADRATICS.only(["figure-2"]).cells(QUADRATICS.quick)[:8]
+    work = partial(measure, QUADRATICS.quick)
+    found = []
+    for jobs in (1, 2):
+        with workers(jobs, alone=False) as do:
+            results = {str(c.key): r for c, r in do(work, cells)}
+        found.append({k: {**r, "seconds": 0} for k, r in results.items()})
+    assert found[0] == found[1]
+    assert len(found[0]) == 8
+
+
+def test_every_part_has_its_table_and_its_picture() -> None:
+    settings = QUADRATICS.quick
+    assert [f"figure-{i}" for i in range(1, 17)] + ["table-1", "table-2"] == list(PARTS)[:18]
+    for name in ("figure-5", "figure-16"):
+        part = PARTS[name]
+        results = [{**c.key, **measure(settings, c.key)} for c in part.cells(settings)]
+        rows = part.table(results)
+        assert len(rows) > 5
+        assert all(r.keys() == rows[0].keys() for r in rows)
+        assert part.picture is not None
+        assert png(part.picture(rows)).startswith(b"\x89PNG")
+
+
+def hits(changed: dict[float, float]) -> list[Record]:
+    """Medians at the sizes of figure 4, as published but for some."""
+    return [
+        {"experiment": "hitting", "sigma": s, "median": m, "from": m, "to": m}
+        for s, m in {**checks.MEDIANS, **changed}.items()
+    ]
+
+
+def test_claims_on_hitting_times() -> None:
+    assert verdict("hitting-medians", hits({})) == "agrees"
+    assert verdict("hitting-medians", hits({3.35: 40})) == "differs"
+    assert verdict("hitting-medians", hits({})[:-1]) == "not testable"
+    assert verdict("sweet-spot", hits({})) == "agrees"
+    assert verdict("sweet-spot", hits({0.126: 14})) == "differs"
+    assert verdict("sweet-spot", hits({})[-3:]) == "not testable"
+    assert verdict("both-ends", hits({0.0104: 130, 10: 130})) == "agrees"
+    assert verdict("both-ends", hits({10: 90})) == "differs"
+
+
+def test_claims_on_the_steps_to_epsilon() -> None:
+    def reached(exponent: float, log: bool) -> list[Record]:
+        def steps(e: float) -> int:
+            return round(-1e4 * np.log(e)) if log else round(1e3 * e**exponent)
+
+        found = {f"{e:g}": [steps(e)] for e in grid.EPSILONS}
+        return [{"experiment": "reach", "method": m, "steps": found} for m in ("Muon", "GD")]
+
+    assert verdict("slope", reached(-0.5, False)) == "agrees"
+    assert verdict("slope", reached(-0.65, False)) == "differs"
+    assert verdict("logarithm", reached(0, True)) == "agrees"
+    assert verdict("logarithm", reached(-0.5, False)) == "differs"
+    few = [{**r, "steps": {"0.01": [3], "0.001": [None]}} for r in reached(-0.5, False)]
+    assert verdict("slope", few) == "not testable"
+
+
+def swept(final: dict[tuple[str, str], float]) -> list[Record]:
+    """Losses that fall from 1 to a value by family and method."""
+    return [
+        {"experiment": "sweep", "family": family, "method": method, "momentum": 0.0, "lr": 0.1}
+        | {"schedule": "constant", "first": 0, "seed": 0, "t": [0, 1]}
+        | {"loss": [[1.0, loss]], "best": [[loss] * 3]}
+        for (family, method), loss in final.items()
+    ]
+
+
+def test_claims_on_conditioning() -> None:
+    alike = {(f, "Muon"): 1e-5 for f in DENSE}
+    far = {(f, "GD"): 10.0 ** -(i + 1) for i, f in enumerate(DENSE)}
+    near = {(f, "GD"): 0.1 for f in DENSE}
+    assert verdict("muon-alike", swept(alike)) == "agrees"
+    assert verdict("muon-alike", swept({**alike, ("uniform", "Muon"): 3e-5})) == "differs"
+    assert verdict("gd-spreads", swept(far)) == "agrees"
+    assert verdict("gd-spreads", swept(near)) == "differs"
+    assert verdict("gd-spreads", swept(alike)) == "not testable"
+    assert verdict("wins-uniform", swept({**alike, **near})) == "differs"
+    assert verdict("wins-geometric_decay", swept({**alike, **near})) == "agrees"
+    assert verdict("wins-linear_decay_to_max", swept({**alike, **near})) == "not testable"
+
+
+def test_claims_on_the_grid() -> None:
+    def followed(way: str, off: float, lowest: float) -> list[Record]:
+        numbers = {"off": off, "left": None, "lowest": [lowest], "floor": [1.0]}
+        return [{"experiment": "grid", "way": way, **numbers}]
+
+    assert verdict("grid", followed("exact", 1e-12, 2)) == "agrees"
+    assert verdict("grid", followed("exact", 1e-6, 2)) == "differs"
+    assert verdict("floor", followed("exact", 0, 2)) == "agrees"
+    assert verdict("floor", followed("exact", 0, 0.9)) == "differs"
+    assert verdict("noise-leaves", followed("noisy", 0.4, 2)) == "agrees"
+    assert verdict("noise-leaves", followed("noisy", 1e-13, 2)) == "differs"
+    assert verdict("vanishing-escapes", followed("vanishing lr", 0.4, 0.5)) == "agrees"
+    assert verdict("vanishing-escapes", followed("vanishing lr", 0.4, 1.5)) == "differs"
