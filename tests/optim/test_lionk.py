@@ -138,7 +138,7 @@ def test_the_ball_is_approached_exponentially_and_never_left(K, decay, scale):
     before = float(K.violation(w.detach(), weight_decay))
     assert (before > 0) == (scale > 0)
     optimizer = LionK([w], lr=lr, weight_decay=weight_decay, K=K, decay=decay)
-    for x in run(optimizer, w, 60):
+    for x in run(optimizer, w, 30):
         now = float(K.violation(x, weight_decay))
         assert now <= factor * before + 1e-9
         before = now

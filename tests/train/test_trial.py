@@ -117,8 +117,8 @@ def test_a_kill_at_any_write_changes_nothing(
     owner = {"fsync": "os:fsync", "replace": "pathlib:Path.replace"}.get(
         operation, "steepest.train.metrics:Metrics.write"
     )
-    # Files are synced so often that every third time has to do.
-    for fatal in count(1, step=3 if operation == "fsync" else 1):
+    # Files are written and synced so often that not every time can be tried.
+    for fatal in count(1, step=4 if operation == "fsync" else 2):
         run = tmp_path / f"{operation}-{fatal}"
         with monkeypatch.context() as patch:
             calls = _die_at(patch, owner, fatal)
