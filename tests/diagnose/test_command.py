@@ -56,7 +56,7 @@ def test_a_run_becomes_a_page(diagnosed: tuple[Path, Result]) -> None:
         "Smoothness in a norm",
         "on 2 windows of the training text drawn with seed 0",
         "blocks.0.attn.qkv",
-        "adamw/seed-0 has no monitor.jsonl. Train again with --monitor-every 100.",
+        "adamw/seed-0/monitor.jsonl has none of it. Train again with --monitor-every 100.",
     ):
         assert part in page.text
 
@@ -66,7 +66,7 @@ def test_an_older_checkpoint_is_diagnosed_as_it_was(run: Path, tmp_path: Path) -
     path = run / "adamw" / "seed-0" / "step-000010.pt"
     assert call("diagnose", path, "--out", out, "--windows", 1).exit_code == 0
     text = read(out).text
-    assert "At step 10, on 1 windows" in text
+    assert "At step 10, on 1 window" in text
     assert "10 of 12" in text
 
 
@@ -108,6 +108,34 @@ def test_a_run_that_was_interrupted_is_shown_as_far_as_it_went(run: Path, tmp_pa
     text = read(copy / "diagnosis.html").text
     assert "has no checkpoint yet" in text
     assert "adamw seed 0" in text and "muon" not in text
+
+
+def test_a_diverged_trial_says_so_seen_from_inside(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    trial = copy / "muon" / "seed-0"
+    for path in trial.glob("step-*.pt"):
+        path.unlink()
+    with (trial / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 13, "time": 0.0, "seconds": 1.0, "loss": null, "lr": 1.0}\n')
+    monkeypatch.chdir(trial)
+    result = call("diagnose", ".")
+    assert result.exit_code == 0, result.stderr
+    text = read(trial / "diagnosis.html").text
+    assert "muon seed 0" in text and "at step 13" in text
+    assert "diverged before its first checkpoint" in text
+
+
+def test_a_training_of_ones_own_may_have_files_of_the_same_names(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 1.0}\n', encoding="utf-8")
+    record = '{"step": 1, "out/grad_nuclear_rank": 1.0, "out/weight_sigmas": [2.0]}\n'
+    (tmp_path / "monitor.jsonl").write_text(f'{{"other": 1}}\n{record}', encoding="utf-8")
+    result = call("diagnose", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "all ranks are 1" in read(tmp_path / "diagnosis.html").text
 
 
 def test_a_seed_and_optimizers_can_be_chosen(run: Path) -> None:

@@ -12,6 +12,7 @@ from steepest.diagnose.recorded import figure
 from steepest.diagnose.source import Subject
 from steepest.diagnostics import ConstraintReport, DirectionReport, Verdict
 from steepest.train.constraint import layer
+from steepest.train.trial import diverged
 
 DIRECTIONS = (
     "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with the "
@@ -31,7 +32,8 @@ BALLS = (
 SMOOTHNESS = (
     "How much the gradient can turn for a step of length 1 in a norm: steepest descent in that "
     "norm is safe with a step of ‖g‖†/L. What is shown is the largest that a few products with the "
-    "Hessian have found, a lower bound of L, and what one short step of steepest descent shows."
+    "Hessian have found, a lower bound of L, and what one short step of steepest descent shows. "
+    "A step that is computed from a lower bound can be too long."
 )
 
 
@@ -48,6 +50,8 @@ def _no_checkpoint(subject: Subject) -> str:
             "Not computed: this needs the model. In your own code, at the same point: "
             "steepest.diagnostics.compare_directions and steepest.diagnostics.compare."
         )
+    if any(map(diverged, subject.metrics)):
+        return f"Not computed: {subject.folder} diverged before its first checkpoint."
     return (
         f"Not computed: {subject.folder} has no checkpoint yet. "
         "Go on with the run, with a smaller --checkpoint-every if need be."
@@ -83,7 +87,10 @@ def best_direction(report: DirectionReport) -> str:
     if not known:
         return ""
     best = max(known, key=known.__getitem__)
-    text = f"All together, {called(best)} is best: the loss can fall by {known[best]:.3g}"
+    text = (
+        f"All together, {called(best)} is best: in the quadratic model the loss falls by "
+        f"{known[best]:.3g}"
+    )
     gradient = known.get("gradient")
     if best != "gradient" and gradient:
         text += f", {known[best] / gradient:.3g} times as far as along the gradient"
@@ -184,7 +191,7 @@ def _smoothness(measured: Measured) -> Part:
         (name, figure(found.value), figure(found.one_step), "yes" if found.converged else "no")
         for name, found in measured.smoothness.items()
     ]
-    headings = ("norm", "L, at least", "seen by one step", "at rest")
+    headings = ("norm", "L, at least", "seen by one step", "converged")
     table = Table(title="Norm by norm", headings=headings, rows=rows, unfolded=True)
     return Part(title=title, text=[measured.where, SMOOTHNESS], tables=[table])
 
@@ -193,8 +200,9 @@ def _balls(measured: Measured) -> Part:
     title = "The balls of weight decay"
     report = measured.constraint
     if report is None:
-        reason = measured.failed.get("constraint", "this optimizer keeps no weight in a ball.")
-        return Part(title=title, text=[f"None: {reason}"])
+        if reason := measured.failed.get("constraint"):
+            return Part(title=title, missing=f"Not computed: {reason}.")
+        return Part(title=title, text=["None: this optimizer keeps no weight in a ball."])
     worst = report.worst
     text = [BALLS]
     if worst is not None:

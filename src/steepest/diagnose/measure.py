@@ -65,8 +65,9 @@ class Measured:
     @property
     def where(self) -> str:
         """Which loss this is about, in words."""
+        windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
         return (
-            f"At step {self.step}, on {self.windows} windows of the training text drawn with seed "
+            f"At step {self.step}, on {windows} of the training text drawn with seed "
             f"{self.seed}, where the loss is {self.loss:.4f}."
         )
 
@@ -121,7 +122,7 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
 
 
 def _windows(learner: Learner, count: int, seed: int) -> Tensor:
-    """Windows of the training text; no training has seen the same ones, since its steps are ≥ 0."""
+    """Windows of the training text; drawn for this alone, as the steps of a training are ≥ 0."""
     context = learner.config.model.context
     ids = batch(learner.corpus.train, seed=seed, step=-1, size=count, context=context)
     return ids.to(learner.device)

@@ -55,7 +55,7 @@ def no_monitor(subject: Subject) -> str:
     """Why there is nothing of a monitor, and how to get it."""
     if subject.trial is not None:
         return (
-            f"Not recorded: {subject.folder} has no {MONITOR}. "
+            f"Not recorded: {subject.folder / MONITOR} has none of it. "
             "Train again with --monitor-every 100."
         )
     return (
@@ -146,6 +146,8 @@ def _ranks(subject: Subject, sides: Mapping[str, int]) -> Part:
     grids = {name: g for name, g in found.items() if g is not None}
     if not grids:
         return Part(title=title, missing=no_monitor(subject))
+    if all(sides.get(name, 2) < 2 for g in grids.values() for name in g.layers):
+        return Part(title=title, text=["Every matrix has one row or one column: all ranks are 1."])
     text = [RANKS_TEXT]
     if "gradient" in grids:
         text.append(_of_gradients(grids["gradient"], sides))
@@ -158,7 +160,7 @@ def _of_gradients(found: Grid, sides: Mapping[str, int]) -> str:
         return ""
     low, high = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
     return (
-        f"At step {found.steps[-1]:g} the nuclear ranks of the gradients go from "
+        f"Newest, up to step {found.steps[-1]:g}: the nuclear ranks of the gradients go from "
         f"{_of(last[low], sides.get(low))} ({low}) to {_of(last[high], sides.get(high))} ({high}); "
         f"half of the layers are at or below {median(last.values()):.1f}."
     )
@@ -187,7 +189,7 @@ def _layers(subject: Subject) -> Table:
     layers = dict.fromkeys(name for values in last.values() for name in values)
     step = max(int(r["step"]) for r in subject.monitor)
     return Table(
-        title=f"Figures of every layer at step {step}",
+        title=f"Newest figures of every layer, up to step {step}",
         headings=["layer", *last],
         rows=[[name, *(figure(v.get(name)) for v in last.values())] for name in layers],
     )
@@ -212,7 +214,7 @@ def _depth(subject: Subject) -> Part:
     text = [DEPTH_TEXT]
     if gains is not None and (last := gains.last()):
         far = max(last, key=lambda name: abs(math.log(last[name])))
-        text.append(f"Furthest from 1 at the last step: {far}, {last[far]:.3g}.")
+        text.append(f"Furthest from 1, each at its newest value: {far}, {last[far]:.3g}.")
     return Part(title=title, text=text, picture=pictures.depth(outputs, gains))
 
 

@@ -19,6 +19,7 @@ from steepest.diagnose.pictures import Picture
 from steepest.diagnose.recorded import curves, recorded, sides_of
 from steepest.diagnose.records import warnings
 from steepest.diagnose.source import Subject, settings_of
+from steepest.train.trial import diverged
 
 Diagnosed = tuple[Subject, Measured | None]
 
@@ -51,6 +52,8 @@ def facts_of(subject: Subject, measured: Measured | None) -> list[tuple[str, str
     if steps:
         of = "" if subject.config is None else f" of {subject.config.steps}"
         found.append(("steps", f"{max(steps)}{of}"))
+    if (bad := next(filter(diverged, subject.metrics), None)) is not None:
+        found.append(("diverged", f"at step {bad['step']}"))
     for label, key in (("validation loss", "val_loss"), ("loss of a minibatch", "loss")):
         value = newest(subject.metrics, key)
         if value is not None:

@@ -76,7 +76,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
     """
     if not path.exists():
         raise invalid("path", str(path), "there is no such file or folder")
-    if (path / CONFIG).is_file():
+    # A training of somebody's own may have a file of that name too, beside its records.
+    if (path / CONFIG).is_file() and not (path / MONITOR).is_file():
         found = [_trial(path, trial) for trial in _chosen(path, optimizers, seed)]
         if not any(map(_has_anything, found)):
             raise invalid("path", str(path), "this run has not begun: there is nothing to show yet")
@@ -85,9 +86,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
         raise invalid("path", str(path), "only a run has --optimizer and --seed; leave them out")
     if path.is_file():
         return [_checkpoint(path)]
-    run, name = path.parent.parent, SEED.fullmatch(path.name)
-    if name is not None and (run / CONFIG).is_file():
-        found = [_trial(run, Trial(optimizer=path.parent.name, seed=int(name[1])))]
+    if (trial := _trial_at(path)) is not None:
+        found = [_trial(path.resolve().parent.parent, trial)]
     elif kept := checkpoints(path):
         found = [_checkpoint(kept[-1])]
     else:
@@ -100,6 +100,16 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
             "`steepest train`, or one that a steepest.diagnostics.Monitor has written to",
         )
     return found
+
+
+def _trial_at(path: Path) -> Trial | None:
+    """The trial of a run whose folder this is; None if it is none."""
+    here = path.resolve()
+    run, seed = here.parent.parent, SEED.fullmatch(here.name)
+    if seed is None or not (run / CONFIG).is_file():
+        return None
+    trial = Trial(optimizer=here.parent.name, seed=int(seed[1]))
+    return trial if trial.optimizer in read_config(run)[0].optimizers else None
 
 
 def _has_anything(subject: Subject) -> bool:
@@ -125,10 +135,16 @@ def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
     return Subject(
         name=name,
         folder=folder,
-        metrics=[r for r in read_metrics(folder) if r["step"] <= step],
-        monitor=[r for r in read_lines(folder / MONITOR) if r.get("step", 0) <= step],
+        metrics=[r for r in read_metrics(folder) if _is_up_to(step, r)],
+        monitor=[r for r in read_lines(folder / MONITOR) if _is_up_to(step, r)],
         spectra=Spectra.load(folder, step=step),
     )
+
+
+def _is_up_to(step: float, record: Record) -> bool:
+    """Whether a record is of a step, and of none that comes later."""
+    at = record.get("step")
+    return isinstance(at, int) and at <= step
 
 
 def _trial(run: Path, trial: Trial, checkpoint: Path | None = None) -> Subject:

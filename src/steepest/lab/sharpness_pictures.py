@@ -112,6 +112,8 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
     figure, axes = panels([""] * len(places), height=3.6 * len(networks), rows=len(networks))
     for place, (network, column) in zip(axes, places, strict=True):
         mine = known(later(r for r in rows if r["network"] == network))
+        if not mine:
+            continue
         for optimizer, colour in SCATTER.items():
             dots = [(r[column], r["advantage"]) for r in mine if r["optimizer"] == optimizer]
             if dots:

@@ -160,14 +160,14 @@ def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation; NaN where one of them is constant.
+    """Spearman's rank correlation; NaN where one of them is constant, or empty.
 
     Example:
         >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])), 12)
         1.0
     """
     a, b = ranks(x), ranks(y)
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
+    if not len(a) or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(a, b)[0, 1])
 
