@@ -88,6 +88,7 @@ class NoisyPolar(PolarMethod):
 
     Example:
         >>> import numpy as np
+        >>> from steepest.polar import Svd
         >>> draws = (np.random.default_rng(0),)
         >>> noisy = NoisyPolar(Svd(), 0.1, PerSingularValue(), draws)
         >>> q = noisy(torch.diag(torch.tensor([3.0, 1.0], dtype=torch.float64)))
