@@ -144,6 +144,16 @@ def test_a_seed_and_optimizers_can_be_chosen(run: Path) -> None:
     assert [s.name for s in find(run, optimizers=[], seed=None)] == ["muon seed 0", "adamw seed 0"]
 
 
+def test_ctrl_c_writes_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "measure", interrupted)
+    result = call("diagnose", run, "--out", tmp_path / "page.html")
+    assert result.exit_code == 130 and "No page has been written" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

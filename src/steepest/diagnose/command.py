@@ -21,6 +21,7 @@ from steepest.gallery.style import look
 from steepest.train.data import Corpus
 
 PAGE = "diagnosis.html"
+INTERRUPTED = 130
 
 Where = Annotated[
     Path,
@@ -86,6 +87,9 @@ def diagnose(
         raise fail(error) from None
     except OSError as error:
         raise fail(os_text(error)) from None
+    except KeyboardInterrupt:
+        say(console, "Stopped. No page has been written.")
+        raise typer.Exit(INTERRUPTED) from None
     show(page, console)
     say(console, f"Page: {target}")
 
