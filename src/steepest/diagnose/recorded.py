@@ -11,8 +11,9 @@ import numpy as np
 from steepest.diagnose import pictures
 from steepest.diagnose.page import Part, Table
 from steepest.diagnose.records import Curves, Grid, grid, sigmas, warnings
-from steepest.diagnose.source import MONITOR, Subject
+from steepest.diagnose.source import Subject
 from steepest.train.constraint import layer
+from steepest.train.metrics import MONITOR
 
 RANKS = {
     "gradient": "grad_nuclear_rank",

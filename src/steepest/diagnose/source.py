@@ -13,11 +13,10 @@ from steepest.train.checkpoint import checkpoints, identity
 from steepest.train.config import Config, OptimizerConfig, resolve_device
 from steepest.train.constraint import Spectra
 from steepest.train.data import Corpus, load_text, prepare
-from steepest.train.metrics import METRICS, read_metrics
+from steepest.train.metrics import METRICS, MONITOR, read_metrics
 from steepest.train.run import CONFIG, read_config
 from steepest.train.trial import Learner, Trial, trials
 
-MONITOR = "monitor.jsonl"
 SEED = re.compile(r"seed-(\d+)")
 IN_CHECKPOINT = ("optimizer", "seed", "settings", "text")
 """What a checkpoint says about itself beside the configuration of its run."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steepest._types import invalid
 from steepest.diagnostics._point import Named, Params
+from steepest.diagnostics._selected import views_in
 from steepest.norms import MaxOf, Norm, ProductNorm
 from steepest.optim import route
 from steepest.optim._groups import default_view
@@ -35,25 +36,14 @@ def matrix_views(
     if not given.keys() <= tensors.keys():
         unknown = sorted(given.keys() - tensors.keys())
         raise invalid("views", unknown, f"give some of the names {list(tensors)}")
-    found = _own_views(tensors, optimizer)
+    own = views_in(optimizer)
+    found: dict[str, MatrixView | None] = {k: own[p] for k, p in tensors.items() if p in own}
     if not found and isinstance(params, nn.Module):
         found = {a.name: a.view for a in route(params) if a.name in tensors}
     elif not found:
         found = {name: default_view(p.ndim) for name, p in tensors.items()}
     every = {**found, **given}
     return {name: view for name in tensors if (view := every.get(name)) is not None}
-
-
-def _own_views(tensors: Named, optimizer: Any) -> dict[str, MatrixView | None]:
-    """The views that an optimizer of this library has for its matrices."""
-    groups = [] if optimizer is None else optimizer.param_groups
-    own = {
-        p: view
-        for group in groups
-        for p, view in zip(group["params"], group.get("views") or (), strict=False)
-        if view is not None
-    }
-    return {name: own[p] for name, p in tensors.items() if p in own}
 
 
 class Joint(ABC):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from steepest._types import invalid
 from steepest.optim import Constrained, SteepestOptimizer
+from steepest.views import MatrixView
 
 Model: TypeAlias = nn.Module | Iterable[tuple[str, Tensor]]
 
@@ -49,3 +50,12 @@ def names_of(model: Model) -> dict[Tensor, str]:
             )
         names.setdefault(pair[1], pair[0])
     return names
+
+
+def views_in(optimizer: Any) -> dict[Tensor, MatrixView]:
+    """How an optimizer of this library sees its matrices; another one says nothing."""
+    if not isinstance(optimizer, SteepestOptimizer):
+        return {}
+    groups = (group for group in optimizer.param_groups if not group["rest"])
+    pairs = (pair for g in groups for pair in zip(g["params"], g["views"], strict=True))
+    return {param: view for param, view in pairs if view is not None}

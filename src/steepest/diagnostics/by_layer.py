@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steepest._types import invalid
 from steepest.diagnostics._kept import Kept
 from steepest.diagnostics._layers import Calls, counts, side_by_side
-from steepest.diagnostics._selected import Model, names_of
+from steepest.diagnostics._selected import Model, names_of, views_in
 from steepest.diagnostics.ranks import Method, Spectrum, of_values, spectrum
 from steepest.optim import SteepestOptimizer, route
 from steepest.optim._groups import default_view
@@ -139,16 +139,12 @@ def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) ->
     return next((state[key] for key in MOMENTUM if state.get(key) is not None), None)
 
 
-def _views(
-    model: Model, optimizer: torch.optim.Optimizer | None
-) -> dict[Tensor, MatrixView | None]:
+def _views(model: Model, optimizer: torch.optim.Optimizer | None) -> dict[Tensor, MatrixView]:
     """How each parameter is seen as matrices, as far as anybody says it."""
     if isinstance(optimizer, SteepestOptimizer):
-        groups = [group for group in optimizer.param_groups if not group["rest"]]
-        pairs = [pair for g in groups for pair in zip(g["params"], g["views"], strict=True)]
-    elif isinstance(model, nn.Module) and any(True for _ in model.parameters()):
-        routing = route(model)
-        pairs = [(p, a.view) for p, a in zip(routing.parameters, routing, strict=True)]
-    else:
-        pairs = []
-    return {param: view for param, view in pairs if view is not None}
+        return views_in(optimizer)
+    if not (isinstance(model, nn.Module) and any(True for _ in model.parameters())):
+        return {}
+    routing = route(model)
+    pairs = zip(routing.parameters, routing, strict=True)
+    return {param: place.view for param, place in pairs if place.view is not None}

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 
 import torch
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.table import Table
 from steepest._files import read_lines, write_json
 from steepest._terminal import program, say
 from steepest.train.constraint import largest
-from steepest.train.metrics import read_metrics
+from steepest.train.metrics import MONITOR, read_metrics
 from steepest.train.picture import write_picture
 from steepest.train.progress import Progress
 from steepest.train.report import Report, cells, headings, make_report, write_report
@@ -55,12 +55,7 @@ class Stop:
             signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
 
@@ -187,6 +182,6 @@ def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
 def _show_warnings(run: Run, console: Console) -> None:
     """What the monitor found to be off."""
     for trial in trials(run.config):
-        for record in read_lines(trial.folder(run.folder) / "monitor.jsonl"):
+        for record in read_lines(trial.folder(run.folder) / MONITOR):
             for text in record["warnings"]:
                 say(console, f"Warning: {trial}, step {record['step']}, {text}")

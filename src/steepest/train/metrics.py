@@ -9,6 +9,7 @@ from steepest._metrics import Log
 from steepest._tensorboard import EVENTS, event_file
 
 METRICS = "metrics.jsonl"
+MONITOR = "monitor.jsonl"  # what diagnostics.Monitor writes beside it
 
 
 def read_metrics(folder: Path) -> list[Record]:
