@@ -8,6 +8,8 @@ LAYERS = (
     ("_files", "_terminal", "_types"),
     ("_metrics",),
     ("_tensorboard",),
+    ("dist.counter",),
+    ("dist",),
     ("views",),
     ("polar.base", "polar._blocks"),
     ("polar.costs", "polar.schedule"),
