@@ -8,6 +8,8 @@ LAYERS = (
     ("_files", "_terminal", "_types"),
     ("_metrics",),
     ("_tensorboard",),
+    ("dist.counter",),
+    ("dist",),
     ("views",),
     ("dist.counter", "dist.layout"),
     ("dist.exchange",),
