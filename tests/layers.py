@@ -8,8 +8,6 @@ LAYERS = (
     ("_files", "_terminal", "_types"),
     ("_metrics",),
     ("_tensorboard",),
-    ("dist.counter",),
-    ("dist",),
     ("views",),
     ("dist.counter", "dist.layout"),
     ("dist.exchange",),
