@@ -9,12 +9,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import steepest
+from steepest.app import app
+from steepest.polar import Svd
+from steepest.train import execute, trial
+
+EXACT = partial(steepest.Muon, polar=Svd())
+
 # The server has the imports, and a process that it forks needs none.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.train.processes", "steepest.app"])
+CONTEXT.set_forkserver_preload(["tests.train.processes"])
 
 WAIT = 90.0
 """Seconds for a run of a tiny model; a test that hangs fails after them."""
@@ -39,19 +47,18 @@ class Processes:
 
 
 def _run(environment: Mapping[str, str], log: Path, arguments: list[str]) -> None:
-    from steepest.app import app
-    from steepest.train import execute, trial
-
     os.environ.update(environment)
     sys.argv = ["steepest"]
     handle = log.open("w", encoding="utf-8")
     os.dup2(handle.fileno(), 1)
     os.dup2(handle.fileno(), 2)
     sys.stdout = sys.stderr = handle
-    # What takes longer than the training of a tiny model.
+    # What takes longer than the training of a tiny model, and a Muon that amplifies no rounding.
     trial.SAMPLE = 5
     execute.write_picture = lambda *_: None  # type: ignore[assignment]
     execute.write_spectra = lambda *_: []  # type: ignore[assignment]
+    os.fsync = lambda _: None  # type: ignore[assignment]
+    steepest.Muon = EXACT  # type: ignore[assignment,misc]
     app(arguments)
 
 
