@@ -273,7 +273,8 @@ def _text(error: Exception) -> str:
     if isinstance(error, RuntimeError):
         return (
             "another process of this run is gone or did not answer in time; torchrun with "
-            "--max-restarts starts all of them again, from the newest checkpoint"
+            "--max-restarts starts all of them again, from the newest checkpoint "
+            f"({str(error).splitlines()[0]})"
         )
     return os_text(error) if isinstance(error, OSError) else str(error)
 

@@ -44,15 +44,17 @@ class Stop:
 
     def __init__(self, team: Team = ALONE) -> None:
         self.signal = 0
+        self._noted = 0
         self._team = team
 
     def __call__(self) -> bool:
         """Whether a signal came, to whichever process."""
-        self.signal = self._team.most(self.signal)
+        # A signal that comes while the processes talk counts the next time, for all of them.
+        self.signal = self._team.most(self._noted)
         return self.signal != 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self._noted = number
         self._restore()
 
     def _restore(self) -> None:

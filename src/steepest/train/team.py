@@ -211,11 +211,20 @@ def together(
     if place.type != "cpu" and started.local_world > devices:
         remedy = f"{started.local_world} processes would share {devices}; start fewer of them, or "
         raise invalid("device", device, f"{remedy}give --device cpu")
-    backend = dist.get_default_backend_for_device(place)
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+    wait = timedelta(seconds=timeout)
+    # torchrun keeps its store when it starts the processes again, and in it the addresses of those
+    # that are gone, which gloo would try to reach.
+    store, rank, size = next(dist.rendezvous("env://", timeout=wait))
+    dist.init_process_group(
+        dist.get_default_backend_for_device(place),
+        store=dist.PrefixStore(f"attempt {started.restarts}", store),
+        rank=rank,
+        world_size=size,
+        timeout=wait,
+    )
     mesh = init_device_mesh(
         place.type, (shape.data, shape.tensor), mesh_dim_names=("data", "tensor")
     )
-    yield Team(rank=started.rank, size=started.world, grid=shape, mesh=mesh)
+    yield Team(rank=rank, size=size, grid=shape, mesh=mesh)
     # After an error the others may be gone, and waiting for them would only delay it.
     dist.destroy_process_group()
