@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Tea
         learner = Learner(trial, config, corpus, team=team)
         own = trial.folder(folder)
         learner.restore(own)
-        if not team.first(lambda own=own: is_done(own, config)):
+        if not team.first(partial(is_done, own, config)):
             todo[trial] = learner.step
     return Run(folder=folder, config=config, corpus=corpus, note=text.note, todo=todo, team=team)
 

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -112,9 +114,9 @@ def write(folder: Path, tree: Any, team: Team) -> dict[str, str]:
     """
     team.first(lambda: shutil.rmtree(folder, ignore_errors=True))
     with _as_one_process_would(folder):
-        dcp.save(
+        state_dict_saver.save(
             tensors(tree),
-            storage_writer=dcp.FileSystemWriter(folder),
+            storage_writer=FileSystemWriter(folder),
             no_dist=team.mesh is None,
         )
     names = team.first(lambda: sorted(p.name for p in folder.iterdir()))
@@ -147,7 +149,7 @@ def read(folder: Path, empty: Any, marks: Mapping[str, str], *, like: Like, team
     team.agreed(check)
     tree = mapped(empty, lambda place, shape: _room(place, shape, like))
     with _as_one_process_would(folder):
-        dcp.load(
+        state_dict_loader.load(
             tensors(tree),
             storage_reader=_Reader(folder),
             no_dist=team.mesh is None,
@@ -168,14 +170,14 @@ def _as_one_process_would(folder: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             yield
-    except dcp.CheckpointException as error:
+    except CheckpointException as error:
         first, _ = next(iter(error.failures.values()))
         if isinstance(first, OSError):
             raise OSError(first.errno, first.strerror or str(first), str(folder)) from None
         raise first from None
 
 
-class _Reader(dcp.FileSystemReader):
+class _Reader(FileSystemReader):
     """DCP's reader, which unpickles its table of contents, here with the classes of one only."""
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from steepest._types import invalid
 from steepest.train.mesh import NONE, Grid, grid
@@ -207,17 +209,17 @@ def together(
         return
     shape = grid(parallel, world=started.world)
     place = torch.device(device)
-    devices = torch.accelerator.device_count() if place.index is None else 1
+    devices = 1 if ":" in device else torch.accelerator.device_count()
     if place.type != "cpu" and started.local_world > devices:
         remedy = f"{started.local_world} processes would share {devices}; start fewer of them, or "
         raise invalid("device", device, f"{remedy}give --device cpu")
     wait = timedelta(seconds=timeout)
     # torchrun keeps its store when it starts the processes again, and in it the addresses of those
     # that are gone, which gloo would try to reach.
-    store, rank, size = next(dist.rendezvous("env://", timeout=wait))
+    store, rank, size = next(rendezvous("env://", timeout=wait))
     dist.init_process_group(
         dist.get_default_backend_for_device(place),
-        store=dist.PrefixStore(f"attempt {started.restarts}", store),
+        store=PrefixStore(f"attempt {started.restarts}", store),
         rank=rank,
         world_size=size,
         timeout=wait,
