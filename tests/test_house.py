@@ -56,6 +56,7 @@ SHARED_PATHS = {
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
+    ("train.trial", "steepest.train.parallel"): "FSDP takes long to import; one process needs none",
     ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
 }
 
