@@ -22,7 +22,9 @@ EXACT = partial(steepest.Muon, polar=Svd())
 
 # The server has the imports, and a process that it forks needs none.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.train.processes"])
+CONTEXT.set_forkserver_preload(
+    ["tests.train.processes", "steepest.train.parallel", "torch._dynamo"]
+)
 
 WAIT = 90.0
 """Seconds for a run of a tiny model; a test that hangs fails after them."""
