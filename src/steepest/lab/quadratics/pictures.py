@@ -13,7 +13,13 @@ from steepest._files import Record
 from steepest.lab.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, YELLOW, panels
 from steepest.lab.rows import distinct
 
-COLOURS: Mapping[str, str] = {"GD": GREEN, "Adam": YELLOW, "Muon": BLUE, "Muon NS5": ORANGE}
+COLOURS: Mapping[str, str] = {
+    "GD": GREEN,
+    "Adam": YELLOW,
+    "Muon": BLUE,
+    "Muon NS5": ORANGE,
+    "Muon nuclear": PURPLE,
+}
 PROFILE_COLOURS: Mapping[str, str] = {
     "exact": INK,
     "nuclear-norm step": GREY,
