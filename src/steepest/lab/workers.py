@@ -85,7 +85,7 @@ def _begin() -> None:
 def _keep_memory() -> None:
     """Have freed memory used again, where the C library is glibc, rather than given back.
 
-    The pages of fresh memory cost a step of the quadratics 5 to 20 % of its time.
+    The pages of fresh memory cost a step of the quadratics up to 20 % of its time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
