@@ -102,7 +102,7 @@ def constrained(
     for param, view in zip(group["params"], group["views"], strict=True):
         if not (param.numel() and param.requires_grad):
             continue
-        item = Item(param, momentum_dtype(group, param), view, symmetric=False)
+        item = Item(param, momentum_dtype(group, param), view, symmetric=False, body=param)
         yield Constrained(
             name=name_of(group, param),
             param=param,

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from steepest._types import invalid, shape_text
+from steepest.dist import Team
 from steepest.norms import Geometry, Norm
 from steepest.optim.rule import is_known
 from steepest.views import LINEAR, MatrixView, conv
@@ -137,6 +139,14 @@ def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:
 def text_of(value: Any) -> str | list[str]:
     """An object of a group, or several, as a checkpoint names them."""
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
+
+
+def replicas_of(module: nn.parallel.DistributedDataParallel) -> Team | None:
+    """The ranks that hold copies of a module; None where it is not copied as a whole."""
+    # Parameters that torch was told to ignore differ from rank to rank.
+    if module.parameters_to_ignore or dist.get_world_size(module.process_group) == 1:
+        return None
+    return Team.of_group(module.process_group)
 
 
 def members(params: Any, geometry: Geometry, argument: str) -> Any:

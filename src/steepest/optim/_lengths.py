@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from steepest.dist import Team, is_sharded, layout_of, local, sharded_like, summed, whole
 from steepest.norms import Norm
 from steepest.optim._groups import Group
+from steepest.optim._inspect import Shared
 from steepest.optim._linesearch import line_search
 from steepest.optim._moves import Move, rate
+from steepest.optim._shards import Slice
 from steepest.polar.base import epsilon, widened
 
 Loss: TypeAlias = float | Tensor
@@ -33,22 +37,55 @@ def total(values: Iterable[Tensor], *, largest: bool = False) -> Tensor:
     return every.amax() if largest else every.sum()
 
 
-def duals(move: Move, norm: Norm) -> list[Tensor]:
-    """‖u‖† of each part, one number for each member of its batch: ⟨u, dualize(u)⟩.
+def slope_of(todo: Todo, weights: Sequence[Tensor | float], sets: Sequence[Shared]) -> Tensor:
+    """Σ weight·‖u‖† over all parts of all parameters, on whatever rank, as ⟨u, dualize(u)⟩.
 
-    Only where the direction is the duality map of the norm.
+    Only where the directions are the duality map of the norm.
+
+    Args:
+        todo: the moves, made with the inner product of the norm.
+        weights: of each move.
+        sets: the parameters that ranks hold together.
     """
-    return [norm.inner(u, d) for u, d in zip(move.u, move.direction, strict=True)]
+    place = {p: i for i, one in enumerate(sets) for p in one.params}
+    alone = list[Tensor]()
+    here = [[torch.zeros((), device=one.params[0].device)] for one in sets]
+    for (group, move), weight in zip(todo, weights, strict=True):
+        known = here[place[move.item.param]] if move.item.param in place else alone
+        known += [dual * weight for dual in _duals(move, group["norm"])]
+    sums = summed([total(values) for values in here], [one.team for one in sets])
+    return total([*alone, *sums])
+
+
+def _duals(move: Move, norm: Norm) -> list[Tensor]:
+    """‖u‖† of each part, one number for each member of its batch, as far as this rank counts it."""
+    if isinstance(move, Slice):
+        return [] if move.dual is None else [move.dual]
+    duals = [norm.inner(u, d) for u, d in zip(move.u, move.direction, strict=True)]
+    param = move.item.param
+    if is_sharded(param):
+        place = Team.of_mesh(param.device_mesh).place
+        return [dual / layout_of(param).replicas(place) for dual in duals]
+    return duals
+
+
+def _parts(move: Move, x: Tensor) -> list[Tensor]:
+    """What the norm measures of a tensor of which this rank has what it has of the parameter."""
+    item = move.item
+    if not is_sharded(item.param):
+        return item.cut(x)
+    full = whole(sharded_like(x, item.param))
+    return replace(item, body=full).cut(full)
 
 
 def _size(move: Move, norm: Norm, x: Tensor) -> Tensor:
     """The norm of a tensor of the parameter's shape, the largest over its parts."""
-    return torch.stack([norm(part, check=False).amax() for part in move.item.cut(x)]).amax()
+    return torch.stack([norm(part, check=False).amax() for part in _parts(move, x)]).amax()
 
 
 def _largest_weight(todo: Todo) -> Tensor:
     """The norm of the weights, 1 where it is zero."""
-    size = total((_size(m, group["norm"], m.item.param) for group, m in todo), largest=True)
+    size = total((_size(m, group["norm"], m.item.local) for group, m in todo), largest=True)
     return torch.where(size > 0, size, 1.0)
 
 
@@ -95,19 +132,25 @@ def _change(move: Move, norm: Norm, state: dict[str, Any]) -> tuple[Tensor, Tens
     assert isinstance(ok, Tensor), "one problem keeps what it knows on the device"
     grad = item.grad.to(item.dtype)
     if "previous_grad" in state:
-        before = state["previous_grad"].to(item.dtype)
+        before = local(state["previous_grad"]).to(item.dtype)
         turned = torch.where(ok & before.isfinite(), grad - before, 0)
         wide = widened(item.param.dtype)
-        moved = item.param.to(wide) - state["previous_param"].to(wide)
-        turns = [norm.dual(part, check=False).sum() for part in item.cut(turned)]
+        moved = item.local.to(wide) - local(state["previous_param"]).to(wide)
+        turns = [norm.dual(part, check=False).sum() for part in _parts(move, turned)]
         pair = (total(turns), _size(move, norm, moved))
     # A gradient that is not finite says nothing about the next change.
-    state["previous_grad"] = torch.where(ok, grad, float("nan"))
-    state["previous_param"] = item.param.clone()
+    kept = {
+        "previous_grad": torch.where(ok, grad, float("nan")),
+        "previous_param": item.local.clone(),
+    }
+    param = item.param
+    state.update({k: sharded_like(x, param) if is_sharded(param) else x for k, x in kept.items()})
     return pair
 
 
-def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> None:
+def search(
+    todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group, sets: Sequence[Shared]
+) -> None:
     """Move all parameters along their directions to where the line search ends.
 
     Args:
@@ -115,17 +158,24 @@ def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> 
         closure: evaluates the loss at the present parameters.
         loss: its value before the step.
         head: the group that keeps the last length as `estimate`.
+        sets: the parameters that ranks hold together; their losses count alike.
     """
     sign = -1.0 if head["maximize"] else 1.0
     rates = [rate(move, group["lr"]) for group, move in todo]
-    slope = total(
-        d * r for r, (group, m) in zip(rates, todo, strict=True) for d in duals(m, group["norm"])
-    )
+    slope = slope_of(todo, rates, sets)
+    team = max((one.team for one in sets), key=lambda team: team.size, default=None)
+
+    def mean(loss: Loss) -> float:
+        if team is None:
+            return sign * as_number(loss)
+        value = torch.tensor(as_number(loss), dtype=torch.float64, device=slope.device)
+        return sign * float(summed([value], [team])[0]) / team.size
+
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
-    lines = [
-        (m.item.param, m.item.param.clone(), m.update([each] * len(m.direction)))
-        for each, (_, m) in zip(rates, todo, strict=True)
-    ]
+    lines = []
+    for each, (_, move) in zip(rates, todo, strict=True):
+        update, length = move.update([each] * len(move.direction))
+        lines.append((move.item.local, move.item.local.clone(), update * length))
 
     def go(length: float) -> None:
         for param, start, update in lines:
@@ -134,11 +184,11 @@ def search(todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group) -> 
     def value(length: float) -> float:
         go(length)
         with torch.enable_grad():
-            return sign * as_number(closure())
+            return mean(closure())
 
     length = 0.0
     try:
-        length = line_search(value, sign * as_number(loss), -float(slope), float(first))
+        length = line_search(value, mean(loss), -float(slope), float(first))
     finally:
         go(length)
     head["estimate"] = length or None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import real_dtype, shape_text
+from steepest.dist import local, local_like
 from steepest.norms import Norm
 from steepest.optim.rule import Decay, Flag, descend
 from steepest.polar.base import widened
@@ -31,29 +32,32 @@ class Item:
     """A parameter that takes part in steps: what does not change from one to the next.
 
     Args:
-        param: the parameter.
+        param: the parameter; a DTensor if it is sharded.
         dtype: type of its momentum.
-        view: the parameter as matrices; None for a norm that takes the tensor as it is.
+        view: the body as matrices; None for a norm that takes the tensor as it is.
         symmetric: whether the norm does not mind transposed matrices.
+        body: what the norm measures, for its shape, its order in memory and its device: the
+            parameter, the part of it that lies on this rank, or a tensor like the whole.
     """
 
     param: Tensor
     dtype: torch.dtype
     view: MatrixView | None
     symmetric: bool
+    body: Tensor
 
     shapes: list[tuple[int, int, int]] = field(init=False)
     """(batch, rows, columns) of its matrices."""
     sizes: tuple[tuple[int, int], ...] = field(init=False)
     """Rows and columns of its matrices in a stack."""
     whole: bool = field(init=False)
-    """Whether the parameter as it is, without a batch, is what the norm measures."""
+    """Whether the body as it is, without a batch, is what the norm measures."""
     turned: list[bool] = field(init=False)
     """Which of its matrices are transposed in a stack: see `_turned`."""
 
     def __post_init__(self) -> None:
         self.whole = self.view is None or self.view == LINEAR
-        self.shapes = self.view.shapes(self.param.shape) if self.view else []
+        self.shapes = self.view.shapes(self.body.shape) if self.view else []
         turn = self.symmetric and self.view is not None
         self.turned = self._turned() if turn else [False] * len(self.shapes)
         pairs = zip(self.turned, self.shapes, strict=True)
@@ -64,15 +68,19 @@ class Item:
 
         Columns that are dense in memory become rows.
         """
-        if self.param.device.type != "cpu" or self.param.numel() <= PAIRED_ENTRIES:
+        if self.body.device.type != "cpu" or self.body.numel() <= PAIRED_ENTRIES:
             return [m > n for _, m, n in self.shapes]
-        return [part.stride(-2) < part.stride(-1) for part in self.cut(self.param)]
+        return [part.stride(-2) < part.stride(-1) for part in self.cut(self.body)]
+
+    @property
+    def local(self) -> Tensor:
+        """What of the parameter lies on this rank: what a step changes."""
+        return local(self.param)
 
     @property
     def grad(self) -> Tensor:
-        """Its gradient in this step."""
-        assert self.param.grad is not None, "only parameters with a gradient take part"
-        return self.param.grad
+        """The gradient of `local` in this step."""
+        return local_grad(self.param)
 
     @property
     def parts(self) -> int:
@@ -82,7 +90,7 @@ class Item:
     @property
     def nbytes(self) -> int:
         """Size of its matrices in a stack, which is in float32 at least."""
-        return self.param.numel() * max(4, self.dtype.itemsize)
+        return self.body.numel() * max(4, self.dtype.itemsize)
 
     @property
     def work(self) -> torch.dtype:
@@ -90,17 +98,27 @@ class Item:
         return real_dtype(widened(self.dtype))
 
     def cut(self, x: Tensor) -> list[Tensor]:
-        """A tensor of the parameter's shape as the tensors that the norm measures."""
+        """A tensor of the body's shape as the tensors that the norm measures."""
         return [x] if self.view is None or self.whole else self.view.matrices(x)
 
     def restore(self, parts: Sequence[Tensor]) -> Tensor:
-        """The tensor of the parameter's shape that has these parts."""
+        """The tensor of the body's shape that has these parts."""
         if self.view is None or self.whole:
             return parts[0]
-        return self.view.restore(parts, self.param.shape)
+        return self.view.restore(parts, self.body.shape)
 
 
-Plan = list[tuple[list[Item], ...]]
+def local_grad(param: Tensor) -> Tensor:
+    """This rank's part of a gradient, laid out as the parameter; zero where another rank has one.
+
+    The latter only on accelerators, where ranks do not wait to learn of it.
+    """
+    if param.grad is None:
+        return torch.zeros_like(local(param))
+    return local_like(param.grad, param)
+
+
+Bundles = list[tuple[list[Item], ...]]
 """Bundles of batches of parameters."""
 
 
@@ -120,11 +138,13 @@ class Move:
     u: list[Tensor]
     direction: list[Tensor]
 
-    def update(self, lengths: Sequence[Tensor | float]) -> Tensor:
-        """The direction in the parameter's shape, each part times its length; destroys the move."""
+    def update(self, lengths: Sequence[Tensor | float]) -> tuple[Tensor, Tensor | float]:
+        """The direction in one piece, and the length that it has yet to get; destroys the move."""
+        if len(lengths) == 1:
+            return self.item.restore(self.direction), lengths[0]
         for part, length in zip(self.direction, lengths, strict=True):
             part.mul_(length)
-        return self.item.restore(self.direction)
+        return self.item.restore(self.direction), 1.0
 
 
 def take(
@@ -144,14 +164,11 @@ def take(
         weight_decay: the decay.
         decay: its kind, as in `descend`.
     """
-    updates, common = [], []
-    for move, each in zip(moves, lengths, strict=True):
-        single = len(each) == 1
-        common.append(each[0] if single else 1.0)
-        updates.append(move.item.restore(move.direction) if single else move.update(each))
+    pairs = [move.update(each) for move, each in zip(moves, lengths, strict=True)]
+    updates, common = [update for update, _ in pairs], [length for _, length in pairs]
     sure = not any(isinstance(v, Tensor) for v in (lr, *common, *(m.ok for m in moves)))
     descend(
-        [move.item.param for move in moves],
+        [move.item.local for move in moves],
         updates,
         rates=float(lr) if sure else [rate(move, lr) for move in moves],
         lengths=common,
@@ -163,7 +180,7 @@ def take(
 def rate(move: Move, lr: float | Tensor) -> Tensor:
     """The learning rate of a parameter on its device, 0 where the gradient is not finite."""
     ok, work = move.ok, move.item.work
-    return (ok if isinstance(ok, Tensor) else move.item.param.new_ones((), dtype=work)).to(
+    return (ok if isinstance(ok, Tensor) else move.item.body.new_ones((), dtype=work)).to(
         work
     ) * scalar(lr)
 
@@ -173,7 +190,7 @@ def scalar(x: float | Tensor) -> float | Tensor:
     return x.reshape(()) if isinstance(x, Tensor) else x
 
 
-def nearest(item: Item, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
+def nearest(item: Item, value: Tensor, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
     """A parameter with each of its parts projected on its ball.
 
     Raises:
@@ -181,17 +198,18 @@ def nearest(item: Item, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
 
     Args:
         item: the parameter.
+        value: of its body.
         ball: the norm of the balls.
         radii: of each part's ball.
     """
-    parts = item.cut(item.param.to(widened(item.param.dtype)))
+    parts = item.cut(value.to(widened(value.dtype)))
     try:
         inside = [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
     except RuntimeError:  # torch.linalg.LinAlgError, which is not typed
-        if bool(torch.isfinite(item.param).all()):
+        if bool(torch.isfinite(value).all()):
             raise
         raise FloatingPointError(
-            f"a parameter of shape {shape_text(item.param.shape)} has NaN or inf entries, and no "
+            f"a parameter of shape {shape_text(value.shape)} has NaN or inf entries, and no "
             "point of the ball is nearest to it: start again from weights that are finite"
         ) from None
     return item.restore(inside)
@@ -201,7 +219,7 @@ def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
     """Items for one stack, in order, as many as fit into `limit` bytes but at least one."""
     keyed: dict[tuple[object, ...], list[Item]] = {}
     for item in items:
-        key = (item.sizes, item.param.dtype, item.dtype, item.param.device)
+        key = (item.sizes, item.param.dtype, item.dtype, item.body.device)
         keyed.setdefault(key, []).append(item)
     for same in keyed.values():
         yield from _filled(same, [item.nbytes for item in same], bound_of(same[0], limit))
@@ -216,7 +234,7 @@ def bundles(batches: Iterable[list[Item]], limit: int | None) -> Iterator[tuple[
     for batch in batches:
         first = batch[0]
         smaller = tuple(min(s[-2:]) for s in first.sizes) if first.view else id(first)
-        key = (smaller, first.param.dtype, first.dtype, first.param.device)
+        key = (smaller, first.param.dtype, first.dtype, first.body.device)
         keyed.setdefault(key, []).append(batch)
     for alike in keyed.values():
         sizes = [sum(item.nbytes for item in batch) for batch in alike]
@@ -238,7 +256,7 @@ def _filled(things: Sequence[T], sizes: Sequence[int], bound: int) -> Iterator[l
 
 def bound_of(item: Item, limit: int | None) -> int:
     """How many bytes may be stacked with an item."""
-    return limit or (HOST_STACK if item.param.device.type == "cpu" else DEVICE_STACK)
+    return limit or (HOST_STACK if item.body.device.type == "cpu" else DEVICE_STACK)
 
 
 def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
@@ -249,10 +267,10 @@ def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
     """
     dtype = widened(batch[0].dtype)
     if batch[0].view is None:
-        stacks = [torch.empty_like(item.param, dtype=dtype) for item in batch]
+        stacks = [torch.empty_like(item.body, dtype=dtype) for item in batch]
         return stacks, [[stack] for stack in stacks]
     stacks = [
-        batch[0].param.new_empty((sum(i.shapes[k][0] for i in batch), m, n), dtype=dtype)
+        batch[0].body.new_empty((sum(i.shapes[k][0] for i in batch), m, n), dtype=dtype)
         for k, (m, n) in enumerate(batch[0].sizes)
     ]
     return stacks, _places(batch, stacks)

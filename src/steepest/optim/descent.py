@@ -13,7 +13,7 @@ from steepest.maps import ConvexMap, FromNorm
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, number, rest_values
-from steepest.optim._lengths import duals, estimated_sharpness, search, total
+from steepest.optim._lengths import estimated_sharpness, search, slope_of
 from steepest.optim._moves import Item
 from steepest.optim.rule import Decay, Flag
 from steepest.optim.steepest import Constraint, Loss, NonFinite, Params, SteepestOptimizer
@@ -133,6 +133,7 @@ class SteepestDescent(SteepestOptimizer):
             lr = 1.0
         if not isinstance(norm, Norm | ProductNorm | None):
             raise _no_norm(norm)
+        params = self._unwrapped(params)
         if isinstance(norm, ProductNorm):
             params = _by_name(params, norm)
         elif norm is not None:
@@ -257,20 +258,25 @@ class SteepestDescent(SteepestOptimizer):
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")
         # A parameter that stays is still part of the one problem.
         flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in ok.items()}
-        todo = [(group, m) for group in used for batch in self._moves(group, flags) for m in batch]
+        todo = [
+            (group, move)
+            for group in used
+            for batch in self._moves(group, flags, self._geometry(group).inner)
+            for move in batch
+        ]
         if not todo:
             return
-        head = self.param_groups[0]
+        head, sets = self.param_groups[0], self._shared()
         if searched:
-            search(todo, closure, loss, head)  # type: ignore[arg-type]
+            search(todo, closure, loss, head, sets)  # type: ignore[arg-type]
             return
-        slope = total(dual * m.ok for group, m in todo for dual in duals(m, group["norm"]))
+        slope = slope_of(todo, [move.ok for _, move in todo], sets)
         sharpness = given.pop()
         if sharpness == "estimate":
             sharpness = estimated_sharpness(todo, slope, head, self.state)
         length = slope / sharpness
         for group, move in todo:
-            each = [length.to(move.item.param.device, move.item.work)] * len(move.direction)
+            each = [length.to(move.item.body.device, move.item.work)] * len(move.direction)
             self._take(group, [move], [each])
 
     def __getstate__(self) -> dict[str, Any]:

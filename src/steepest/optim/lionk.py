@@ -114,7 +114,7 @@ class LionK(SteepestOptimizer):
         rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
         if not isinstance(K, ConvexMap):
             raise _no_map(K)
-        params = members(params, K, "K")
+        params = members(self._unwrapped(params), K, "K")
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
 
     def add_param_group(self, param_group: Group) -> None:

@@ -277,6 +277,7 @@ class Scion(_Named):
     ) -> None:
         if not number(head_scale) > 0:
             raise invalid("head_scale", head_scale, "give a positive number")
+        params = self._unwrapped(params)
         routing = route(params) if isinstance(params, nn.Module) else None
         if routing is not None and isinstance(params, nn.Module):
             if isinstance(norm, ProductNorm):

@@ -113,7 +113,8 @@ def accumulate(
         grads: gradients.
         buffers: the averages, each of the shape of its gradient.
         ok: whether each gradient is finite.
-        out: what takes u, each of the shape of the part of it that `cut` makes.
+        out: what takes u, each of the shape of the part of it that `cut` makes; empty if no one
+            asks for u.
         cut: tensors of the shapes of the gradients as all their parts.
         momentum: weight of the past.
         nesterov: whether u looks one step ahead.
@@ -130,12 +131,12 @@ def accumulate(
         pairs = zip(cut(buffers), out, strict=True)
         torch._foreach_lerp_(list(out), [_as(b, u.dtype) for b, u in pairs], weight)
 
-    if past is not None:
+    if past is not None and out:
         mix(past)
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
-    if past is None and nesterov:
+    if past is None and nesterov and out:
         mix(momentum)
-    elif past is None:
+    elif past is None and out:
         torch._foreach_copy_(list(out), cut(buffers))
 
 
@@ -148,6 +149,8 @@ def averages_of_one(
     maximize: bool,
 ) -> None:
     """Write the directions without momentum: the gradients, or zero where `ok` is false."""
+    if not out:
+        return
     torch._foreach_copy_(list(out), cut([_where(o, g, 0) for o, g in zip(ok, grads, strict=True)]))
     if maximize:
         torch._foreach_neg_(list(out))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid
+from steepest.dist import Team, local
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry, Norm
 from steepest.optim._constrained import Constrained, constrained
@@ -20,18 +21,19 @@ from steepest.optim._groups import (
     check_group,
     momentum_dtype,
     name_of,
+    replicas_of,
     views_of,
 )
-from steepest.optim._moves import Item, Move, Plan, batches, bundles, moves, nearest, scalar, take
+from steepest.optim._inspect import Shared, agree, inspected, shared
+from steepest.optim._moves import Item, Move, moves, scalar, take
+from steepest.optim._rest import step_rest
+from steepest.optim._shards import Inner, Plan, planned, projected, shared_moves
 from steepest.optim._state import as_text, loadable, restore_dtypes
 from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
     Flag,
     accumulate,
-    adamw_update,
     averages_of_one,
-    finite,
-    looked_at,
     replace,
 )
 from steepest.polar.base import widened
@@ -60,6 +62,9 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
     """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
 
+    _replicas: Team | None = None
+    """Ranks that hold copies of the parameters and step them for each other."""
+
     def __init__(
         self, params: Params, defaults: Group, *, rest: Group, max_batch_bytes: int | None = None
     ) -> None:
@@ -67,6 +72,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             raise invalid(
                 "max_batch_bytes", max_batch_bytes, "give a positive number of bytes or None"
             )
+        params = self._unwrapped(params)
         if isinstance(params, nn.Module):
             params = route(params)
         self.routing = params if isinstance(params, Routing) else None
@@ -74,6 +80,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._rest = rest
         self._skips: dict[torch.device, Tensor] = {}
         self._plans: dict[int, tuple[object, Plan]] = {}
+        self._together: Sequence[Shared] | None = None
         super().__init__(
             params.groups() if isinstance(params, Routing) else params,
             {"decay": "explicit", "constraint": None, **defaults},
@@ -85,6 +92,13 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 f"every parameter is in a `rest` group, so {type(self).__name__} would run plain "
                 "AdamW: use torch.optim.AdamW, or give at least one matrix",
             )
+
+    def _unwrapped(self, params: Params) -> Params:
+        """A module without DistributedDataParallel around it, whose ranks are remembered."""
+        if isinstance(params, nn.parallel.DistributedDataParallel):
+            self._replicas = replicas_of(params)
+            params = params.module
+        return params
 
     @abstractmethod
     def _geometry(self, group: Group) -> Geometry:
@@ -138,6 +152,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 group.setdefault(key, value)
         views = group.pop("views", None)
         super().add_param_group(group)
+        self._together = None
         try:
             # A scheduler writes into a tensor: groups must not share one.
             if isinstance(group["lr"], Tensor):
@@ -212,7 +227,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._descend(ok, closure, loss)
         for group in self.param_groups:
             if group["rest"]:
-                self._step_rest(group, ok)
+                step_rest(group, ok, self.state)
             elif group["constraint"]:
                 self._project(group, ok)
         return loss
@@ -239,34 +254,27 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         """Project the parameters of a group on its ball."""
         ball = self._ball(group)
         assert ball is not None, "checked before the step"
-        ball = ball.with_polar(None)
-        for item in (i for bundle in self._plan(group, ok) for batch in bundle for i in batch):
-            radii = [n / scalar(group["weight_decay"]) for n in self._lengths(group, item)]
-            replace([item.param], [nearest(item, ball, radii)], [ok[item.param]])
+
+        def radii(item: Item) -> list[Tensor | float]:
+            return [n / scalar(group["weight_decay"]) for n in self._lengths(group, item)]
+
+        for item, inside in projected(self._plan(group, ok), ball.with_polar(None), radii):
+            replace([item.local], [inside], [ok[item.param]])
 
     def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
         ok: dict[Tensor, Flag] = {}
-        bad: list[str] = []
         for group in self.param_groups:
             if not group["rest"]:
                 check_ball(group, self._ball(group))
-            params = [p for p in group["params"] if p.grad is not None and p.numel()]
-            for p in params:
-                if p.grad.layout != torch.strided:
-                    raise invalid(
-                        "grad",
-                        f"sparse ({name_of(group, p)})",
-                        "give dense gradients: for an embedding, sparse=False",
-                    )
-            for device in dict.fromkeys(p.device for p in params):
-                local = [p for p in params if p.device == device]
-                dtypes = [p.dtype if group["rest"] else momentum_dtype(group, p) for p in local]
-                flags = finite([p.grad for p in local], dtypes)
-                known = flags.tolist() if group["nonfinite"] == "raise" else looked_at(flags)
-                ok.update(zip(local, known, strict=True))
+            ok.update(inspected(group))
+        ok = agree(ok, self._shared())
+        bad: list[str] = []
+        for group in self.param_groups:
             if group["nonfinite"] == "raise":
-                bad += [name_of(group, p) for p in params if not ok[p]]
+                mine = [p for p in group["params"] if p in ok]
+                ok.update((p, bool(ok[p])) for p in mine)
+                bad += [name_of(group, p) for p in mine if not ok[p]]
         if bad:
             raise FloatingPointError(
                 f"gradient of {', '.join(bad)} has NaN or inf entries, or too large ones for the "
@@ -274,6 +282,12 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             )
         self._count(ok)
         return ok
+
+    def _shared(self) -> Sequence[Shared]:
+        """The parameters that ranks hold together; the first time every rank has to ask."""
+        if self._together is None:
+            self._together = shared(self.param_groups, self._replicas, self._geometry)
+        return self._together
 
     def _count(self, ok: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
@@ -286,50 +300,60 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if len(judged) < len(flags):
                 self._skips[device] += len(flags) - len(judged)
 
-    def _moves(self, group: Group, ok: Mapping[Tensor, Flag]) -> Iterator[list[Move]]:
+    def _moves(
+        self, group: Group, ok: Mapping[Tensor, Flag], inner: Inner | None = None
+    ) -> Iterator[Sequence[Move]]:
         """What each parameter of a group does, before the length of the step is known."""
         write = partial(self._average, group, ok)
         directions = partial(self._directions, group)
-        for bundle in self._plan(group, ok):
+        plan = self._plan(group, ok)
+        for bundle in plan.here:
             yield from moves(bundle, ok, write, directions)
+        yield from shared_moves(plan, ok, write, directions, partial(self._lengths, group), inner)
 
     def _plan(self, group: Group, ok: Mapping[Tensor, Flag]) -> Plan:
-        """What is stacked with what: as in the last step, if the same parameters take part."""
+        """What is done with what: as in the last step, if the same parameters take part."""
         # What is known to be not finite has no part in the step.
         pairs = zip(group["params"], group["views"], strict=True)
-        taking = [(p, view) for p, view in pairs if ok.get(p, False) is not False]
-        symmetric = self._geometry(group).symmetric
-
-        def made() -> Plan:
-            items = [Item(p, momentum_dtype(group, p), v, symmetric) for p, v in taking]
-            limit = self.max_batch_bytes
-            return list(bundles(batches(items, limit), limit))
-
+        taking = [
+            (p, momentum_dtype(group, p), view)
+            for p, view in pairs
+            if ok.get(p, False) is not False
+        ]
+        made = partial(planned, taking, self._geometry(group), self._replicas, self.max_batch_bytes)
         if torch.compiler.is_compiling():
             return made()
         # A model may be moved or converted without its parameters becoming other objects.
-        memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
-        key = (group["momentum_dtype"], symmetric, self.max_batch_bytes, memory)
+        memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, *rest) for p, *rest in taking]
+        key = (self._geometry(group).symmetric, self.max_batch_bytes, memory)
         place = next(i for i, other in enumerate(self.param_groups) if other is group)
         if place not in self._plans or self._plans[place][0] != key:
             self._plans[place] = key, made()
         return self._plans[place][1]
 
     def _average(
-        self, group: Group, known: Mapping[Tensor, Flag], batch: Sequence[Item], out: list[Tensor]
+        self,
+        group: Group,
+        known: Mapping[Tensor, Flag],
+        batch: Sequence[Item],
+        out: list[Tensor],
+        *,
+        cut: bool = True,
     ) -> None:
         """Write the momentum averages; without momentum the gradients, and no state."""
+        if not batch:
+            return
         ok = [known[item.param] for item in batch]
         grads = [item.grad for item in batch]
 
-        def cut(tensors: Sequence[Tensor]) -> list[Tensor]:
-            if all(item.whole for item in batch):
+        def parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+            if not cut or all(item.whole for item in batch):
                 return list(tensors)
             return [part for item, x in zip(batch, tensors, strict=True) for part in item.cut(x)]
 
         momentum, past = group["momentum"], group.get("past")
         if not isinstance(momentum, Tensor) and momentum == 0 and not past:
-            averages_of_one(grads, ok, out, cut=cut, maximize=group["maximize"])
+            averages_of_one(grads, ok, out, cut=parts, maximize=group["maximize"])
             return
         states = [self.state[item.param] for item in batch]
         for item, state in zip(batch, states, strict=True):
@@ -339,37 +363,14 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 )
         accumulate(
             grads,
-            [state["momentum_buffer"] for state in states],
+            [local(state["momentum_buffer"]) for state in states],
             ok,
             out,
-            cut=cut,
+            cut=parts,
             momentum=momentum,
             nesterov=group["nesterov"],
             maximize=group["maximize"],
             past=past,
-        )
-
-    def _step_rest(self, group: Group, ok: Mapping[Tensor, Flag]) -> None:
-        params = [p for p in group["params"] if ok.get(p, False) is not False]
-        for p in params:
-            state = self.state[p]
-            if "exp_avg" not in state:
-                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-                for key in ("exp_avg", "exp_avg_sq"):
-                    state[key] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        states = [self.state[p] for p in params]
-        adamw_update(
-            params,
-            [p.grad for p in params],
-            [ok[p] for p in params],
-            exp_avgs=[state["exp_avg"] for state in states],
-            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
-            steps=[state["step"] for state in states],
-            lr=group["lr"],
-            betas=group["betas"],
-            eps=group["eps"],
-            weight_decay=group["weight_decay"],
-            maximize=group["maximize"],
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -397,4 +398,6 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
         names = ("routing", "max_batch_bytes", "_rest", "_skips")
         kept = {name: getattr(self, name) for name in names}
-        return {**super().__getstate__(), **kept, "_plans": {}}
+        # Processes cannot be copied: of copies on several ranks, each computes everything.
+        alone: dict[str, Any] = {"_plans": {}, "_together": None, "_replicas": None}
+        return {**super().__getstate__(), **kept, **alone}

@@ -1,0 +1,57 @@
+"""What every rank has to know alike before a step: that it has one model, and one set of gradients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from steepest._types import invalid
+from steepest.dist.exchange import Team
+
+NONE, BAD, FINE = range(3)
+"""No gradient, one that is not finite, a finite one."""
+
+
+def same_everywhere(text: str, team: Team, device: torch.device, argument: str) -> None:
+    """Raise on every rank unless all of them pass the same text.
+
+    Raises:
+        ValueError: they do not.
+    """
+    digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    ends = torch.tensor([digest, -digest], dtype=torch.int64, device=device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=team.group)
+    low, high = ends.tolist()
+    if low != -high:
+        raise invalid(
+            argument,
+            f"not the same on all {team.size} ranks",
+            "build the same model and the same groups, in one order, on every rank",
+        )
+
+
+def agreed(codes: Tensor, team: Team) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest code that any rank has, for each parameter.
+
+    Args:
+        codes: `NONE`, `BAD` or `FINE` for each parameter, int8.
+        team: the ranks; each passes as many.
+    """
+    ends = torch.cat([codes, -codes])
+    dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=team.group)
+    low, high = ends.chunk(2)
+    return low, -high
+
+
+def summed(values: Sequence[Tensor], teams: Sequence[Team]) -> list[Tensor]:
+    """Numbers added over the ranks of the team that goes with each; no value is changed."""
+    out = []
+    for value, team in zip(values, teams, strict=True):
+        value = value.clone()
+        dist.all_reduce(value, group=team.group)
+        out.append(value)
+    return out

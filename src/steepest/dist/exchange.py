@@ -1,0 +1,286 @@
+"""Whole tensors brought to their owners, and the results handed back, in one collective each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from steepest.dist.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch.distributed.device_mesh import DeviceMesh
+
+T = TypeVar("T")
+
+BUCKET = 2**25
+"""Bytes that one owner gets in a bucket: more hide the latency, fewer come sooner and hold less."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The ranks of a mesh as one process group.
+
+    Args:
+        group: the processes.
+        order: for each rank of the group its place in the mesh, row by row.
+        place: of this process in the mesh.
+    """
+
+    group: dist.ProcessGroup
+    order: tuple[int, ...]
+    place: int
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.order)
+
+    @staticmethod
+    def of_group(group: dist.ProcessGroup) -> Team:
+        """The ranks of a process group, in its own order."""
+        return Team(group, tuple(range(dist.get_world_size(group))), dist.get_rank(group))
+
+    @staticmethod
+    def of_mesh(mesh: DeviceMesh) -> Team:
+        """All ranks of a mesh.
+
+        A mesh of one axis has its group. For one of several axes, one is made when all its ranks
+        call this for the first time, and kept.
+        """
+        ranks = mesh.mesh.flatten().tolist()
+        group = mesh.get_group() if mesh.ndim == 1 else _group_of(tuple(ranks), _world())
+        order = tuple(ranks.index(rank) for rank in dist.get_process_group_ranks(group))
+        return Team(group, order, ranks.index(dist.get_rank()))
+
+
+def _world() -> dist.ProcessGroup:
+    world = dist.group.WORLD
+    assert world is not None, "there is a mesh, so there are processes"
+    return world
+
+
+# The world is part of the key: another one in the same process has other groups.
+@lru_cache(maxsize=64)
+def _group_of(ranks: tuple[int, ...], world: dist.ProcessGroup) -> dist.ProcessGroup:
+    if ranks == tuple(dist.get_process_group_ranks(world)):
+        return world
+    group = dist.new_group(list(ranks), use_local_synchronization=True)
+    assert isinstance(group, dist.ProcessGroup), "this rank is one of them"
+    return group
+
+
+@dataclass
+class Waiting(Generic[T]):
+    """The result of a collective that is on its way.
+
+    Args:
+        result: makes the result when everything is there.
+        work: what torch returned for the collective; None where nothing had to travel.
+        sent: what may not be freed before.
+    """
+
+    result: Callable[[], T]
+    work: dist.Work | None = None
+    sent: Tensor | None = None
+
+    def wait(self) -> T:
+        """The result, as soon as it is there."""
+        if self.work is not None:
+            self.work.wait()
+        return self.result()
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A tensor that goes to its owner and comes back.
+
+    Args:
+        layout: who holds which part of it.
+        owner: the place of a rank in the mesh.
+    """
+
+    layout: Layout
+    owner: int
+
+
+@dataclass(eq=False)
+class Exchange:
+    """Tensors of one type that travel together: to their owners whole, and back in parts.
+
+        bytes sent by a rank:  its own parts  +  what others hold of the tensors it owns
+
+    What a rank holds of its own tensors is never sent. Of several holders of one part the one in
+    the owner's replica sends it. Where everybody holds everything nothing is gathered, and the
+    results come in one all-gather, each rank's padded to the longest.
+
+    Args:
+        team: the ranks.
+        parcels: the tensors; alike on every rank.
+        dtype: in which they travel.
+        device: on which they lie.
+    """
+
+    team: Team
+    parcels: Sequence[Parcel]
+    dtype: torch.dtype
+    device: torch.device
+
+    owned: list[int] = field(init=False)
+    """Which of them this rank owns."""
+    asked: frozenset[int] = field(init=False)
+    """Of which of them this rank's part is needed, by itself or another."""
+    _out: list[list[int]] = field(init=False)
+    _in: list[list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        me, size = self.team.place, self.team.size
+        self.owned = [i for i, p in enumerate(self.parcels) if p.owner == me]
+        self._out, self._in = [[] for _ in range(size)], [[] for _ in range(size)]
+        for i, parcel in enumerate(self.parcels):
+            for source in parcel.layout.sources(parcel.owner):
+                if source == me:
+                    self._out[parcel.owner].append(i)
+                if parcel.owner == me:
+                    self._in[source].append(i)
+        self.asked = frozenset(i for out in self._out for i in out)
+        # What is here stays here.
+        self._out[me] = []
+
+    @property
+    def copies(self) -> bool:
+        """Whether every rank holds all of every tensor."""
+        return all(parcel.layout.copies for parcel in self.parcels)
+
+    def gather(self, parts: Mapping[int, Tensor]) -> Waiting[dict[int, Tensor]]:
+        """Send parts to the owners.
+
+        Args:
+            parts: what this rank holds of each tensor that is `asked` for.
+
+        Returns:
+            The tensors that this rank owns, whole, when they are there.
+        """
+        if self.copies:
+            return Waiting(lambda: {i: parts[i].to(self.dtype) for i in self.owned})
+        me = self.team.place
+        sizes = [[p.layout.sizes[r] for r in range(self.team.size)] for p in self.parcels]
+        sent = [[parts[i] for i in out] for out in self._out]
+        counts = [
+            [sizes[i][source] if source != me else 0 for i in each]
+            for source, each in enumerate(self._in)
+        ]
+        received, work, out = self._all_to_all(sent, [sum(c) for c in counts])
+
+        def result() -> dict[int, Tensor]:
+            wholes = {i: self._whole(i) for i in self.owned}
+            for source, each in enumerate(self._in):
+                pieces = received[source].split(counts[source])
+                for i, piece in zip(each, pieces, strict=True):
+                    part = parts[i].to(self.dtype) if source == me else piece
+                    self.parcels[i].layout.put(wholes[i], source, part)
+            return wholes
+
+        return Waiting(result, work, out)
+
+    def scatter(self, wholes: Mapping[int, Tensor]) -> Waiting[list[Tensor]]:
+        """Hand results back.
+
+        Args:
+            wholes: of each tensor that this rank owns what every holder gets its part of.
+
+        Returns:
+            The part of each tensor that this rank holds, when it is there.
+        """
+        if self.copies:
+            return self._all_gather(wholes)
+        me, size = self.team.place, self.team.size
+        layouts = [p.layout for p in self.parcels]
+        mine = {i: layouts[i].take(wholes[i], me) for i in self.owned}
+        sent = [
+            [layouts[i].take(wholes[i], rank) for i in self.owned if rank != me]
+            for rank in range(size)
+        ]
+        coming = [[i for i, p in enumerate(self.parcels) if p.owner == rank] for rank in range(size)]
+        coming[me] = []
+        counts = [[layouts[i].sizes[me] for i in each] for each in coming]
+        received, work, out = self._all_to_all(sent, [sum(c) for c in counts])
+
+        def result() -> list[Tensor]:
+            parts = dict(mine)
+            for buffer, each, count in zip(received, coming, counts, strict=True):
+                for i, part in zip(each, buffer.split(count), strict=True):
+                    parts[i] = part.view(layouts[i].shapes[me])
+            return [parts[i] for i in range(len(layouts))]
+
+        return Waiting(result, work, out)
+
+    def _whole(self, i: int) -> Tensor:
+        return torch.empty(self.parcels[i].layout.shape, dtype=self.dtype, device=self.device)
+
+    def _all_to_all(
+        self, sent: Sequence[Sequence[Tensor]], counts: Sequence[int]
+    ) -> tuple[list[Tensor], dist.Work | None, Tensor]:
+        """Send some tensors to each place, and get so many numbers from each.
+
+        Returns:
+            The numbers from each place, not there before the work is done; the work; what is sent.
+        """
+        order = self.team.order
+        buffers = [_flat(sent[place], self.dtype, self.device) for place in order]
+        splits = [counts[place] for place in order]
+        out = torch.cat(buffers)
+        into = torch.empty(sum(splits), dtype=self.dtype, device=self.device)
+        by_rank = into.split(splits)
+        received = [by_rank[order.index(place)] for place in range(self.team.size)]
+        if self.team.size == 1:
+            return received, None, out
+        # As bytes, since not every backend knows every type.
+        width = self.dtype.itemsize
+        work = dist.all_to_all_single(
+            into.view(torch.uint8),
+            out.view(torch.uint8),
+            [n * width for n in splits],
+            [b.numel() * width for b in buffers],
+            group=self.team.group,
+            async_op=True,
+        )
+        return received, work, out
+
+    def _all_gather(self, wholes: Mapping[int, Tensor]) -> Waiting[list[Tensor]]:
+        order = self.team.order
+        numels = [torch.Size(p.layout.shape).numel() for p in self.parcels]
+        of_rank = [[i for i, p in enumerate(self.parcels) if p.owner == place] for place in order]
+        longest = max(sum(numels[i] for i in each) for each in of_rank)
+        out = _flat([wholes[i] for i in self.owned], self.dtype, self.device)
+        out = torch.cat([out, out.new_zeros(longest - out.numel())])
+        into = torch.empty(self.team.size * longest, dtype=self.dtype, device=self.device)
+        all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+        work = all_gather(
+            into.view(torch.uint8), out.view(torch.uint8), group=self.team.group, async_op=True
+        )
+
+        def result() -> list[Tensor]:
+            parts = dict[int, Tensor]()
+            for each, buffer in zip(of_rank, into.split(longest), strict=True):
+                ends = pairwise(accumulate((numels[i] for i in each), initial=0))
+                for i, (start, stop) in zip(each, ends, strict=True):
+                    parts[i] = buffer[start:stop].view(self.parcels[i].layout.shape)
+            return [parts[i] for i in range(len(numels))]
+
+        return Waiting(result, work, out)
+
+
+def _flat(tensors: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The numbers of some tensors, one after the other."""
+    if not tensors:
+        return torch.empty(0, dtype=dtype, device=device)
+    return torch.cat([x.to(dtype).reshape(-1) for x in tensors])
