@@ -6,6 +6,7 @@ from steepest.dist.exchange import BUCKET, Exchange, Parcel, Team, Waiting
 from steepest.dist.layout import (
     Layout,
     balanced,
+    bucketed,
     is_sharded,
     layout_of,
     local,
@@ -24,6 +25,7 @@ __all__ = [
     "Waiting",
     "agreed",
     "balanced",
+    "bucketed",
     "is_sharded",
     "layout_of",
     "local",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,12 @@ from steepest.plan.picture import table as lines
 from steepest.plan.predict import TABLE, Plan
 from steepest.plan.predict import plan as predict
 
+NUMBERS: Mapping[str, Callable[[str], float]] = {
+    field.name: int if field.name == "node" else float
+    for kind in (Device, Links)
+    for field in fields(kind)
+    if field.name != "name"
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 ModelName = Annotated[
@@ -53,34 +60,36 @@ Out = Annotated[
 ]
 
 
-def _number(help_: str) -> type:
-    return Annotated[float | None, typer.Option(help=help_, show_default="as the device")]  # type: ignore[return-value]
+Numbers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help=f"Replace a number of the device or its links (repeatable): {', '.join(NUMBERS)}.",
+        metavar="NAME=VALUE",
+    ),
+]
 
 
-Flops = _number("Peak of dense products in half precision, flop/s.")
-Memory = _number("Memory of a device, bytes.")
-Bandwidth = _number("Speed of that memory, bytes/s.")
-Utilization = _number("Share of the peak that is reached.")
-Node = Annotated[int | None, typer.Option(help="Devices in a node.", show_default="as the device")]
-Inner = _number("What a device sends within its node, bytes/s.")
-Outer = _number("What a device sends to other nodes, bytes/s.")
-InnerLatency = _number("One hop within a node, seconds.")
-OuterLatency = _number("One hop between nodes, seconds.")
-Launch = _number("Start of a collective, seconds.")
-Message = _number("Each further partner of an all-to-all, seconds.")
-
-
-def machine(name: str, **given: float | None) -> tuple[Device, Links]:
+def machine(name: str, numbers: Sequence[str]) -> tuple[Device, Links]:
     """A preset with some of its numbers replaced.
 
     Raises:
-        ValueError: there is none of this name, or a number is not positive.
+        ValueError: there is no such device or number, or a value is none, or not positive.
     """
     device, links = preset(name)
-    numbers = {key: value for key, value in given.items() if value is not None}
-    own = {key: value for key, value in numbers.items() if hasattr(device, key)}
-    rest = {key: value for key, value in numbers.items() if key not in own}
-    return replace(device, **own), replace(links, **rest)  # type: ignore[arg-type]
+    for text in numbers:
+        key, _, value = text.partition("=")
+        if key not in NUMBERS:
+            raise invalid("set", text, f"write NAME=VALUE with one of {', '.join(NUMBERS)}")
+        try:
+            given = NUMBERS[key](value)
+        except ValueError:
+            raise invalid("set", text, "give a number, such as 4.5e11") from None
+        if hasattr(device, key):
+            device = replace(device, **{key: given})
+        else:
+            links = replace(links, **{key: given})
+    return device, links
 
 
 def shown(plan: Plan) -> Table:
@@ -100,38 +109,15 @@ def plan(
     device: DeviceName = "h100",
     tokens: Tokens = None,
     dtype: Dtype = "float32",
+    numbers: Numbers = None,
     out: Out = None,
-    flops: Flops = None,
-    memory: Memory = None,
-    bandwidth: Bandwidth = None,
-    utilization: Utilization = None,
-    node: Node = None,
-    inner: Inner = None,
-    outer: Outer = None,
-    inner_latency: InnerLatency = None,
-    outer_latency: OuterLatency = None,
-    launch: Launch = None,
-    message: Message = None,
 ) -> None:
     """Predict what Muon and AdamW cost on many devices, and which mesh to take."""
     console = Console()
     try:
         if dtype not in DTYPES:
             raise invalid("dtype", dtype, f"choose from {', '.join(DTYPES)}")
-        found, links = machine(
-            device,
-            half=flops,
-            memory=memory,
-            bandwidth=bandwidth,
-            utilization=utilization,
-            node=node,
-            inner=inner,
-            outer=outer,
-            inner_latency=inner_latency,
-            outer_latency=outer_latency,
-            launch=launch,
-            message=message,
-        )
+        found, links = machine(device, numbers or ())
 
         def on(mesh: str | None, devices: int | None) -> Plan:
             return predict(

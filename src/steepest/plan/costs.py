@@ -16,8 +16,8 @@ from steepest.plan.models import Model, Weights
 from steepest.plan.traffic import Collective
 
 STREAMED = 7
-"""Numbers that a step reads and writes for each one trained: gradient, two states or one average and
-one direction, and the weight, most of them both ways."""
+"""Numbers that a step reads and writes for each one trained: the gradient, two states or an average
+and a direction, and the weight, most of them both ways."""
 
 IN_FLIGHT = 6
 """Copies of what one owner gets in a bucket: as it arrived, stacked, in half precision, the result,
@@ -54,13 +54,16 @@ class Task:
 
     @property
     def travelling(self) -> tuple[Weights, ...]:
-        """Parameters of which no rank holds whole matrices; a stack of experts is cut between them."""
-        return tuple(w for w in self.model.weights if not w.stacked or self.mesh.shards == 1)
+        """Parameters that go to owners."""
+        return tuple(w for w in self.model.weights if not self._stays(w))
 
     @property
     def at_home(self) -> tuple[Weights, ...]:
-        """The others: each rank takes the polar factors of what it holds."""
-        return tuple(w for w in self.model.weights if w not in self.travelling)
+        """Stacks of experts of which every rank holds some, whole: it takes their polar factors."""
+        return tuple(w for w in self.model.weights if self._stays(w))
+
+    def _stays(self, weights: Weights) -> bool:
+        return self.mesh.shards > 1 and weights.stacked and bool(held(weights, self.mesh).all())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +136,6 @@ def _homework(task: Task) -> float:
     return sum(w.count * _factors(w) * largest(w, task.mesh) / w.numel for w in task.at_home)
 
 
-def _held_by(weights: Weights, mesh: Mesh) -> float:
-    """Share of the ranks that hold something."""
-    return float((held(weights, mesh) > 0).float().mean())
-
-
 def _flags(task: Task) -> Collective:
     """One byte for each end of what a rank knows of each gradient."""
     tensors = sum(w.count for w in task.model.weights)
@@ -185,7 +183,7 @@ def exchange(task: Task) -> Cost:
         weights=task.local + task.rest,
         overlap=buckets,
         most=sum(int(k[longest]) for k in owners.counts),
-        busy=max([busy / ranks, *(_held_by(w, mesh) for w in task.at_home)]),
+        busy=1.0 if task.at_home else busy / ranks,
     )
 
 

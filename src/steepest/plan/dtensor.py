@@ -20,7 +20,7 @@ STEPS = 5
 BYTES = 2
 """It computes in bfloat16."""
 
-# The estimate is made for rings: microseconds for the start and a hop, GB/s, within and between hosts.
+# It is made for rings: microseconds for the start and for a hop, GB/s; within and between hosts.
 START = 6.6
 INSIDE, BETWEEN = (0.6, 87.7), (2.7, 0.22 * 87.7)
 

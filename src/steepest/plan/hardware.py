@@ -77,7 +77,7 @@ class Links:
         _positive(self)
 
     def within(self, ranks: int, stride: int = 1) -> int:
-        """How many ranks of a group share a node, if neighbours in it are `stride` devices apart."""
+        """How many ranks of a group share a node, its neighbours `stride` devices apart."""
         return max(1, min(ranks, self.node // stride))
 
     def ring(self, ranks: int, stride: int = 1) -> float:
@@ -86,7 +86,7 @@ class Links:
         return self.inner if local == ranks else min(self.inner, local * self.outer)
 
     def latency(self, ranks: int, stride: int = 1, *, tree: bool = False) -> float:
-        """Seconds of a collective of nothing: its start, then hops around a ring or along a tree."""
+        """Seconds of an empty collective: its start, then hops around a ring or along a tree."""
         local = self.within(ranks, stride)
         nodes = math.ceil(ranks / local)
         inner, outer = ranks - nodes, nodes - 1
@@ -121,8 +121,8 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
         ),
     )
 }
-"""Devices with the links of the machines that they are sold in: numbers without sparsity, and of one
-direction."""
+"""Devices with the links of the machines that they are sold in: products without sparsity, links in
+one direction."""
 
 
 def preset(name: str) -> tuple[Device, Links]:

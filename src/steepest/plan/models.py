@@ -112,7 +112,7 @@ def _gpt2(name: str, layers: int, width: int) -> Model:
     return Model(
         name=name,
         # Batches of 512 × 1024 tokens: section 2.3.
-        source="Radford et al., Language models are unsupervised multitask learners (2019), table 2",
+        source="Radford et al., Language models are unsupervised … learners (2019), table 2",
         weights=tuple(linear(layers, *shape) for shape in block),
         # Table and head are one; four biases and two norms a block, one norm at the end.
         rest=((vocabulary + context) * width + layers * 13 * width + 2 * width, 8 * layers + 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def _line(axes: Axes, plans: Sequence[Plan], name: str, *, share: bool) -> None:
             value = 100 * plan.share(cost) if share else 1e3 * cost.seconds
             points.append((plan.task.mesh.devices, value, plan.fits(cost)))
     colour, wide = COLOURS[name], 2.4 if name == "exchange" else 1.6
-    for (x0, y0, fine), (x1, y1, fits) in zip(points, points[1:], strict=False):
+    for (x0, y0, fine), (x1, y1, fits) in itertools.pairwise(points):
         look = {"linestyle": "-"} if fine and fits else {"linestyle": ":", "alpha": 0.7}
         axes.plot([x0, x1], [y0, y1], color=colour, linewidth=wide, **look)
     for x, y, fits in points:

@@ -82,12 +82,14 @@ class Plan:
     def head(self) -> list[str]:
         """What the table is about, in lines."""
         model, mesh, machine = self.task.model, self.task.mesh, self.task.device
+        size = scaled(model.parameters, "").replace("G", "B")
+        used, there = (scaled(x, "B") for x in (self.memory(self.costs[0]), machine.memory))
+        passes = scaled(self.training.seconds, "s")
+        matrices = f"{size} parameters, {model.matrices:,} matrices"
         return [
-            f"{model.name}: {scaled(model.parameters, '').replace(' G', ' B')} parameters, {model.matrices:,} matrices; "
-            f"{self.tokens:,} tokens a step",
+            f"{model.name}: {matrices}; {self.tokens:,} tokens a step",
             f"{mesh.devices:,} × {machine.name}, {self.task.links.node} in a node: {mesh}",
-            f"forward and backward {scaled(self.training.seconds, 's')}; memory with Muon "
-            f"{scaled(self.memory(self.costs[0]), 'B')} of {scaled(machine.memory, 'B')}",
+            f"forward and backward {passes}; memory with Muon {used} of {there}",
         ]
 
     def notes(self) -> list[str]:
@@ -196,7 +198,7 @@ def plan(
         optimizer = max(factors, communication) + min(factors, communication)/buckets + streaming
 
     Args:
-        model: the name of a table, such as "llama-8b", or a module, which may lie on the meta device.
+        model: the name of a table, such as "llama-8b", or a module, also on the meta device.
         mesh: sizes of the axes, such as "data=64,tensor=8". None: the mesh of `devices` on which a
             training step with this library's Muon takes the least time, of those that fit.
         devices: how many; not needed beside `mesh`.
@@ -213,8 +215,7 @@ def plan(
             a number that is not positive.
 
     Example:
-        >>> from torch import nn
-        >>> model = nn.Sequential(nn.Linear(512, 512, device="meta"), nn.Linear(512, 8, device="meta"))
+        >>> model = nn.TransformerEncoderLayer(512, nhead=8, device="meta")
         >>> plan(model, mesh="fsdp=2", tokens=4096)["exchange"].calls
         3
 

@@ -65,7 +65,7 @@ class Collective:
         return self.calls * links.latency(self.ranks, self.stride, tree=tree)
 
     def transfer(self, links: Links) -> float:
-        """Seconds for their bytes: a ring at the speed of its slowest link; pairs at both at once."""
+        """Seconds for their bytes: a ring at the speed of its slowest link, pairs over both."""
         most = max(self.out, self.into)
         if self.name != "all_to_all_single":
             return most / links.ring(self.ranks, self.stride)
