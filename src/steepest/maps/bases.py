@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from steepest._reduce import total
 from steepest.maps.scalars import Scalar
 from steepest.norms import ColumnNorm, LInf, Lp, Norm, RowNorm, Spectral
 from steepest.polar import PolarMethod
@@ -77,7 +78,7 @@ class Entries(Basis):
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all entries, or over `dims`."""
-        return values.sum(dim=self.dims)
+        return total(values, self.dims)
 
     def replaced(self, x: Tensor, scalar: Scalar) -> Tensor:
         """sgn(x)·φ'(|x|)."""
@@ -99,7 +100,7 @@ class _Lines(Basis):
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the vectors of a matrix."""
-        return values.sum(dim=-1)
+        return total(values, -1)
 
     def replaced(self, x: Tensor, scalar: Scalar) -> Tensor:
         """Every vector with the length φ'(t)."""

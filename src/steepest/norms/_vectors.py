@@ -1,4 +1,4 @@
-"""ℓp norms, duality maps and projections of magnitudes along the last axis."""
+"""ℓp norms and duality maps along given axes, and projections of magnitudes along the last one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steepest._reduce import Dims, largest, length, total
 from steepest._types import invalid
 
 ROOT_STEPS = 100
@@ -45,43 +46,42 @@ class Exponent:
         return Exponent(self.q, self.p)
 
 
-def lp_norm(a: Tensor, p: float) -> Tensor:
-    """‖a‖_p along the last axis, for entries of any size and type; differentiable."""
+def lp_norm(a: Tensor, p: float, dims: Dims = -1) -> Tensor:
+    """‖a‖_p along axes, for entries of any size and type; differentiable."""
     if p == math.inf:
-        return a.abs().amax(dim=-1)
+        return largest(a.abs(), dims).squeeze(dims)
     # Division of complex numbers overflows where that of their magnitudes does not.
     a = a.abs() if a.is_complex() else a
     # The norm is homogeneous: dividing by a constant and multiplying by it leaves the gradient.
-    top = a.detach().abs().amax(dim=-1, keepdim=True)
-    unit = torch.where(top > 0, top, 1.0)
-    value: Tensor = torch.linalg.vector_norm(a / unit, ord=p, dim=-1) * unit.squeeze(-1)
-    return value
+    top = _divisor(largest(a.detach().abs(), dims))
+    return (length(a / top, p, dims) * top).squeeze(dims)
 
 
-def l2_dualize(a: Tensor) -> Tensor:
-    """a/‖a‖₂ along the last axis, also for complex entries; zero gives zero."""
-    top = a.abs().amax(dim=-1, keepdim=True)
-    b = a / torch.where(top > 0, top, 1.0)
-    size = torch.linalg.vector_norm(b, dim=-1, keepdim=True)
-    return b / torch.where(size > 0, size, 1.0)
+def _divisor(top: Tensor) -> Tensor:
+    """The largest entries, and 1 for 0: divided by it, zero stays zero."""
+    return torch.where(top > 0, top, 1.0)
 
 
-def lp_dualize(a: Tensor, e: Exponent) -> Tensor:
+def l2_dualize(a: Tensor, dims: Dims = -1) -> Tensor:
+    """a/‖a‖₂ along axes, also for complex entries; zero gives zero."""
+    b = a / _divisor(largest(a.abs(), dims))
+    return b / _divisor(length(b, 2, dims))
+
+
+def lp_dualize(a: Tensor, e: Exponent, dims: Dims = -1) -> Tensor:
     """argmax ⟨a, t⟩ over ‖t‖_p ≤ 1 for magnitudes a ≥ 0: t = a^(q−1)/‖a‖_q^(q−1).
 
     For p = 1 the weight is shared by all entries that tie for the largest; zero gives zero.
     """
     if e.p == math.inf:
         return (a > 0).to(a.dtype)
-    top = a.amax(dim=-1, keepdim=True)
-    b = a / torch.where(top > 0, top, 1.0)
+    b = a / _divisor(largest(a, dims))
     if e.p == 1:
-        largest = ((b == 1) & (top > 0)).to(a.dtype)
-        return largest / largest.sum(dim=-1, keepdim=True).clamp(min=1)
+        ties = (b == 1).to(a.dtype)
+        return ties / total(ties, dims, keepdim=True).clamp(min=1)
     power = b ** (e.q - 1)
-    # ‖b‖_q^(q−1) = ‖b^(q−1)‖_p, since p·(q − 1) = q.
-    size = lp_norm(power, e.p).unsqueeze(-1)
-    return torch.where(b > 0, power / torch.where(size > 0, size, 1.0), 0.0)
+    # ‖b‖_q^(q−1) = ‖b^(q−1)‖_p, since p·(q − 1) = q. Its largest entry is 1, if there is one.
+    return torch.where(b > 0, power / _divisor(length(power, e.p, dims)), 0.0)
 
 
 def lp_project(a: Tensor, e: Exponent, radius: Tensor) -> Tensor:

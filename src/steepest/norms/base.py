@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._reduce import all_true, total
 from steepest._types import invalid, real_dtype, shape_text
 from steepest.polar import PolarMethod
 
@@ -72,7 +73,7 @@ class Geometry(ABC):
 
     def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
-        return inner(g, x).sum(dim=tuple(range(-(self.axes or 0), 0)))
+        return total(inner(g, x), tuple(range(-(self.axes or 0), 0)))
 
     @property
     def polar(self) -> PolarMethod | None:
@@ -94,7 +95,7 @@ class Geometry(ABC):
             )
         if x.numel() == 0:
             raise invalid(argument, shape_text(x.shape), "an empty tensor has no norm: skip it")
-        if check and not bool(torch.isfinite(x).all()):
+        if check and not all_true(torch.isfinite(x)):
             raise invalid(
                 argument, "NaN or inf", "a norm needs finite numbers: find out where they come from"
             )

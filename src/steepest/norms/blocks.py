@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._reduce import largest, total
 from steepest._types import invalid
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
@@ -139,7 +140,7 @@ class MaxOver(_Blocks):
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The largest norm of a block."""
         self.accept(x, check)
-        return self._each(x).amax(dim=-1)
+        return largest(self._each(x), -1).squeeze(-1)
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of each block, the shape of `g`."""
@@ -183,7 +184,7 @@ class SumOver(_Blocks):
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sum of the norms of the blocks."""
         self.accept(x, check)
-        return self._each(x).sum(dim=-1)
+        return total(self._each(x), -1)
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the largest block; blocks that tie share the weight."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._reduce import total
 from steepest._types import invalid
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.base import Couples, Extent, Norm, ball_radius, inner
@@ -111,7 +112,7 @@ class Lp(Norm):
 
     def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ of each vector."""
-        return inner(g, x).sum(dim=self._dims(x))
+        return total(inner(g, x), self._dims(x))
 
     def spread(self, value: Tensor, x: Tensor) -> Tensor:
         """`value` with the axes over which the norm runs, each of length 1."""
@@ -119,33 +120,32 @@ class Lp(Norm):
         return value.reshape([1 if d in dims else n for d, n in enumerate(x.shape)])
 
     def _vectors(self, x: Tensor) -> Tensor:
-        """Vectors along the last axis, in float32 at least."""
+        """Vectors along the last axis."""
         dims = self._dims(x)
         rest = [d for d in range(x.ndim) if d not in dims]
-        moved = x.permute([*rest, *dims]).reshape([*(x.shape[d] for d in rest), -1])
-        return moved.to(widened(x.dtype))
+        return x.permute([*rest, *dims]).reshape([*(x.shape[d] for d in rest), -1])
 
     def _restore(self, vectors: Tensor, like: Tensor) -> Tensor:
         dims = self._dims(like)
         rest = [d for d in range(like.ndim) if d not in dims]
         order = [*rest, *dims]
         moved = vectors.reshape([like.shape[d] for d in order])
-        return moved.permute([order.index(d) for d in range(like.ndim)]).to(like.dtype)
+        return moved.permute([order.index(d) for d in range(like.ndim)])
 
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖x‖_p: a scalar, or one number for each member of the batch."""
         self.accept(x, check)
-        return lp_norm(self._vectors(x), self.p)
+        return lp_norm(x.to(widened(x.dtype)), self.p, self._dims(x))
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """sign(g)·|g|^(q−1)/‖g‖_q^(q−1), the shape of `g`."""
         self.accept(g, check, "g")
         if self.p == math.inf:
             return torch.sgn(g)
-        v = self._vectors(g)
+        dims, wide = self._dims(g), g.to(widened(g.dtype))
         if self.p == 2:
-            return self._restore(l2_dualize(v), g)
-        return self._restore(torch.sgn(v) * lp_dualize(v.abs(), self.exponent), g)
+            return l2_dualize(wide, dims).to(g.dtype)
+        return (torch.sgn(wide) * lp_dualize(wide.abs(), self.exponent, dims)).to(g.dtype)
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖g‖†·dualize(g); g itself for p = 2."""
@@ -164,7 +164,7 @@ class Lp(Norm):
         wide = in_double(v)
         near = torch.sgn(wide) * lp_project(wide.abs(), self.exponent, r)
         outside = lp_norm(wide, self.p) > r
-        return self._restore(torch.where(outside.unsqueeze(-1), near.to(v.dtype), v), x)
+        return self._restore(torch.where(outside.unsqueeze(-1), near.to(x.dtype), v), x)
 
 
 def _axes(dims: object) -> tuple[int, ...] | None:

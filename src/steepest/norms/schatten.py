@@ -12,7 +12,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.norms._vectors import Exponent, lp_dualize, lp_norm, lp_project
+from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.base import Couples, Norm, ball_radius
 from steepest.polar import PolarMethod, Svd
 from steepest.polar.base import epsilon, full_precision, unit_power, unit_scale, widened
@@ -219,11 +219,20 @@ class Schatten(SpectralNorm):
         """The whole matrix; one number for p = 2."""
         return Couples.SCALAR if self.p == 2 else Couples.MATRIX
 
+    def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
+        """‖σ‖_p; for p = 2 by the entries."""
+        if self.p != 2:
+            return super().__call__(x, check=check)
+        self.accept(x, check)
+        return lp_norm(x.to(widened(x.dtype)), 2, (-2, -1))
+
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
-        """U·diag(σ^(q−1))·Vᴴ/‖σ‖_q^(q−1); for p = ∞ the polar factor, by `polar`."""
-        if self.p < math.inf:
+        """U·diag(σ^(q−1))·Vᴴ/‖σ‖_q^(q−1); G/‖G‖_F for p = 2, for p = ∞ the polar factor."""
+        if self.p not in (2, math.inf):
             return super().dualize(g, check=check)
         self.accept(g, check, "g")
+        if self.p == 2:
+            return l2_dualize(g.to(widened(g.dtype)), (-2, -1)).to(g.dtype)
         q: Tensor = (self.polar or Svd())(g)
         return q
 
@@ -243,9 +252,6 @@ class Schatten(SpectralNorm):
         return g.clone()
 
     def _measure(self, x: Tensor) -> Tensor:
-        if self.p == 2:
-            size: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1))
-            return size
         if self.p == 1 and self.polar is not None:
             # σ₁ + … + σ_r = ⟨X, polar(X)⟩, whose derivative is polar(X): the method has no part.
             q = self.polar(x.detach())
@@ -255,12 +261,6 @@ class Schatten(SpectralNorm):
     def _singular_values(self, x: Tensor) -> Tensor:
         # The largest one does not profit from the others.
         return torch.linalg.svdvals(x) if self.p == math.inf else super()._singular_values(x)
-
-    def _direction(self, g: Tensor) -> Tensor:
-        if self.p == 2:
-            size = torch.linalg.vector_norm(g, dim=(-2, -1), keepdim=True)
-            return g / torch.where(size > 0, size, 1.0)
-        return super()._direction(g)
 
     def _value(self, s: Tensor) -> Tensor:
         return lp_norm(s, self.p)

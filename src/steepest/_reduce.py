@@ -1,0 +1,81 @@
+"""Sums and maxima along axes, also of tensors of which each process holds a part.
+
+torch leaves a reduction of a DTensor along a sharded axis in parts: every later use adds them up
+again, and `bool` and `float` take a part for the whole. And it has no maximum for a process that
+holds no entry. The functions here give on each process what the whole tensor gives, by one
+collective for each sharded axis of the mesh, and none for a plain tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Dims = int | tuple[int, ...]
+
+
+def largest(a: Tensor, dims: Dims) -> Tensor:
+    """The largest of magnitudes a ≥ 0 along axes, which stay with length 1; differentiable.
+
+    Example:
+        >>> largest(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), -1)
+        tensor([[4.],
+                [1.]])
+    """
+    return complete(_filled(a, dims).amax(dim=dims, keepdim=True))
+
+
+def length(a: Tensor, p: float, dims: Dims) -> Tensor:
+    """(Σ|a_i|^p)^(1/p) for p < ∞ along axes, which stay with length 1; it may overflow."""
+    return complete(torch.linalg.vector_norm(a, ord=p, dim=dims, keepdim=True))
+
+
+def total(a: Tensor, dims: Dims | None, *, keepdim: bool = False) -> Tensor:
+    """Σ a_i along axes; None stands for all."""
+    return complete(a.sum(dim=dims, keepdim=keepdim))
+
+
+def all_true(a: Tensor) -> bool:
+    """Whether every entry is True; it waits for an accelerator."""
+    return bool(complete(a.all()))
+
+
+def complete(x: Tensor) -> Tensor:
+    """`x`; where processes hold parts of its entries' sum or maximum, all of it on each."""
+    if not _is_sharded(x):
+        return x
+    from torch.distributed.tensor import Replicate
+
+    sharded: Any = x
+    parts = sharded.placements
+    return sharded.redistribute(placements=[Replicate() if p.is_partial() else p for p in parts])
+
+
+def _is_sharded(x: Tensor) -> bool:
+    """Whether it is a DTensor, whose import takes a second."""
+    return hasattr(x, "device_mesh")
+
+
+def _filled(a: Tensor, dims: Dims) -> Tensor:
+    """`a`, with one 0 on each axis of `dims` along which this process holds nothing."""
+    if not _is_sharded(a):
+        return a
+    sharded: Any = a
+    local = sharded.to_local()
+    axes: Iterable[int] = (dims,) if isinstance(dims, int) else dims
+    empty = {d % a.ndim for d in axes if not local.shape[d]}
+    if not empty:
+        return a
+    pad = [side for d in reversed(range(a.ndim)) for side in (0, int(d in empty))]
+    filled: Tensor = type(sharded).from_local(
+        torch.nn.functional.pad(local, pad),
+        sharded.device_mesh,
+        sharded.placements,
+        run_check=False,
+        shape=a.shape,
+        stride=a.stride(),
+    )
+    return filled
