@@ -60,15 +60,13 @@ def placements(weights: Weights, mesh: Mesh) -> tuple[Placement, ...]:
 
 
 def meshes(world: int) -> list[Mesh]:
-    """Every kind of mesh that so many processes can have."""
-    out = [Mesh(fsdp=world)]
-    if world >= 2:
-        out.append(Mesh(tp=world))
-    if world >= 4:
-        out += [Mesh(replicate=2, fsdp=world // 2), Mesh(fsdp=world // 2, tp=2)]
-    if world >= 8:
-        out.append(Mesh(replicate=2, fsdp=2, tp=2))
-    return out
+    """Meshes of so many processes: each kind occurs, and one of all axes."""
+    more = {
+        2: [Mesh(tp=2)],
+        4: [Mesh(replicate=2, fsdp=2), Mesh(fsdp=2, tp=2)],
+        8: [Mesh(replicate=2, fsdp=2, tp=2)],
+    }
+    return [Mesh(fsdp=world), *more.get(world, [])]
 
 
 def _sharded(
@@ -133,11 +131,10 @@ def exchanges(rank: int, world: int) -> list[Counts]:
 
 
 def chain(weights: Sequence[Weights]) -> nn.Module:
-    """Layers of these shapes in a module."""
+    """Layers of these shapes in a module, and a head."""
     shapes = [w.shape for w in weights for _ in range(w.count)]
-    return nn.ModuleDict(
-        {f"layer{i}": nn.Linear(into, out, bias=False) for i, (out, into) in enumerate(shapes)}
-    )
+    layers = {f"layer{i}": nn.Linear(into, out) for i, (out, into) in enumerate(shapes)}
+    return nn.ModuleDict({**layers, "head": nn.Linear(shapes[-1][0], 5)})
 
 
 def replicas(rank: int, world: int) -> list[Counts]:
@@ -147,11 +144,8 @@ def replicas(rank: int, world: int) -> list[Counts]:
         module = nn.parallel.DistributedDataParallel(chain(EVEN))
         for p in module.parameters():
             p.grad = torch.randn_like(p)
-        names = {name: "matrix" for name, _ in module.module.named_parameters()}
-        routing = steepest.route(module.module, overrides=names)
-        assert not routing.uncertain
         with small_buckets() if small else torch.no_grad():
-            optimizer = steepest.Muon(module, polar=steepest.polar.Svd())
+            optimizer = steepest.Muon(module)
             optimizer.step()
             out.append(_count(optimizer.step))
     return out

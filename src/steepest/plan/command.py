@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -23,7 +23,7 @@ from steepest.plan.picture import table as lines
 from steepest.plan.predict import TABLE, Plan
 from steepest.plan.predict import plan as predict
 
-NUMBERS: Mapping[str, Callable[[str], float]] = {
+NUMBERS: Mapping[str, Callable[[str], Any]] = {
     field.name: int if field.name == "node" else float
     for kind in (Device, Links)
     for field in fields(kind)

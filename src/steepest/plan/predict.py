@@ -62,7 +62,7 @@ class Plan:
         """What stands in the way, or takes longest."""
         if cost.refused:
             return "refused"
-        return cost.limit if self.fits(cost) else f"memory {scaled(self.memory(cost), 'B')}"
+        return cost.limit if self.fits(cost) else "memory"
 
     def rows(self) -> list[tuple[str, ...]]:
         """The cells of the table under `TABLE`."""
@@ -103,7 +103,11 @@ class Plan:
                 f"The busiest owner has one parameter, {scaled(cost.parts['flops'], 's')}: more "
                 "devices do not make it faster."
             )
-        out += [f"{c.name}: {c.refused}." for c in self.costs if c.refused]
+        for c in self.costs:
+            if c.refused:
+                out.append(f"{c.name}: {c.refused}.")
+            elif not self.fits(c):
+                out.append(f"{c.name}: needs {scaled(self.memory(c), 'B')} of memory.")
         return out
 
     def __str__(self) -> str:
