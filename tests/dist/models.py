@@ -1,4 +1,4 @@
-"""Small models of every kind of parameter, their data, and the ways to spread them over processes."""
+"""Small models of every kind of parameter, their data, and ways to spread them over processes."""
 
 from __future__ import annotations
 
@@ -143,7 +143,9 @@ class Mixture(Model):
         self.head = nn.Linear(6, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x + torch.einsum("be,ebd->bd", self.router(x).softmax(-1), self.experts(x)))
+        return self.head(
+            x + torch.einsum("be,ebd->bd", self.router(x).softmax(-1), self.experts(x))
+        )
 
 
 class Experts(nn.Module):
@@ -175,7 +177,9 @@ class ExpertsParallel(ParallelStyle):
             module,
             mesh,
             cut,
-            lambda _, inputs, mesh: tuple(DTensor.from_local(x, mesh, [Replicate()]) for x in inputs),
+            lambda _, inputs, mesh: tuple(
+                DTensor.from_local(x, mesh, [Replicate()]) for x in inputs
+            ),
             lambda _, out, mesh: out.redistribute(placements=[Replicate()]).to_local(),
         )
 

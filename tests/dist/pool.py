@@ -2,8 +2,8 @@
 
     losses = pool(4).run(train, "fsdp")  # train(rank, 4, "fsdp") on each rank
 
-A function that is run is one of a module of the tests. What it raises comes back with its traceback,
-a process that has died or does not answer is reported, and the next run starts new ones.
+A function that is run is one of a module of the tests. What it raises comes back with its
+traceback, a process that has died or does not answer is reported, and the next run starts new ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 TIMEOUT = 60.0
-"""Seconds for a run, and for each collective in it."""
+"""Seconds for a collective; a run has twice as many, the start of its processes included."""
 
 GRACE = 5.0
 """Seconds that the others have once one rank has failed: they may be waiting for it."""
@@ -40,7 +40,8 @@ PRELOAD = [
     "torch.distributed.fsdp",
     "torch.distributed.tensor.parallel",
     "steepest",
-    "tests.dist.models",
+    "pytest",
+    "tests.dist.wells",
 ]
 
 
@@ -64,7 +65,9 @@ class Pool:
         self.world = world
         self._workers: list[tuple[ForkServerProcess, Connection]] = []
 
-    def run(self, function: Callable[..., Any], *args: Any, timeout: float = TIMEOUT) -> list[Any]:
+    def run(
+        self, function: Callable[..., Any], *args: Any, timeout: float = 2 * TIMEOUT
+    ) -> list[Any]:
         """`function(rank, world, *args)` on every rank; the results in order.
 
         Raises:
@@ -77,7 +80,7 @@ class Pool:
         return results
 
     def outcomes(
-        self, function: Callable[..., Any], *args: Any, timeout: float = TIMEOUT
+        self, function: Callable[..., Any], *args: Any, timeout: float = 2 * TIMEOUT
     ) -> list[Any]:
         """As `run`, with a `Failure` in the place of a result that there is not."""
         if not all(process.is_alive() for process, _ in self._workers):
@@ -156,5 +159,7 @@ def _serve(connection: Connection, rank: int, world: int, store: str) -> None:
             answer = function(rank, world, *args)
         except Exception as error:
             answer = Failure(rank, type(error).__name__, traceback.format_exc())
-        connection.send_bytes(pickle.dumps(answer))  # not `send`, which shares the memory of tensors
+        connection.send_bytes(
+            pickle.dumps(answer)
+        )  # not `send`, which shares the memory of tensors
     os._exit(0)  # the group cannot be left in order: the others may be gone

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from itertools import product
+from typing import TypeAlias
 
 import pytest
 import torch
-from torch import nn
 
 from steepest import (
     Lion,
@@ -21,14 +22,17 @@ from steepest import (
     norms,
 )
 from steepest.polar import GramEigh, Svd
-from tests.dist.models import MODELS, spread
+from tests.dist.models import MODELS, Spread, spread
 from tests.dist.pool import pool
 from tests.dist.wells import Wells, replicas
 
 STEPS = 50
+TRIED = 16
+"""Steps of each of the many optimizers."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
-Make = Callable[[Any], torch.optim.Optimizer]
+Case: TypeAlias = tuple[str, str, str, torch.dtype]
+"""The layout, the model, the optimizer and the type of the parameters."""
 
 # Each on parameters of every shape.
 OPTIMIZERS: Mapping[str, Callable[[Wells], torch.optim.Optimizer]] = {
@@ -69,6 +73,18 @@ OPTIMIZERS: Mapping[str, Callable[[Wells], torch.optim.Optimizer]] = {
 }
 
 
+# Each on a whole model; DistributedDataParallel is passed as it is, so that the work is divided.
+FOR_MODELS: Mapping[str, Callable[[Spread], torch.optim.Optimizer]] = {
+    "muon": lambda s: Muon(s.module, lr=0.02, momentum=0.9, polar=Svd(), rest_lr=0.01),
+    "muon_rms": lambda s: Muon(
+        s.module, lr=0.01, momentum=0.9, adjust_lr_fn="match_rms_adamw", polar=GramEigh()
+    ),
+    "scion": lambda s: Scion(s.module, lr=0.02, head_scale=2.0, momentum=0.9, weight_decay=0.1),
+    "signs": lambda s: Lion(s.module, lr=0.003),
+    "adamw": lambda s: torch.optim.AdamW(s.module.parameters(), lr=0.01),
+}
+
+
 def modular(wells: Wells) -> norms.Modular:
     """Every kind of norm in one: entries, rows and whole matrices share the length of the step."""
     kinds = norms.Operator("rms", "rms"), norms.Operator("rms", math.inf), norms.LInf()
@@ -77,6 +93,16 @@ def modular(wells: Wells) -> norms.Modular:
     return norms.Modular(
         {n: (norms.LInf() if n in flat else kinds[i % 3], 1.0 + i % 2) for i, n in enumerate(names)}
     )
+
+
+Totals: TypeAlias = dict[str, list[float]]
+"""Of each optimizer the losses of its steps."""
+
+
+@pytest.fixture(scope="module")
+def alone() -> Callable[[torch.dtype], Totals]:
+    """What one process does, which is asked for once."""
+    return cache(lambda dtype: totals("one", 1, dtype, list(OPTIMIZERS)))
 
 
 def descend(
@@ -88,20 +114,19 @@ def descend(
         wells = Wells(layout, world, dtype)
         optimizer = OPTIMIZERS[name](wells)
         losses[name] = []
-        for step in range(STEPS):
+        for step in range(TRIED):
             losses[name].append(wells.pull(step))
             optimizer.step()
     return losses
 
 
-def totals(layout: str, world: int, dtype: torch.dtype, names: list[str]) -> dict[str, list[float]]:
+def totals(layout: str, world: int, dtype: torch.dtype, names: list[str]) -> Totals:
     """For each optimizer the losses over all ranks."""
     ranks = pool(world).run(descend, layout, dtype, names)
     return {
         name: [
-            math.fsum(part for rank in ranks for part in rank[name][step])
-            / replicas(layout, world)
-            for step in range(STEPS)
+            math.fsum(part for rank in ranks for part in rank[name][step]) / replicas(layout, world)
+            for step in range(TRIED)
         ]
         for name in names
     }
@@ -112,3 +137,82 @@ def assert_agree(got: list[float], expected: list[float], dtype: torch.dtype, wh
     worst = max(abs(a - b) / abs(b) for a, b in zip(got, expected, strict=True))
     assert worst <= TOLERANCE[dtype], f"{what}: {worst:.1e} at worst"
     assert min(expected) < 0.9 * expected[0], f"{what} learns nothing"
+
+
+@pytest.mark.parametrize(
+    ("layout", "world", "dtype"),
+    [
+        ("tp", 2, torch.float64),
+        ("fsdp", 4, torch.float64),
+        ("fsdp+tp", 4, torch.float64),
+        ("fsdp+tp", 4, torch.float32),
+        pytest.param("fsdp", 8, torch.float64, marks=pytest.mark.slow),
+        pytest.param("tp", 4, torch.float64, marks=pytest.mark.slow),
+        pytest.param("hsdp", 4, torch.float64, marks=pytest.mark.slow),
+        pytest.param("replicated", 4, torch.float64, marks=pytest.mark.slow),
+    ],
+)
+def test_every_optimizer_agrees_with_one_process(
+    layout: str, world: int, dtype: torch.dtype, alone: Callable[[torch.dtype], Totals]
+) -> None:
+    expected = alone(dtype)
+    for name, got in totals(layout, world, dtype, list(OPTIMIZERS)).items():
+        assert_agree(got, expected[name], dtype, name)
+
+
+def train(rank: int, world: int, cases: list[Case]) -> list[list[float]]:
+    """The losses of this rank's shares of the batches, for each case."""
+    out = []
+    for layout, model, name, dtype in cases:
+        run = spread(model, layout, rank, world, dtype)
+        optimizer = FOR_MODELS[name](run)
+        out.append([])
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss = run.loss(step, dtype)
+            loss.backward()
+            optimizer.step()
+            out[-1].append(loss.item())
+    return out
+
+
+def means(world: int, cases: list[Case]) -> list[list[float]]:
+    """For each case the losses of whole batches: every rank has an equal share, or the whole."""
+    ranks = pool(world).run(train, cases, timeout=600)
+    return [
+        [math.fsum(step) / world for step in zip(*case, strict=True)]
+        for case in zip(*ranks, strict=True)
+    ]
+
+
+def check(world: int, cases: list[Case]) -> None:
+    """Against one process."""
+    expected = means(1, [("one", *rest) for _, *rest in cases])
+    for case, a, b in zip(cases, means(world, cases), expected, strict=True):
+        assert_agree(a, b, case[-1], " ".join(map(str, case)))
+
+
+GATED = {
+    2: [("ddp", "gpt", "muon"), ("fsdp", "conv", "muon"), ("tp", "mixture", "muon_rms")],
+    4: [
+        ("ddp", "mlp", "muon"),
+        ("fsdp", "mlp", "muon"),
+        ("fsdp", "mixture", "scion"),
+        ("tp", "mlp", "muon"),
+        ("fsdp+tp", "gpt", "muon_rms"),
+        ("hsdp", "conv", "muon"),
+    ],
+}
+
+
+@pytest.mark.parametrize("world", GATED)
+def test_models_agree_with_one_process(world: int) -> None:
+    check(world, [(*case, torch.float64) for case in GATED[world]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("world", [2, 4])
+def test_all_models_agree_with_one_process(world: int, dtype: torch.dtype) -> None:
+    layouts = ("ddp", "fsdp", "tp") if world == 2 else ("ddp", "fsdp", "tp", "hsdp", "fsdp+tp")
+    check(world, [(*case, dtype) for case in product(layouts, MODELS, FOR_MODELS)])

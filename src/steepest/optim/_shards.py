@@ -114,9 +114,9 @@ def planned(
                 here.append(made(p))
             continue
         layout = layout_of(p)
-        if layout.cut and not matrix:
+        if layout.cut and not matrix and _axes_stay(layout, view):
             apart.append(made(p))
-        elif p.device_mesh.size() == 1 or not matrix or _by_members(layout, view):
+        elif p.device_mesh.size() == 1 or not (matrix or layout.cut) or _by_members(layout, view):
             here.append(made(local(p)))
         else:
             body = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
@@ -128,6 +128,14 @@ def planned(
         for bucket in _buckets(goods, team, dtype, limit)
     ]
     return Plan(list(bundles(batches(here, limit), limit)), apart, buckets)
+
+
+def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
+    """Whether no axis along which the tensor is cut is split, or merged with another."""
+    if view is None:
+        return True
+    alone = {axes[0] for axes in (view.batch, view.rows, view.cols) if len(axes) == 1}
+    return layout.cut <= alone and (view.split == 1 or view.split_dim not in layout.cut)
 
 
 def _by_members(layout: Layout, view: MatrixView | None) -> bool:

@@ -1,0 +1,153 @@
+"""What goes wrong on one rank: all of them know it, and none waits for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from steepest import Muon, SteepestDescent, norms
+from steepest.polar import Svd
+from tests.dist.pool import Failure, PoolError, pool
+from tests.dist.wells import SHAPES, Wells
+
+
+def optimizers(wells: Wells) -> list[Any]:
+    """One that exchanges matrices, with AdamW for the rest, and one that stays where it is."""
+    return [
+        Muon(wells.matrices(), lr=0.1, polar=Svd()),
+        SteepestDescent(wells.named(), norms.LInf(), lr=0.1, momentum=0.9),
+    ]
+
+
+def local(x: Tensor) -> Tensor:
+    """What is here of a tensor, as it is now."""
+    return (x.to_local() if hasattr(x, "to_local") else x).detach().clone()
+
+
+def kept(wells: Wells, optimizer: Any, name: str) -> list[Tensor]:
+    """A parameter and its state."""
+    p = wells.params[name]
+    return [local(p), *(local(x) for _, x in sorted(optimizer.state[p].items()))]
+
+
+def poisoned(rank: int, world: int, layout: str, name: str) -> list[Any]:
+    """Of each optimizer: whether a parameter has stayed, the others moved; what it has counted."""
+    out = []
+    for number in range(2):
+        wells = Wells(layout, world, torch.float64)
+        optimizer = optimizers(wells)[number]
+        wells.pull(0)
+        optimizer.step()
+        wells.pull(1)
+        before = {n: kept(wells, optimizer, n) for n in SHAPES}
+        if rank == 1:
+            wells.params[name].grad.to_local().view(-1)[0] = float("nan")
+        optimizer.step()
+        same = {
+            n: all(map(torch.equal, kept(wells, optimizer, n), before[n]))
+            for n in SHAPES
+            if local(wells.params[n]).numel()
+        }
+        out.append((same, optimizer.skipped))
+    return out
+
+
+@pytest.mark.parametrize("layout", ["fsdp", "fsdp+tp", "replicated"])
+def test_one_rank_is_not_finite_and_all_skip(layout: str) -> None:
+    for name in "wide", "bias":
+        for rank in pool(4).run(poisoned, layout, name):
+            for same, skipped in rank:
+                assert same == {n: n == name for n in same}
+                assert skipped == 1
+
+
+def refused(rank: int, world: int, kind: str) -> list[tuple[str, float]]:
+    """What each optimizer says, and what the losses sum to once everything is right again."""
+    out = []
+    for number in range(2):
+        shapes = dict(SHAPES)
+        if kind == "model" and rank == 1:
+            del shapes["qkv"]
+        wells = Wells("fsdp", world, torch.float64, shapes)
+        optimizer = optimizers(wells)[number]
+        wells.pull(0)
+        if kind == "gradient" and rank == 1:
+            wells.params["wide"].grad = None
+        said = ""
+        try:
+            optimizer.step()
+        except ValueError as error:
+            said = str(error)
+        wells.pull(0)
+        if kind == "gradient":
+            optimizer.step()
+        dist.barrier()
+        out.append((said, sum(wells.pull(1))))
+    return out
+
+
+def test_a_gradient_on_some_ranks_only_is_refused_on_all() -> None:
+    for rank in pool(4).run(refused, "gradient"):
+        for said, loss in rank:
+            assert "missing on some ranks" in said and "wide" in said
+            assert loss >= 0
+
+
+def test_ranks_with_different_models_are_refused_on_all() -> None:
+    for rank in pool(4).run(refused, "model"):
+        for said, _ in rank:
+            assert "not the same on all 4 ranks" in said
+
+
+def dies(rank: int, world: int) -> str:
+    """Rank 1 is killed between two steps; what the other one sees."""
+    wells = Wells("fsdp", world, torch.float64)
+    optimizer = optimizers(wells)[0]
+    for step in range(3):
+        wells.pull(step)
+        if step == 1 and rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            return str(error)
+    return "nothing"
+
+
+def answers(rank: int, world: int) -> int:
+    """The sum of the ranks."""
+    total = torch.tensor(rank)
+    dist.all_reduce(total)
+    return int(total)
+
+
+def test_a_killed_process_ends_the_steps_of_the_others() -> None:
+    started = time.monotonic()
+    survivor, victim = pool(2).outcomes(dies)
+    assert isinstance(victim, Failure) and victim.kind == "ProcessExit"
+    # A word of the backend, and neither a step without the other nor a rank that waits.
+    assert isinstance(survivor, str) and survivor != "nothing"
+    assert pool(2).run(answers) == [1, 1]
+    assert time.monotonic() - started < 60
+
+
+def stays_away(rank: int, world: int) -> None:
+    """Rank 1 does not come."""
+    if rank == 1:
+        raise KeyError("elsewhere")
+    answers(rank, world)
+
+
+def test_a_rank_that_does_not_come_is_reported() -> None:
+    with pytest.raises(PoolError) as caught:
+        pool(2).run(stays_away, timeout=20)
+    assert "KeyError: 'elsewhere'" in str(caught.value)
+    assert "rank 0: TimeoutError" in str(caught.value)
+    assert pool(2).run(answers) == [1, 1]
