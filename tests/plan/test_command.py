@@ -13,7 +13,8 @@ import typer.main
 from typer.testing import CliRunner, Result
 
 from steepest.app import app
-from steepest.plan import MODELS, command
+from steepest.plan import command
+from steepest.plan.models import MODELS
 from steepest.plan.picture import draw
 from tests.gallery.pictures import size
 
@@ -38,7 +39,9 @@ def test_the_flags_are_frozen_and_documented() -> None:
 
 
 def test_the_page_shows_what_the_command_prints() -> None:
-    blocks = re.findall(r"```console\n\$ steepest plan ([^\n]+)\n```\n\n```text\n(.*?)```", PAGE, re.S)
+    blocks = re.findall(
+        r"```console\n\$ steepest plan ([^\n]+)\n```\n\n```text\n(.*?)```", PAGE, re.S
+    )
     assert len(blocks) >= 2
     for arguments, printed in blocks:
         found = call(*arguments.split()).stdout.rstrip()

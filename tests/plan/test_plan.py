@@ -10,14 +10,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from steepest.plan import DEVICES, MODELS, Links, Mesh, plan
+from steepest.plan import Links, Mesh, plan
 from steepest.plan.dtensor import newton_schulz
 from steepest.plan.flops import polar_flops
+from steepest.plan.hardware import DEVICES
 from steepest.plan.mesh import meshes
-from steepest.plan.models import linear, of_module
+from steepest.plan.models import MODELS, linear, of_module
 from steepest.plan.picture import COLOURS
-from steepest.plan.training import step
 from steepest.plan.traffic import Collective
+from steepest.plan.training import step
 from steepest.polar import Auto
 
 LINKS = Links(node=4, inner=100.0, outer=10.0, inner_latency=1.0, outer_latency=5.0, launch=2.0)
@@ -92,7 +93,7 @@ def test_times_of_collectives() -> None:
 
 def test_a_training_step_by_hand() -> None:
     found = plan("llama-8b", mesh="replicate=2,data=4,tensor=2", tokens=16 * 8192)
-    s, model, device = found.training, MODELS["llama-8b"], DEVICES["h100"][0]
+    s, model = found.training, MODELS["llama-8b"]
     assert s.products == pytest.approx(6 * model.used * 8192 / (0.4 * 989e12))
     # Two rounds of 8192 tokens for each pair; sums between two nodes at 50 GB/s, two ports each.
     dense = model.parameters / 2
@@ -141,10 +142,10 @@ def test_the_recommended_mesh_is_the_fastest_that_fits() -> None:
 
 
 def test_more_devices_than_matrices() -> None:
-    found = plan("llama-70b", devices=8192)
+    found = plan("llama-405b", mesh="fsdp=4096")
     cost = found["exchange"]
-    assert cost.busy == 560 / 8192 and cost.most == 1
-    assert any(line.startswith("6.8% of the ranks take polar factors") for line in found.notes())
+    assert cost.busy == 882 / 4096 and cost.most == 1
+    assert any(line.startswith("21.5% of the ranks take polar factors") for line in found.notes())
     assert any("more devices do not make it faster" in line for line in found.notes())
 
 
@@ -154,7 +155,7 @@ def test_experts_stay_where_every_rank_has_some() -> None:
     experts = 60 * 3 * 3 * polar_flops(2048, 7168)  # three experts of each stack
     assert experts < some["exchange"].flops < 1.6 * experts
     # A stack of which some rank has nothing goes to one owner as a whole.
-    assert none["exchange"].flops > 384 * polar_flops(2048, 7168)
+    assert none["exchange"].flops >= 384 * polar_flops(2048, 7168)
     assert none["torch DTensor"].refused and none.limit(none["torch DTensor"]) == "refused"
 
 
@@ -185,7 +186,7 @@ def test_what_cannot_be_planned() -> None:
     refused("devices=0: give a whole number >= 1", devices=0)
     refused("tokens=0: give a whole number >= 1", devices=8, tokens=0)
     refused("links=None: give Links", device=DEVICES["h100"][0], devices=8)
-    with pytest.raises(ValueError, match="outer=-1.0: give a positive number"):
+    with pytest.raises(ValueError, match=r"outer=-1.0: give a positive number"):
         replace(LINKS, outer=-1.0)
     with pytest.raises(ValueError, match=r"utilization=1.5: give a number in \(0, 1\]"):
         replace(DEVICES["h100"][0], utilization=1.5)

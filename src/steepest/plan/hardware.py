@@ -22,7 +22,6 @@ class Device:
     Args:
         name: on the command line.
         half: peak of dense products in float16 and bfloat16, flop/s.
-        single: peak in float32, flop/s.
         memory: bytes.
         bandwidth: of its memory, bytes/s.
         utilization: share of a peak that products of matrices reach.
@@ -33,7 +32,6 @@ class Device:
 
     name: str
     half: float
-    single: float
     memory: float
     bandwidth: float
     # Llama 3 405B reached 38 to 43 % on H100s: arXiv 2407.21783, table 4.
@@ -101,22 +99,22 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
     for device, links in (
         # NVIDIA A100 80GB SXM data sheet; DGX A100: a 200 Gb/s port for each GPU.
         (
-            Device(name="a100", half=312 * T, single=19.5 * T, memory=80 * G, bandwidth=2.039 * T),
+            Device(name="a100", half=312 * T, memory=80 * G, bandwidth=2.039 * T),
             Links(inner=300 * G, outer=25 * G),
         ),
         # NVIDIA H100 SXM data sheet; DGX H100: a 400 Gb/s port for each GPU.
         (
-            Device(name="h100", half=989 * T, single=67 * T, memory=80 * G, bandwidth=3.35 * T),
+            Device(name="h100", half=989 * T, memory=80 * G, bandwidth=3.35 * T),
             Links(inner=450 * G, outer=50 * G),
         ),
         # NVIDIA H200 SXM data sheet; DGX H200.
         (
-            Device(name="h200", half=989 * T, single=67 * T, memory=141 * G, bandwidth=4.8 * T),
+            Device(name="h200", half=989 * T, memory=141 * G, bandwidth=4.8 * T),
             Links(inner=450 * G, outer=50 * G),
         ),
         # NVIDIA DGX B200 data sheet, an eighth of it.
         (
-            Device(name="b200", half=2250 * T, single=75 * T, memory=180 * G, bandwidth=8 * T),
+            Device(name="b200", half=2250 * T, memory=180 * G, bandwidth=8 * T),
             Links(inner=900 * G, outer=50 * G),
         ),
     )

@@ -203,8 +203,8 @@ TOKENS = 2**20
 def of_module(module: nn.Module) -> Model:
     """The table of a module, which may lie on the meta device; `steepest.route` says what is what.
 
-    Tensor parallelism is taken to add up half the shorter side of every matrix for a token, which
-    is right for a block of four weights as wide as the model, such as GPT-2's.
+    For a token tensor parallelism is taken to add up half the shorter side of every parameter. It is
+    right for a block of four weights as wide as the model, such as GPT-2's.
     """
     found: Counter[tuple[tuple[int, ...], tuple[Part, ...]]] = Counter()
     routing = route(module)
@@ -224,7 +224,7 @@ def of_module(module: nn.Module) -> Model:
         active=heads[-1] if heads else 0,
         tokens=TOKENS,
         blocks=max([1, *(len(m) for m in module.modules() if isinstance(m, nn.ModuleList))]),
-        added=sum(w.count * b * min(m, n) for w in weights for b, m, n in w.parts) // 2,
+        added=sum(w.count * min(w.shape[-2:]) for w in weights) // 2,
     )
 
 

@@ -8,9 +8,10 @@ import itertools
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from steepest.gallery import style
-from steepest.plan.predict import Plan
+from steepest.plan.predict import Plan, scaled
 
 COUNTS = tuple(2**k for k in range(17))
 """Numbers of devices."""
@@ -47,7 +48,7 @@ def _line(axes: Axes, plans: Sequence[Plan], name: str, *, share: bool) -> None:
     for plan in plans:
         cost = plan[name]
         if not cost.refused:
-            value = 100 * plan.share(cost) if share else 1e3 * cost.seconds
+            value = 100 * plan.share(cost) if share else cost.seconds
             points.append((plan.task.mesh.devices, value, plan.fits(cost)))
     colour, wide = COLOURS[name], 2.4 if name == "exchange" else 1.6
     for (x0, y0, fine), (x1, y1, fits) in itertools.pairwise(points):
@@ -77,7 +78,8 @@ def draw(plans: Sequence[Plan]) -> bytes:
             _line(left, plans, name, share=False)
             _line(right, plans, name, share=True)
         left.set_yscale("log")
-        _axis(left, "the optimizer, milliseconds a step")
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "s")))
+        _axis(left, "the optimizer, time a step")
         _axis(right, "the optimizer, percent of the training step")
         right.set_ylim(-2, 102)
         handles = [left.plot([], [], color=c, linewidth=2.4)[0] for c in COLOURS.values()]

@@ -203,20 +203,16 @@ def plan(
 
     Args:
         model: the name of a table, such as "llama-8b", or a module, also on the meta device.
-        mesh: sizes of the axes, such as "data=64,tensor=8". None: the mesh of `devices` on which a
-            training step with this library's Muon takes the least time, of those that fit.
+        mesh: such as "data=64,tensor=8". None: the fastest mesh of `devices`, of those that fit.
         devices: how many; not needed beside `mesh`.
         device: the name of a preset, or a device.
         links: between the devices. None: those that the preset is sold with.
         tokens: of a step. None: as in the model's source.
         dtype: type of parameters, gradients and states.
 
-    Returns:
-        The plan.
-
     Raises:
-        ValueError: an unknown name; a mesh that is not one of so many devices; neither of the two;
-            a number that is not positive.
+        ValueError: an unknown name; a mesh that does not have so many devices, or neither of them; a
+            number that is not positive.
 
     Example:
         >>> model = nn.TransformerEncoderLayer(512, nhead=8, device="meta")
