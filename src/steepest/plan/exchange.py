@@ -33,6 +33,7 @@ def tensor_axis(weights: Weights) -> int:
     return 0 if weights.stacked or out >= into else 1
 
 
+@lru_cache(maxsize=64)
 def held(weights: Weights, mesh: Mesh) -> Tensor:
     """How many numbers of one parameter each rank of a replica holds.
 

@@ -211,7 +211,7 @@ def plan(
         dtype: type of parameters, gradients and states.
 
     Raises:
-        ValueError: an unknown name; a mesh that does not have so many devices, or neither of them; a
+        ValueError: an unknown name; a mesh of another number of devices, or neither of the two; a
             number that is not positive.
 
     Example:
