@@ -35,12 +35,14 @@ APPLICATIONS = {
     "gallery": {"gallery", "train"},
     "diagnose": {"diagnose", "gallery", "train"},
     "bench": {"bench", "gallery", "lab", "train"},
+    "plan": {"plan", "gallery"},
 }
 
 # What applications may import from: the library's public paths, and what every command shares.
 PUBLIC_PATHS = {
     "steepest",
     "steepest.diagnostics",
+    "steepest.dist",
     "steepest.maps",
     "steepest.norms",
     "steepest.polar",
@@ -332,7 +334,7 @@ def public(package: str) -> dict[str, object]:
 
 PUBLIC = {
     k: v
-    for name in ("", ".diagnostics", ".maps", ".norms", ".optim", ".polar", ".views")
+    for name in ("", ".diagnostics", ".maps", ".norms", ".optim", ".plan", ".polar", ".views")
     for k, v in public("steepest" + name).items()
 }
 

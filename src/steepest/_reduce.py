@@ -51,7 +51,10 @@ def complete(x: Tensor) -> Tensor:
 
     sharded: Any = x
     parts = sharded.placements
-    return sharded.redistribute(placements=[Replicate() if p.is_partial() else p for p in parts])
+    whole: Tensor = sharded.redistribute(
+        placements=[Replicate() if p.is_partial() else p for p in parts]
+    )
+    return whole
 
 
 def _is_sharded(x: Tensor) -> bool:

@@ -11,6 +11,7 @@ from steepest.dist.exchange import Team as Team
 from steepest.dist.exchange import Waiting as Waiting
 from steepest.dist.layout import Layout as Layout
 from steepest.dist.layout import balanced as balanced
+from steepest.dist.layout import bucketed as bucketed
 from steepest.dist.layout import is_sharded as is_sharded
 from steepest.dist.layout import layout_of as layout_of
 from steepest.dist.layout import local as local
