@@ -57,6 +57,7 @@ SHARED_PATHS = {
 LATE_IMPORTS = {
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
     ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
+    ("_reduce", "torch.distributed.tensor"): "DTensor takes a second to import",
 }
 
 # Functions that are longer than MAX_FUNCTION, and why they are one piece.
