@@ -55,6 +55,7 @@ SHARED_PATHS = {
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
+    ("_reduce", "torch.distributed.tensor"): "as heavy as torch, and who has DTensors has it",
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
     ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
 }

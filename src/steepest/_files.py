@@ -30,10 +30,10 @@ def write_atomic(path: Path, content: bytes) -> None:
             temporary.unlink()
         # A failed write names no file by itself, and the user needs to know which disk is full.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name itself survive a power cut, where the system can sync a folder."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

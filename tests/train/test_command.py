@@ -39,6 +39,8 @@ FLAGS = [
     "--checkpoint-every",
     "--spectra",
     "--monitor-every",
+    "--parallel",
+    "--timeout",
     "--out",
     "--resume",
 ]

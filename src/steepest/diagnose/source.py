@@ -9,7 +9,7 @@ from pathlib import Path
 
 from steepest._files import Record, read_lines
 from steepest._types import invalid
-from steepest.train.checkpoint import checkpoints, identity
+from steepest.train.checkpoint import SHARDED, checkpoints, identity
 from steepest.train.config import Config, OptimizerConfig, resolve_device
 from steepest.train.constraint import Spectra
 from steepest.train.data import Corpus, load_text, prepare
@@ -83,7 +83,7 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
         return [subject for subject in found if _has_anything(subject)]
     if optimizers or seed is not None:
         raise invalid("path", str(path), "only a run has --optimizer and --seed; leave them out")
-    if path.is_file():
+    if path.is_file() or path.suffix == SHARDED:
         return [_checkpoint(path)]
     if (trial := _trial_at(path)) is not None:
         found = [_trial(path.resolve().parent.parent, trial)]

@@ -21,8 +21,10 @@ from torch import Tensor
 from steepest._types import invalid
 
 if TYPE_CHECKING:
-    from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor.placement_types import Placement
+    from torch.distributed.tensor import DTensor, Placement
+else:
+    # Their import takes as long as that of torch, and who shards has it anyway.
+    DTensor, Placement = Tensor, object
 
 Runs: TypeAlias = tuple[tuple[int, int], ...]
 """The indices that a rank holds of one axis: (first, one past the last) of each run, in order."""
@@ -234,7 +236,7 @@ def balanced(costs: Sequence[float], ranks: int) -> list[int]:
 
 def is_sharded(x: Tensor) -> TypeGuard[DTensor]:
     """Whether a tensor is a DTensor."""
-    # The import takes a second, and without it no tensor can be one.
+    # Without the import no tensor can be one.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)
 

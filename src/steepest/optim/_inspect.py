@@ -94,7 +94,7 @@ def agree(ok: Mapping[Tensor, Flag], sets: Sequence[Shared]) -> dict[Tensor, Fla
     """
     out = dict(ok)
     for one in sets:
-        low, high = agreed(torch.stack([_code(p, ok) for p in one.params]), one.team)
+        low, high = agreed(_codes([ok.get(p) for p in one.params], one.params[0].device), one.team)
         if not is_known(low):
             trained = zip(one.params, (low == FINE).unbind(), strict=True)
             out.update((p, flag) for p, flag in trained if p.requires_grad)
@@ -112,9 +112,11 @@ def agree(ok: Mapping[Tensor, Flag], sets: Sequence[Shared]) -> dict[Tensor, Fla
     return out
 
 
-def _code(p: Tensor, ok: Mapping[Tensor, Flag]) -> Tensor:
-    flag = ok.get(p)
-    if isinstance(flag, Tensor):
-        return torch.where(flag, FINE, BAD).to(torch.int8)
-    code = NONE if flag is None else FINE if flag else BAD
-    return torch.tensor(code, dtype=torch.int8, device=p.device)
+def _codes(flags: Sequence[Flag | None], device: torch.device) -> Tensor:
+    """A code for each flag; None is no gradient."""
+    known = [NONE if flag is None else FINE if flag is True else BAD for flag in flags]
+    codes = torch.tensor(known, dtype=torch.int8, device=device)
+    if judged := [i for i, flag in enumerate(flags) if isinstance(flag, Tensor)]:
+        fine = torch.stack([flag for flag in flags if isinstance(flag, Tensor)])
+        codes[judged] = torch.where(fine, FINE, BAD).to(torch.int8)
+    return codes

@@ -222,7 +222,7 @@ def shared_moves(
     compute = partial(_directions, directions, lengths, inner)
     for bucket, parts, duals in _through(plan.buckets, send, compute):
         yield [
-            Slice(item, ok[item.param], [], [part], duals.get(i))
+            Slice(item, ok[item.param], [], [part.to(widened(part.dtype))], duals.get(i))
             for i, (item, part) in enumerate(zip(bucket.items, parts, strict=True))
         ]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from steepest._terminal import fail, os_text
+from steepest._terminal import USAGE, fail, os_text
 from steepest._types import invalid
 from steepest.train.config import (
     DTYPES,
@@ -21,9 +21,11 @@ from steepest.train.config import (
     resolve_device,
 )
 from steepest.train.execute import execute, resume_command
+from steepest.train.mesh import NONE, PARALLEL, grid
 from steepest.train.norms import NORMS, TUNED, parse_norm
 from steepest.train.optimizers import RECIPES, recipe
-from steepest.train.run import CONFIG, Run, new_run, old_run, read_config
+from steepest.train.run import CONFIG, begun, new_run, old_run, read_config
+from steepest.train.team import TIMEOUT, Launch, is_lost, launch, take_device, together
 
 DEFAULT = Config(optimizers={name: recipe(name).tuned for name in ("muon", "adamw")})
 ANY_NORM = "descent"
@@ -40,6 +42,7 @@ PLAIN = (
     "checkpoint_every",
     "spectra",
     "monitor_every",
+    "parallel",
 )
 
 
@@ -113,6 +116,13 @@ WithSpectra = Annotated[
 MonitorEvery = Annotated[
     int | None,
     flag(DEFAULT.monitor_every, "Steps from one look at every layer to the next; 0 for none."),
+]
+Parallel = Annotated[
+    str | None,
+    flag(DEFAULT.parallel, f"Share the work among torchrun's processes: {', '.join(PARALLEL)}."),
+]
+Timeout = Annotated[
+    float | None, flag(TIMEOUT, "Seconds that a process waits for the others, with --parallel.")
 ]
 Out = Annotated[Path | None, flag("runs/DATE-TIME", "Folder to make for the run.")]
 Resume = Annotated[
@@ -206,23 +216,67 @@ def _in_norm(
     return replace(settings, norm=norm, lr=TUNED[norm])
 
 
-def _resumed(given: Mapping[str, Any], folder: Path) -> Run:
-    """The run to go on with; a flag that says something else than its folder is an error."""
+def _resumed(given: Mapping[str, Any], folder: Path, started: Launch) -> Config:
+    """What to go on with; a flag that says something else than the folder is an error.
+
+    Only the number of processes and the way they share the work may change.
+    """
     if "out" in given:
         raise invalid("out", str(given["out"]), "a resumed run stays in its folder; leave it out")
     stored, _ = read_config(folder)
+    free = ("resume", "parallel")
     for flag, value in given.items():
-        if flag != "resume" and apply({flag: value}, stored) != stored:
+        if flag not in free and apply({flag: value}, stored) != stored:
             raise invalid(
                 flag, value, f"{folder} was started otherwise; leave it out, or start a new run"
             )
-    return old_run(folder)
+    parallel = given.get("parallel", stored.parallel if started.started else NONE)
+    return replace(stored, parallel=parallel)
 
 
-def _prepared(given: Mapping[str, Any]) -> Run:
-    if "resume" in given:
-        return _resumed(given, given["resume"])
-    return new_run(apply({"device": "auto", **given}, DEFAULT), given.get("out"))
+def _prepared(given: Mapping[str, Any], started: Launch) -> tuple[Config, Path | None]:
+    """What to do, and the folder to go on in; None for a new run."""
+    folder = given.get("resume") or begun(given.get("out"), started)
+    if folder is None:
+        config = apply({"device": "auto", **given}, DEFAULT)
+    else:
+        # Processes that torchrun has started again have their first flags.
+        again = {k: v for k, v in given.items() if k != "out" or "resume" in given}
+        config = _resumed(again, folder, started)
+    started.check(config.parallel)
+    if config.parallel != NONE:
+        shape = grid(config.parallel, world=started.world)
+        shape.check(batch=config.batch, heads=config.model.heads)
+    return config, folder
+
+
+def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> int:
+    """Prepare the run and execute it, with all processes of the launch; the exit code."""
+    console = Console(quiet=started.rank > 0)
+    take_device(started)
+    config, folder = _prepared(given, started)
+    with together(config.parallel, device=config.device, started=started, timeout=timeout) as team:
+        if folder is None:
+            run = new_run(config, given.get("out"), team=team)
+        else:
+            run = old_run(folder, parallel=config.parallel, team=team)
+        resume = resume_command(run.folder, started, config.parallel)
+        try:
+            return execute(run, console, resume=resume)
+        except OSError as error:
+            made = (run.folder / CONFIG).exists()
+            hint = f"; mend that, then go on with: {resume}" if made else ""
+            raise OSError(os_text(error) + hint) from None
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, RuntimeError):
+        return (
+            "another process of this run is gone or did not answer in time; torchrun with "
+            "--max-restarts starts all of them again, from the newest checkpoint "
+            f"({str(error).splitlines()[0]})"
+        )
+    return os_text(error) if isinstance(error, OSError) else str(error)
 
 
 def train(
@@ -248,21 +302,20 @@ def train(
     checkpoint_every: CheckpointEvery = None,
     spectra: WithSpectra = None,
     monitor_every: MonitorEvery = None,
+    parallel: Parallel = None,
+    timeout: Timeout = None,
     out: Out = None,
     resume: Resume = None,
 ) -> None:
     """Train a character GPT with each optimizer and compare them."""
     given = {name: value for name, value in locals().items() if value not in (None, [])}
+    seconds = given.pop("timeout", TIMEOUT)
+    started = launch()
     try:
-        run = _prepared(given)
-    except ValueError as error:
-        raise fail(error) from None
-    except OSError as error:
-        raise fail(os_text(error)) from None
-    try:
-        code = execute(run, Console())
-    except OSError as error:
-        begun = (run.folder / CONFIG).exists()
-        hint = f"; mend that, then go on with: {resume_command(run.folder)}" if begun else ""
-        raise fail(os_text(error) + hint) from None
+        code = _carried_out(given, started, seconds)
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_lost(error):
+            raise
+        # All processes fail together, and one of them says why.
+        raise (typer.Exit(USAGE) if started.rank else fail(_text(error))) from None
     raise typer.Exit(code)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from steepest._types import invalid
+from steepest.train.mesh import NONE, PARALLEL, is_known
 from steepest.train.norms import parse_norm
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -116,6 +117,8 @@ class Config:
         checkpoint_every: steps from one checkpoint to the next.
         spectra: whether evaluations show the balls of weight decay, at the price of SVDs.
         monitor_every: steps from one look of the monitor at every layer to the next; 0 for none.
+        parallel: how the processes of torchrun share the work, one of `PARALLEL`. No loss depends
+            on it beyond rounding, and a run may go on in another way.
 
     Raises:
         ValueError: a value out of its range; the message names it and its remedy.
@@ -136,6 +139,7 @@ class Config:
     checkpoint_every: int = 100
     spectra: bool = True
     monitor_every: int = 100
+    parallel: str = NONE
 
     def __post_init__(self) -> None:
         for name in ("batch", "steps", "eval_every", "eval_windows", "checkpoint_every"):
@@ -151,6 +155,8 @@ class Config:
             raise invalid("warmup", self.warmup, f"give 0…{self.steps}, the number of steps")
         choose("schedule", self.schedule, SCHEDULES)
         choose("dtype", self.dtype, DTYPES)
+        if not is_known(self.parallel):
+            raise invalid("parallel", self.parallel, f"choose from {', '.join(PARALLEL)}")
 
     @property
     def warmup_steps(self) -> int:

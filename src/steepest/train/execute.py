@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,32 +19,42 @@ from rich.table import Table
 from steepest._files import read_lines, write_json
 from steepest._terminal import program, say
 from steepest.train.constraint import largest
+from steepest.train.mesh import NONE
 from steepest.train.metrics import MONITOR, read_metrics
 from steepest.train.picture import write_picture
 from steepest.train.progress import Progress
 from steepest.train.report import Report, cells, headings, make_report, write_report
 from steepest.train.run import CONFIG, Run, description
 from steepest.train.spectra import write_spectra
+from steepest.train.team import ALONE, Launch, Team
 from steepest.train.trial import Learner, Trial, run_trial, trials
 
 DIVERGED = 1
+BY_ITSELF = Launch()
 
 
 class Stop:
     """Turns Ctrl-C and SIGTERM into a question that the training loop asks between two steps.
 
     A second signal ends the process at once. Outside its `with` block signals do what they did.
+
+    Args:
+        team: stops together. All its processes ask at the same places, and get the same answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, team: Team = ALONE) -> None:
         self.signal = 0
+        self._noted = 0
+        self._team = team
 
     def __call__(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal came, to whichever process."""
+        # A signal that comes while the processes talk counts the next time, for all of them.
+        self.signal = self._team.most(self._noted)
         return self.signal != 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self._noted = number
         self._restore()
 
     def _restore(self) -> None:
@@ -59,9 +71,22 @@ class Stop:
         self._restore()
 
 
-def resume_command(folder: Path) -> str:
-    """The command that goes on with a run."""
-    return f"{program()} train --resume {shlex.quote(str(folder))}"
+def resume_command(folder: Path, started: Launch = BY_ITSELF, parallel: str = NONE) -> str:
+    """The command that goes on with a run, with as many processes as this one has."""
+    resume = f"--resume {shlex.quote(str(folder))}"
+    if parallel == NONE:
+        return f"{program()} train {resume}"
+    machines = started.world // started.local_world
+    several = f"--nnodes {machines} " if machines > 1 else ""
+    again = f"--max-restarts {started.max_restarts} " if started.max_restarts else ""
+    processes = f"{several}{again}--nproc-per-node {started.local_world}"
+    return f"{_torchrun()} {processes} -m steepest train --parallel {parallel} {resume}"
+
+
+def _torchrun() -> str:
+    """The launcher, by a name that a shell finds."""
+    found = shutil.which("torchrun")
+    return "torchrun" if found else f"{shlex.quote(sys.executable)} -m torch.distributed.run"
 
 
 @contextmanager
@@ -88,7 +113,7 @@ def _train(run: Run, console: Console, stop: Stop) -> bool:
         for trial in run.todo:
             if stop():
                 return False
-            learner = Learner(trial, run.config, run.corpus)
+            learner = Learner(trial, run.config, run.corpus, team=run.team)
             learner.restore(trial.folder(run.folder))
             progress.begin(str(trial), step=learner.step, steps=run.config.steps)
             if not run_trial(learner, run.folder, report=progress.update, stop=stop):
@@ -98,8 +123,13 @@ def _train(run: Run, console: Console, stop: Stop) -> bool:
     return True
 
 
-def execute(run: Run, console: Console) -> int:
+def execute(run: Run, console: Console, *, resume: str) -> int:
     """Train what is left, then write and show the report.
+
+    Args:
+        run: what to do; each process of a team has it.
+        console: where to write; quiet for all processes but one.
+        resume: the command that goes on with the run.
 
     Returns:
         The exit code: 0, 1 if a training diverged, or 128 plus the signal that stopped it.
@@ -107,16 +137,26 @@ def execute(run: Run, console: Console) -> int:
     Raises:
         OSError: a file could not be written; what was saved before is intact.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    if not (run.folder / CONFIG).exists():
-        write_json(run.folder / CONFIG, description(run))
+    run.team.first(lambda: _begin(run))
     _headline(run, console)
-    with Stop() as stop, _deterministic(run.config.device):
+    with Stop(run.team) as stop, _deterministic(run.config.device):
         finished = _train(run, console, stop)
     if not finished:
         say(console, "Stopped, and a checkpoint is saved. To go on:")
-        say(console, f"  {resume_command(run.folder)}")
+        say(console, f"  {resume}")
         return 128 + stop.signal
+    return run.team.first(lambda: _finish(run, console))
+
+
+def _begin(run: Run) -> None:
+    """Make the folder, with what is known before the first step."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if not (run.folder / CONFIG).exists():
+        write_json(run.folder / CONFIG, description(run))
+
+
+def _finish(run: Run, console: Console) -> int:
+    """Write and show the report; the exit code."""
     report = make_report(run.folder, run.config)
     write_report(run.folder, report)
     write_picture(run.folder, report)
@@ -138,10 +178,22 @@ def _headline(run: Run, console: Console) -> None:
         f"GPT with {model.layers} layers, width {model.width}, {model.heads} heads, context "
         f"{model.context}; {config.steps} steps of {config.batch} windows on {config.device} "
         f"in {config.dtype}\n"
-        f"Run folder: {run.folder}",
+        f"{_processes(run)}Run folder: {run.folder}",
     )
     if not run.todo:
         say(console, "Every training of this run is done: nothing left to train.")
+
+
+def _processes(run: Run) -> str:
+    """A line about the team, and what it cannot do; nothing about one process."""
+    team, parallel = run.team, run.config.parallel
+    if team.mesh is None:
+        return ""
+    shape = f"{team.grid.data} × {team.grid.tensor}"
+    line = f"{team.size} processes, {parallel}: data × tensor = {shape}\n"
+    if team.grid.in_pieces and (run.config.monitor_every or run.config.spectra):
+        line += "Note: parameters are in pieces: no monitor, and no balls of weight decay\n"
+    return line
 
 
 def _show(run: Run, report: Report, console: Console) -> None:

@@ -28,3 +28,19 @@ class Metrics(Log):
 
     def __init__(self, folder: Path, board: Path, *, step: int | None) -> None:
         super().__init__(folder / METRICS, also={board / EVENTS: event_file()}, step=step)
+
+
+class Unwritten:
+    """Takes the records of a process that leaves the writing to another one."""
+
+    def write(self, record: Record) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Unwritten:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""

@@ -12,6 +12,19 @@ from steepest import Chain, Parallel, Residual
 from steepest.train.config import ModelConfig
 
 
+def next_loss(network: nn.Module, windows: Tensor) -> Tensor:
+    """Mean cross-entropy in nats a character over windows of shape (batch, context + 1).
+
+    Args:
+        network: gives the logits of the next character: a GPT, or what wraps one.
+        windows: ids of characters.
+    """
+    logits: Tensor = network(windows[:, :-1]).flatten(0, 1)
+    if logits.dtype == torch.bfloat16:  # three digits are too few for a mean of logarithms
+        logits = logits.float()
+    return F.cross_entropy(logits, windows[:, 1:].flatten())
+
+
 class Attention(nn.Module):
     """Causal self-attention with a fused projection to queries, keys and values."""
 
@@ -22,12 +35,13 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.size = width // heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time, width) to the same shape."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.size)).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         y: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return y
@@ -126,10 +140,7 @@ class GPT(nn.Module):
 
     def loss(self, windows: Tensor) -> Tensor:
         """Mean cross-entropy in nats a character over windows of shape (batch, context + 1)."""
-        logits = self(windows[:, :-1]).flatten(0, 1)
-        if logits.dtype == torch.bfloat16:  # three digits are too few for a mean of logarithms
-            logits = logits.float()
-        return F.cross_entropy(logits, windows[:, 1:].flatten())
+        return next_loss(self, windows)
 
     @torch.no_grad()
     def sample(self, prompt: Tensor, length: int, *, seed: int, temperature: float = 0.8) -> Tensor:

@@ -178,6 +178,13 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def parts(optimizer: Optimizer) -> dict[str, Optimizer]:
+    """The optimizers whose states the state of this one is made of, each by its place in it."""
+    if isinstance(optimizer, TorchMuon):
+        return {"muon": optimizer.muon, "adamw": optimizer.adamw}
+    return {"": optimizer}
+
+
 def lr_factor(config: Config, step: int) -> float:
     """The learning rate of a step as a part of its peak.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import torch
 from steepest._types import invalid
 from steepest.train.config import Config
 from steepest.train.data import Corpus, Text, load_text, prepare
+from steepest.train.mesh import NONE
+from steepest.train.team import ALONE, Launch, Team, launch
 from steepest.train.trial import Learner, Trial, is_done, trials
 
 CONFIG = "config.json"
@@ -31,6 +35,7 @@ class Run:
         corpus: its text.
         note: what a user should know about the text.
         todo: the trials that are not done, each with the step it goes on from.
+        team: the processes that carry it out.
     """
 
     folder: Path
@@ -38,6 +43,7 @@ class Run:
     corpus: Corpus
     note: str
     todo: Mapping[Trial, int]
+    team: Team = ALONE
 
     @property
     def steps_left(self) -> int:
@@ -52,37 +58,50 @@ def fresh_folder(parent: Path) -> Path:
     return next(parent / n for n in names if not (parent / n).exists())
 
 
-def _checked(folder: Path, config: Config, text: Text, corpus: Corpus) -> Run:
+def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Team) -> Run:
     """Build every trial and read its checkpoint, so that a fault shows before hours of training."""
     todo = {}
     for trial in trials(config):
-        learner = Learner(trial, config, corpus)
-        learner.restore(trial.folder(folder))
-        if not is_done(trial.folder(folder), config):
+        learner = Learner(trial, config, corpus, team=team)
+        own = trial.folder(folder)
+        learner.restore(own)
+        if not team.first(partial(is_done, own, config)):
             todo[trial] = learner.step
-    return Run(folder=folder, config=config, corpus=corpus, note=text.note, todo=todo)
+    return Run(folder=folder, config=config, corpus=corpus, note=text.note, todo=todo, team=team)
 
 
-def new_run(config: Config, folder: Path | None) -> Run:
+def new_run(config: Config, folder: Path | None, *, team: Team = ALONE) -> Run:
     """A run that starts; writes nothing.
 
     Args:
         config: what it does.
         folder: where its files go; None for a fresh folder below `runs`.
+        team: the processes that carry it out.
 
     Raises:
         ValueError: the folder is taken, or the text or a setting is refused.
         OSError: the text cannot be read.
     """
+    place = team.first(lambda: _free(folder))
+    text, corpus = team.agreed(lambda: _read(config))
+    return _checked(place, config, text, corpus, team)
+
+
+def _read(config: Config) -> tuple[Text, Corpus]:
+    """The text of a run, as it is and as ids."""
+    text = load_text(config.data)
+    return text, prepare(text, context=config.model.context)
+
+
+def _free(folder: Path | None) -> Path:
+    """The folder, if nothing is in it, or a fresh one below `runs`."""
     if folder is None:
-        folder = fresh_folder(Path("runs"))
-    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        return fresh_folder(Path("runs"))
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise invalid(
             "out", str(folder), "exists already; give another folder, or --resume this one"
         )
-    text = load_text(config.data)
-    corpus = prepare(text, context=config.model.context)
-    return _checked(folder, config, text, corpus)
+    return folder
 
 
 def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
@@ -99,22 +118,45 @@ def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
         raise invalid("resume", str(folder), remedy) from None
 
 
-def old_run(folder: Path) -> Run:
+def old_run(folder: Path, *, parallel: str = NONE, team: Team = ALONE) -> Run:
     """A run that goes on; writes nothing.
+
+    Args:
+        folder: of the run.
+        parallel: how the team shares the work, whatever it was when the run began.
+        team: the processes that carry it out.
 
     Raises:
         ValueError: no run folder, a checkpoint that is cut off or of another run, or a text that
             has changed since the run began.
         OSError: the text cannot be read.
     """
-    config, known = read_config(folder)
-    text = load_text(config.data)
-    corpus = prepare(text, context=config.model.context)
+    stored, known = read_config(folder)
+    config = replace(stored, parallel=parallel)
+    text, corpus = team.agreed(lambda: _read(config))
     if corpus.sha256 != known.get("sha256"):
         raise invalid(
             "data", text.name, f"has changed since {folder} began; restore it, or start a new run"
         )
-    return _checked(folder, config, text, corpus)
+    return _checked(folder, config, text, corpus, team)
+
+
+def begun(folder: Path | None, started: Launch) -> Path | None:
+    """The folder of this very launch, if torchrun has started its processes again; else None.
+
+    Args:
+        folder: the one that was asked for; None for any below `runs`.
+        started: what the launcher says.
+    """
+    if not started.restarts:
+        return None
+    places = sorted(Path("runs").glob("*"), reverse=True) if folder is None else [folder]
+    for place in places:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            stored = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+            if stored["machine"]["launch"] == started.run_id:
+                return place
+    return None
 
 
 def description(run: Run) -> dict[str, Any]:
@@ -133,6 +175,8 @@ def description(run: Run) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "processes": run.team.size,
+            "launch": launch().run_id,
             "platform": platform.platform(),
         },
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -21,9 +21,11 @@ from steepest.train import checkpoint
 from steepest.train.config import DTYPES, Config
 from steepest.train.constraint import Spectra, figures, has_ball, matrices
 from steepest.train.data import Corpus, batch, validation_windows
-from steepest.train.metrics import Metrics, read_metrics
-from steepest.train.model import GPT
-from steepest.train.optimizers import recipe, scheduler
+from steepest.train.metrics import Metrics, Unwritten, read_metrics
+from steepest.train.model import GPT, next_loss
+from steepest.train.optimizers import parts, recipe, scheduler
+from steepest.train.parallel import spread
+from steepest.train.team import ALONE, Team
 
 EVAL_BATCH = 64
 SAMPLE = 400
@@ -60,7 +62,8 @@ def trials(config: Config) -> list[Trial]:
 
 def is_done(folder: Path, config: Config) -> bool:
     """Whether a trial has its last checkpoint, or has diverged."""
-    if checkpoint.checkpoint_path(folder, config.steps).exists():
+    kinds = (checkpoint.WHOLE, checkpoint.SHARDED)
+    if any(checkpoint.checkpoint_path(folder, config.steps, kind).exists() for kind in kinds):
         return True
     records = read_metrics(folder)
     return bool(records) and diverged(records[-1])
@@ -78,19 +81,22 @@ class Learner:
         trial: which optimizer and seed.
         config: of the run.
         corpus: the text.
+        team: the processes that train it together. Each has a learner, and calls the same methods
+            of it in the same order.
 
     Raises:
         ValueError: the optimizer refuses its settings.
     """
 
-    def __init__(self, trial: Trial, config: Config, corpus: Corpus) -> None:
-        self.trial, self.config, self.corpus = trial, config, corpus
+    def __init__(self, trial: Trial, config: Config, corpus: Corpus, *, team: Team = ALONE) -> None:
+        self.trial, self.config, self.corpus, self.team = trial, config, corpus, team
         self.device = torch.device(config.device)
         dtype = torch.float32 if config.dtype == "bfloat16" else DTYPES[config.dtype]
         model = GPT(config.model, vocabulary=len(corpus.characters), seed=trial.seed)
         self.model = model.to(device=self.device, dtype=dtype)
+        self._network: nn.Module = spread(self.model, team)
         settings = config.optimizers[trial.optimizer]
-        self.optimizer: Optimizer = recipe(trial.optimizer).build(self.model, settings)
+        self.optimizer: Optimizer = recipe(trial.optimizer).build(self._network, settings)
         self.scheduler: LambdaLR = scheduler(self.optimizer, config)
         self.step = 0
         self.seconds = 0.0
@@ -100,12 +106,22 @@ class Learner:
         self.windows = windows.to(self.device)
         self.spectra = Spectra()
         self.monitor: Monitor | None = None
-        self._shows_balls = config.spectra and has_ball(self.optimizer)
+        # Process 0 looks for all, as far as it has whole parameters to look at.
+        self._looks = team.leads and not team.grid.in_pieces
+        self._shows_balls = self._looks and config.spectra and has_ball(self.optimizer)
 
     def _belongs(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be one of this trial."""
         run = self.config.to_json()
-        for key in ("optimizers", "seeds", "data", "device", "spectra", "monitor_every"):
+        for key in (
+            "optimizers",
+            "seeds",
+            "data",
+            "device",
+            "spectra",
+            "monitor_every",
+            "parallel",
+        ):
             del run[key]
         settings = asdict(self.config.optimizers[self.trial.optimizer])
         return {**asdict(self.trial), "settings": settings, **run, "text": self.corpus.sha256}
@@ -114,7 +130,7 @@ class Learner:
     def watched(self, run: Path) -> Iterator[None]:
         """The learner with its monitor, if the run has one, which goes on from this step."""
         every, board = self.config.monitor_every, self.trial.board(run) / "monitor"
-        if not every:
+        if not (every and self._looks):
             yield
             return
         with Monitor(
@@ -134,12 +150,12 @@ class Learner:
         Raises:
             OSError: one of them could not be written.
         """
-        self.spectra.save(folder)
+        self.team.first(lambda: self.spectra.save(folder))
         if self.monitor:
             self.monitor.sync()
         state = {part: getattr(self, part).state_dict() for part in _PARTS}
-        place = {"step": self.step, "seconds": self.seconds}
-        checkpoint.save(folder, self.step, {**place, **state}, belongs=self._belongs())
+        content = {"step": self.step, "seconds": self.seconds, **state}
+        checkpoint.save(folder, self.step, content, belongs=self._belongs(), team=self.team)
 
     def restore(self, folder: Path) -> bool:
         """Go on from the newest checkpoint of a folder; False if there is none.
@@ -148,11 +164,11 @@ class Learner:
             ValueError: the checkpoint is cut off or belongs to another run, or the spectra are
                 damaged.
         """
-        found = checkpoint.checkpoints(folder)
+        found = self.team.first(lambda: checkpoint.checkpoints(folder))
         if not found:
             return False
         self.load(found[-1])
-        self.spectra = Spectra.load(folder, step=self.step)
+        self.spectra = self.team.first(lambda: Spectra.load(folder, step=self.step))
         return True
 
     def load(self, path: Path) -> None:
@@ -161,10 +177,26 @@ class Learner:
         Raises:
             ValueError: it is cut off or belongs to another run.
         """
-        content = checkpoint.load(path, device=str(self.device), belongs=self._belongs())
+        owners = self._owners()
+        content = checkpoint.load(
+            path,
+            device=str(self.device),
+            belongs=self._belongs(),
+            like=lambda place: owners.get(place, owners.get(place.rpartition(".")[0])),
+            team=self.team,
+        )
         for part in _PARTS:
             getattr(self, part).load_state_dict(content[part])
         self.step, self.seconds = int(content["step"]), float(content["seconds"])
+
+    def _owners(self) -> dict[str, Tensor]:
+        """The parameter behind each place in a checkpoint: its own, and that of its state."""
+        found: dict[str, Tensor] = {f"model.{n}": p for n, p in self.model.named_parameters()}
+        for name, part in parts(self.optimizer).items():
+            states = ".".join(filter(None, ("optimizer", name, "state")))
+            params = [p for group in part.param_groups for p in group["params"]]
+            found.update({f"{states}.{i}": p for i, p in enumerate(params)})
+        return found
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
@@ -179,7 +211,7 @@ class Learner:
             size=self.config.batch,
             context=self.config.model.context,
         )
-        return windows.to(self.device)
+        return windows.chunk(self.team.grid.data)[self.team.part].to(self.device)
 
     def _clock(self) -> float:
         """Seconds without the monitor's, after the work that the device still has in its queue."""
@@ -193,7 +225,7 @@ class Learner:
         lr = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.zero_grad()
         with self._autocast():
-            loss = self.model.loss(self._batch())
+            loss = next_loss(self._network, self._batch())
         loss.backward()
         before = self._clock()
         self.optimizer.step()
@@ -201,11 +233,12 @@ class Learner:
         self.scheduler.step()
         self.step += 1
         self.seconds += end - start
+        mean = self.team.sums(loss.item())[0] / self.team.size
         return {
             "step": self.step,
             "time": time.time(),
             "seconds": self.seconds,
-            "loss": number(loss.item()),
+            "loss": number(mean),
             "lr": lr,
             "step_ms": 1e3 * (end - start),
             "optimizer_ms": 1e3 * (end - before),
@@ -223,11 +256,24 @@ class Learner:
     @torch.no_grad()
     def evaluate(self) -> float:
         """Mean validation loss in nats a character over the fixed windows."""
-        total = 0.0
+        total, seen = 0.0, 0
         with self._autocast():
             for windows in self.windows.split(EVAL_BATCH):
-                total += self.model.loss(windows).item() * windows.shape[0]
-        return total / self.windows.shape[0]
+                own = windows.tensor_split(self.team.grid.data)[self.team.part]
+                # A process without windows computes with the others: they may need its parameters.
+                loss = next_loss(self._network, own if len(own) else windows[:1])
+                total, seen = total + loss.item() * len(own), seen + len(own)
+        total, count = self.team.sums(total, seen)
+        return total / count
+
+    def write_sample(self, folder: Path) -> None:
+        """Write text that the model writes.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        text = f"{self.sample()}\n".encode()
+        self.team.first(lambda: write_atomic(folder / "sample.txt", text))
 
     def sample(self) -> str:
         """Text that the model writes, the same for the same weights."""
@@ -239,6 +285,15 @@ class Learner:
 
 
 _PARTS = ("model", "optimizer", "scheduler")
+
+
+def _metrics(learner: Learner, run: Path) -> Metrics | Unwritten:
+    """Where the records of a learner go."""
+    if not learner.team.leads:
+        return Unwritten()
+    folder = learner.trial.folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Metrics(folder, learner.trial.board(run), step=learner.step or None)
 
 
 def run_trial(
@@ -254,7 +309,8 @@ def run_trial(
         learner: new, or restored from a checkpoint.
         run: the folder of the run.
         report: called with the record of each step.
-        stop: asked after each step; on True a checkpoint is written and the trial ends early.
+        stop: asked after each step; on True a checkpoint is written and the trial ends early. All
+            processes of a team must get the same answer.
 
     Returns:
         Whether the trial is done.
@@ -264,9 +320,7 @@ def run_trial(
     """
     config = learner.config
     folder = learner.trial.folder(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    step = learner.step or None
-    with Metrics(folder, learner.trial.board(run), step=step) as metrics, learner.watched(run):
+    with _metrics(learner, run) as metrics, learner.watched(run):
         if learner.step == 0:
             first = {"step": 0, "time": time.time(), "seconds": 0.0}
             metrics.write({**first, **learner.look()})
@@ -279,11 +333,11 @@ def run_trial(
             report(record)
             if diverged(record):
                 metrics.sync()
-                learner.spectra.save(folder)
+                learner.team.first(lambda: learner.spectra.save(folder))
                 return True
             stopped = stop()
             if last:
-                write_atomic(folder / "sample.txt", f"{learner.sample()}\n".encode())
+                learner.write_sample(folder)
             if last or stopped or learner.step % config.checkpoint_every == 0:
                 metrics.sync()
                 learner.save(folder)

@@ -1,0 +1,240 @@
+"""Steps of parameters that ranks hold together, as far as one process can see them.
+
+What several processes do is in tests/dist.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+import steepest
+from steepest import maps, norms
+from steepest.dist import Team, Waiting, is_sharded
+from steepest.optim import _inspect
+from steepest.optim._moves import Item
+from steepest.optim._shards import Plan, _through, projected, shared_moves
+from steepest.polar import Svd
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group(tmp_path_factory):
+    """A process group of this process alone."""
+    store = dist.FileStore(str(tmp_path_factory.mktemp("group") / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Embedding(7, 6), nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6), nn.Linear(6, 3)
+    return nn.Sequential(*layers).double()
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -> list[float]:
+    x, y = torch.arange(7), torch.arange(7) % 3
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        return loss
+
+    return [float(optimizer.step(closure).detach()) for _ in range(steps)]
+
+
+OPTIMIZERS = {
+    "Muon": lambda net: steepest.Muon(net, lr=0.02, polar=Svd(), weight_decay=0.1),
+    "by heads": lambda net: steepest.Muon(
+        steepest.route(net, overrides={"1.weight": steepest.MatrixView(split=(4, 3, 2))}),
+        lr=0.02,
+        polar=Svd(),
+    ),
+    "projected": lambda net: steepest.Muon(
+        net, lr=0.02, polar=Svd(), weight_decay=1.0, constraint="project"
+    ),
+    "no momentum": lambda net: steepest.LionK(
+        net, lr=0.01, betas=(0.0, 0.0), K=maps.Nuclear(polar=Svd())
+    ),
+    "estimate": lambda net: steepest.SteepestDescent(
+        list(net.named_parameters()), norms.LInf(), sharpness="estimate"
+    ),
+    "line search": lambda net: steepest.SteepestDescent(
+        [p for p in net.parameters() if p.ndim == 2], norms.Spectral(), scale="linesearch"
+    ),
+    "column": lambda net: steepest.SteepestDescent(net, norms.ColumnNorm(), lr=0.02),
+}
+
+
+def divided(optimizer: steepest.optim.SteepestOptimizer) -> None:
+    """Have an optimizer divide its work among the ranks of a group, of which there is one."""
+    optimizer._replicas = Team.of_group(dist.group.WORLD)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_shards_of_one_rank_are_the_whole(name):
+    plain, shared = model(), model()
+    mesh = init_device_mesh("cpu", (1,))
+    for layer in shared:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(shared, mesh=mesh)
+    assert train(plain, OPTIMIZERS[name](plain)) == train(shared, OPTIMIZERS[name](shared))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_divided_work_is_the_same_work(name):
+    plain, shared = model(), model()
+    optimizer = OPTIMIZERS[name](shared)
+    divided(optimizer)
+    expected = torch.tensor(train(plain, OPTIMIZERS[name](plain)))
+    assert torch.allclose(torch.tensor(train(shared, optimizer)), expected, rtol=1e-12)
+    # A copy has no processes to divide its work with.
+    assert copy.deepcopy(optimizer)._replicas is None
+    assert len(train(shared, optimizer, 1)) == 1
+
+
+def test_ddp_is_unwrapped_and_the_names_are_those_of_one_process():
+    wrapped = nn.parallel.DistributedDataParallel(model())
+    for make in (steepest.Muon, steepest.Scion, steepest.Lion):
+        names = [n for g in make(wrapped, lr=0.1).param_groups for n in g["param_names"]]
+        assert sorted(names) == sorted(n for n, _ in model().named_parameters())
+
+
+def item(x: torch.Tensor, norm: norms.Norm) -> Item:
+    view = steepest.MatrixView() if norm.axes == 2 else None
+    param = nn.Parameter(distribute_tensor(x, init_device_mesh("cpu", (1,)), [Shard(0)]))
+    return Item(param, torch.float64, view, norm.symmetric, param)
+
+
+@pytest.mark.parametrize("norm", [norms.LInf(), norms.RowNorm(), norms.ColumnNorm()], ids=str)
+def test_a_norm_of_entries_sees_a_dtensor(norm):
+    x, g = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    one = item(x, norm)
+    plan = Plan([], [one], [])
+
+    def write(batch, out, *, cut=True):
+        assert batch == [one] and not cut
+        out[0].copy_(g)
+
+    directions = [norm.dualize]
+    moves = shared_moves(
+        plan,
+        {one.param: True},
+        write,
+        lambda us: [directions[0](u) for u in us],
+        lambda item: [1.0],
+        norm.inner,
+    )
+    ((move,),) = moves
+    expected = norm.dualize(g)
+    assert not is_sharded(move.direction[0]) and torch.allclose(move.direction[0], expected)
+    assert torch.allclose(move.dual, norm.inner(g, expected).sum())
+    ((_, inside),) = projected(plan, norm, lambda item: [0.1])
+    assert torch.allclose(inside, norm.project(x, 0.1))
+
+
+def test_gradients_of_one_bad_rank_are_skipped_by_all(monkeypatch):
+    """The other rank's word, put in place of what an all-reduce would have brought."""
+    net = model()
+    optimizer = OPTIMIZERS["Muon"](net)
+    divided(optimizer)
+    nn.functional.cross_entropy(net(torch.arange(7)), torch.arange(7) % 3).backward()
+    before = [p.detach().clone() for p in net.parameters()]
+    real = _inspect.agreed
+
+    def other_is_bad(codes, team):
+        low, high = real(codes, team)
+        return torch.where(low > 1, 1, low).to(low.dtype), high
+
+    monkeypatch.setattr(_inspect, "agreed", other_is_bad)
+    optimizer.step()
+    hidden = [i for i, (n, _) in enumerate(net.named_parameters()) if n[0] != "0" and "w" in n]
+    after = list(net.parameters())
+    assert all(torch.equal(before[i], after[i]) for i in hidden)
+    assert optimizer.skipped == len(hidden)
+    optimizer.param_groups[0]["nonfinite"] = "raise"
+    with pytest.raises(FloatingPointError, match=r"1\.weight"):
+        optimizer.step()
+    monkeypatch.setattr(_inspect, "agreed", lambda codes, team: (codes * 0, codes))
+    with pytest.raises(ValueError, match=r"grad=.*missing on some ranks \(1\.weight\).*freeze"):
+        optimizer.step()
+
+
+def test_flags_on_a_device_are_not_waited_for(monkeypatch):
+    """With flags that may not be looked at, everything takes part, and a skip is a step of 0."""
+    monkeypatch.setattr(_inspect, "is_known", lambda flags: False)
+    monkeypatch.setattr(_inspect, "looked_at", lambda flags: list(flags.unbind()))
+    net = model()
+    optimizer = OPTIMIZERS["Muon"](net)
+    divided(optimizer)
+    nn.functional.cross_entropy(net(torch.arange(7)), torch.arange(7) % 3).backward()
+    net[1].weight.grad[0, 0] = torch.nan
+    net[3].weight.grad = None
+    before = copy.deepcopy(net)
+    optimizer.step()
+    for name in ("1.weight", "3.weight"):
+        assert torch.equal(net.get_parameter(name), before.get_parameter(name))
+
+
+@dataclass
+class _Road:
+    """An exchange that notes when it is used."""
+
+    name: str
+    log: list[str] = field(default_factory=list)
+
+    def gather(self, parts):
+        self.log.append(f"gather {self.name}")
+        return Waiting(dict)
+
+    def scatter(self, wholes):
+        self.log.append(f"scatter {self.name}")
+
+        def arrive():
+            self.log.append(f"back {self.name}")
+            return []
+
+        return Waiting(arrive)
+
+
+def test_a_bucket_travels_while_its_neighbour_is_computed():
+    log: list[str] = []
+    buckets = [type("Stop", (), {"exchange": _Road(str(i), log)})() for i in range(3)]
+
+    def compute(bucket, wholes):
+        log.append(f"compute {bucket.exchange.name}")
+        return {}, {}
+
+    # The types of the real ones are checked at every call in tests; these are stand-ins.
+    through = getattr(_through, "__wrapped__", _through)
+    assert len(list(through(buckets, lambda bucket: {}, compute))) == 3
+    order = [
+        *("gather 0", "gather 1", "compute 0", "scatter 0"),
+        *("gather 2", "compute 1", "scatter 1", "back 0"),
+        *("compute 2", "scatter 2", "back 1", "back 2"),
+    ]
+    assert log == order
+
+
+def test_state_is_laid_out_as_the_parameter():
+    net = model()
+    fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+    optimizer = steepest.Muon(net, momentum_dtype=torch.float32)
+    train(net, optimizer, 1)
+    for p, state in optimizer.state.items():
+        buffers = [v for k, v in state.items() if k != "step"]
+        assert all(isinstance(b, DTensor) and b.placements == p.placements for b in buffers)
+    saved = optimizer.state_dict()
+    again = steepest.Muon(net, momentum_dtype=torch.float32)
+    again.load_state_dict(saved)
+    matrix = next(iter(again.state))
+    assert again.state[matrix]["momentum_buffer"].dtype == torch.float32
