@@ -13,12 +13,12 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
+from steepest.train.mesh import Grid
 from steepest.train.model import GPT, Attention, Block
-from steepest.train.team import Team
 
 
-def spread(model: GPT, team: Team) -> nn.Module:
-    """Lay a model over a team: its parameters change in place.
+def spread(model: GPT, mesh: DeviceMesh, grid: Grid) -> nn.Module:
+    """Lay a model over the processes of a mesh: its parameters change in place.
 
     Tensor parallelism divides the four matrices of every block; embeddings, head and gains of a
     character model are small, and whole. FSDP shards every block and what is around them.
@@ -26,18 +26,16 @@ def spread(model: GPT, team: Team) -> nn.Module:
     Returns:
         The module to call for logits and to give to the optimizer: the model, or its DDP.
     """
-    if team.mesh is None:
-        return model
     blocks = [block for block in model.blocks if isinstance(block, Block)]
-    if team.grid.tensor > 1:
+    if grid.tensor > 1:
         for block in blocks:
-            _divide(block, team.mesh["tensor"])
-    if team.grid.sharded:
+            _divide(block, mesh["tensor"])
+    if grid.sharded:
         for block in blocks:
-            fully_shard(block, mesh=team.mesh["data"])
-        fully_shard(model, mesh=team.mesh["data"])
-    elif team.grid.data > 1:
-        return DistributedDataParallel(model, process_group=team.mesh["data"].get_group())
+            fully_shard(block, mesh=mesh["data"])
+        fully_shard(model, mesh=mesh["data"])
+    elif grid.data > 1:
+        return DistributedDataParallel(model, process_group=mesh["data"].get_group())
     return model
 
 

@@ -24,7 +24,6 @@ from steepest.train.data import Corpus, batch, validation_windows
 from steepest.train.metrics import Metrics, Unwritten, read_metrics
 from steepest.train.model import GPT, next_loss
 from steepest.train.optimizers import parts, recipe, scheduler
-from steepest.train.parallel import spread
 from steepest.train.team import ALONE, Team
 
 EVAL_BATCH = 64
@@ -94,7 +93,7 @@ class Learner:
         dtype = torch.float32 if config.dtype == "bfloat16" else DTYPES[config.dtype]
         model = GPT(config.model, vocabulary=len(corpus.characters), seed=trial.seed)
         self.model = model.to(device=self.device, dtype=dtype)
-        self._network: nn.Module = spread(self.model, team)
+        self._network = _network(self.model, team)
         settings = config.optimizers[trial.optimizer]
         self.optimizer: Optimizer = recipe(trial.optimizer).build(self._network, settings)
         self.scheduler: LambdaLR = scheduler(self.optimizer, config)
@@ -282,6 +281,15 @@ class Learner:
         with self._autocast():
             ids = self.model.sample(prompt, SAMPLE, seed=self.trial.seed)
         return "".join(known[i] for i in ids[1:].tolist())
+
+
+def _network(model: GPT, team: Team) -> nn.Module:
+    """What gives the logits and goes to the optimizer: the model, laid over the team."""
+    if team.mesh is None:
+        return model
+    from steepest.train.parallel import spread
+
+    return spread(model, team.mesh, team.grid)
 
 
 _PARTS = ("model", "optimizer", "scheduler")
