@@ -203,8 +203,8 @@ TOKENS = 2**20
 def of_module(module: nn.Module) -> Model:
     """The table of a module, which may lie on the meta device; `steepest.route` says what is what.
 
-    For a token, tensor parallelism is taken to add up half the shorter side of every parameter.
-    That is right for a block of four weights as wide as the model, such as those of GPT-2.
+    For a token tensor parallelism is taken to add up half the shorter side of each parameter, which
+    is right for a block of four weights as wide as the model, such as GPT-2's.
     """
     found: Counter[tuple[tuple[int, ...], tuple[Part, ...]]] = Counter()
     routing = route(module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -256,7 +256,7 @@ def recommended(tasks: list[Task], tokens: int) -> Plan:
     fitting.sort(key=lambda p: p.seconds(p.costs[0]))
     ranked = fitting or sorted(plans, key=lambda p: p.memory(p.costs[0]))
     best = planned(ranked[0].task, tokens)
-    return Plan(**{**vars(best), "reason": _reason(ranked, len(fitting), len(plans))})
+    return replace(best, reason=_reason(ranked, len(fitting), len(plans)))
 
 
 def _reason(ranked: list[Plan], fitting: int, tried: int) -> str:
