@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 
 # Tracing makes a test up to twice as slow: only these run under it.
 COVERED := tests/polar tests/optim
+# These start processes of their own, one set for all of them; part of optim runs there only.
+DISTRIBUTED := tests/dist
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -40,8 +42,9 @@ train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in AR
 
 test: $(STAMP) ## the whole test suite, with the coverage that polar and optim must have
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report= $(COVERED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-append --cov-report= $(DISTRIBUTED)
 	@$(BIN)/python tools/coverage_gate.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(addprefix --ignore=,$(COVERED))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(addprefix --ignore=,$(COVERED) $(DISTRIBUTED))
 
 check: lint types docs doctest wheel test ## the gate: everything from lint to wheel, and the tests
 

@@ -35,12 +35,14 @@ APPLICATIONS = {
     "gallery": {"gallery", "train"},
     "diagnose": {"diagnose", "gallery", "train"},
     "bench": {"bench", "gallery", "lab", "train"},
+    "plan": {"plan", "gallery"},
 }
 
 # What applications may import from: the library's public paths, and what every command shares.
 PUBLIC_PATHS = {
     "steepest",
     "steepest.diagnostics",
+    "steepest.dist",
     "steepest.maps",
     "steepest.norms",
     "steepest.polar",
@@ -55,6 +57,7 @@ SHARED_PATHS = {
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
+    ("_reduce", "torch.distributed.tensor"): "as heavy as torch, and who has DTensors has it",
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
     ("train.trial", "steepest.train.parallel"): "FSDP takes long to import; one process needs none",
     ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
@@ -332,7 +335,7 @@ def public(package: str) -> dict[str, object]:
 
 PUBLIC = {
     k: v
-    for name in ("", ".diagnostics", ".maps", ".norms", ".optim", ".polar", ".views")
+    for name in ("", ".diagnostics", ".maps", ".norms", ".optim", ".plan", ".polar", ".views")
     for k, v in public("steepest" + name).items()
 }
 

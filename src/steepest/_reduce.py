@@ -51,7 +51,20 @@ def complete(x: Tensor) -> Tensor:
 
     sharded: Any = x
     parts = sharded.placements
-    return sharded.redistribute(placements=[Replicate() if p.is_partial() else p for p in parts])
+    whole = [Replicate() if p.is_partial() else p for p in parts]
+    summed: Tensor = sharded.redistribute(placements=whole)
+    return summed
+
+
+def held_as(x: Tensor, like: Tensor) -> Tensor:
+    """`x`, each process with the part that it has of `like`, a tensor of the same shape."""
+    # Where one entry is broadcast, torch keeps an axis of length 1 whole on each process.
+    if not _is_sharded(x):
+        return x
+    sharded: Any = x
+    held: Any = like
+    moved: Tensor = sharded.redistribute(placements=held.placements)
+    return moved
 
 
 def _is_sharded(x: Tensor) -> bool:

@@ -11,6 +11,7 @@ from steepest.bench.command import bench
 from steepest.diagnose.command import diagnose
 from steepest.gallery.command import gallery
 from steepest.lab.command import reproduce
+from steepest.plan.command import plan
 from steepest.train.command import train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -37,3 +38,4 @@ app.command()(reproduce)
 app.command()(gallery)
 app.command()(diagnose)
 app.command()(bench)
+app.command()(plan)

@@ -18,12 +18,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import coverage
 import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
@@ -31,7 +31,7 @@ from torch.distributed import distributed_c10d
 TIMEOUT = 60.0
 """Seconds for a collective; a run has twice as many, the start of its processes included."""
 
-GRACE = 5.0
+GRACE = 2.0
 """Seconds that the others have once one rank has failed: they may be waiting for it."""
 
 # Imported once, by the process that all others are forked from.
@@ -105,14 +105,22 @@ class Pool:
             self._stop()
         return [results[rank] for rank in range(self.world)]
 
+    def close(self) -> None:
+        """Let the processes end by themselves."""
+        for process, connection in self._workers:
+            connection.close()
+            process.join(GRACE)
+        self._stop()
+
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
+        traced = coverage.Coverage.current() is not None
         store = Path(tempfile.mkdtemp(prefix="steepest-tests-")) / "store"
         for rank in range(self.world):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(theirs, rank, self.world, str(store)), daemon=True
+                target=_serve, args=(theirs, rank, self.world, str(store), traced), daemon=True
             )
             process.start()
             theirs.close()  # or the end of the process would not be seen
@@ -126,10 +134,18 @@ class Pool:
         self._workers = []
 
 
-@cache
+_POOLS: dict[int, Pool] = {}
+
+
 def pool(world: int) -> Pool:
     """The pool of `world` processes; they start with the first run."""
-    return Pool(world)
+    return _POOLS.setdefault(world, Pool(world))
+
+
+def close_all() -> None:
+    """End every process."""
+    while _POOLS:
+        _POOLS.popitem()[1].close()
 
 
 def _receive(connection: Connection, rank: int) -> Any:
@@ -139,8 +155,11 @@ def _receive(connection: Connection, rank: int) -> Any:
         return Failure(rank, "ProcessExit", "the process has died")
 
 
-def _serve(connection: Connection, rank: int, world: int, store: str) -> None:
-    """Carry out what comes in, until the other side is gone."""
+def _serve(connection: Connection, rank: int, world: int, store: str, traced: bool) -> None:
+    """Carry out what comes in, until the other side is gone; what has been run is put on record."""
+    record = coverage.Coverage(data_suffix=True) if traced else None
+    if record:
+        record.start()
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # no other machine, no look-up of this one's name
     torch.set_num_threads(1)
     warnings.simplefilter("error")
@@ -162,4 +181,7 @@ def _serve(connection: Connection, rank: int, world: int, store: str) -> None:
         connection.send_bytes(
             pickle.dumps(answer)
         )  # not `send`, which shares the memory of tensors
+    if record:
+        record.stop()
+        record.save()
     os._exit(0)  # the group cannot be left in order: the others may be gone

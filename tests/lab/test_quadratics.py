@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from steepest.lab.quadratics.greedy import best_step, draw, greedy
 from steepest.lab.quadratics.methods import METHODS, MOMENTUM, muon, nuclear, vanishing
 from steepest.lab.quadratics.noise import Additive, NoisyPolar, PerSingularValue, Shaped
 from steepest.lab.quadratics.problem import Problem, descend, generator
-from steepest.lab.quadratics.sweep import kept, marks
+from steepest.lab.quadratics.sweep import kept, marks, sweep
 from steepest.lab.workers import workers
 from steepest.polar import JORDAN, Svd
 from tests.lab.toy import Invoke, Record
@@ -168,6 +169,20 @@ def test_the_grid_and_what_leaves_it() -> None:
     assert max(found["nuclear-norm step"]["lowest"]) < 1e-9
 
 
+def test_the_nuclear_norm_step_has_the_length_of_each_instance() -> None:
+    """W − ‖G‖_*/tr A·UVᵀ, with A and G of the instance, whatever else is in the batch."""
+    cell = {"family": "uniform", "method": "Muon nuclear", "momentum": 0.0, "lr": 1.0, "seed": 0}
+    cell["schedule"] = "constant"
+    found = sweep({**cell, "first": 0, "count": 3}, n=8, steps=1)["loss"]
+    for i, (first, last) in enumerate(found):
+        problem = Problem.draw("uniform", 8, seed=0, instances=[i], dtype=torch.float64)
+        (a,), error = problem.a, (problem.start - problem.optimum)[0]
+        u, sigma, vh = torch.linalg.svd(a @ error)
+        moved = error - sigma.sum() / a.trace() * u @ vh
+        for loss, e in ((first, error), (last, moved)):
+            assert loss == pytest.approx(float((e * (a @ e)).sum() / 2), rel=1e-4)
+
+
 def test_steps_kept_and_schedule() -> None:
     assert set(marks(500)) <= set(kept(500))
     assert kept(500)[0] == 0 and kept(500)[-1] == 500
@@ -200,6 +215,10 @@ def test_processes_give_the_same_numbers() -> None:
     for jobs in (1, 2):
         with workers(jobs, alone=False) as do:
             results = {str(c.key): r for c, r in do(work, cells)}
+            if jobs > 1:
+                multiprocessing.active_children()[0].kill()
+                with pytest.raises(ChildProcessError, match="the same command goes on"):
+                    list(do(work, cells))
         found.append({k: {**r, "seconds": 0} for k, r in results.items()})
     assert found[0] == found[1]
     assert len(found[0]) == 3

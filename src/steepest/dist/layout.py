@@ -234,6 +234,31 @@ def balanced(costs: Sequence[float], ranks: int) -> list[int]:
     return owners
 
 
+def bucketed(sizes: Sequence[int], owners: Sequence[int], room: int) -> list[list[int]]:
+    """Things with owners, as many to a bucket as every owner has room for, but at least one.
+
+    Args:
+        sizes: of the things, in bytes.
+        owners: of the things.
+        room: bytes that an owner has in a bucket.
+
+    Example:
+        >>> bucketed([3, 3, 3, 9], [0, 0, 0, 1], 6)
+        [[0, 1, 3], [2]]
+    """
+    filled, number = dict[int, int](), dict[int, int]()
+    buckets: list[list[int]] = []
+    for i, (size, owner) in enumerate(zip(sizes, owners, strict=True)):
+        k = number.setdefault(owner, 0)
+        if owner in filled and filled[owner] + size > room:
+            k, filled[owner] = k + 1, 0
+        number[owner], filled[owner] = k, filled.get(owner, 0) + size
+        if k == len(buckets):
+            buckets.append([])
+        buckets[k].append(i)
+    return buckets
+
+
 def is_sharded(x: Tensor) -> TypeGuard[DTensor]:
     """Whether a tensor is a DTensor."""
     # Without the import no tensor can be one.

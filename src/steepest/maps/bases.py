@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest._reduce import total
+from steepest._reduce import held_as, total
 from steepest.maps.scalars import Scalar
 from steepest.norms import ColumnNorm, LInf, Lp, Norm, RowNorm, Spectral
 from steepest.polar import PolarMethod
@@ -106,7 +106,7 @@ class _Lines(Basis):
         """Every vector with the length φ'(t)."""
         wide, line = x.to(widened(x.dtype)), self._line
         slopes = line.spread(scalar.slope(self.magnitudes(wide)), x)
-        return (line.dualize(wide, check=False) * slopes).to(x.dtype)
+        return held_as((line.dualize(wide, check=False) * slopes).to(x.dtype), x)
 
 
 @dataclass(frozen=True)

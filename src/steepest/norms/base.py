@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._reduce import all_true, total
+from steepest._reduce import all_true, held_as, total
 from steepest._types import invalid, real_dtype, shape_text
 from steepest.polar import PolarMethod
 
@@ -177,7 +177,7 @@ class Norm(Geometry):
         unit = self.dualize(g, check=check)
         # ⟨g, dualize(g)⟩ is the dual norm, without another decomposition.
         value = self.inner(g, unit).to(real_dtype(g.dtype))
-        return self.spread(value, g) * unit
+        return held_as(self.spread(value, g) * unit, g)
 
     def init(
         self,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._reduce import total
+from steepest._reduce import held_as, total
 from steepest._types import invalid
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.base import Couples, Extent, Norm, ball_radius, inner
@@ -144,8 +144,10 @@ class Lp(Norm):
             return torch.sgn(g)
         dims, wide = self._dims(g), g.to(widened(g.dtype))
         if self.p == 2:
-            return l2_dualize(wide, dims).to(g.dtype)
-        return (torch.sgn(wide) * lp_dualize(wide.abs(), self.exponent, dims)).to(g.dtype)
+            unit = l2_dualize(wide, dims)
+        else:
+            unit = torch.sgn(wide) * lp_dualize(wide.abs(), self.exponent, dims)
+        return held_as(unit.to(g.dtype), g)
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖g‖†·dualize(g); g itself for p = 2."""

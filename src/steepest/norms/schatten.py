@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._reduce import held_as
 from steepest._types import invalid
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.base import Couples, Norm, ball_radius
@@ -232,7 +233,7 @@ class Schatten(SpectralNorm):
             return super().dualize(g, check=check)
         self.accept(g, check, "g")
         if self.p == 2:
-            return l2_dualize(g.to(widened(g.dtype)), (-2, -1)).to(g.dtype)
+            return held_as(l2_dualize(g.to(widened(g.dtype)), (-2, -1)).to(g.dtype), g)
         q: Tensor = (self.polar or Svd())(g)
         return q
 

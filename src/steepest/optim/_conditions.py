@@ -24,7 +24,7 @@ from steepest.optim._names import (
     QUERY,
     VALUE,
 )
-from steepest.optim._sites import HEADS, KV_HEADS, RECURRENT, Site, Survey
+from steepest.optim._sites import HEADS, KV_HEADS, RECURRENT, Site, Survey, kind_of
 from steepest.views import EXPERTS, MatrixView
 
 Condition: TypeAlias = Callable[[Site, Survey], bool]
@@ -135,7 +135,7 @@ def lora_of_table(site: Site, _: Survey) -> bool:
 def in_attention(site: Site) -> bool:
     """An attention module stands above the owner."""
     above = site.path[:-1]
-    kinds = (type(m).__name__ for m in site.chain[1:-1])
+    kinds = (kind_of(m) for m in site.chain[1:-1])
     return any(re.fullmatch(ATTENTION, step, re.I) for step in above) or any(
         re.search(r"(?:Attention|Attn)(?:\dd)?\d*$", name) for name in kinds
     )
@@ -218,7 +218,7 @@ def head_size(site: Site) -> int:
 
 def head_by_head(site: Site, model: Survey) -> bool:
     """Query, key and value alternate, head after head."""
-    host = re.search(HEAD_BY_HEAD_HOST, type(site.host).__name__)
+    host = re.search(HEAD_BY_HEAD_HOST, kind_of(site.host))
     return bool(re.fullmatch(HEAD_BY_HEAD, site.label, re.I)) or (
         host is not None and site.label == "c_attn" and not grouped(site, model)
     )

@@ -13,6 +13,8 @@ from steepest._types import invalid, shape_text
 from steepest.dist import Team
 from steepest.norms import Geometry, Norm
 from steepest.optim.rule import is_known
+from steepest.polar import PolarMethod
+from steepest.polar.base import widened
 from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]
@@ -134,6 +136,16 @@ def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:
     """The type of a momentum buffer: as asked for, complex for a complex parameter."""
     dtype: torch.dtype = group["momentum_dtype"] or param.dtype
     return dtype.to_complex() if param.is_complex() and not dtype.is_complex else dtype
+
+
+def choose_polar(group: Group, polar: PolarMethod | None) -> None:
+    """Have the methods of polar factors chosen before a step, which may be traced."""
+    for p, view in zip(group["params"], group["views"], strict=True):
+        dtype = widened(momentum_dtype(group, p))
+        for _, m, n in view.shapes(p.shape) if view else []:
+            if polar and m and n:
+                for sizes in ((m, n), (n, m)):
+                    polar.choose(*sizes, dtype, p.device)
 
 
 def text_of(value: Any) -> str | list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +17,7 @@ from steepest.dist import (
     Parcel,
     Team,
     balanced,
+    bucketed,
     is_sharded,
     layout_of,
     local,
@@ -151,19 +151,8 @@ def _buckets(
 ) -> Iterator[Bucket]:
     """Parameters with their owners, as many to a bucket as every owner has room for."""
     owners = balanced([cost(item) for item, _ in goods], team.size)
-    queues = [deque[int]() for _ in range(team.size)]
-    for i, owner in enumerate(owners):
-        queues[owner].append(i)
-    while any(queues):
-        chosen = []
-        for queue in queues:
-            room = BUCKET
-            while queue and (
-                room == BUCKET or goods[queue[0]][0].body.numel() * dtype.itemsize <= room
-            ):
-                chosen.append(queue.popleft())
-                room -= goods[chosen[-1]][0].body.numel() * dtype.itemsize
-        chosen.sort()
+    sizes = [item.body.numel() * dtype.itemsize for item, _ in goods]
+    for chosen in bucketed(sizes, owners, BUCKET):
         parcels = [Parcel(goods[i][1], owners[i]) for i in chosen]
         device = goods[0][0].body.device
         items = [goods[i][0] for i in chosen]

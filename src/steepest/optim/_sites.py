@@ -32,6 +32,15 @@ HEADS = ("num_heads", "n_heads", "n_head", "num_attention_heads", "nhead", "head
 KV_HEADS = ("num_kv_heads", "num_key_value_heads", "n_kv_heads", "n_kv_head", "kv_heads")
 
 
+def kind_of(module: nn.Module) -> str:
+    """Class name of a module; of a sharded one the name that its class had before.
+
+    `fully_shard` and `replicate` give a Linear a class FSDPLinear(FSDPModule, Linear) of their own.
+    """
+    kinds = type(module).__mro__
+    return next(k.__name__ for k in kinds if not k.__module__.startswith("torch.distributed."))
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Site:
     """One place where a parameter lives; a tied parameter has several.
@@ -60,7 +69,7 @@ class Site:
     @property
     def kind(self) -> str:
         """Class name of the owner."""
-        return type(self.owner).__name__
+        return kind_of(self.owner)
 
     @property
     def ndim(self) -> int:

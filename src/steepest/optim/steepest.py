@@ -19,6 +19,7 @@ from steepest.optim._groups import (
     Group,
     check_ball,
     check_group,
+    choose_polar,
     momentum_dtype,
     name_of,
     replicas_of,
@@ -36,7 +37,6 @@ from steepest.optim.rule import (
     averages_of_one,
     replace,
 )
-from steepest.polar.base import widened
 
 Loss = float | Tensor
 NonFinite = Literal["skip", "raise"]
@@ -163,7 +163,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if not group["rest"]:
                 group["views"] = views_of(group, views, self._geometry(group))
                 self._check_shapes(group)
-                self._choose_polar(group)
+                choose_polar(group, self._geometry(group).polar)
                 check_ball(group, self._ball(group))
         except BaseException:
             self.param_groups.pop()
@@ -188,16 +188,6 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
                 if x.numel():
                     geometry.accept(x, check=False, argument="params")
-
-    def _choose_polar(self, group: Group) -> None:
-        """Have the methods of polar factors chosen before a step, which may be traced."""
-        polar = self._geometry(group).polar
-        for p, view in zip(group["params"], group["views"], strict=True):
-            dtype = widened(momentum_dtype(group, p))
-            for _, m, n in view.shapes(p.shape) if view else []:
-                if polar and m and n:
-                    for sizes in ((m, n), (n, m)):
-                        polar.choose(*sizes, dtype, p.device)
 
     # torch says float; every closure returns the loss tensor.
     @overload  # type: ignore[override]

@@ -52,9 +52,7 @@ def _build(
     profile: str, sigma: float, problem: Problem, seed: int
 ) -> Callable[[Parameter], Optimizer]:
     if profile == "nuclear-norm step":
-        # The sum of the curvatures is the smoothness constant in the spectral norm.
-        trace = problem.a.diagonal(dim1=-2, dim2=-1).sum(dim=-1).max().item()
-        return lambda param: nuclear(param, sharpness=trace)
+        return lambda param: nuclear(param, sharpness=1.0)
     if profile not in PROFILES:
         return lambda param: muon(param, lr=ALPHA)
     draws = tuple(generator(seed, i, STREAM) for i in range(len(problem.start)))
@@ -80,6 +78,8 @@ def errors(
         problem = Problem.isotropic(n, seed=seed, instances=instances)
     else:
         problem = Problem.draw(family, n, seed=seed, instances=instances, dtype=torch.float64)
+    if profile == "nuclear-norm step":
+        problem = problem.over(problem.sharpness)
     schedule = (lambda t: vanishing(t, steps)) if profile == "vanishing lr" else None
     path = descend(problem, _build(profile, sigma, problem, seed), steps=steps, schedule=schedule)
     part = path.loss / path.loss[0]

@@ -55,11 +55,15 @@ class Method:
         build: of a parameter, a learning rate and a momentum.
         momenta: those that it is run with.
         cost: of a step on a 128 × 128 matrix, in milliseconds.
+        rates: its learning rates; none means those of the comparison.
+        unit: whether it is shown the loss over its smoothness constant in the spectral norm.
     """
 
     build: Callable[[Parameter, float, float], Optimizer]
     momenta: tuple[float, ...] = (0.0,)
     cost: float = 0.1
+    rates: tuple[float, ...] = ()
+    unit: bool = False
 
 
 METHODS: Mapping[str, Method] = {
@@ -74,6 +78,12 @@ METHODS: Mapping[str, Method] = {
         lambda param, lr, mu: muon(param, lr=lr, momentum=mu, polar=NewtonSchulz(JORDAN)),
         (0.0, MOMENTUM),
         0.7,
+    ),
+    "Muon nuclear": Method(
+        lambda param, lr, _: nuclear(param, sharpness=1 / lr, polar=EXACT),
+        cost=1.8,
+        rates=(1.0,),
+        unit=True,
     ),
 }
 

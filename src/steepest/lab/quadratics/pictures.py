@@ -13,7 +13,13 @@ from steepest._files import Record
 from steepest.lab.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, YELLOW, panels
 from steepest.lab.rows import distinct
 
-COLOURS: Mapping[str, str] = {"GD": GREEN, "Adam": YELLOW, "Muon": BLUE, "Muon NS5": ORANGE}
+COLOURS: Mapping[str, str] = {
+    "GD": GREEN,
+    "Adam": YELLOW,
+    "Muon": BLUE,
+    "Muon NS5": ORANGE,
+    "Muon nuclear": PURPLE,
+}
 PROFILE_COLOURS: Mapping[str, str] = {
     "exact": INK,
     "nuclear-norm step": GREY,
@@ -67,7 +73,8 @@ def draw_spectra(rows: Sequence[Record]) -> Figure:
 def draw_decades(rows: Sequence[Record]) -> Figure:
     """Orders of magnitude by which the loss falls, a group a family, a bar a method."""
     figure, (axes,) = panels([""], height=4)
-    families, methods = (list(distinct(rows, k)) for k in ("family", "method"))
+    families, found = (list(distinct(rows, k)) for k in ("family", "method"))
+    methods = [m for m in COLOURS if m in found]
     width = 0.8 / len(methods)
     for j, method in enumerate(methods):
         mine = [r for r in rows if r["method"] == method]
@@ -78,8 +85,9 @@ def draw_decades(rows: Sequence[Record]) -> Figure:
             [max(r["decades"] - r["low"], 0) for r in mine],
             [max(r["high"] - r["decades"], 0) for r in mine],
         ]
-        axes.bar(x, height, width, color=COLOURS[str(method)], label=str(method))
+        axes.bar(x, height, width, color=COLOURS[method], label=method)
         axes.errorbar(x, height, ends, fmt="none", ecolor=INK, elinewidth=0.8)
+    axes.set_axisbelow(True)
     axes.set_xticks(range(len(families)), [str(f).replace("_", "\n") for f in families])
     axes.set_ylabel("log₁₀ of initial over final loss")
     _legend(figure, axes, len(methods))

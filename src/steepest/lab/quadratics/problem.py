@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -71,6 +71,15 @@ class Problem:
             v, s = orthogonal(n, draw), torch.from_numpy(spectrum(family, n, draw))
             parts.append(((v * s) @ v.T, gaussian(n, draw), gaussian(n, draw)))
         return cls(*(torch.stack(each).to(dtype) for each in zip(*parts, strict=True)))
+
+    @property
+    def sharpness(self) -> Tensor:
+        """tr A, the smoothness constant of each instance in the spectral norm, shape (batch,)."""
+        return self.a.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+
+    def over(self, scale: Tensor) -> Problem:
+        """The same with the loss of each instance divided by its `scale`, shape (batch,)."""
+        return replace(self, a=self.a / scale[:, None, None])
 
     @classmethod
     def isotropic(cls, n: int, *, seed: int, instances: Iterable[int]) -> Problem:

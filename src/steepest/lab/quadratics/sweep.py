@@ -57,17 +57,18 @@ def sweep(cell: Record, *, n: int, steps: int) -> Record:
         cell["family"], n, seed=cell["seed"], instances=instances, dtype=torch.float32
     )
     method, factor = METHODS[cell["method"]], SCHEDULES[cell["schedule"]]
+    scale = problem.sharpness if method.unit else torch.ones(len(problem.start))
     path = descend(
-        problem,
+        problem.over(scale),
         lambda param: method.build(param, cell["lr"], cell["momentum"]),
         steps=steps,
         schedule=lambda t: factor(t, steps),
     )
-    losses = path.loss.nan_to_num(nan=math.inf)
+    losses = (scale * path.loss).nan_to_num(nan=math.inf)
     lowest = losses.cummin(dim=0).values
     return {
         "t": kept(steps),
         "loss": [_numbers(each) for each in losses[kept(steps)].T.tolist()],
         "best": [_numbers(each) for each in lowest[marks(steps)].T.tolist()],
-        "grad": _numbers(path.grad[-1].tolist()),
+        "grad": _numbers((scale * path.grad[-1]).tolist()),
     }

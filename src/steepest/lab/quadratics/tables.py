@@ -250,7 +250,7 @@ def errors(results: Sequence[Record]) -> list[Record]:
 
 
 def times(results: Sequence[Record]) -> list[Record]:
-    """Seconds of one process that each kind of cell took."""
+    """Seconds of a processor that each kind of cell took."""
     found: dict[tuple[str, str], list[float]] = {}
     for r in results:
         kind = (r["experiment"], str(r.get("method", "")))

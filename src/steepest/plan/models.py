@@ -1,0 +1,243 @@
+"""What a plan needs to know of a model: the shapes of its weights, as a table or from a module."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from steepest import route
+from steepest._types import invalid
+
+Part = tuple[int, int, int]
+"""(how many, rows, columns) of equal matrices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Parameters of one shape that Muon updates.
+
+    Args:
+        count: how many parameters.
+        shape: of one: out × in, or experts × out × in.
+        parts: the matrices that one is seen as.
+        share: of them that a token meets: 8/384 for 8 of 384 experts.
+
+    Example:
+        >>> Weights(count=12, shape=(2304, 768), parts=((3, 768, 768),)).numel
+        1769472
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+    share: float = 1.0
+
+    @property
+    def numel(self) -> int:
+        """How many numbers one parameter holds."""
+        return math.prod(self.shape)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the first axis counts matrices, such as experts."""
+        return len(self.shape) == 3
+
+    @property
+    def work(self) -> int:
+        """What one costs its owner, up to a factor: m·n·min(m, n) for each matrix."""
+        return sum(b * m * n * min(m, n) for b, m, n in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model as a plan sees it.
+
+    Args:
+        name: on the command line.
+        source: where the numbers are from.
+        weights: the parameters that Muon updates.
+        rest: the number of parameters that AdamW updates, and in how many tensors.
+        active: numbers of `rest` that a token is multiplied with, the output head's.
+        tokens: of a step, unless another number is asked for.
+        blocks: in how many pieces FSDP2 gathers the weights.
+        added: numbers a token that tensor parallelism adds up in a forward pass.
+        sent: numbers a token that go to experts in a forward pass, and come back.
+    """
+
+    name: str
+    source: str
+    weights: tuple[Weights, ...]
+    rest: tuple[int, int]
+    active: int
+    tokens: int
+    blocks: int
+    added: int
+    sent: int = 0
+
+    @property
+    def matrices(self) -> int:
+        """How many matrices Muon makes orthogonal."""
+        return sum(w.count * b for w in self.weights for b, _, _ in w.parts)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(w.count * w.numel for w in self.weights) + self.rest[0]
+
+    @property
+    def used(self) -> float:
+        """How many of them a token is multiplied with."""
+        return sum(w.count * w.numel * w.share for w in self.weights) + self.active
+
+
+def linear(count: int, out: int, into: int, split: int = 1) -> Weights:
+    """Layers out × in, each seen as `split` matrices."""
+    return Weights(count=count, shape=(out, into), parts=((split, out // split, into),))
+
+
+def experts(count: int, number: int, out: int, into: int, share: float) -> Weights:
+    """Stacks of experts, one matrix each."""
+    return Weights(
+        count=count, shape=(number, out, into), parts=((number, out, into),), share=share
+    )
+
+
+def _gpt2(name: str, layers: int, width: int) -> Model:
+    vocabulary, context = 50257, 1024
+    block = [(3 * width, width, 3), (width, width, 1), (4 * width, width, 1), (width, 4 * width, 1)]
+    return Model(
+        name=name,
+        # Batches of 512 × 1024 tokens: section 2.3.
+        source="Radford et al., Language models are unsupervised … learners (2019), table 2",
+        weights=tuple(linear(layers, *shape) for shape in block),
+        # Table and head are one; four biases and two norms a block, one norm at the end.
+        rest=((vocabulary + context) * width + layers * 13 * width + 2 * width, 8 * layers + 4),
+        active=vocabulary * width,
+        tokens=512 * context,
+        blocks=layers,
+        added=2 * layers * width,
+    )
+
+
+def _llama3(name: str, layers: int, width: int, hidden: int, tokens: int) -> Model:
+    vocabulary, keys = 128256, 8 * 128
+    return Model(
+        name=name,
+        source="Llama Team, The Llama 3 herd of models, arXiv 2407.21783, table 3",
+        weights=(
+            linear(2 * layers, width, width),
+            linear(2 * layers, keys, width),
+            linear(2 * layers, hidden, width),
+            linear(layers, width, hidden),
+        ),
+        rest=(2 * vocabulary * width + (2 * layers + 1) * width, 2 * layers + 3),
+        active=vocabulary * width,
+        tokens=tokens,
+        blocks=layers,
+        added=2 * layers * width,
+    )
+
+
+def _kimi_k2() -> Model:
+    # 64 heads: queries through 1536, keys and values through 512, 128 + 64 and 128 numbers a head.
+    layers, width, routed, hidden, taken, heads = 61, 7168, 384, 2048, 8, 64
+    vocabulary, moe = 163840, layers - 1
+    attention = (
+        linear(layers, 1536, width),
+        linear(layers, heads * 192, 1536),
+        linear(layers, 512 + 64, width),
+        linear(layers, heads * 256, 512),
+        linear(layers, width, heads * 128),
+    )
+    return Model(
+        name="moe-1t",
+        # 67M tokens a step: section 2.5 of the report; the other numbers as in its config.json.
+        source="Kimi Team, Kimi K2, arXiv 2507.20534, table 2, and its published config.json",
+        weights=(
+            *attention,
+            linear(2, 18432, width),
+            linear(1, width, 18432),
+            linear(2 * moe, hidden, width),
+            linear(moe, width, hidden),
+            linear(moe, routed, width),
+            experts(2 * moe, routed, hidden, width, taken / routed),
+            experts(moe, routed, width, hidden, taken / routed),
+        ),
+        rest=(
+            2 * vocabulary * width
+            + (2 * layers + 1) * width
+            + layers * (1536 + 512)
+            + moe * routed,
+            4 * layers + 3 + moe,
+        ),
+        active=vocabulary * width,
+        tokens=2**26,
+        blocks=layers,
+        added=2 * layers * width,
+        sent=moe * taken * width,
+    )
+
+
+_ALL = (
+    _gpt2("gpt2-small", 12, 768),
+    _gpt2("gpt2-medium", 24, 1024),
+    _gpt2("gpt2-large", 36, 1280),
+    _gpt2("gpt2-xl", 48, 1600),
+    # 4M tokens a step: the first batch of the 405B in section 3.4.1, which ends at 16M.
+    _llama3("llama-8b", 32, 4096, 14336, 2**22),
+    _llama3("llama-70b", 80, 8192, 28672, 2**22),
+    _llama3("llama-405b", 126, 16384, 53248, 2**24),
+    _kimi_k2(),
+)
+MODELS: Mapping[str, Model] = {m.name: m for m in _ALL} | {"gpt2": _ALL[0]}
+"""Every table by its name."""
+
+TOKENS = 2**20
+"""Tokens of a step of a module, unless another number is asked for."""
+
+
+def of_module(module: nn.Module) -> Model:
+    """The table of a module, which may lie on the meta device; `steepest.route` says what is what.
+
+    For a token tensor parallelism is taken to add up half the shorter side of each parameter, which
+    is right for a block of four weights as wide as the model, such as GPT-2's.
+    """
+    found: Counter[tuple[tuple[int, ...], tuple[Part, ...]]] = Counter()
+    routing = route(module)
+    for a in routing:
+        if a.view is not None:
+            found[a.shape, tuple(a.view.shapes(a.shape))] += 1
+    if not found:
+        raise invalid("model", type(module).__name__, "it has no hidden matrix for Muon")
+    weights = tuple(Weights(count=n, shape=s, parts=p) for (s, p), n in found.items())
+    others = [a for a in routing if a.target in ("table", "vector")]
+    heads = [a.numel for a in others if a.target == "table"]
+    return Model(
+        name=type(module).__name__,
+        source="steepest.route",
+        weights=weights,
+        rest=(sum(a.numel for a in others), len(others)),
+        active=heads[-1] if heads else 0,
+        tokens=TOKENS,
+        blocks=max([1, *(len(m) for m in module.modules() if isinstance(m, nn.ModuleList))]),
+        added=sum(w.count * min(w.shape[-2:]) for w in weights) // 2,
+    )
+
+
+def model_of(model: str | nn.Module | Model) -> Model:
+    """The table that is meant.
+
+    Raises:
+        ValueError: there is none of this name, or a module without a hidden matrix.
+    """
+    if isinstance(model, nn.Module):
+        return of_module(model)
+    if isinstance(model, Model):
+        return model
+    if model not in MODELS:
+        raise invalid("model", model, f"choose from {', '.join(MODELS)}, or pass an nn.Module")
+    return MODELS[model]
