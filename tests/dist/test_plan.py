@@ -19,10 +19,9 @@ from steepest.plan.hardware import preset
 from steepest.plan.mesh import Mesh
 from steepest.plan.models import Weights, linear, of_module
 from tests.dist.pool import pool
-from tests.plan import counted
-from tests.plan.counted import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements
+from tests.dist import plan_counts as counted
+from tests.dist.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements
 
-pytestmark = pytest.mark.xdist_group("dist")
 WORLDS = (1, 2, 4, 8)
 
 
