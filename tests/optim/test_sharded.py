@@ -18,10 +18,17 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import steepest
 from steepest import maps, norms
-from steepest.dist import Team, Waiting, is_sharded
+from steepest.dist import Layout, Team, Waiting, is_sharded
 from steepest.optim import _inspect
 from steepest.optim._moves import Item
-from steepest.optim._shards import Plan, _through, projected, shared_moves
+from steepest.optim._shards import (
+    Plan,
+    _axes_stay,
+    _by_members,
+    _through,
+    projected,
+    shared_moves,
+)
 from steepest.polar import Svd
 
 
@@ -119,7 +126,7 @@ def item(x: torch.Tensor, norm: norms.Norm) -> Item:
 def test_a_norm_of_entries_sees_a_dtensor(norm):
     x, g = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
     one = item(x, norm)
-    plan = Plan([], [one], [])
+    plan = Plan([], [one], [], {})
 
     def write(batch, out, *, cut=True):
         assert batch == [one] and not cut
@@ -183,6 +190,32 @@ def test_flags_on_a_device_are_not_waited_for(monkeypatch):
     optimizer.step()
     for name in ("1.weight", "3.weight"):
         assert torch.equal(net.get_parameter(name), before.get_parameter(name))
+
+
+def test_what_need_not_travel():
+    cut_rows = Layout.of((6, 4, 4), (2,), (Shard(0),))
+    empty = Layout.of((2, 4, 4), (4,), (Shard(0),))
+    experts, heads = steepest.views.EXPERTS, steepest.MatrixView(split=3)
+    assert _by_members(cut_rows, experts) and not _by_members(empty, experts)
+    assert not _by_members(cut_rows, None)
+    assert not _by_members(Layout.of((6, 4), (2,), (Shard(0),)), heads)
+    assert _axes_stay(cut_rows, None) and _axes_stay(cut_rows, experts)
+    kernel = steepest.views.conv(2)
+    assert _axes_stay(Layout.of((6, 4, 3, 3), (2,), (Shard(0),)), kernel)
+    assert not _axes_stay(Layout.of((6, 4, 3, 3), (2,), (Shard(1),)), kernel)
+    assert not _axes_stay(Layout.of((6, 4), (2,), (Shard(0),)), heads)
+
+
+def test_owners_are_balanced_over_groups():
+    net = nn.ModuleList(nn.Linear(6, 6, bias=False) for _ in range(8))
+    groups = [{"params": [layer.weight]} for layer in net]
+    optimizer = steepest.SteepestDescent(groups, norms.Spectral(), lr=0.1)
+    optimizer._replicas = Team(dist.group.WORLD, (0, 1, 2, 3), 0)
+    ok = {layer.weight: True for layer in net}
+    for group in optimizer.param_groups:
+        plan = optimizer._plan(group, ok)
+    ((_, loads),) = plan.loads.items()
+    assert len(set(loads)) == 1
 
 
 @dataclass

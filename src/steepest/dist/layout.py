@@ -214,10 +214,15 @@ def _layout(
     return Layout(shape, tuple(regions))
 
 
-def balanced(costs: Sequence[float], ranks: int) -> list[int]:
+def balanced(costs: Sequence[float], ranks: int, loads: Sequence[float] = ()) -> list[int]:
     """An owner for each thing, such that the dearest load of a rank is small.
 
     The dearest first, each to the rank with the least so far: at most 4/3 of the least possible.
+
+    Args:
+        costs: of the things.
+        ranks: how many there are.
+        loads: what each of them has already; nothing if empty.
 
     Example:
         >>> balanced([3.0, 1.0, 2.0, 2.0], 2)
@@ -226,11 +231,12 @@ def balanced(costs: Sequence[float], ranks: int) -> list[int]:
     Sources:
         Graham, Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17 (1969).
     """
-    loads = [(0.0, rank) for rank in range(ranks)]
+    heap = [(load, rank) for rank, load in enumerate(loads or [0.0] * ranks)]
+    heapq.heapify(heap)
     owners = [0] * len(costs)
     for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
-        load, owners[i] = loads[0]
-        heapq.heapreplace(loads, (load + costs[i], owners[i]))
+        load, owners[i] = heap[0]
+        heapq.heapreplace(heap, (load + costs[i], owners[i]))
     return owners
 
 

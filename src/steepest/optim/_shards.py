@@ -34,6 +34,7 @@ from steepest.views import MatrixView
 Lengths = Callable[[Item], Sequence[Tensor | float]]
 Directions = Callable[[Sequence[Tensor]], list[Tensor]]
 Inner = Callable[[Tensor, Tensor], Tensor]
+Loads = dict[Team, tuple[float, ...]]
 
 
 @runtime_checkable
@@ -74,11 +75,13 @@ class Plan:
         here: parameters, or parts of them, whose directions this rank computes for itself.
         apart: parameters whose directions all ranks compute together, each for its part.
         buckets: parameters whose directions one rank computes, for all.
+        loads: of each team what every rank of it computes for all, in this group and those before.
     """
 
     here: Bundles
     apart: list[Item]
     buckets: list[Bucket]
+    loads: Loads
 
     @property
     def at_home(self) -> Iterator[Item]:
@@ -91,6 +94,7 @@ def planned(
     geometry: Geometry,
     replicas: Team | None,
     limit: int | None,
+    loads: Loads,
 ) -> Plan:
     """The plan of a group; the same on every rank but for `here` and what each one owns.
 
@@ -99,6 +103,7 @@ def planned(
         geometry: of the group.
         replicas: ranks that hold copies of the parameters that are not sharded; None if unknown.
         limit: bound on a stack, in bytes.
+        loads: of the groups before.
     """
     here: list[Item] = []
     apart: list[Item] = []
@@ -122,12 +127,16 @@ def planned(
             body = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
             key = Team.of_mesh(p.device_mesh), dtype, layout.copies
             travelling.setdefault(key, []).append((made(body), layout))
-    buckets = [
-        bucket
-        for (team, dtype, _), goods in travelling.items()
-        for bucket in _buckets(goods, team, dtype, limit)
-    ]
-    return Plan(list(bundles(batches(here, limit), limit)), apart, buckets)
+    buckets: list[Bucket] = []
+    loads = dict(loads)
+    for (team, dtype, _), goods in travelling.items():
+        costs = [cost(item) for item, _ in goods]
+        before = loads.get(team, (0.0,) * team.size)
+        owners = balanced(costs, team.size, before)
+        buckets += _buckets(goods, owners, team, dtype, limit)
+        own = ((c for c, o in zip(costs, owners, strict=True) if o == r) for r in range(team.size))
+        loads[team] = tuple(load + sum(c) for load, c in zip(before, own, strict=True))
+    return Plan(list(bundles(batches(here, limit), limit)), apart, buckets, loads)
 
 
 def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
@@ -147,10 +156,13 @@ def _by_members(layout: Layout, view: MatrixView | None) -> bool:
 
 
 def _buckets(
-    goods: Sequence[tuple[Item, Layout]], team: Team, dtype: torch.dtype, limit: int | None
+    goods: Sequence[tuple[Item, Layout]],
+    owners: Sequence[int],
+    team: Team,
+    dtype: torch.dtype,
+    limit: int | None,
 ) -> Iterator[Bucket]:
-    """Parameters with their owners, as many to a bucket as every owner has room for."""
-    owners = balanced([cost(item) for item, _ in goods], team.size)
+    """Parameters with owners, as many to a bucket as every owner has room for."""
     sizes = [item.body.numel() * dtype.itemsize for item, _ in goods]
     for chosen in bucketed(sizes, owners, BUCKET):
         parcels = [Parcel(goods[i][1], owners[i]) for i in chosen]

@@ -312,13 +312,15 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         ]
         made = partial(planned, taking, self._geometry(group), self._replicas, self.max_batch_bytes)
         if torch.compiler.is_compiling():
-            return made()
+            return made({})
+        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+        before = [plan.loads for i, (_, plan) in self._plans.items() if i < place]
+        loads = before[-1] if before else {}
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, *rest) for p, *rest in taking]
-        key = (self._geometry(group).symmetric, self.max_batch_bytes, memory)
-        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+        key = (self._geometry(group).symmetric, self.max_batch_bytes, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
-            self._plans[place] = key, made()
+            self._plans[place] = key, made(loads)
         return self._plans[place][1]
 
     def _average(
