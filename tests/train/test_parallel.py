@@ -59,8 +59,7 @@ def wait_for(run: Path, processes: Processes, steps: int) -> None:
 def test_two_processes_train_as_one_and_one_goes_on_for_them(
     steepest: Invoke, text: Path, tmp_path: Path
 ) -> None:
-    names = ("adamw", "muon")
-    common = (*TINY, *(f for n in names for f in ("--optimizer", n)), "--data", text)
+    common = (*TINY, "--optimizer", "muon", "--data", text)  # and AdamW on what Muon leaves
     assert steepest("train", *common, "--out", tmp_path / "one").exit_code == 0
     for parallel in ("ddp", "fsdp", "tp"):
         run = tmp_path / parallel
@@ -68,17 +67,16 @@ def test_two_processes_train_as_one_and_one_goes_on_for_them(
         with started(2, tmp_path, *flags) as processes:
             assert processes.codes() == [0, 0], processes.out(0) + processes.out(1)
             assert (str(run) in processes.out(0), processes.out(1)) == (True, "")
-        agree(run, tmp_path / "one", *names)
+        agree(run, tmp_path / "one", "muon")
     # One process and another layout go on from what FSDP has saved at step 10.
-    for name in names:
-        shutil.rmtree(tmp_path / "fsdp" / name / "seed-0" / "step-000012.dcp")
+    shutil.rmtree(tmp_path / "fsdp" / "muon" / "seed-0" / "step-000012.dcp")
     shutil.copytree(tmp_path / "fsdp", tmp_path / "again")
     assert steepest("train", "--resume", tmp_path / "fsdp").exit_code == 0
-    agree(tmp_path / "fsdp", tmp_path / "one", *names)
+    agree(tmp_path / "fsdp", tmp_path / "one", "muon")
     flags = ("train", "--resume", tmp_path / "again", "--parallel", "tp")
     with started(2, tmp_path, *flags) as processes:
         assert processes.codes() == [0, 0], processes.out(0)
-    agree(tmp_path / "again", tmp_path / "one", *names)
+    agree(tmp_path / "again", tmp_path / "one", "muon")
 
 
 def test_a_process_that_dies_costs_the_steps_since_the_last_checkpoint(
