@@ -131,7 +131,7 @@ def test_direction_is_that_of_the_polar_factor(method, shape):
 
 @every_method
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@settings(max_examples=max(1, settings.default.max_examples // 5))
+@settings(max_examples=max(1, settings.default.max_examples // 10))
 @given(exponent=st.integers(-120, 120), seed=st.integers(0, 1000))
 def test_scale_free(method, dtype, exponent, seed):
     """polar(c·x) == polar(x), bit for bit for a power of two."""
