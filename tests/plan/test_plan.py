@@ -141,6 +141,13 @@ def test_the_recommended_mesh_is_the_fastest_that_fits() -> None:
             assert f"of {len(all_of_them)} meshes {len(fitting)} fit" in best.reason
 
 
+def test_filters_are_no_stacks_and_nothing_for_torch() -> None:
+    for kind in (nn.Conv1d, nn.Conv2d):
+        found = plan(kind(64, 128, 3, device="meta"), mesh="fsdp=4")
+        assert found["torch DTensor"].refused == "takes matrices only"
+        assert found.task.travelling and not found.task.at_home
+
+
 def test_more_devices_than_matrices() -> None:
     found = plan("llama-405b", mesh="fsdp=4096")
     cost = found["exchange"]
@@ -183,7 +190,9 @@ def test_what_cannot_be_planned() -> None:
     refused("mesh='data=two': give data a whole number", mesh="data=two")
     refused("mesh='fsdp=0': give each axis one device", mesh="data=0")
     refused("mesh='fsdp=8': its axes multiply to 8, not to devices=4", mesh="data=8", devices=4)
-    refused("devices=0: give a whole number >= 1", devices=0)
+    refused("devices=0: give a whole number from 1 to", devices=0)
+    refused("devices=1048577: give a whole number from 1 to 1048576", devices=2**20 + 1)
+    refused("mesh='fsdp=2097152': give at most 1048576 devices", mesh="data=2097152")
     refused("tokens=0: give a whole number >= 1", devices=8, tokens=0)
     refused("links=None: give Links", device=DEVICES["h100"][0], devices=8)
     with pytest.raises(ValueError, match=r"outer=-1.0: give a positive number"):

@@ -16,7 +16,7 @@ from pathlib import Path
 import steepest
 from steepest.app import app
 from steepest.polar import Svd
-from steepest.train import execute, trial
+from steepest.train import command, execute, trial
 
 EXACT = partial(steepest.Muon, polar=Svd())
 
@@ -57,6 +57,7 @@ def _run(environment: Mapping[str, str], log: Path, arguments: list[str]) -> Non
     sys.stdout = sys.stderr = handle
     # What takes longer than the training of a tiny model, and a Muon that amplifies no rounding.
     trial.SAMPLE = 5
+    command.GRACE = 0.0
     execute.write_picture = lambda *_: None  # type: ignore[assignment]
     execute.write_spectra = lambda *_: []  # type: ignore[assignment]
     os.fsync = lambda _: None  # type: ignore[assignment]

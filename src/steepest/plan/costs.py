@@ -222,6 +222,8 @@ def dtensor(task: Task) -> Cost:
     ranks, name = task.mesh.shards, "torch DTensor"
     if any(w.stacked for w in task.model.weights):
         return Cost(name=name, refused="takes no stacks of experts")
+    if any(len(w.shape) > 2 for w in task.model.weights):
+        return Cost(name=name, refused="takes matrices only")
     collectives, flops = dict[str, Collective](), 0.0
     for w in task.model.weights:
         count = newton_schulz(*w.shape, ranks, task.links.node)

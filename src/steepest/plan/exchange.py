@@ -28,9 +28,9 @@ def _chunks(length: Tensor, pieces: int) -> Tensor:
 
 
 def tensor_axis(weights: Weights) -> int:
-    """The axis that tensor parallelism cuts: experts, or the longer side."""
-    out, into = weights.shape[-2:]
-    return 0 if weights.stacked or out >= into else 1
+    """The axis that tensor parallelism cuts: experts and filters, or the longer side."""
+    out, into = weights.shape[:2]
+    return 0 if len(weights.shape) > 2 or out >= into else 1
 
 
 @lru_cache(maxsize=64)

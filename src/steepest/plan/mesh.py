@@ -18,6 +18,9 @@ AXES: Mapping[str, str] = {
 }
 """What an axis may be called, and what it is."""
 
+MOST = 2**20
+"""Devices in a mesh: a plan has a list of all of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
@@ -29,7 +32,7 @@ class Mesh:
         tp: shards of every layer along its longer axis; of a stack of experts, by experts.
 
     Raises:
-        ValueError: an axis of less than one device.
+        ValueError: an axis of less than one device, or more than 2²⁰ devices.
 
     Example:
         >>> Mesh.read("data=64,tensor=8")
@@ -46,6 +49,8 @@ class Mesh:
         for name, value in vars(self).items():
             if value < 1:
                 raise invalid("mesh", f"{name}={value}", "give each axis one device or more")
+        if self.devices > MOST:
+            raise invalid("mesh", str(self), f"give at most {MOST} devices")
 
     @staticmethod
     def read(text: str) -> Mesh:
@@ -94,10 +99,10 @@ def meshes(devices: int, node: int) -> Iterator[Mesh]:
     """Every mesh of so many devices whose tensor parallelism stays within a node.
 
     Raises:
-        ValueError: less than one device.
+        ValueError: less than one device, or more than 2²⁰.
     """
-    if devices < 1:
-        raise invalid("devices", devices, "give a whole number >= 1")
+    if not 1 <= devices <= MOST:
+        raise invalid("devices", devices, f"give a whole number from 1 to {MOST}")
     for tp in divisors(devices):
         if tp <= node and node % tp == 0:
             for fsdp in divisors(devices // tp):

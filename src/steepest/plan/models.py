@@ -44,7 +44,7 @@ class Weights:
     @property
     def stacked(self) -> bool:
         """Whether the first axis counts matrices, such as experts."""
-        return len(self.shape) == 3
+        return len(self.shape) > 2 and all(b % self.shape[0] == 0 for b, _, _ in self.parts)
 
     @property
     def work(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from steepest.train.team import TIMEOUT, Launch, is_lost, launch, take_device, t
 
 DEFAULT = Config(optimizers={name: recipe(name).tuned for name in ("muon", "adamw")})
 ANY_NORM = "descent"
+GRACE = 5.0
+"""Seconds that other processes leave the first to say what is wrong."""
 SETTINGS = ("lr", "weight_decay", "rest_lr")
 MODEL = ("layers", "width", "heads", "context")
 PLAIN = (
@@ -279,6 +282,17 @@ def _text(error: Exception) -> str:
     return os_text(error) if isinstance(error, OSError) else str(error)
 
 
+def _left(started: Launch, error: Exception) -> typer.Exit:
+    """Leave all processes, of which one says why; raise the result."""
+    if started.rank and isinstance(error, RuntimeError):
+        return typer.Exit(USAGE)
+    if started.rank:
+        # torchrun ends all as soon as one has ended, and the first may still be importing. It ends
+        # this one in its sleep; otherwise the first has said nothing.
+        time.sleep(GRACE)
+    return fail(_text(error))
+
+
 def train(
     optimizer: Optimizers = None,
     data: Data = None,
@@ -316,6 +330,5 @@ def train(
     except (ValueError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_lost(error):
             raise
-        # All processes fail together, and one of them says why.
-        raise (typer.Exit(USAGE) if started.rank else fail(_text(error))) from None
+        raise _left(started, error) from None
     raise typer.Exit(code)
