@@ -7,6 +7,7 @@ same tree of plain data with an empty tensor, on the meta device, in the place o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import pickle
 import shutil
@@ -25,7 +26,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from steepest._types import invalid
-from steepest.train.team import Team
+from steepest.train.team import Team, is_lost
 
 METADATA = ".metadata"  # the name that DCP gives to its table of contents
 
@@ -113,12 +114,24 @@ def write(folder: Path, tree: Any, team: Team) -> dict[str, str]:
         OSError: a process could not write.
     """
     team.first(lambda: shutil.rmtree(folder, ignore_errors=True))
-    with _as_one_process_would(folder):
-        state_dict_saver.save(
-            tensors(tree),
-            storage_writer=FileSystemWriter(folder),
-            no_dist=team.mesh is None,
-        )
+    try:
+        with _as_one_process_would(folder):
+            state_dict_saver.save(
+                tensors(tree),
+                storage_writer=FileSystemWriter(folder),
+                no_dist=team.mesh is None,
+            )
+    except (OSError, RuntimeError) as error:
+        if is_lost(error):
+            raise
+        if team.leads:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        # torch's C++ writer says with this type that a file does not grow.
+        raise OSError(
+            errno.EIO, f"could not be written ({_headline(error)})", str(folder)
+        ) from None
     names = team.first(lambda: sorted(p.name for p in folder.iterdir()))
     mine = names[team.rank :: team.size]
     own = team.agreed(lambda: {name: fingerprint(folder / name) for name in mine})
@@ -175,6 +188,11 @@ def _as_one_process_would(folder: Path) -> Iterator[None]:
         if isinstance(first, OSError):
             raise OSError(first.errno, first.strerror or str(first), str(folder)) from None
         raise first from None
+
+
+def _headline(error: Exception) -> str:
+    """The first line of an error, which C++ follows with a stack."""
+    return str(error).split("\n", 1)[0]
 
 
 class _Reader(FileSystemReader):
