@@ -66,6 +66,10 @@ class Bucket:
         self.own = list(bundles(batches(own, self.limit), self.limit))
 
 
+Loads = Mapping[Team, Sequence[float]]
+"""What the directions of whole matrices cost each rank of a team."""
+
+
 @dataclass(eq=False)
 class Plan:
     """What is done together with what in the steps of a group.
@@ -74,11 +78,13 @@ class Plan:
         here: parameters, or parts of them, whose directions this rank computes for itself.
         apart: parameters whose directions all ranks compute together, each for its part.
         buckets: parameters whose directions one rank computes, for all.
+        loads: what that costs each rank of a team, with that of the groups before.
     """
 
     here: Bundles
     apart: list[Item]
     buckets: list[Bucket]
+    loads: Loads
 
     @property
     def at_home(self) -> Iterator[Item]:
@@ -91,6 +97,7 @@ def planned(
     geometry: Geometry,
     replicas: Team | None,
     limit: int | None,
+    before: Loads,
 ) -> Plan:
     """The plan of a group; the same on every rank but for `here` and what each one owns.
 
@@ -99,6 +106,7 @@ def planned(
         geometry: of the group.
         replicas: ranks that hold copies of the parameters that are not sharded; None if unknown.
         limit: bound on a stack, in bytes.
+        before: what the ranks have of the groups before.
     """
     here: list[Item] = []
     apart: list[Item] = []
@@ -122,12 +130,15 @@ def planned(
             body = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
             key = Team.of_mesh(p.device_mesh), dtype, layout.copies
             travelling.setdefault(key, []).append((made(body), layout))
-    buckets = [
-        bucket
-        for (team, dtype, _), goods in travelling.items()
-        for bucket in _buckets(goods, team, dtype, limit)
-    ]
-    return Plan(list(bundles(batches(here, limit), limit)), apart, buckets)
+    buckets, loads = list[Bucket](), {team: list(each) for team, each in before.items()}
+    for (team, dtype, _), goods in travelling.items():
+        costs = [cost(item) for item, _ in goods]
+        load = loads.setdefault(team, [0.0] * team.size)
+        owners = balanced(costs, team.size, load)
+        for owner, price in zip(owners, costs, strict=True):
+            load[owner] += price
+        buckets += _buckets(goods, owners, team, dtype, limit)
+    return Plan(list(bundles(batches(here, limit), limit)), apart, buckets, loads)
 
 
 def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
@@ -147,10 +158,13 @@ def _by_members(layout: Layout, view: MatrixView | None) -> bool:
 
 
 def _buckets(
-    goods: Sequence[tuple[Item, Layout]], team: Team, dtype: torch.dtype, limit: int | None
+    goods: Sequence[tuple[Item, Layout]],
+    owners: Sequence[int],
+    team: Team,
+    dtype: torch.dtype,
+    limit: int | None,
 ) -> Iterator[Bucket]:
     """Parameters with their owners, as many to a bucket as every owner has room for."""
-    owners = balanced([cost(item) for item, _ in goods], team.size)
     sizes = [item.body.numel() * dtype.itemsize for item, _ in goods]
     for chosen in bucketed(sizes, owners, BUCKET):
         parcels = [Parcel(goods[i][1], owners[i]) for i in chosen]

@@ -258,7 +258,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if not group["rest"]:
                 check_ball(group, self._ball(group))
             ok.update(inspected(group))
-        ok = agree(ok, self._shared())
+        strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
+        ok = agree(ok, self._shared(), strict)
         bad: list[str] = []
         for group in self.param_groups:
             if group["nonfinite"] == "raise":
@@ -310,13 +311,17 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             for p, view in pairs
             if ok.get(p, False) is not False
         ]
-        made = partial(planned, taking, self._geometry(group), self._replicas, self.max_batch_bytes)
+        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+        # Groups are planned in order: what an owner has of those before counts.
+        loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
+        made = partial(
+            planned, taking, self._geometry(group), self._replicas, self.max_batch_bytes, loads
+        )
         if torch.compiler.is_compiling():
             return made()
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, *rest) for p, *rest in taking]
-        key = (self._geometry(group).symmetric, self.max_batch_bytes, memory)
-        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+        key = (self._geometry(group).symmetric, self.max_batch_bytes, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
             self._plans[place] = key, made()
         return self._plans[place][1]
