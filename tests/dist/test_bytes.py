@@ -86,8 +86,8 @@ def count(
 
 
 def flags(shapes: Shapes) -> dict[str, int]:
-    """What is sent where nothing moves: for each parameter whether its gradient is finite."""
-    return {"all_reduce": 2 * len(shapes)}
+    """What is sent where nothing moves: whether each gradient is finite, and whether to raise."""
+    return {"all_reduce": 2 * (len(shapes) + 1)}
 
 
 @pytest.mark.parametrize("world", [2, 4])

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from steepest import Muon, SteepestDescent, norms
 from steepest.polar import Svd
+from tests.dist.models import mesh, spread
 from tests.dist.pool import Failure, PoolError, pool
 from tests.dist.wells import SHAPES, Wells
 
@@ -151,3 +153,67 @@ def test_a_rank_that_does_not_come_is_reported() -> None:
     assert "KeyError: 'elsewhere'" in str(caught.value)
     assert "rank 0: TimeoutError" in str(caught.value)
     assert pool(2).run(answers) == [1, 1]
+
+
+def strict_in_part(rank: int, world: int, kind: str) -> str:
+    """What a rank says where a parameter that only half of the ranks hold has a bad gradient."""
+    both = mesh(dp=world // 2, tp=2)
+    weight = torch.eye(6)
+    lone = nn.Parameter(distribute_tensor(weight, both["dp"], [Shard(0)], src_data_rank=None))
+    all_ = nn.Parameter(distribute_tensor(weight, both, [Shard(0)] * 2, src_data_rank=None))
+    for p in (lone, all_):
+        p.grad = p.detach().clone()
+    if rank == 0 and kind == "nan":
+        lone.grad.to_local()[0, 0] = float("nan")
+    elif rank == 0:
+        lone.grad = None
+    try:
+        Muon([lone, all_], lr=0.1, polar=Svd(), nonfinite="raise").step()
+    except (ValueError, FloatingPointError) as error:
+        return str(error)
+    return "nothing"
+
+
+def test_ranks_that_do_not_hold_a_bad_gradient_do_not_wait_for_those_that_do() -> None:
+    for kind, word in ("nan", "NaN"), ("none", "missing on some ranks"):
+        assert all(word in said for said in pool(4).run(strict_in_part, kind, timeout=30))
+
+
+def halves(rank: int, world: int) -> tuple[list[Tensor], list[int]]:
+    """The parameters after steps with momentum in half precision; the owners, a group a matrix."""
+    wells = Wells("hsdp", world, torch.float32)
+    groups = [{"params": [(n, wells.params[n])], "views": v} for n, (_, v) in SHAPES.items() if v]
+    optimizer = Muon(groups, lr=0.1, polar=Svd(), momentum_dtype=torch.bfloat16)
+    for step in range(2):
+        wells.pull(step)
+        optimizer.step()
+    plans = [plan for _, plan in optimizer._plans.values()]
+    owners = [p.owner for plan in plans for b in plan.buckets for p in b.exchange.parcels]
+    return [local(p) for p in wells.params.values()], owners
+
+
+def test_replicas_stay_alike_and_groups_share_the_ranks() -> None:
+    ranks = pool(4).run(halves)
+    for a, b in (0, 2), (1, 3):
+        assert all(map(torch.equal, ranks[a][0], ranks[b][0]))
+    assert len(set(ranks[0][1])) == 4
+
+
+def searched(rank: int, world: int) -> list[float]:
+    """The weights after line searches along the signs, which each rank computes for itself."""
+    run = spread("mlp", "ddp", rank, world, torch.float64)
+    optimizer = SteepestDescent(run.module, norms.LInf(), scale="linesearch")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = run.loss(0, torch.float64)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return [float(p.detach().sum()) for p in run.model.parameters()]
+
+
+def test_replicas_search_along_one_line() -> None:
+    one, other = pool(2).run(searched, timeout=30)
+    assert one == other

@@ -134,12 +134,16 @@ class Exchange:
     """Which of them this rank owns."""
     asked: frozenset[int] = field(init=False)
     """Of which of them this rank's part is needed, by itself or another."""
+    _of: list[list[int]] = field(init=False)
     _out: list[list[int]] = field(init=False)
     _in: list[list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
         me, size = self.team.place, self.team.size
-        self.owned = [i for i, p in enumerate(self.parcels) if p.owner == me]
+        self._of = [[] for _ in range(size)]
+        for i, parcel in enumerate(self.parcels):
+            self._of[parcel.owner].append(i)
+        self.owned = self._of[me]
         self._out, self._in = [[] for _ in range(size)], [[] for _ in range(size)]
         for i, parcel in enumerate(self.parcels):
             for source in parcel.layout.sources(parcel.owner):
@@ -168,10 +172,10 @@ class Exchange:
         if self.copies:
             return Waiting(lambda: {i: parts[i].to(self.dtype) for i in self.owned})
         me = self.team.place
-        sizes = [[p.layout.sizes[r] for r in range(self.team.size)] for p in self.parcels]
+        layouts = [p.layout for p in self.parcels]
         sent = [[parts[i] for i in out] for out in self._out]
         counts = [
-            [sizes[i][source] if source != me else 0 for i in each]
+            [layouts[i].sizes[source] if source != me else 0 for i in each]
             for source, each in enumerate(self._in)
         ]
         received, work, out = self._all_to_all(sent, [sum(c) for c in counts])
@@ -182,7 +186,7 @@ class Exchange:
                 pieces = received[source].split(counts[source])
                 for i, piece in zip(each, pieces, strict=True):
                     part = parts[i].to(self.dtype) if source == me else piece
-                    self.parcels[i].layout.put(wholes[i], source, part)
+                    layouts[i].put(wholes[i], source, part)
             return wholes
 
         return Waiting(result, work, out)
@@ -200,13 +204,13 @@ class Exchange:
             return self._all_gather(wholes)
         me, size = self.team.place, self.team.size
         layouts = [p.layout for p in self.parcels]
-        mine = {i: layouts[i].take(wholes[i], me) for i in self.owned}
+        # Rounded as what the others get, or replicas of a part would not stay alike.
+        mine = {i: layouts[i].take(wholes[i], me).to(self.dtype) for i in self.owned}
         sent = [
             [layouts[i].take(wholes[i], rank) for i in self.owned if rank != me]
             for rank in range(size)
         ]
-        coming = [[i for i, p in enumerate(self.parcels) if p.owner == rank] for rank in range(size)]
-        coming[me] = []
+        coming = [each if rank != me else [] for rank, each in enumerate(self._of)]
         counts = [[layouts[i].sizes[me] for i in each] for each in coming]
         received, work, out = self._all_to_all(sent, [sum(c) for c in counts])
 
@@ -231,9 +235,8 @@ class Exchange:
             The numbers from each place, not there before the work is done; the work; what is sent.
         """
         order = self.team.order
-        buffers = [_flat(sent[place], self.dtype, self.device) for place in order]
         splits = [counts[place] for place in order]
-        out = torch.cat(buffers)
+        out = _flat([x for place in order for x in sent[place]], self.dtype, self.device)
         into = torch.empty(sum(splits), dtype=self.dtype, device=self.device)
         by_rank = into.split(splits)
         received = [by_rank[order.index(place)] for place in range(self.team.size)]
@@ -245,7 +248,7 @@ class Exchange:
             into.view(torch.uint8),
             out.view(torch.uint8),
             [n * width for n in splits],
-            [b.numel() * width for b in buffers],
+            [width * sum(x.numel() for x in sent[place]) for place in order],
             group=self.team.group,
             async_op=True,
         )
@@ -254,7 +257,7 @@ class Exchange:
     def _all_gather(self, wholes: Mapping[int, Tensor]) -> Waiting[list[Tensor]]:
         order = self.team.order
         numels = [torch.Size(p.layout.shape).numel() for p in self.parcels]
-        of_rank = [[i for i, p in enumerate(self.parcels) if p.owner == place] for place in order]
+        of_rank = [self._of[place] for place in order]
         longest = max(sum(numels[i] for i in each) for each in of_rank)
         out = _flat([wholes[i] for i in self.owned], self.dtype, self.device)
         out = torch.cat([out, out.new_zeros(longest - out.numel())])

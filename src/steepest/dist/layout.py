@@ -214,15 +214,18 @@ def _layout(
     return Layout(shape, tuple(regions))
 
 
-def balanced(costs: Sequence[float], ranks: int, loads: Sequence[float] = ()) -> list[int]:
+def balanced(
+    costs: Sequence[float], ranks: int, before: Sequence[float] | None = None
+) -> list[int]:
     """An owner for each thing, such that the dearest load of a rank is small.
 
-    The dearest first, each to the rank with the least so far: at most 4/3 of the least possible.
+    The dearest first, each to the rank with the least so far: from ranks that have nothing at most
+    4/3 of the least possible.
 
     Args:
         costs: of the things.
-        ranks: how many there are.
-        loads: what each of them has already; nothing if empty.
+        ranks: number of owners.
+        before: what each of them has already; None is nothing.
 
     Example:
         >>> balanced([3.0, 1.0, 2.0, 2.0], 2)
@@ -231,12 +234,12 @@ def balanced(costs: Sequence[float], ranks: int, loads: Sequence[float] = ()) ->
     Sources:
         Graham, Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17 (1969).
     """
-    heap = [(load, rank) for rank, load in enumerate(loads or [0.0] * ranks)]
-    heapq.heapify(heap)
+    loads = [(load, rank) for rank, load in enumerate(before or [0.0] * ranks)]
+    heapq.heapify(loads)
     owners = [0] * len(costs)
     for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
-        load, owners[i] = heap[0]
-        heapq.heapreplace(heap, (load + costs[i], owners[i]))
+        load, owners[i] = loads[0]
+        heapq.heapreplace(loads, (load + costs[i], owners[i]))
     return owners
 
 

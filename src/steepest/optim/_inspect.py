@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -47,11 +47,13 @@ class Shared:
         team: the ranks.
         names: of the parameters, for a message.
         params: the parameters.
+        plans: what else decides on the way of each: its group, its view, the type that travels.
     """
 
     team: Team
-    names: list[str]
-    params: list[Tensor]
+    names: list[str] = field(default_factory=list)
+    params: list[Tensor] = field(default_factory=list)
+    plans: list[str] = field(default_factory=list)
 
 
 def shared(
@@ -63,60 +65,92 @@ def shared(
         ValueError: the ranks do not have the same ones.
     """
     found: dict[Team, Shared] = {}
-    for group in groups:
+    for number, group in enumerate(groups):
         divided = not group["rest"] and geometry(group).couples is Couples.MATRIX
-        for p in group["params"]:
+        views = group.get("views") or [None] * len(group["params"])
+        for p, view in zip(group["params"], views, strict=True):
             team = Team.of_mesh(p.device_mesh) if is_sharded(p) else replicas if divided else None
             if team is not None and p.numel():
-                one = found.setdefault(team, Shared(team, [], []))
+                one = found.setdefault(team, Shared(team))
                 one.names.append(name_of(group, p))
                 one.params.append(p)
-    for one in found.values():
+                dtype = None if group["rest"] else momentum_dtype(group, p)
+                one.plans.append(f"{number} {view} {dtype}")
+    # From small to large, so that a larger team hears of what its parts have found.
+    sets = sorted(found.values(), key=lambda one: one.team.size)
+    wrong: ValueError | None = None
+    for one in sets:
         rows = [
             (name, tuple(p.shape), str(p.dtype), str(getattr(p, "placements", "")))
             for name, p in zip(one.names, one.params, strict=True)
         ]
-        same_everywhere(repr(rows), one.team, one.params[0].device, "params")
-    return list(found.values())
+        try:
+            text = repr((rows, one.plans, str(wrong)))
+            same_everywhere(text, one.team, one.params[0].device, "params")
+        except ValueError as error:
+            wrong = error
+    if wrong:
+        raise wrong
+    return sets
 
 
-def agree(ok: Mapping[Tensor, Flag], sets: Sequence[Shared]) -> dict[Tensor, Flag]:
+def agree(
+    ok: Mapping[Tensor, Flag], sets: Sequence[Shared], strict: Set[Tensor]
+) -> dict[Tensor, Flag]:
     """`ok` with the word of all ranks: a gradient that is not finite on one of them is on none.
 
     Args:
         ok: of the parameters that have a gradient here.
-        sets: what ranks hold together.
+        sets: what ranks hold together, small teams first.
+        strict: the parameters of which one that is not finite is an error. With the flags of a
+            team travels whether one of its ranks has to raise one, so that none waits for it.
 
     Raises:
         ValueError: a parameter has a gradient on some ranks and none on others. Known, and raised
             on all ranks, in the memory of the host; an accelerator is not waited for, and such a
             parameter is left alone.
+        FloatingPointError: other ranks raise one, for parameters that this one does not hold.
     """
     out = dict(ok)
+    missing: list[str] = []
+    worst = FINE if all(flag for p, flag in ok.items() if p in strict) else BAD
     for one in sets:
-        low, high = agreed(_codes([ok.get(p) for p in one.params], one.params[0].device), one.team)
+        flags = [*(ok.get(p) for p in one.params), {NONE: None, BAD: False, FINE: True}[worst]]
+        low, high = agreed(_codes(flags, one.params[0].device), one.team)
         if not is_known(low):
-            trained = zip(one.params, (low == FINE).unbind(), strict=True)
+            trained = zip(one.params, (low[:-1] == FINE).unbind(), strict=True)
             out.update((p, flag) for p, flag in trained if p.requires_grad)
+            worst = int(low[-1]) if strict else worst
             continue
-        ends = zip(one.names, one.params, low.tolist(), high.tolist(), strict=True)
+        *lows, worst = low.tolist()
+        ends = zip(one.names, one.params, lows, high.tolist()[:-1], strict=True)
         for name, p, least, most in ends:
             if least == NONE < most:
-                raise invalid(
-                    "grad",
-                    f"missing on some ranks ({name})",
-                    "run the same layers on every rank, or freeze it on all",
-                )
-            if most > NONE:
+                missing.append(name)
+                worst = NONE
+            elif most > NONE:
                 out[p] = least == FINE
+    if missing or worst == NONE:
+        raise invalid(
+            "grad",
+            f"missing on some ranks ({', '.join(missing) or 'of parameters that others hold'})",
+            "run the same layers on every rank, or freeze it on all",
+        )
+    if strict and worst == BAD and all(out[p] for p in strict if p in out):
+        raise FloatingPointError(
+            "gradients of parameters that other ranks hold have NaN or inf entries: see there"
+        )
     return out
 
 
 def _codes(flags: Sequence[Flag | None], device: torch.device) -> Tensor:
     """A code for each flag; None is no gradient."""
-    known = [NONE if flag is None else FINE if flag is True else BAD for flag in flags]
-    codes = torch.tensor(known, dtype=torch.int8, device=device)
-    if judged := [i for i, flag in enumerate(flags) if isinstance(flag, Tensor)]:
-        fine = torch.stack([flag for flag in flags if isinstance(flag, Tensor)])
-        codes[judged] = torch.where(fine, FINE, BAD).to(torch.int8)
-    return codes
+    codes = [NONE if flag is None else FINE if flag is True else BAD for flag in flags]
+    judged = [flag for flag in flags if isinstance(flag, Tensor)]
+    if not judged:
+        return torch.tensor(codes, dtype=torch.int8, device=device)
+    # Numbers of the host are filled in on the device: to copy them there would wait for it.
+    known = {c: torch.full((), c, dtype=torch.int8, device=device) for c in (NONE, BAD, FINE)}
+    fine = iter(torch.where(torch.stack(judged), known[FINE], known[BAD]).unbind())
+    pairs = zip(flags, codes, strict=True)
+    return torch.stack([next(fine) if isinstance(f, Tensor) else known[c] for f, c in pairs])

@@ -149,7 +149,12 @@ def _change(move: Move, norm: Norm, state: dict[str, Any]) -> tuple[Tensor, Tens
 
 
 def search(
-    todo: Todo, closure: Callable[[], Loss], loss: Loss, head: Group, sets: Sequence[Shared]
+    todo: Todo,
+    closure: Callable[[], Loss],
+    loss: Loss,
+    head: Group,
+    sets: Sequence[Shared],
+    replicas: Team | None,
 ) -> None:
     """Move all parameters along their directions to where the line search ends.
 
@@ -159,11 +164,13 @@ def search(
         loss: its value before the step.
         head: the group that keeps the last length as `estimate`.
         sets: the parameters that ranks hold together; their losses count alike.
+        replicas: ranks that hold copies of the parameters, whether they divide the work or not.
     """
     sign = -1.0 if head["maximize"] else 1.0
     rates = [rate(move, group["lr"]) for group, move in todo]
     slope = slope_of(todo, rates, sets)
-    team = max((one.team for one in sets), key=lambda team: team.size, default=None)
+    teams = [one.team for one in sets] + ([replicas] if replicas else [])
+    team = max(teams, key=lambda team: team.size, default=None)
 
     def mean(loss: Loss) -> float:
         if team is None:

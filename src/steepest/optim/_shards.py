@@ -34,7 +34,6 @@ from steepest.views import MatrixView
 Lengths = Callable[[Item], Sequence[Tensor | float]]
 Directions = Callable[[Sequence[Tensor]], list[Tensor]]
 Inner = Callable[[Tensor, Tensor], Tensor]
-Loads = dict[Team, tuple[float, ...]]
 
 
 @runtime_checkable
@@ -67,6 +66,10 @@ class Bucket:
         self.own = list(bundles(batches(own, self.limit), self.limit))
 
 
+Loads = Mapping[Team, Sequence[float]]
+"""What the directions of whole matrices cost each rank of a team."""
+
+
 @dataclass(eq=False)
 class Plan:
     """What is done together with what in the steps of a group.
@@ -75,7 +78,7 @@ class Plan:
         here: parameters, or parts of them, whose directions this rank computes for itself.
         apart: parameters whose directions all ranks compute together, each for its part.
         buckets: parameters whose directions one rank computes, for all.
-        loads: of each team what every rank of it computes for all, in this group and those before.
+        loads: what that costs each rank of a team, with that of the groups before.
     """
 
     here: Bundles
@@ -94,7 +97,7 @@ def planned(
     geometry: Geometry,
     replicas: Team | None,
     limit: int | None,
-    loads: Loads,
+    before: Loads,
 ) -> Plan:
     """The plan of a group; the same on every rank but for `here` and what each one owns.
 
@@ -103,7 +106,7 @@ def planned(
         geometry: of the group.
         replicas: ranks that hold copies of the parameters that are not sharded; None if unknown.
         limit: bound on a stack, in bytes.
-        loads: of the groups before.
+        before: what the ranks have of the groups before.
     """
     here: list[Item] = []
     apart: list[Item] = []
@@ -128,14 +131,14 @@ def planned(
             key = Team.of_mesh(p.device_mesh), dtype, layout.copies
             travelling.setdefault(key, []).append((made(body), layout))
     buckets: list[Bucket] = []
-    loads = dict(loads)
+    loads = {team: list(each) for team, each in before.items()}
     for (team, dtype, _), goods in travelling.items():
         costs = [cost(item) for item, _ in goods]
-        before = loads.get(team, (0.0,) * team.size)
-        owners = balanced(costs, team.size, before)
+        load = loads.setdefault(team, [0.0] * team.size)
+        owners = balanced(costs, team.size, load)
+        for owner, price in zip(owners, costs, strict=True):
+            load[owner] += price
         buckets += _buckets(goods, owners, team, dtype, limit)
-        own = ((c for c, o in zip(costs, owners, strict=True) if o == r) for r in range(team.size))
-        loads[team] = tuple(load + sum(c) for load, c in zip(before, own, strict=True))
     return Plan(list(bundles(batches(here, limit), limit)), apart, buckets, loads)
 
 
@@ -162,7 +165,7 @@ def _buckets(
     dtype: torch.dtype,
     limit: int | None,
 ) -> Iterator[Bucket]:
-    """Parameters with owners, as many to a bucket as every owner has room for."""
+    """Parameters with their owners, as many to a bucket as every owner has room for."""
     sizes = [item.body.numel() * dtype.itemsize for item, _ in goods]
     for chosen in bucketed(sizes, owners, BUCKET):
         parcels = [Parcel(goods[i][1], owners[i]) for i in chosen]

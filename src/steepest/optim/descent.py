@@ -268,7 +268,7 @@ class SteepestDescent(SteepestOptimizer):
             return
         head, sets = self.param_groups[0], self._shared()
         if searched:
-            search(todo, closure, loss, head, sets)  # type: ignore[arg-type]
+            search(todo, closure, loss, head, sets, self._replicas)  # type: ignore[arg-type]
             return
         slope = slope_of(todo, [move.ok for _, move in todo], sets)
         sharpness = given.pop()

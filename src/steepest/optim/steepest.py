@@ -258,7 +258,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             if not group["rest"]:
                 check_ball(group, self._ball(group))
             ok.update(inspected(group))
-        ok = agree(ok, self._shared())
+        strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
+        ok = agree(ok, self._shared(), strict)
         bad: list[str] = []
         for group in self.param_groups:
             if group["nonfinite"] == "raise":
@@ -314,8 +315,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         if torch.compiler.is_compiling():
             return made({})
         place = next(i for i, other in enumerate(self.param_groups) if other is group)
-        before = [plan.loads for i, (_, plan) in self._plans.items() if i < place]
-        loads = before[-1] if before else {}
+        # Groups are planned in order: what an owner has of those before counts.
+        loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, *rest) for p, *rest in taking]
         key = (self._geometry(group).symmetric, self.max_batch_bytes, loads, memory)

@@ -141,7 +141,7 @@ def _flags(task: Task) -> Collective:
     tensors = sum(w.count for w in task.model.weights)
     rest = task.model.rest[1] if task.mesh.shards > 1 else 0
     return Collective(
-        name="all_reduce", ranks=task.mesh.devices, calls=1, handed=2 * (tensors + rest)
+        name="all_reduce", ranks=task.mesh.devices, calls=1, handed=2 * (tensors + rest + 1)
     )
 
 
