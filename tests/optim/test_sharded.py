@@ -267,6 +267,12 @@ def test_state_is_laid_out_as_the_parameter():
         buffers = [v for k, v in state.items() if k != "step"]
         assert all(isinstance(b, DTensor) and b.placements == p.placements for b in buffers)
     saved = optimizer.state_dict()
+    assert all(c.radii[0] > 0 for c in optimizer.constraints())
+    plain = model()
+    other = steepest.Muon(plain, momentum_dtype=torch.float32)
+    train(plain, other, 1)
+    with pytest.raises(ValueError, match=r"state\[0\].*whole tensor.*1\.weight.*set_optimizer"):
+        optimizer.load_state_dict(other.state_dict())
     again = steepest.Muon(net, momentum_dtype=torch.float32)
     again.load_state_dict(saved)
     matrix = next(iter(again.state))

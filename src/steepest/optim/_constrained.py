@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from steepest.dist import whole
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
 from steepest.optim._groups import Group, momentum_dtype, name_of
@@ -37,7 +39,7 @@ class Constrained:
         cautious: whether only some entries are decayed.
         projected: whether each step ends on the ball itself.
         lengths: of the step over `lr`, for each part.
-        cut: a tensor of the parameter's shape as its parts.
+        cut: a tensor of the parameter's shape as its parts; a sharded one comes together for it.
         works_in: the type in which directions are computed.
     """
 
@@ -81,6 +83,11 @@ class Constrained:
         return radii
 
 
+def _parts(item: Item, x: Tensor) -> list[Tensor]:
+    """The parts of a tensor of the parameter's shape; of a DTensor on every rank, which all ask."""
+    return item.cut(whole(x))
+
+
 def constrained(
     group: Group,
     geometry: Geometry,
@@ -115,6 +122,6 @@ def constrained(
             cautious=group["decay"] == "cautious",
             projected=group["constraint"] == "project",
             lengths=tuple(float(length) for length in lengths(group, item)),
-            cut=item.cut,
+            cut=partial(_parts, item),
             works_in=widened(item.dtype),
         )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.optim._groups import Group, momentum_dtype, text_of
+from steepest.dist import is_sharded
+from steepest.optim._groups import Group, momentum_dtype, name_of, text_of
 
 
 def as_text(state: dict[str, Any], objects: tuple[str, ...]) -> dict[str, Any]:
@@ -54,12 +55,27 @@ def loadable(
         merged.append({**kept, **group, **{key: own[key] for key in objects if key in own}})
         if own:
             check({**merged[-1], "params": own["params"]})
+            _check_layout(saved["state"], group["params"], own)
     # torch would go on to write into the tensors of the checkpoint.
     state = {
         key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
         for key, values in saved["state"].items()
     }
     return {"state": state, "param_groups": merged}
+
+
+def _check_layout(state: dict[Any, Any], keys: Sequence[Any], own: Group) -> None:
+    """Raise if a whole tensor was saved for a parameter that is sharded here."""
+    for key, p in zip(keys, own["params"], strict=False):
+        for name, value in state.get(key, {}).items():
+            cut = is_sharded(p) and isinstance(value, Tensor) and value.ndim
+            if cut and not is_sharded(value):
+                raise invalid(
+                    f"state[{key!r}][{name!r}]",
+                    "a whole tensor",
+                    f"{name_of(own, p)} is sharded here: load with "
+                    "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict",
+                )
 
 
 def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
