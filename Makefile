@@ -42,7 +42,7 @@ train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in AR
 
 test: $(STAMP) ## the whole test suite, with the coverage that polar and optim must have
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= $(COVERED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-append --cov-report= $(DISTRIBUTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
 	@$(BIN)/python tools/coverage_gate.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(COVERED) $(DISTRIBUTED))
 

@@ -109,6 +109,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_ends(
     assert equal(trial, whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_saves_and_says_how_to_go_on(
     steepest: Invoke, text_file: Path, tmp_path: Path, whole: Path
 ) -> None:
