@@ -59,6 +59,10 @@ SHARED_PATHS = {
 LATE_IMPORTS = {
     ("_reduce", "torch.distributed.tensor"): "as heavy as torch, and who has DTensors has it",
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
+    (
+        "train.checkpoint",
+        "steepest.train.shards",
+    ): "DCP takes a second to import; one process needs none",
     ("train.trial", "steepest.train.parallel"): "FSDP takes long to import; one process needs none",
     ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
 }

@@ -95,7 +95,7 @@ def modular(wells: Wells) -> norms.Modular:
     )
 
 
-KINDS = ["projected", "spectral", "rows", "columns", "rms", "modular", "estimate", "smooth"]
+KINDS = ["spectral", "rows", "columns", "modular", "estimate", "smooth"]
 SPREADS = [
     ("fsdp", 4),
     ("fsdp", 8),
@@ -215,7 +215,6 @@ GATED = {
     4: [
         ("ddp", "mlp", "muon"),
         ("fsdp", "mlp", "muon"),
-        ("tp", "mlp", "muon"),
         ("fsdp+tp", "mlp", "muon_rms"),
     ],
 }

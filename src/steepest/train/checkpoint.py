@@ -6,16 +6,16 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from steepest._files import sync_folder, write_atomic
 from steepest._types import invalid
-from steepest.train import shards
 from steepest.train.team import ALONE, Team, is_lost
 
 KEEP = 2
@@ -77,6 +77,8 @@ def _save_shards(
     path: Path, content: Mapping[str, Any], belongs: Mapping[str, Any], team: Team
 ) -> None:
     """Fill a hidden folder; when all of it is on the disk, it gets its name."""
+    from steepest.train import shards
+
     temporary = path.with_name(f".{path.name}.tmp")
     files = shards.write(temporary, content, team)
 
@@ -107,7 +109,7 @@ def load(
     *,
     device: str,
     belongs: Mapping[str, Any],
-    like: shards.Like = lambda _: None,
+    like: Callable[[str], Tensor | None] = lambda _: None,
     team: Team = ALONE,
 ) -> dict[str, Any]:
     """Read a checkpoint and make sure that it belongs to this run.
@@ -131,6 +133,10 @@ def load(
         content = _read(path, device)
         stored = dict(content.pop(BELONGS))
     _compare(path, stored, belongs)
+    if path.is_file() and team.mesh is None:
+        return content
+    from steepest.train import shards
+
     with _readable(path, remedy):
         if path.is_dir():
             tree, files = content["tree"], content["files"]
