@@ -62,7 +62,12 @@ def build(folder: Path) -> Path:
     """The wheel, built from the sdist, so that the sdist is known to be complete."""
     # A stale build/ would smuggle deleted modules into the wheel: build from a clean copy.
     source = folder / "source"
-    ignored = shutil.ignore_patterns(".*", "build", "dist", "site", "runs", "__pycache__")
+    everywhere = shutil.ignore_patterns(".*", "__pycache__")
+    made = {"build", "dist", "site", "runs"}  # here, not below: there is a package `dist`
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return everywhere(folder, names) | (made if Path(folder) == ROOT else set())
+
     shutil.copytree(ROOT, source, ignore=ignored)
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source, cwd=folder)
     (wheel,) = folder.glob("*.whl")
