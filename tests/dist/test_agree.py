@@ -95,7 +95,7 @@ def modular(wells: Wells) -> norms.Modular:
     )
 
 
-KINDS = ["spectral", "rows", "columns", "modular", "estimate", "smooth"]
+KINDS = ["spectral", "columns", "modular"]
 SPREADS = [
     ("fsdp", 4),
     ("fsdp", 8),
@@ -213,7 +213,6 @@ GATED = {
         ("tp", "mixture", "muon_rms"),
     ],
     4: [
-        ("ddp", "mlp", "muon"),
         ("fsdp", "mlp", "muon"),
         ("fsdp+tp", "mlp", "muon_rms"),
     ],

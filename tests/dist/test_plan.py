@@ -23,6 +23,7 @@ from tests.dist import plan_counts as counted
 from tests.dist.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements
 
 WORLDS = (1, 2, 4, 8)
+FEW = (2, 4, pytest.param(8, marks=pytest.mark.slow))
 
 
 def task(weights: tuple[Weights, ...] | nn.Module, mesh: Mesh) -> Task:
@@ -83,7 +84,7 @@ def test_the_exchange(world: int) -> None:
             assert (4 * sent).tolist() == each, (mesh, small)
 
 
-@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("world", FEW)
 def test_copies_of_a_model(world: int) -> None:
     ranks = pool(world).run(counted.replicas)
     for small in (False, True):
@@ -92,7 +93,7 @@ def test_copies_of_a_model(world: int) -> None:
         assert told(cost) == most([r[small] for r in ranks])
 
 
-@pytest.mark.parametrize("world", WORLDS[1:])
+@pytest.mark.parametrize("world", FEW)
 def test_the_alternatives(world: int) -> None:
     ranks = pool(world).run(counted.alternatives)
     t = task(EVEN, Mesh(fsdp=world))

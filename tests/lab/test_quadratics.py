@@ -191,6 +191,7 @@ def test_steps_kept_and_schedule() -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_figure_alone_and_then_another(reproduce: Invoke, tmp_path: Path) -> None:
     base = ("quadratics", "--quick", "--jobs", 1, "--out", tmp_path)
     assert reproduce(*base, "--figure", "16", "--instances", 2).exit_code == 0

@@ -94,6 +94,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("short"), *names)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_where_an_unbroken_one_ends(
     steepest: Invoke, text_file: Path, tmp_path: Path, whole: Path
 ) -> None:
