@@ -25,7 +25,7 @@ install_import_hook("steepest", f"{checking.__name__}.typechecked")
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # One setting wherever the tests run, so that what passes here passes there; hypothesis itself looks
 # at the variable CI.
-settings.register_profile("default", max_examples=30, derandomize=True, database=None, **_COMMON)
+settings.register_profile("default", max_examples=20, derandomize=True, database=None, **_COMMON)
 settings.register_profile("nightly", max_examples=1000, derandomize=False, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -35,6 +35,9 @@ from steepest.lab.spectral_constraint import (
     measure,
 )
 
+# `steepest reproduce --all --quick` runs all of it in CI.
+pytestmark = pytest.mark.slow
+
 TINY = ConstraintSettings(
     seeds=(0,),
     steps=6,

@@ -29,6 +29,9 @@ from steepest.lab.warm_start import (
 )
 from tests.matrices import log_spaced, naive_polar, orthonormal, with_spectrum
 
+# `steepest reproduce --all --quick` runs all of it in CI.
+pytestmark = pytest.mark.slow
+
 TINY = WarmSettings(seeds=(0,), steps=6, batch=2, layers=1, width=16, windows=(1, 4), pairs=2)
 
 
