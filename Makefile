@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 
 # Tracing makes a test up to twice as slow: only these run under it.
 COVERED := tests/polar tests/optim
-# These start processes of their own, one set for all of them; part of optim runs there only.
+# These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/dist
 
 .DEFAULT_GOAL := help

@@ -9,10 +9,11 @@ collective for each sharded axis of the mesh, and none for a plain tensor.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from steepest.dist import is_sharded, sharded_like
 
 Dims = int | tuple[int, ...]
 
@@ -45,50 +46,29 @@ def all_true(a: Tensor) -> bool:
 
 def complete(x: Tensor) -> Tensor:
     """`x`; where processes hold parts of its entries' sum or maximum, all of it on each."""
-    if not _is_sharded(x):
+    if not is_sharded(x):
         return x
     from torch.distributed.tensor import Replicate
 
-    sharded: Any = x
-    parts = sharded.placements
-    whole = [Replicate() if p.is_partial() else p for p in parts]
-    summed: Tensor = sharded.redistribute(placements=whole)
-    return summed
+    return x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
 
 
 def held_as(x: Tensor, like: Tensor) -> Tensor:
     """`x`, each process with the part that it has of `like`, a tensor of the same shape."""
     # Where one entry is broadcast, torch keeps an axis of length 1 whole on each process.
-    if not _is_sharded(x):
+    if not (is_sharded(x) and is_sharded(like)):
         return x
-    sharded: Any = x
-    held: Any = like
-    moved: Tensor = sharded.redistribute(placements=held.placements)
-    return moved
-
-
-def _is_sharded(x: Tensor) -> bool:
-    """Whether it is a DTensor, whose import takes a second."""
-    return hasattr(x, "device_mesh")
+    return x.redistribute(placements=like.placements)
 
 
 def _filled(a: Tensor, dims: Dims) -> Tensor:
     """`a`, with one 0 on each axis of `dims` along which this process holds nothing."""
-    if not _is_sharded(a):
+    if not is_sharded(a):
         return a
-    sharded: Any = a
-    local = sharded.to_local()
+    local = a.to_local()
     axes: Iterable[int] = (dims,) if isinstance(dims, int) else dims
     empty = {d % a.ndim for d in axes if not local.shape[d]}
     if not empty:
         return a
     pad = [side for d in reversed(range(a.ndim)) for side in (0, int(d in empty))]
-    filled: Tensor = type(sharded).from_local(
-        torch.nn.functional.pad(local, pad),
-        sharded.device_mesh,
-        sharded.placements,
-        run_check=False,
-        shape=a.shape,
-        stride=a.stride(),
-    )
-    return filled
+    return sharded_like(torch.nn.functional.pad(local, pad), a)

@@ -23,7 +23,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import coverage
 import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
@@ -115,12 +114,11 @@ class Pool:
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
-        traced = coverage.Coverage.current() is not None
         store = Path(tempfile.mkdtemp(prefix="steepest-tests-")) / "store"
         for rank in range(self.world):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_serve, args=(theirs, rank, self.world, str(store), traced), daemon=True
+                target=_serve, args=(theirs, rank, self.world, str(store)), daemon=True
             )
             process.start()
             theirs.close()  # or the end of the process would not be seen
@@ -155,11 +153,8 @@ def _receive(connection: Connection, rank: int) -> Any:
         return Failure(rank, "ProcessExit", "the process has died")
 
 
-def _serve(connection: Connection, rank: int, world: int, store: str, traced: bool) -> None:
-    """Carry out what comes in, until the other side is gone; what has been run is put on record."""
-    record = coverage.Coverage(data_suffix=True) if traced else None
-    if record:
-        record.start()
+def _serve(connection: Connection, rank: int, world: int, store: str) -> None:
+    """Carry out what comes in, until the other side is gone."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # no other machine, no look-up of this one's name
     torch.set_num_threads(1)
     warnings.simplefilter("error")
@@ -178,10 +173,6 @@ def _serve(connection: Connection, rank: int, world: int, store: str, traced: bo
             answer = function(rank, world, *args)
         except Exception as error:
             answer = Failure(rank, type(error).__name__, traceback.format_exc())
-        connection.send_bytes(
-            pickle.dumps(answer)
-        )  # not `send`, which shares the memory of tensors
-    if record:
-        record.stop()
-        record.save()
+        # Not `send`, which shares the memory of tensors.
+        connection.send_bytes(pickle.dumps(answer))
     os._exit(0)  # the group cannot be left in order: the others may be gone

@@ -56,13 +56,19 @@ def wait_for(run: Path, processes: Processes, steps: int) -> None:
         time.sleep(0.002)
 
 
+def alone(steepest: Invoke, tmp_path: Path, text: Path, optimizer: str, *flags: str) -> list[str]:
+    """Train with one process into `one`; the command, for others."""
+    common = [str(f) for f in ("train", *TINY, *flags, "--optimizer", optimizer, "--data", text)]
+    assert steepest(*common, "--out", tmp_path / "one").exit_code == 0
+    return common
+
+
 def test_two_processes_train_as_one_and_one_goes_on_for_them(
     steepest: Invoke, text: Path, tmp_path: Path
 ) -> None:
-    common = (*TINY, "--optimizer", "muon", "--data", text)  # and AdamW on what Muon leaves
-    assert steepest("train", *common, "--out", tmp_path / "one").exit_code == 0
+    common = alone(steepest, tmp_path, text, "muon")  # and AdamW on what Muon leaves
     run = tmp_path / "fsdp"
-    flags = ("train", *common, "--parallel", "fsdp", "--out", run)
+    flags = (*common, "--parallel", "fsdp", "--out", run)
     with started(2, tmp_path, *flags) as processes:
         assert processes.codes() == [0, 0], processes.out(0) + processes.out(1)
         assert (str(run) in processes.out(0), processes.out(1)) == (True, "")
@@ -82,8 +88,7 @@ def test_a_process_that_dies_costs_the_steps_since_the_last_checkpoint(
     steepest: Invoke, text: Path, tmp_path: Path
 ) -> None:
     long = ("--steps", "400", "--checkpoint-every", "20", "--eval-every", "80")
-    common = ("train", *TINY, *long, "--optimizer", "adamw", "--data", text)
-    assert steepest(*common, "--out", tmp_path / "one").exit_code == 0
+    common = alone(steepest, tmp_path, text, "adamw", *long)
     flags = (*common, "--parallel", "ddp", "--out", tmp_path / "two", "--timeout", 30)
     with started(2, tmp_path, *flags) as processes:
         wait_for(tmp_path / "two", processes, 30)
@@ -143,8 +148,7 @@ def test_torchrun_starts_again_what_was_killed_and_every_layout_agrees(
     steepest: Invoke, text: Path, tmp_path: Path
 ) -> None:
     long = ("--steps", "60", "--checkpoint-every", "10", "--eval-every", "20")
-    common = ("train", *TINY, *long, "--optimizer", "adamw", "--data", text)
-    assert steepest(*common, "--out", tmp_path / "one").exit_code == 0
+    common = alone(steepest, tmp_path, text, "adamw", *long)
     for world, parallel in ((4, "ddp"), (4, "fsdp"), (2, "tp"), (4, "fsdp+tp")):
         run = tmp_path / parallel
         launcher = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -47,11 +45,8 @@ def agreed(codes: Tensor, team: Team) -> tuple[Tensor, Tensor]:
     return low, -high
 
 
-def summed(values: Sequence[Tensor], teams: Sequence[Team]) -> list[Tensor]:
-    """Numbers added over the ranks of the team that goes with each; no value is changed."""
-    out = []
-    for value, team in zip(values, teams, strict=True):
-        value = value.clone()
-        dist.all_reduce(value, group=team.group)
-        out.append(value)
-    return out
+def summed(value: Tensor, team: Team) -> Tensor:
+    """The sum of the values that the ranks of a team have."""
+    value = value.clone()
+    dist.all_reduce(value, group=team.group)
+    return value

@@ -291,8 +291,10 @@ def local_like(x: Tensor, other: Tensor) -> Tensor:
     return local(x)
 
 
-def sharded_like(part: Tensor, other: DTensor) -> DTensor:
-    """The DTensor with the layout of `other` of which this rank holds `part`."""
+def sharded_like(part: Tensor, other: Tensor) -> Tensor:
+    """The tensor with the layout of `other` of which this rank holds `part`; itself if whole."""
+    if not is_sharded(other):
+        return part
     return type(other).from_local(
         part,
         other.device_mesh,

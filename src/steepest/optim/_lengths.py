@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -53,7 +52,7 @@ def slope_of(todo: Todo, weights: Sequence[Tensor | float], sets: Sequence[Share
     for (group, move), weight in zip(todo, weights, strict=True):
         known = here[place[move.item.param]] if move.item.param in place else alone
         known += [dual * weight for dual in _duals(move, group["norm"])]
-    sums = summed([total(values) for values in here], [one.team for one in sets])
+    sums = [summed(total(each), one.team) for each, one in zip(here, sets, strict=True)]
     return total([*alone, *sums])
 
 
@@ -71,11 +70,7 @@ def _duals(move: Move, norm: Norm) -> list[Tensor]:
 
 def _parts(move: Move, x: Tensor) -> list[Tensor]:
     """What the norm measures of a tensor of which this rank has what it has of the parameter."""
-    item = move.item
-    if not is_sharded(item.param):
-        return item.cut(x)
-    full = whole(sharded_like(x, item.param))
-    return replace(item, body=full).cut(full)
+    return move.item.cut(whole(sharded_like(x, move.item.param)))
 
 
 def _size(move: Move, norm: Norm, x: Tensor) -> Tensor:
@@ -139,12 +134,8 @@ def _change(move: Move, norm: Norm, state: dict[str, Any]) -> tuple[Tensor, Tens
         turns = [norm.dual(part, check=False).sum() for part in _parts(move, turned)]
         pair = (total(turns), _size(move, norm, moved))
     # A gradient that is not finite says nothing about the next change.
-    kept = {
-        "previous_grad": torch.where(ok, grad, float("nan")),
-        "previous_param": item.local.clone(),
-    }
-    param = item.param
-    state.update({k: sharded_like(x, param) if is_sharded(param) else x for k, x in kept.items()})
+    state["previous_grad"] = sharded_like(torch.where(ok, grad, float("nan")), item.param)
+    state["previous_param"] = sharded_like(item.local.clone(), item.param)
     return pair
 
 
@@ -176,7 +167,7 @@ def search(
         if team is None:
             return sign * as_number(loss)
         value = torch.tensor(as_number(loss), dtype=torch.float64, device=slope.device)
-        return sign * float(summed([value], [team])[0]) / team.size
+        return sign * float(summed(value, team)) / team.size
 
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
     lines = []

@@ -147,15 +147,19 @@ def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
     if view is None:
         return True
     alone = {axes[0] for axes in (view.batch, view.rows, view.cols) if len(axes) == 1}
-    return layout.cut <= alone and (view.split == 1 or view.split_dim not in layout.cut)
+    return layout.cut <= alone and _blocks_stay(layout, view)
 
 
 def _by_members(layout: Layout, view: MatrixView | None) -> bool:
     """Whether every rank holds some matrices of a batch, and those whole."""
     if view is None or not layout.cut or not all(layout.sizes):
         return False
-    split = view.split != 1 and view.split_dim in layout.cut
-    return layout.cut <= set(view.batch) and not split
+    return layout.cut <= set(view.batch) and _blocks_stay(layout, view)
+
+
+def _blocks_stay(layout: Layout, view: MatrixView) -> bool:
+    """Whether the view splits no axis along which the tensor is cut."""
+    return view.split == 1 or view.split_dim not in layout.cut
 
 
 def _buckets(
@@ -202,6 +206,18 @@ def _alike(lengths: Sequence[Tensor | float]) -> bool:
     return all(x is first or (isinstance(x, float) and x == first) for x in lengths)
 
 
+def _in_one(move: Move, lengths: Sequence[Tensor | float]) -> Tensor:
+    """The direction in one piece, with what `Slice.update` no longer knows; destroys the move."""
+    alike = _alike(lengths)
+    return move.item.restore(move.direction) if alike else move.update(lengths)[0]
+
+
+def _dual(move: Move, inner: Inner) -> Tensor:
+    """⟨u, direction⟩ over all parts; of DTensors on every rank."""
+    pairs = zip(move.u, move.direction, strict=True)
+    return torch.stack([whole(inner(u, d)).sum() for u, d in pairs]).sum()
+
+
 def shared_moves(
     plan: Plan,
     ok: Mapping[Tensor, Flag],
@@ -245,13 +261,9 @@ def _together(
     assert is_sharded(item.param), "so says the plan"
     parts = item.cut(sharded_like(u, item.param))
     move = Move(item, ok, parts, directions(parts))
-    dual = None
-    if inner:
-        duals = [whole(inner(g, d)).sum() for g, d in zip(parts, move.direction, strict=True)]
-        dual = torch.stack(duals).sum() / item.param.device_mesh.size()
-    each = lengths(item)
-    full = item.restore(move.direction) if _alike(each) else move.update(each)[0]
-    return Slice(item, ok, [], [local_like(full, item.param)], dual)
+    # Every rank knows it, and they are going to be added up.
+    dual = _dual(move, inner) / item.param.device_mesh.size() if inner else None
+    return Slice(item, ok, [], [local_like(_in_one(move, lengths(item)), item.param)], dual)
 
 
 Results = tuple[dict[int, Tensor], dict[int, Tensor]]
@@ -312,12 +324,10 @@ def _directions(
     for bundle in bucket.own:
         for batch in moves(bundle, sure, put, directions):
             for move in batch:
-                i, each = number[id(move.item)], lengths(move.item)
+                i = number[id(move.item)]
                 if inner:
-                    pairs = zip(move.u, move.direction, strict=True)
-                    duals[i] = torch.stack([inner(u, d).sum() for u, d in pairs]).sum()
-                alike = _alike(each)
-                results[i] = move.item.restore(move.direction) if alike else move.update(each)[0]
+                    duals[i] = _dual(move, inner)
+                results[i] = _in_one(move, lengths(move.item))
     return results, duals
 
 

@@ -311,7 +311,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             for p, view in pairs
             if ok.get(p, False) is not False
         ]
-        made = partial(planned, taking, self._geometry(group), self._replicas, self.max_batch_bytes)
+        geometry = self._geometry(group)
+        made = partial(planned, taking, geometry, self._replicas, self.max_batch_bytes)
         if torch.compiler.is_compiling():
             return made({})
         place = next(i for i, other in enumerate(self.param_groups) if other is group)
@@ -319,7 +320,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, *rest) for p, *rest in taking]
-        key = (self._geometry(group).symmetric, self.max_batch_bytes, loads, memory)
+        key = (geometry.symmetric, self.max_batch_bytes, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
             self._plans[place] = key, made(loads)
         return self._plans[place][1]

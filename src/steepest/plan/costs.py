@@ -136,6 +136,16 @@ def _homework(task: Task) -> float:
     return sum(w.count * _factors(w) * largest(w, task.mesh) / w.numel for w in task.at_home)
 
 
+def _sharded(task: Task) -> Cost:
+    """What Muon costs a rank that holds its shards, whoever takes the polar factors."""
+    return Cost(
+        name="",
+        streamed=STREAMED * task.itemsize * (task.local + task.rest),
+        state=task.itemsize * (task.local + 2 * task.rest),
+        weights=task.local + task.rest,
+    )
+
+
 def _flags(task: Task) -> Collective:
     """One byte for each end of what a rank knows of each gradient."""
     tensors = sum(w.count for w in task.model.weights)
@@ -173,14 +183,12 @@ def exchange(task: Task) -> Cost:
             )
         )
     gathered = max(owners.sums) * task.itemsize * (ranks if mesh.shards == 1 else 1)
-    return Cost(
+    return replace(
+        _sharded(task),
         name="exchange",
         flops=float(flops[longest]) + _homework(task),
         collectives=tuple(collectives) if ranks > 1 else (),
-        streamed=STREAMED * task.itemsize * (task.local + task.rest),
-        state=task.itemsize * (task.local + 2 * task.rest),
         temporary=IN_FLIGHT * max(owners.sums) * task.itemsize + gathered,
-        weights=task.local + task.rest,
         overlap=buckets,
         most=sum(int(k[longest]) for k in owners.counts),
         busy=1.0 if task.at_home else busy / ranks,
@@ -203,14 +211,12 @@ def gather(task: Task) -> Cost:
                         handed=w.count * handed,
                     )
                 )
-    return Cost(
+    return replace(
+        _sharded(task),
         name="gather all",
         flops=sum(w.count * _factors(w) for w in task.travelling) + _homework(task),
         collectives=tuple(collectives),
-        streamed=STREAMED * task.itemsize * (task.local + task.rest),
-        state=task.itemsize * (task.local + 2 * task.rest),
         temporary=4 * max(w.numel for w in task.travelling) * task.itemsize,
-        weights=task.local + task.rest,
     )
 
 
@@ -238,15 +244,13 @@ def dtensor(task: Task) -> Cost:
                 calls=old.calls + w.count * calls,
                 handed=old.handed + w.count * count.handed[op],
             )
-    return Cost(
+    return replace(
+        _sharded(task),
         name=name,
         flops=flops,
         collectives=tuple(c for c in collectives.values() if c.calls),
-        streamed=STREAMED * task.itemsize * (task.local + task.rest),
-        state=task.itemsize * (task.local + 2 * task.rest),
         # X, its gathered copy, the result, and two Gram matrices, in bfloat16.
         temporary=2 * max(3 * w.numel + 2 * min(w.shape) ** 2 for w in task.model.weights),
-        weights=task.local + task.rest,
     )
 
 

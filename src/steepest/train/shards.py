@@ -129,9 +129,8 @@ def write(folder: Path, tree: Any, team: Team) -> dict[str, str]:
         if isinstance(error, OSError):
             raise
         # torch's C++ writer says with this type that a file does not grow.
-        raise OSError(
-            errno.EIO, f"could not be written ({_headline(error)})", str(folder)
-        ) from None
+        said = str(error).splitlines()[0]
+        raise OSError(errno.EIO, f"could not be written ({said})", str(folder)) from None
     names = team.first(lambda: sorted(p.name for p in folder.iterdir()))
     mine = names[team.rank :: team.size]
     own = team.agreed(lambda: {name: fingerprint(folder / name) for name in mine})
@@ -188,11 +187,6 @@ def _as_one_process_would(folder: Path) -> Iterator[None]:
         if isinstance(first, OSError):
             raise OSError(first.errno, first.strerror or str(first), str(folder)) from None
         raise first from None
-
-
-def _headline(error: Exception) -> str:
-    """The first line of an error, which C++ follows with a stack."""
-    return str(error).split("\n", 1)[0]
 
 
 class _Reader(FileSystemReader):
