@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from multiprocessing import forkserver
 
 import pytest
 
 from tests.dist.pool import close_all
+
+# Its imports take as long as the collection of the tests, and a core of their own.
+forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session", autouse=True)

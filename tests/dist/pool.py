@@ -42,6 +42,8 @@ PRELOAD = [
     "pytest",
     "tests.dist.wells",
 ]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(PRELOAD)
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,10 @@ class Pool:
         self._stop()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
         store = Path(tempfile.mkdtemp(prefix="steepest-tests-")) / "store"
         for rank in range(self.world):
-            ours, theirs = context.Pipe()
-            process = context.Process(
+            ours, theirs = CONTEXT.Pipe()
+            process = CONTEXT.Process(
                 target=_serve, args=(theirs, rank, self.world, str(store)), daemon=True
             )
             process.start()
