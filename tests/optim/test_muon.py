@@ -1,5 +1,7 @@
 """Muon against its formula and against torch.optim.Muon."""
 
+import ast
+import contextlib
 import copy
 import inspect
 import math
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from steepest import MatrixView, Muon, route
+from steepest.norms import Operator
 from steepest.optim.rule import shape_factor
 from steepest.polar import Auto, NewtonSchulz, Svd
 from tests.matrices import naive_polar, spectral_distance
@@ -40,8 +43,20 @@ def pair(*shapes, dtype=torch.float32):
     return ours, [nn.Parameter(p.detach().clone()) for p in ours]
 
 
+def rules_of_torch():
+    """What the installed torch.optim.Muon takes as `adjust_lr_fn`, of all strings in its module."""
+    tree = ast.parse(inspect.getsource(torch.optim._muon))
+    words = {x.value for x in ast.walk(tree) if isinstance(x, ast.Constant)}
+    rules = [None]
+    for word in sorted(word for word in words if isinstance(word, str) and word.isidentifier()):
+        with contextlib.suppress(ValueError):
+            torch.optim.Muon([parameter(2, 2)], adjust_lr_fn=word)
+            rules.append(word)
+    return rules
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize("rule", [None, "original", "match_rms_adamw"])
+@pytest.mark.parametrize("rule", [None, "original", "match_rms_adamw", "spectral_unclamped"])
 @pytest.mark.parametrize("shape", [(6, 6), (9, 4), (4, 9), (1, 5)], ids=str)
 def test_the_docstrings_formula(nesterov, rule, shape):
     """The four lines of the class docstring, stepped in float64."""
@@ -49,7 +64,10 @@ def test_the_docstrings_formula(nesterov, rule, shape):
     optimizer = Muon([w], 0.1, 0.3, 0.8, nesterov, adjust_lr_fn=rule, polar=Svd())
     expected, buffer = w.detach().clone(), torch.zeros(shape, dtype=torch.float64)
     m, n = shape
-    factor = 0.2 * math.sqrt(max(m, n)) if rule == "match_rms_adamw" else math.sqrt(max(1, m / n))
+    factor = {
+        "match_rms_adamw": 0.2 * math.sqrt(max(m, n)),
+        "spectral_unclamped": math.sqrt(m / n),
+    }.get(rule, math.sqrt(max(1, m / n)))
     for t in range(4):
         g = gradient(w, t)
         buffer = 0.8 * buffer + 0.2 * g
@@ -77,7 +95,7 @@ def test_arguments_and_defaults_are_torchs():
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize("rule", [None, "match_rms_adamw"])
+@pytest.mark.parametrize("rule", rules_of_torch())
 def test_with_ns_arguments_it_follows_torch(nesterov, rule):
     """Ten steps stay together to bfloat16 rounding, in operator norm relative to the path."""
     shapes = [(16, 16), (24, 8), (8, 24), (16, 16)]
@@ -171,12 +189,43 @@ def test_loaded_ns_arguments_take_effect():
     assert spectral_distance(before - w.detach(), expected) < 0.03
 
 
+def test_the_rules_of_the_installed_torch_are_found():
+    assert set(rules_of_torch()) >= {None, "original", "match_rms_adamw"}
+
+
+@pytest.mark.parametrize("rule", rules_of_torch())
 @given(st.integers(1, 500), st.integers(1, 500))
-def test_shape_factor_is_torchs(m, n):
-    """torch's own rule, from its module."""
+def test_shape_factor_is_torchs(rule, m, n):
+    """Every rule that the installed torch takes is taken here, and is torch's own function."""
+    assert Muon([parameter(2, 2)], adjust_lr_fn=rule).param_groups[0]["adjust_lr_fn"] == rule
     adjust = torch.optim._muon._adjust_lr
-    for rule in (None, "original", "match_rms_adamw"):
-        assert shape_factor(m, n, rule) == pytest.approx(adjust(1.0, rule, torch.Size((m, n))))
+    assert shape_factor(m, n, rule) == pytest.approx(adjust(1.0, rule, torch.Size((m, n))))
+
+
+@pytest.mark.parametrize("shape", [(40, 90), (90, 40), (16, 16)])
+def test_spectral_unclamped_makes_steps_of_rms_to_rms_norm_lr(shape):
+    """√(m/n) for wide matrices too, whether or not the installed torch knows the rule."""
+    w = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    w.grad = gradient(w, 0)
+    optimizer = Muon([w], lr=0.25, adjust_lr_fn="spectral_unclamped", polar=Svd())
+    optimizer.step()
+    assert float(Operator("rms", "rms")(w.detach())) == pytest.approx(0.25, rel=1e-9)
+
+
+def test_a_checkpoint_of_torch_with_spectral_unclamped_loads_and_steps():
+    """torch 2.14 writes the rule into its groups; older ones only fail to make it."""
+    ours, theirs = pair((8, 24))
+    reference = torch.optim.Muon(theirs, lr=0.05)
+    run(reference, theirs, 2)
+    saved = reference.state_dict()
+    saved["param_groups"][0]["adjust_lr_fn"] = "spectral_unclamped"
+    optimizer = Muon(ours, polar=Svd())
+    optimizer.load_state_dict(saved)
+    before = ours[0].detach().clone()
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    run(optimizer, ours, 1, start=2)
+    moved = torch.linalg.svdvals(before - ours[0].detach())
+    torch.testing.assert_close(moved, torch.full((8,), 0.05 * math.sqrt(8 / 24)))
 
 
 def test_match_rms_gives_entries_of_rms_one_fifth():

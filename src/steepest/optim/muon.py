@@ -14,7 +14,7 @@ from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
 from steepest.optim._moves import Item
-from steepest.optim.rule import Decay, ShapeRule, shape_factor
+from steepest.optim.rule import SHAPE_RULES, Decay, ShapeRule, shape_factor
 from steepest.optim.steepest import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
 from steepest.polar.base import widened
@@ -30,8 +30,8 @@ class Muon(SteepestOptimizer):
         u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
         W ← (1 − lr·weight_decay)·W − lr·factor(m, n)·polar(u)
 
-    with factor(m, n) = √max(1, m/n), or 0.2·√max(m, n) for `adjust_lr_fn="match_rms_adamw"`. The
-    decay uses `lr` without the factor.
+    with factor(m, n) = √max(1, m/n), or 0.2·√max(m, n) for `adjust_lr_fn="match_rms_adamw"`, or
+    √(m/n) for "spectral_unclamped". The decay uses `lr` without the factor.
 
     Given a module, it routes: hidden matrices come here, everything else to AdamW in the same
     optimizer (`steepest.route`; look at `optimizer.routing`). Matrices of one shape are
@@ -55,8 +55,9 @@ class Muon(SteepestOptimizer):
             torch's Newton–Schulz in bfloat16.
         eps: kept because torch has it; a scale-free polar factor has no use for it.
         ns_steps: number of quintic steps, below 100.
-        adjust_lr_fn: "original" (also None) or "match_rms_adamw", which lets a learning rate and a
-            decay tuned for AdamW be used unchanged.
+        adjust_lr_fn: "original" (also None), "match_rms_adamw", which lets a learning rate and a
+            decay tuned for AdamW be used unchanged, or "spectral_unclamped", √(m/n) for wide
+            matrices too.
         polar: how to compute the polar factor, an object of `steepest.polar`. None means
             `Auto(error=0.05)`.
         decay: "explicit" as above, "implicit" or "cautious"; see `SteepestDescent`.
@@ -162,10 +163,9 @@ class Muon(SteepestOptimizer):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
-            raise invalid(
-                "adjust_lr_fn", group["adjust_lr_fn"], 'give "original", "match_rms_adamw" or None'
-            )
+        if group["adjust_lr_fn"] not in SHAPE_RULES:
+            names = ", ".join(f'"{rule}"' for rule in SHAPE_RULES if rule)
+            raise invalid("adjust_lr_fn", group["adjust_lr_fn"], f"give {names} or None")
         if not isinstance(group["polar"], PolarMethod | None):
             raise invalid(
                 "polar",

@@ -17,7 +17,8 @@ from torch.optim.sgd import sgd
 from steepest._types import real_dtype
 from steepest.polar.base import widened
 
-ShapeRule = Literal["original", "match_rms_adamw"] | None
+ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
+SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
 Decay = Literal["explicit", "implicit", "cautious"]
 
 # Measured on two x86-64 cores, for 128 gradients of width 64 and 48 of width 768: milliseconds of
@@ -32,21 +33,24 @@ Flag = Tensor | bool
 def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
     """The factor of the learning rate for an m × n matrix, m outputs and n inputs.
 
-        "original", None:   √max(1, m/n)
-        "match_rms_adamw":  0.2·√max(m, n)
+        "original", None:      √max(1, m/n)
+        "match_rms_adamw":     0.2·√max(m, n)
+        "spectral_unclamped":  √(m/n)
 
-    With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have.
+    With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have. With
+    the third its RMS → RMS norm is 1: the factor of `norms.Operator("rms", "rms")`.
 
     Example:
         >>> shape_factor(512, 128, "original"), shape_factor(100, 64, "match_rms_adamw")
         (2.0, 2.0)
 
     Sources:
-        torch.optim.Muon, `adjust_lr_fn`; Liu et al., arXiv 2502.16982, section 2.2.
+        torch.optim.Muon, `adjust_lr_fn` (the third since torch 2.14); Liu et al., arXiv 2502.16982,
+        section 2.2; Bernstein & Newhouse, arXiv 2410.21265.
     """
     if rule == "match_rms_adamw":
         return float(0.2 * max(m, n) ** 0.5)
-    return float(max(1.0, m / n) ** 0.5)
+    return float((m / n if rule == "spectral_unclamped" else max(1.0, m / n)) ** 0.5)
 
 
 def finite(grads: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Tensor:
