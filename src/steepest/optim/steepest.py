@@ -53,7 +53,10 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     A subclass says which norm a parameter group moves in, how long the step is, and which keys of a
     group hold objects. Groups with `rest=True` are updated by AdamW in the same optimizer.
 
-    Gradients are never written to. A parameter without a gradient is left alone. `nonfinite` says
+    Gradients are never written to. A parameter without a gradient is left alone. Where an entry of
+    a gradient is exactly zero, its average is taken as zero once it is no larger than 1e-12 (6e-5
+    if the momentum is kept in float16), so that a matrix whose gradient has become zero for good
+    comes to rest; until then momentum carries it on, and decay never stops. `nonfinite` says
     what a gradient with NaN or inf does: "skip" leaves the parameter and its state as they are,
     decided on the device and counted in `skipped`; "raise" waits for the device, names the
     parameter and changes nothing at all.
@@ -331,6 +334,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         known: Mapping[Tensor, Flag],
         batch: Sequence[Item],
         out: list[Tensor],
+        stacks: Sequence[Tensor],
         *,
         cut: bool = True,
     ) -> None:
@@ -361,6 +365,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             ok,
             out,
             cut=parts,
+            stacks=stacks,
             momentum=momentum,
             nesterov=group["nesterov"],
             maximize=group["maximize"],
