@@ -43,7 +43,7 @@ LAYERS = (
     ("optim._conditions", "optim._atoms", "optim._flow", "optim._state"),
     ("optim._rules", "optim._tree"),
     ("optim.modular", "optim.routing"),
-    ("optim._moves",),
+    ("optim._moves", "optim._routed"),
     ("optim._constrained", "optim._inspect", "optim._rest", "optim._shards"),
     ("optim._lengths",),
     ("optim.steepest",),

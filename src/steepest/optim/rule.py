@@ -120,9 +120,8 @@ def accumulate(
     with −grad for grad under `maximize`. Nesterov's u is that of past = momentum². Where `ok` is
     false the buffer keeps its values and u is the buffer. No gradient is written to.
 
-    The last line lets a parameter come to rest once its gradient has become zero for good: a
-    duality map does not see how small an average is, and an average only ever halves. It is about
-    entries, so that it does not matter which rank holds them.
+    The last line, which lets a parameter come to rest whose gradient has become zero for good, is
+    about entries, so that it does not matter which rank holds them.
 
     Args:
         grads: gradients.
@@ -131,7 +130,7 @@ def accumulate(
         out: what takes u, each of the shape of the part of it that `cut` makes; empty if no one
             asks for u.
         cut: tensors of the shapes of the gradients as all their parts.
-        stacks: the memory that `out` fills.
+        stacks: the memory that `out` fills; empty with it.
         momentum: weight of the past.
         nesterov: whether u looks one step ahead.
         maximize: whether to ascend.
@@ -146,10 +145,9 @@ def accumulate(
         pairs = zip(cut(buffers), out, strict=True)
         torch._foreach_lerp_(list(out), [_as(b, u.dtype) for b, u in pairs], weight)
 
-    zero = []
     if out:
         torch._foreach_copy_(list(out), cut(safe))
-        zero = [stack == 0 for stack in stacks]
+    zero = [stack == 0 for stack in stacks]
     if past is not None and out:
         mix(past)
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
@@ -157,11 +155,15 @@ def accumulate(
         mix(momentum)
     elif past is None and out:
         torch._foreach_copy_(list(out), cut(buffers))
-    size = max(FORGOTTEN, torch.finfo(buffers[0].dtype).smallest_normal)
-    for stack, quiet in zip(stacks, zero, strict=True):
+    _forget(stacks, zero, max(FORGOTTEN, torch.finfo(buffers[0].dtype).smallest_normal))
+
+
+def _forget(averages: Sequence[Tensor], zero: Sequence[Tensor], size: float) -> None:
+    """Set entries up to a size to 0 where the gradient is zero, in place."""
+    for u, quiet in zip(averages, zero, strict=True):
         # Most gradients have no zero at all; where looking costs nothing, the rest is left out.
         if not is_known(quiet) or bool(quiet.any()):
-            stack.masked_fill_(quiet.logical_and_(stack.abs() <= size), 0)
+            u.masked_fill_(quiet.logical_and_(u.abs() <= size), 0)
 
 
 def averages_of_one(
