@@ -70,7 +70,7 @@ class CollectiveCounter(TorchDispatchMode):
         calls: number of calls by name, such as "all_to_all_single".
         sent: bytes of their inputs by name.
 
-    Example:
+    Examples:
         >>> with CollectiveCounter() as count:
         ...     _ = torch.ones(3) + 1
         >>> count.total_calls, count.total_sent

@@ -222,7 +222,7 @@ class SumOver(_Blocks):
 def RowNorm(p: float = 2) -> MaxOver:
     """The largest ℓp norm of a row; its duality map normalises every row.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
         >>> float(RowNorm()(x)), float(RowNorm().dual(x))
