@@ -25,7 +25,7 @@ from steepest.polar.rational import Zolotarev, spread
 class Prediction(NamedTuple):
     """What `Auto` expects of one method for one shape.
 
-    Args:
+    Attributes:
         method: the method.
         seconds: predicted time for all matrices of the shape.
         accuracy: what the method promises.
