@@ -71,6 +71,7 @@ class CollectiveCounter(TorchDispatchMode):
         sent: bytes of their inputs by name.
 
     Examples:
+        >>> import torch
         >>> with CollectiveCounter() as count:
         ...     _ = torch.ones(3) + 1
         >>> count.total_calls, count.total_sent
