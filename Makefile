@@ -61,8 +61,10 @@ types: $(STAMP) ## mypy --strict
 doctest: $(STAMP) ## the examples in the docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/steepest -q
 
+# Not --quiet: it keeps warnings from being counted, and --strict then never fails.
 docs: $(STAMP) ## build the documentation, a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python tools/site_check.py site
 
 docs-serve: $(STAMP) ## serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve

@@ -199,7 +199,7 @@ def _layers(subject: Subject) -> Table:
 def figure(value: float | None) -> str:
     """A number of three digits as text; a dash for none.
 
-    Example:
+    Examples:
         >>> figure(0.01234), figure(None)
         ('0.0123', '–')
     """

@@ -57,7 +57,7 @@ class Curves:
 def split(key: str) -> tuple[str, str]:
     """Layer and quantity of a key; a key of the whole record has no layer.
 
-    Example:
+    Examples:
         >>> split("blocks.0/mlp.fc/rms_in"), split("step")
         (('blocks.0/mlp.fc', 'rms_in'), ('', 'step'))
     """
@@ -68,7 +68,7 @@ def split(key: str) -> tuple[str, str]:
 def grid(records: Sequence[Record], quantity: str) -> Grid | None:
     """A quantity over layers and steps; None if no record has a number of it.
 
-    Example:
+    Examples:
         >>> found = grid([{"step": 1, "a/x": 2.0}, {"step": 2, "a/x": None, "b/x": 3}], "x")
         >>> found.layers, found.values.tolist()
         (('a', 'b'), [[2.0, nan], [nan, 3.0]])

@@ -29,7 +29,7 @@ Group: TypeAlias = Mapping[str, Any]
 def layer(name: str) -> str:
     """What a layer is called in a record: its parameter without the word that all have.
 
-    Example:
+    Examples:
         >>> layer("blocks.0.mlp.fc.weight"), layer("head.bias")
         ('blocks.0.mlp.fc', 'head.bias')
     """

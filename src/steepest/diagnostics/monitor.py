@@ -58,7 +58,7 @@ class Monitor:
     Raises:
         ValueError: a number out of range, or TensorBoard is not installed.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(4, 2)
         >>> optimizer = torch.optim.AdamW(model.parameters())
         >>> with Monitor(model, optimizer, every=2) as monitor:

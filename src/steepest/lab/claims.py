@@ -70,7 +70,7 @@ class Claim:
 def ledger(claims: Iterable[Record]) -> str:
     """The objects of `claims.json` as a Markdown table.
 
-    Example:
+    Examples:
         >>> row = dict(id="a", source="s", statement="x < 1", expected="yes", measured="2",
         ...            verdict="differs")
         >>> print(ledger([row]).splitlines()[-1])

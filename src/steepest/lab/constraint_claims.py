@@ -62,7 +62,7 @@ def _reached(results: Sequence[Record]) -> Finding:
 def slope(rows: Sequence[Record]) -> float:
     """Of log min S against log T, by least squares over the last decade of T.
 
-    Example:
+    Examples:
         >>> round(slope([{"t": t, "best": 3 / t} for t in range(1, 1001)]), 6)
         -1.0
     """

@@ -87,7 +87,7 @@ class SteepestDescent(SteepestOptimizer):
         ValueError: neither lr nor sharpness, a scale that contradicts them, a value out of range, a
             norm that does not fit a parameter, or names that are not those of the model.
 
-    Example:
+    Examples:
         >>> from steepest import norms
         >>> w = torch.nn.Parameter(torch.tensor([3.0, 1.0]))
         >>> optimizer = SteepestDescent([w], norm=norms.LInf(), sharpness=4.0)

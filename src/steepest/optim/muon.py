@@ -84,7 +84,7 @@ class Muon(SteepestOptimizer):
         ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is no
             matrix outside a `rest` group, or no matrix at all.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8))
         >>> optimizer = Muon(model, lr=0.02)

@@ -153,7 +153,7 @@ class SGD(_Named):
     The weights of the average add up to 1, so torch.optim.SGD with momentum μ and (1 − μ)·lr takes
     the same steps. All arguments are those of `SteepestDescent`; `lr` is 1/λ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> w = nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> w.grad = torch.tensor([1.0, 2.0])
@@ -257,7 +257,7 @@ class Scion(_Named):
         head_scale: radius of the head over that of a hidden layer.
         options: `momentum` (1 − α in the paper) and the others of `SteepestDescent`.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
         >>> [group["norm"] for group in Scion(model, lr=0.1).param_groups][1:]
         [Scaled(RowNorm(), Factor(cols=-0.5)), Scaled(ColumnNorm(inf), Factor(cols=1)), RMS()]

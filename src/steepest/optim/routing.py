@@ -72,7 +72,7 @@ class Assignment:
     def matrices(self) -> str:
         """The matrices it is seen as, such as `3 × 128×128`; empty without a view.
 
-        Example:
+        Examples:
             >>> Assignment(name="w", shape=(96, 32), target="matrix", view=MatrixView(split=3),
             ...            reason="").matrices
             '3 × 32×32'
@@ -126,7 +126,7 @@ class Routing:
             has `views`, one for each parameter; the others have `rest=True`. Vectors are never
             decayed, so their group sets `weight_decay=0.0`; tables take the optimizer's value.
 
-        Example:
+        Examples:
             >>> model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 8), nn.LayerNorm(8))
             >>> for group in route(model).groups():
             ...     print([name for name, _ in group["params"]], sorted(group))
@@ -359,7 +359,7 @@ def route(
         ValueError: no parameters, or uninitialised ones; a pattern that decides nothing; a value
             that does not fit its parameter; heads that do not divide; under `strict`, a guess.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
         >>> print(route(model, overrides={"2.weight": "rest"}))
            parameter  shape  matrices  to      why

@@ -44,7 +44,7 @@ def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
     With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have. With
     the third its RMS → RMS norm is 1: the factor of `norms.Operator("rms", "rms")`.
 
-    Example:
+    Examples:
         >>> shape_factor(512, 128, "original"), shape_factor(100, 64, "match_rms_adamw")
         (2.0, 2.0)
 

@@ -26,7 +26,7 @@ class Weights:
         parts: the matrices that one is seen as.
         share: of them that a token meets: 8/384 for 8 of 384 experts.
 
-    Example:
+    Examples:
         >>> Weights(count=12, shape=(2304, 768), parts=((3, 768, 768),)).numel
         1769472
     """

@@ -107,7 +107,7 @@ def certify(
         ValueError: shapes differ, an entry is not finite, a resolution outside [0, 1), or one
             together with `exact=False`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.diag(torch.tensor([3.0, 1.0]))
         >>> found = certify(x, 0.9 * torch.eye(2))
