@@ -30,7 +30,7 @@ from steepest._files import Record
 from steepest.lab.claims import Claim, Finding, UndecidedError
 from steepest.lab.deep import RMS_TO_RMS, Plain, probe, project
 from steepest.lab.digits import load_digits
-from steepest.lab.experiment import Cell, Reproduction, Settings
+from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale
 from steepest.lab.figure import INK, ordered_colours, panels
 from steepest.lab.training import evaluate, train
 
@@ -125,6 +125,7 @@ def cells(settings: DepthSettings) -> list[Cell]:
     ]
 
 
+@says_its_scale
 def measure(settings: DepthSettings, cell: Record) -> Record:
     """Train one network; `loss` is None and `trained` empty if it diverged.
 

@@ -27,7 +27,7 @@ from steepest import norms
 from steepest._files import Record
 from steepest.lab.claims import Claim, Finding, UndecidedError
 from steepest.lab.digits import CLASSES, load_digits
-from steepest.lab.experiment import Cell, Reproduction, Settings
+from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale
 from steepest.lab.figure import INK, ordered_colours, panels
 from steepest.lab.training import evaluate, train
 from steepest.polar import Auto
@@ -129,6 +129,7 @@ def cells(settings: TransferSettings) -> list[Cell]:
     return found
 
 
+@says_its_scale
 def measure(settings: TransferSettings, cell: Record) -> Record:
     """Train one network; `loss` is None if it diverged."""
     digits = load_digits(pool=POOL)

@@ -28,7 +28,7 @@ import steepest
 from steepest._files import Record
 from steepest._types import invalid
 from steepest.lab.claims import Claim, Finding, UndecidedError
-from steepest.lab.experiment import Cell, Reproduction, Settings
+from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale
 from steepest.lab.figure import INK, panels
 from steepest.lab.text import corpus
 from steepest.lab.warm import FOREVER, METHODS, Spectrum, compare, drift
@@ -122,6 +122,7 @@ def cells(settings: WarmSettings) -> list[Cell]:
     ]
 
 
+@says_its_scale
 def measure(settings: WarmSettings, cell: Record) -> Record:
     """Mean and largest error of every way and length, and how far the averages moved."""
     errors: dict[tuple[str, str, int], list[Tensor]] = {}
