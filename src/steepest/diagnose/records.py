@@ -102,12 +102,3 @@ def sigmas(records: Sequence[Record]) -> Curves | None:
             if name == SIGMAS and isinstance(value, list) and value and all(map(_is_number, value)):
                 found.setdefault(layer, {})[int(record["step"])] = np.array(value, dtype=float)
     return Curves(what="singular values", values=found, limits={}) if found else None
-
-
-def warnings(records: Sequence[Record]) -> list[tuple[int, str]]:
-    """Each warning once, with the step at which it first came."""
-    first: dict[str, int] = {}
-    for record in records:
-        for text in record.get("warnings") or ():
-            first.setdefault(str(text), int(record["step"]))
-    return [(step, text) for text, step in first.items()]
