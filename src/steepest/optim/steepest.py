@@ -80,7 +80,8 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._rest = rest
         self._skips: dict[torch.device, Tensor] = {}
         self._plans: dict[int, tuple[object, Plan]] = {}
-        self._together: Sequence[Shared] | None = None
+        # Filled by the first step, in place: torch 2.10 cannot compile a step that sets an attribute.
+        self._together: list[Sequence[Shared]] = []
         super().__init__(
             params.groups() if isinstance(params, Routing) else params,
             {"decay": "explicit", "constraint": None, **defaults},
@@ -152,7 +153,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
                 group.setdefault(key, value)
         views = group.pop("views", None)
         super().add_param_group(group)
-        self._together = None
+        self._together = []
         try:
             # A scheduler writes into a tensor: groups must not share one.
             if isinstance(group["lr"], Tensor):
@@ -276,9 +277,9 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def _shared(self) -> Sequence[Shared]:
         """The parameters that ranks hold together; the first time every rank has to ask."""
-        if self._together is None:
-            self._together = shared(self.param_groups, self._replicas, self._geometry)
-        return self._together
+        if not self._together:
+            self._together.append(shared(self.param_groups, self._replicas, self._geometry))
+        return self._together[0]
 
     def _count(self, ok: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
@@ -393,5 +394,5 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         names = ("routing", "max_batch_bytes", "_rest", "_skips")
         kept = {name: getattr(self, name) for name in names}
         # Processes cannot be copied: of copies on several ranks, each computes everything.
-        alone: dict[str, Any] = {"_plans": {}, "_together": None, "_replicas": None}
+        alone: dict[str, Any] = {"_plans": {}, "_together": [], "_replicas": None}
         return {**super().__getstate__(), **kept, **alone}
