@@ -20,9 +20,9 @@ from steepest.polar import Auto
 from steepest.views import INPUT_FIRST, MatrixView
 
 FAST = Auto(error=0.05)
-# How far apart the two may be, over the parameter's norm. torch 2.10 compiles a lerp to another one,
-# which rounds otherwise, and a polar factor carries that along. The plain steps below are up to
-# 3.6e-6 from those in float64 (PolarGrad, whose steps are the longest), the compiled ones as well.
+# How far apart the two may be, over the parameter's norm. torch 2.10 compiles a lerp that rounds
+# otherwise, and a polar factor carries that along. The plain steps below are up to 3.6e-6 from
+# those in float64 (PolarGrad, whose steps are the longest), and so are the compiled ones.
 ROUNDING = 1e-5
 # A last bit of a float32 momentum may become one of bfloat16, eps = 2^-7. Of five steps, each 0.013
 # of the norm of the largest matrix, it changes each by 1.5 eps at most (0.9 measured).

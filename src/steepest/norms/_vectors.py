@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._reduce import Dims, largest, length, total
+from steepest._reduce import Dims, largest, length, squeezed, total
 from steepest._types import invalid
 
 ROOT_STEPS = 100

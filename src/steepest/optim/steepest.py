@@ -80,7 +80,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         self._rest = rest
         self._skips: dict[torch.device, Tensor] = {}
         self._plans: dict[int, tuple[object, Plan]] = {}
-        # Filled by the first step, in place: torch 2.10 cannot compile a step that sets an attribute.
+        # Filled in place by the first step: torch 2.10 compiles none that sets an attribute.
         self._together: list[Sequence[Shared]] = []
         super().__init__(
             params.groups() if isinstance(params, Routing) else params,
