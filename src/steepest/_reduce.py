@@ -61,6 +61,16 @@ def held_as(x: Tensor, like: Tensor) -> Tensor:
     return x.redistribute(placements=like.placements)
 
 
+def squeezed(x: Tensor, dims: Dims) -> Tensor:
+    """`x` without the axes `dims`, which have length 1."""
+    # One after the other: torch 2.10 has no rule for a DTensor that loses several.
+    for d in sorted(
+        {d % x.ndim for d in ((dims,) if isinstance(dims, int) else dims)}, reverse=True
+    ):
+        x = x.squeeze(d)
+    return x
+
+
 def _filled(a: Tensor, dims: Dims) -> Tensor:
     """`a`, with one 0 on each axis of `dims` along which this process holds nothing."""
     if not is_sharded(a):

@@ -76,7 +76,10 @@ def test_a_learning_rate_that_does_nothing_is_seen() -> None:
     x = torch.randn(4, 8)
     found = said(model, optimizer, lambda m: m(x).square().mean())
     assert len(found) == 1, found
-    assert found[0].startswith("2 layers, worst bias: no observed step") and "far too small" in found[0]
+    assert (
+        found[0].startswith("2 layers, worst bias: no observed step")
+        and "far too small" in found[0]
+    )
 
 
 def test_an_embedding_and_a_head_on_muon_are_named() -> None:

@@ -20,6 +20,13 @@ from steepest.polar import Auto
 from steepest.views import INPUT_FIRST, MatrixView
 
 FAST = Auto(error=0.05)
+# How far apart the two may be, over the parameter's norm. torch 2.10 compiles a lerp that rounds
+# otherwise, and a polar factor carries that along. The plain steps below are up to 3.6e-6 from
+# those in float64 (PolarGrad, whose steps are the longest), and so are the compiled ones.
+ROUNDING = 1e-5
+# A last bit of a float32 momentum may become one of bfloat16, eps = 2^-7. Of five steps, each 0.013
+# of the norm of the largest matrix, it changes each by 1.5 eps at most (0.9 measured).
+ROUNDING_BFLOAT16 = 5 * 0.013 * 1.5 * 2**-7
 SHAPES = [(8, 8), (8, 8), (12, 4), (4, 12), (24, 8), (80, 64), (64, 80)]
 
 
@@ -76,7 +83,7 @@ TRACED = {
 }
 
 
-def a_compiled_step_is_the_step(make):
+def a_compiled_step_is_the_step(make, rounding):
     """In one graph with and one without state, over skipped gradients and another learning rate."""
     eager, traced, graphs = make(), make(), []
 
@@ -97,7 +104,7 @@ def a_compiled_step_is_the_step(make):
         for g, p in zip(before, members(traced), strict=True):
             torch.testing.assert_close(p.grad, g, rtol=0, atol=0, equal_nan=True)
         for p, q in zip(members(eager), members(traced), strict=True):
-            torch.testing.assert_close(q, p, rtol=1e-5, atol=1e-6)
+            assert torch.linalg.vector_norm(q - p) <= rounding * torch.linalg.vector_norm(p)
             assert eager.state[p].keys() == traced.state[q].keys() or seed == 1
             for key, value in eager.state[p].items():
                 torch.testing.assert_close(traced.state[q][key], value, rtol=1e-5, atol=1e-6)
@@ -137,7 +144,14 @@ def a_coarse_product_setting_is_refused():
 
 
 CASES = {
-    **{name: partial(a_compiled_step_is_the_step, make) for name, make in TRACED.items()},
+    **{
+        name: partial(
+            a_compiled_step_is_the_step,
+            make,
+            ROUNDING_BFLOAT16 if name == "muon_torch" else ROUNDING,
+        )
+        for name, make in TRACED.items()
+    },
     "graphs": two_graphs_do,
     "precision": a_coarse_product_setting_is_refused,
 }

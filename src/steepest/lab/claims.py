@@ -50,7 +50,7 @@ class Need:
     def setting(cls, name: str, least: float, why: str, *, what: str = "") -> Need:
         """A setting of the run, of several values their number.
 
-        Example:
+        Examples:
             >>> need = Need.setting("steps", 100, "nothing has arrived before")
             >>> need.lacking([{"scale": {"steps": 20}}])
             'needs steps ≥ 100 (here 20): nothing has arrived before'

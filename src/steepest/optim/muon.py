@@ -144,7 +144,11 @@ class Muon(SteepestOptimizer):
             "momentum_dtype": momentum_dtype,
         }
         rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
+        self._methods: dict[tuple[Any, int], NewtonSchulz] = {}
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_methods": self._methods}
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; `ns_*` in it asks for Newton–Schulz in that group alone.
@@ -176,6 +180,15 @@ class Muon(SteepestOptimizer):
             raise invalid("ns_steps", group["ns_steps"], "give a number of steps in 1…99")
         if len(group["ns_coefficients"]) != 3:
             raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
+        self._newton_schulz(group)
+
+    def _newton_schulz(self, group: Group) -> NewtonSchulz:
+        """The method that a group's `ns_coefficients` and `ns_steps` stand for."""
+        # Kept, since torch 2.10 cannot make one in a compiled step, but finds what is there.
+        key = tuple(group["ns_coefficients"]), group["ns_steps"]
+        if key not in self._methods:
+            self._methods[key] = torch_newton_schulz(*key)
+        return self._methods[key]
 
     def _check_shapes(self, group: Group) -> None:
         if group["polar"] is None:
@@ -187,8 +200,7 @@ class Muon(SteepestOptimizer):
                     group["polar"].accuracy(m, n, widened(momentum_dtype(group, p)))
 
     def _geometry(self, group: Group) -> Norm:
-        ns = tuple(group["ns_coefficients"]), group["ns_steps"]
-        return Spectral(polar=group["polar"] or torch_newton_schulz(*ns))
+        return Spectral(polar=group["polar"] or self._newton_schulz(group))
 
     def _ball(self, group: Group) -> Norm:
         return self._geometry(group)

@@ -62,13 +62,14 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         self.max_batch_bytes = max_batch_bytes
         self._skips: dict[torch.device, Tensor] = {}
         self._plans: dict[int, tuple[object, Plan]] = {}
-        self._together: Sequence[Shared] | None = None
+        # Filled in place by the first step: torch 2.10 compiles none that sets an attribute.
+        self._together: list[Sequence[Shared]] = []
         super().__init__(params, defaults, rest=rest)
 
     def _add(self, group: Group) -> None:
         """As the base class; the ranks have to agree on the new parameters."""
         super()._add(group)
-        self._together = None
+        self._together = []
 
     @abstractmethod
     def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
@@ -183,9 +184,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
 
     def _shared(self) -> Sequence[Shared]:
         """The parameters that ranks hold together; the first time every rank has to ask."""
-        if self._together is None:
-            self._together = shared(self.param_groups, self._replicas, self._geometry)
-        return self._together
+        if not self._together:
+            self._together.append(shared(self.param_groups, self._replicas, self._geometry))
+        return self._together[0]
 
     def _count(self, ok: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
@@ -300,4 +301,4 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
         kept = {"max_batch_bytes": self.max_batch_bytes, "_skips": self._skips}
-        return {**super().__getstate__(), **kept, "_plans": {}, "_together": None}
+        return {**super().__getstate__(), **kept, "_plans": {}, "_together": []}
