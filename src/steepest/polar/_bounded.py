@@ -19,8 +19,8 @@ SQUARED = 4.0
 # for three times as much as `_decomposed` does for its own: so they hold what that gives.
 WIDER = 3.0
 
-# Corrections of an isometry towards the polar factor. Each squares the distance: it is 0.5 at most
-# at first, and at the level of rounding after the last.
+# Corrections of an isometry towards the polar factor. Each squares its distance: 0.5 at most
+# at first, rounding after the last.
 CORRECTIONS = 4
 
 
@@ -32,7 +32,7 @@ class Isometry(NamedTuple):
         away: bound on ‖w − p‖_F; inf where x may have a lower rank.
         least: lower bound of ‖x‖_*.
         most: upper bound of it.
-        settled: whether a correction cannot do better.
+        settled: whether a correction cannot do better, for what is left is rounding.
     """
 
     w: Tensor
@@ -76,13 +76,13 @@ class Isometry(NamedTuple):
         return Isometry(w, torch.where(full, away, math.inf), least, most, settled)
 
     def better(self, other: Isometry) -> Isometry:
-        """Of each matrix the one that is known to be nearer; settled, if that is this one."""
+        """Of each matrix the one that is known to be nearer."""
         nearer = other.away < self.away
         w, away, least, most, settled = (
             torch.where(nearer[:, None, None] if a.ndim == 3 else nearer, b, a)
             for a, b in zip(self, other, strict=True)
         )
-        return Isometry(w, away, least, most, settled | ~nearer)
+        return Isometry(w, away, least, most, settled)
 
 
 def _split(x: Tensor, w: Tensor) -> Ends:
@@ -115,7 +115,10 @@ def _nearest(x: Tensor, w: Tensor, cutoff: float) -> Isometry:
     for _ in range(CORRECTIONS):
         if bool(found.settled.all()):
             break
-        found = found.better(Isometry.of(x, _corrected(x, found.w), cutoff, WIDER))
+        before = found
+        found = before.better(Isometry.of(x, _corrected(x, before.w), cutoff, WIDER))
+        if not bool((found.away < before.away).any()):
+            break
     return found
 
 
@@ -134,7 +137,7 @@ def _distance(x: Tensor, judged: Judged, sigma: Ends, found: Isometry) -> Ends:
     """‖q − UVᴴ‖_F/‖UVᴴ‖_F; 0 and inf where x may be of lower rank, ‖q‖_F where it is zero."""
     one, root, eps = judged.one, x.shape[-2] ** 0.5, rounding(x)
     full, zero = found.away < math.inf, frobenius(x) == 0
-    size, off = frobenius(judged.near), frobenius(judged.near - one[:, None, None] * found.w)
+    size, off = judged.size, frobenius(judged.near - one[:, None, None] * found.w)
     slack = eps * (size + one * root) + one * torch.where(full, found.away, 0.0)
     # No isometry is nearer than the one with the singular vectors of q.
     ends = [end * (one / judged.power).unsqueeze(-1) for end in sigma]
@@ -156,12 +159,10 @@ def bounded(x: Tensor, q: Tensor, cutoff: float) -> dict[str, Ends]:
     judged = Judged.of(q)
     sigma, w = _rooted(judged.unit)
     found = _nearest(x, w, cutoff)
-    full = found.away < math.inf
-    if not bool(full.all()):
+    if not bool((found.settled & (found.away < math.inf)).all()):
         # q may be no factor, or have lost a direction. Where x is well-conditioned it does alone.
         found = found.better(_nearest(x, _rooted(x)[1], cutoff))
-        full = found.away < math.inf
-    zero = frobenius(x) == 0
+    full, zero = found.away < math.inf, frobenius(x) == 0
     low, high = outwards(*sigma, judged.power.unsqueeze(-1))
     error = [e.amax(dim=-1) for e in off_one((low, high))]
     # x of lower rank has fewer directions, and q may be better on those than on all; a zero matrix

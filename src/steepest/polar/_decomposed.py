@@ -154,11 +154,13 @@ class _Rows(NamedTuple):
             away: bound on the error of p.
             whole: whether a direction that does not count has to be absent from q.
         """
-        one, root = self.judged.one, vh.shape[-2] ** 0.5
+        one, size = self.judged.one, self.judged.size
         near = self.rows * (one / self.judged.power)[:, None, None]
         wrong = near - (one.unsqueeze(-1) * counted.surely).unsqueeze(-1) * vh
-        size, doubtful = frobenius(near), counted.unsure.sum(dim=-1).sqrt()
-        slack = 2 * rounding(vh) * (size + root * one) + one * (away + doubtful)
+        rank, most, doubtful = (
+            mask.sum(dim=-1).double() for mask in (counted.surely, counted.possibly, counted.unsure)
+        )
+        slack = 2 * rounding(vh) * (size + rank.sqrt() * one) + one * (away + doubtful.sqrt())
         if whole:
             floor = self.least_distance(counted)
         else:
@@ -167,11 +169,10 @@ class _Rows(NamedTuple):
             loud = ~(counted.noise | counted.unsure)
             turned = spectrum.turned(counted.surely) + spectrum.turned(loud)
             slack = slack + turned * size + frobenius(near * counted.unsure.unsqueeze(-1))
-        off = frobenius(wrong)
-        least, most = (
-            c.sum(dim=-1).clamp(min=1).double().sqrt() for c in (counted.surely, counted.possibly)
-        )
-        return outwards(torch.maximum(off - slack, floor) / most, (off + slack) / least, one)
+        # Squares of a tiny q underflow.
+        off = torch.where(most > 0, frobenius(wrong), size)
+        low = torch.maximum(off - slack, floor) / most.clamp(min=1).sqrt()
+        return outwards(low, (off + slack) / rank.clamp(min=1).sqrt(), one)
 
 
 def _first(counts: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ class Judged(NamedTuple):
     near: Tensor
     one: Tensor
 
+    @property
+    def size(self) -> Tensor:
+        """‖q‖_F times `one`, however small."""
+        return frobenius(self.unit) * (self.one / self.power)
+
     @staticmethod
     def of(q: Tensor) -> Judged:
         unit, power = unit_scale(q), unit_power(q)
@@ -82,8 +87,9 @@ def outwards(lower: Tensor, upper: Tensor, power: Tensor) -> Ends:
 
     What is exactly 0 stays so. Beyond the numbers lies the largest of them, or inf.
     """
-    low = (lower - 16 * EPS * lower.abs()) / power
-    high = (upper + 16 * EPS * upper.abs()) / power
+    # A factor rather than a difference: an end may be inf.
+    low = lower * (1 - 16 * EPS * lower.sign()) / power
+    high = upper * (1 + 16 * EPS * upper.sign()) / power
     inf = torch.full_like(low, math.inf)
     low = torch.where(lower == 0, 0.0, torch.nextafter(low, -inf)).clamp(max=LARGEST)
     high = torch.where(upper == 0, 0.0, torch.nextafter(high, inf)).clamp(min=-LARGEST)
