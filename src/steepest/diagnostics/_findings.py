@@ -34,7 +34,7 @@ def line(found: Sequence[Finding], *, more: bool = False) -> str:
         found: one at least.
         more: whether that cause was seen in other layers before.
 
-    Example:
+    Examples:
         >>> line([Finding("a", "x", "off by 2", 2.0)])
         'a: off by 2'
         >>> line([Finding("a", "x", "off by 2", 2.0), Finding("b", "x", "off by 3", 3.0)])
@@ -74,7 +74,7 @@ def warned(records: Iterable[Record]) -> list[tuple[int, str]]:
     Args:
         records: of a monitor, in the order of their steps.
 
-    Example:
+    Examples:
         >>> one = {"layer": "a", "cause": "x", "text": "off by 2", "badness": 2.0}
         >>> two = {"layer": "b", "cause": "x", "text": "off by 3", "badness": 3.0}
         >>> warned([{"step": 1, "findings": [one]}, {"step": 3, "findings": [two]}])

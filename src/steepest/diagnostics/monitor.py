@@ -289,7 +289,7 @@ def _log(out: Path, tensorboard: bool | str | Path, step: int) -> Log:
         raise invalid(
             "tensorboard",
             tensorboard,
-            "it is not installed: pip install 'steepest[train]', or give tensorboard=False",
+            "it is not installed: pip install tensorboard, or give tensorboard=False",
         )
     # Only here: TensorBoard is an extra, and importing it takes a second.
     from steepest._tensorboard import EVENTS, event_file
