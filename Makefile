@@ -10,10 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Tracing makes a test up to twice as slow: only these run under it.
-COVERED := tests/polar tests/optim
 # These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/dist
+
+# Without bytecode on disk every process of the tests compiles the library, and pytest its tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -41,10 +42,9 @@ train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in AR
 	$(BIN)/steepest train $(ARGS)
 
 test: $(STAMP) ## the whole test suite, with the coverage that polar and optim must have
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= $(COVERED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= --ignore=$(DISTRIBUTED)
 	@$(BIN)/python tools/coverage_gate.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(COVERED) $(DISTRIBUTED))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
 
 test-kernels: $(STAMP) ## the numerical tests under other kernels of the same libraries; flags go in ARGS="..."
 	$(BIN)/python tools/kernels.py --workers $(WORKERS) $(ARGS)
