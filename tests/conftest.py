@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-from tests import checking
+from tests import checking, warned
 
 # Annotations of shapes are checked here only; a user of the library pays nothing for them. The hook
 # looks the decorator up when it has put it in front of a function.
@@ -28,6 +28,12 @@ _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=20, derandomize=True, database=None, **_COMMON)
 settings.register_profile("nightly", max_examples=1000, derandomize=False, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave torch alone with the warnings that are about itself."""
+    for line in warned.for_pytest():
+        config.addinivalue_line("filterwarnings", line)
 
 
 @pytest.fixture(autouse=True)
