@@ -17,7 +17,7 @@ DISTRIBUTED := tests/dist
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check format lint types doctest docs docs-serve wheel clean
+.PHONY: help train test test-kernels check format lint types doctest docs docs-serve wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ test: $(STAMP) ## the whole test suite, with the coverage that polar and optim m
 	@$(BIN)/python tools/coverage_gate.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(COVERED) $(DISTRIBUTED))
 
+test-kernels: $(STAMP) ## the numerical tests under other kernels of the same libraries; flags go in ARGS="..."
+	$(BIN)/python tools/kernels.py --workers $(WORKERS) $(ARGS)
+
 check: lint types docs doctest wheel test ## the gate: everything from lint to wheel, and the tests
 
 lint: $(STAMP) ## format and lint, nothing is changed
@@ -58,8 +61,10 @@ types: $(STAMP) ## mypy --strict
 doctest: $(STAMP) ## the examples in the docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/steepest -q
 
+# Not --quiet: it keeps warnings from being counted, and --strict then never fails.
 docs: $(STAMP) ## build the documentation, a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python tools/site_check.py site
 
 docs-serve: $(STAMP) ## serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve

@@ -21,7 +21,7 @@ Dims = int | tuple[int, ...]
 def largest(a: Tensor, dims: Dims) -> Tensor:
     """The largest of magnitudes a ≥ 0 along axes, which stay with length 1; differentiable.
 
-    Example:
+    Examples:
         >>> largest(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), -1)
         tensor([[4.],
                 [1.]])

@@ -37,7 +37,7 @@ class MatrixView:
     Raises:
         ValueError: an axis is named twice or is missing, or `split` is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> qkv = torch.randn(3 * 8, 8)
         >>> [tuple(m.shape) for m in MatrixView(split=3).matrices(qkv)]
@@ -171,7 +171,7 @@ EXPERTS = MatrixView(batch=(0,), rows=(1,), cols=(2,))
 def conv(spatial: int, *, groups: int = 1) -> MatrixView:
     """A kernel out × in/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
 
-    Example:
+    Examples:
         >>> conv(2).shapes((64, 3, 7, 7))
         [(1, 64, 147)]
     """
@@ -181,7 +181,7 @@ def conv(spatial: int, *, groups: int = 1) -> MatrixView:
 def conv_transpose(spatial: int, *, groups: int = 1) -> MatrixView:
     """A kernel in × out/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
 
-    Example:
+    Examples:
         >>> conv_transpose(2, groups=2).shapes((32, 8, 3, 3))
         [(2, 8, 144)]
     """

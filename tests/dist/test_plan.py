@@ -19,9 +19,9 @@ from steepest.plan.exchange import held, largest, owners_of, travel
 from steepest.plan.hardware import preset
 from steepest.plan.mesh import Mesh
 from steepest.plan.models import Weights, linear, of_module
-from tests.dist.pool import pool
 from tests.dist import plan_counts as counted
 from tests.dist.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements
+from tests.dist.pool import pool
 
 WORLDS = (1, 2, 4, 8)
 FEW = (2, 4, pytest.param(8, marks=pytest.mark.slow))

@@ -27,10 +27,10 @@ from torch.optim import Optimizer
 
 import steepest
 from steepest._files import Record
-from steepest.lab.claims import Claim, Finding, UndecidedError
+from steepest.lab.claims import Claim, Finding, Need, UndecidedError, scale
 from steepest.lab.deep import RMS_TO_RMS, Plain, probe, project
 from steepest.lab.digits import load_digits
-from steepest.lab.experiment import Cell, Reproduction, Settings
+from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale
 from steepest.lab.figure import INK, ordered_colours, panels
 from steepest.lab.training import evaluate, train
 
@@ -125,6 +125,7 @@ def cells(settings: DepthSettings) -> list[Cell]:
     ]
 
 
+@says_its_scale
 def measure(settings: DepthSettings, cell: Record) -> Record:
     """Train one network; `loss` is None and `trained` empty if it diverged.
 
@@ -260,7 +261,7 @@ def _moved(results: Sequence[Record]) -> Finding:
         if r["optimizer"] == "muon" and r["moved"] is not None
     ]
     if not parts:
-        raise UndecidedError("every training with Muon diverged")
+        raise UndecidedError("needs a training with Muon that does not diverge")
     return Finding.of(max(parts) <= 1 + POLAR_ERROR, f"at most ×{max(parts):.3f}")
 
 
@@ -273,7 +274,7 @@ def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
     worst: dict[int, float] = {}
     for row in depths([r for r in results if r["optimizer"] == name]):
         if row["smallest"] is None:
-            raise UndecidedError(f"every training of depth {row['depth']} diverged")
+            raise UndecidedError(f"needs a rate at which depth {row['depth']} does not diverge")
         factor = max(row["largest"], 1 / row["smallest"])
         worst[row["depth"]] = max(factor, worst.get(row["depth"], 1.0))
     return worst
@@ -286,6 +287,18 @@ def _band(name: str, *, kept: bool) -> Callable[[Sequence[Record]], Finding]:
         return Finding.of((max(worst.values()) <= BAND) == kept, f"by depth {text}")
 
     return check
+
+
+def _reaches(depth: int, why: str) -> tuple[Need, ...]:
+    return (
+        Need(
+            what="the largest depth",
+            least=depth,
+            has=lambda results: max(scale(results)["depths"]),
+            why=why,
+        ),
+        Need.setting("steps", 60, "fewer steps move no weight far enough"),
+    )
 
 
 CLAIMS = (
@@ -327,6 +340,7 @@ CLAIMS = (
         source=f"{LARGE}: its updates are not normalised in the norm of the layer",
         expected="more than ×2",
         check=_band("sgd", kept=False),
+        needs=_reaches(32, "up to depth 16 it stays within the factor"),
     ),
     Claim(
         id="adamw-leaves",
@@ -334,6 +348,7 @@ CLAIMS = (
         source=f"{LARGE}: its updates are not normalised in the norm of the layer",
         expected="more than ×2",
         check=_band("adamw", kept=False),
+        needs=_reaches(8, "up to depth 2 it stays within the factor"),
     ),
     Claim(
         id="muon-leaves",
@@ -342,6 +357,7 @@ CLAIMS = (
         source="triangle inequality",
         expected="more than ×2",
         check=_band("muon", kept=False),
+        needs=_reaches(8, "the bound on the product grows with it"),
     ),
     Claim(
         id="ball-keeps",
@@ -349,6 +365,7 @@ CLAIMS = (
         source=f"{NEWHOUSE}; the ball excludes growth, not shrinking",
         expected="at most ×2",
         check=_band("muon-ball", kept=True),
+        needs=_reaches(64, "what a layer loses adds up: at depth 64 it is nearly the factor"),
     ),
 )
 

@@ -46,7 +46,7 @@ DIRECTIONAL_SHARPNESS = Reproduction(
         windows=4,
         layers=1,
         width=32,
-        looks=(0, 2, 4, 8),
+        looks=(0, 1, 2, 4, 8),
         look_digits=64,
         look_windows=2,
     ),

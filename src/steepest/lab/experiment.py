@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
 from typing import Any, ClassVar, Generic, TypeVar
 
 from matplotlib.figure import Figure
@@ -62,6 +63,22 @@ class Cell:
 S = TypeVar("S", bound=Settings)
 
 
+Measure = Callable[[S, Record], Record]
+
+
+def says_its_scale(measure: Measure[S]) -> Measure[S]:
+    """The same experiment; every result has the settings it depends on, as `scale`.
+
+    What a claim needs is looked up there, wherever the results come from.
+    """
+
+    @wraps(measure)
+    def measured(settings: S, cell: Record) -> Record:
+        return {**measure(settings, cell), "scale": settings.fixed()}
+
+    return measured
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part(Generic[S]):
     """A figure or a table of a publication: what has to be measured for it, and what it shows.
@@ -90,7 +107,7 @@ class Reproduction(Generic[S]):
         quick: settings of a small version, under a minute.
         cells: what has to be measured.
         measure: the experiment on one cell, a function of its arguments alone; its numbers, None
-            for one that is not finite.
+            for one that is not finite. It `says_its_scale`.
         claims: what the results are held against.
         tables: each a list of equal records made from the results: `NAME.csv` and `NAME.json`.
         pictures: drawn from the table of the same name alone: `NAME.png`.
@@ -107,7 +124,7 @@ class Reproduction(Generic[S]):
     full: S
     quick: S
     cells: Callable[[S], Sequence[Cell]]
-    measure: Callable[[S, Record], Record]
+    measure: Measure[S]
     claims: tuple[Claim, ...]
     tables: Mapping[str, Callable[[Sequence[Record]], list[Record]]]
     pictures: Mapping[str, Callable[[Sequence[Record]], Figure]]

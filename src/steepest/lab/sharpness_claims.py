@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean, geometric_mean, median
 
 from steepest._files import Record
-from steepest.lab.claims import Claim, Finding, UndecidedError
+from steepest.lab.claims import Claim, Finding, Need, UndecidedError
 from steepest.lab.sharpness_tables import (
     WHOLE,
     advantages,
@@ -41,7 +41,7 @@ def of(results: Sequence[Record], network: str) -> list[Record]:
     """
     found = trainings(results, network)
     if any(look["loss"] is None for r in found for look in r["losses"]):
-        raise UndecidedError("a training diverged")
+        raise UndecidedError("needs settings at which no training diverges")
     return found
 
 
@@ -53,7 +53,7 @@ def looks(results: Sequence[Record], network: str, *, whole: bool = True) -> lis
 def _counted(found: Sequence[Record], holds: Test) -> tuple[float, str]:
     """The part of the points where it holds, also as text."""
     if not found:
-        raise UndecidedError("there is no such point")
+        raise UndecidedError("needs a point of this kind, and there is none")
     count = sum(map(holds, found))
     return count / len(found), f"{count} of {len(found)} ({100 * count / len(found):.0f} %)"
 
@@ -99,7 +99,7 @@ def _grows(network: str) -> Check:
         found = looks(results, network)
         steps = sorted({p["step"] for p in found})
         if len(steps) < 2:
-            raise UndecidedError("there is only one look after the start")
+            raise UndecidedError("needs two looks after the start, has one")
         texts, ratios = [], []
         for optimizer in dict.fromkeys(p["optimizer"] for p in found):
             halves: tuple[list[float], list[float]] = ([], [])
@@ -108,7 +108,7 @@ def _grows(network: str) -> Check:
                 if p["optimizer"] == optimizer and value is not None:
                     halves[p["step"] >= steps[len(steps) // 2]].append(value)
             if not all(halves):
-                raise UndecidedError(f"no minimum in half of the looks of {optimizer}")
+                raise UndecidedError(f"needs a minimum in both halves of {optimizer}'s looks")
             early, late = map(geometric_mean, halves)
             ratios.append(late / early)
             texts.append(f"{optimizer} ×{early:.3g}, then ×{late:.3g}")
@@ -134,8 +134,8 @@ def _predicts(network: str) -> Check:
         if len({r["ratio"] > 1 for r in rows}) < 2:
             above = rows[0]["ratio"] > 1
             raise UndecidedError(
-                f"nr(G)/st(A) is {'above' if above else 'below'} 1 everywhere, so it chooses "
-                f"nothing; the polar direction is ahead at {100 * base:.0f} %"
+                f"needs layers on both sides: nr(G)/st(A) is {'above' if above else 'below'} 1 "
+                f"everywhere; the polar direction is ahead at {100 * base:.0f} %"
             )
         constant = max(base, 1 - base)
         return Finding.of(
@@ -149,13 +149,13 @@ def _correlates(network: str, against: str, *, within: bool = False) -> Check:
     def check(results: Sequence[Record]) -> Finding:
         rows = [r for r in advantages(of(results, network)) if r["network"] == network]
         if len({(r["optimizer"], r["seed"]) for r in rows}) < 2:
-            raise UndecidedError("one training gives no interval")
+            raise UndecidedError("needs two trainings for an interval, has one")
         value, low, high = correlation(rows, against, within=within)
         if math.isnan(value):
-            raise UndecidedError("too few points, or all alike")
+            raise UndecidedError("needs points that are not all alike")
         text = f"{value:+.2f}, {low:+.2f} to {high:+.2f}"
         if low <= 0 <= high:
-            raise UndecidedError(f"the interval contains 0: {text}")
+            raise UndecidedError(f"needs more trainings: the interval contains 0: {text}")
         return Finding.of(low > 0, text)
 
     return check
@@ -175,14 +175,39 @@ def _newton_schulz(results: Sequence[Record]) -> Finding:
     found = [p for network in NETWORKS for p in looks(results, network, whole=False)]
     gains = [g for p in found if (g := gain(p, "newton-schulz", "muon")) is not None]
     if not gains:
-        raise UndecidedError("no minimum anywhere")
+        raise UndecidedError("needs a point with a minimum, and there is none")
     share = fmean(JORDAN[0] <= g <= JORDAN[1] for g in gains)
     text = f"{100 * share:.0f} % of {len(gains)}; median ×{median(gains):.3g}"
     return Finding.of(share >= NEARLY_ALL, f"{text}, ×{min(gains):.3g} to ×{max(gains):.3g}")
 
 
+def _counts(network: str) -> tuple[Need, ...]:
+    """What a part of the looks needs: so many that one of them is no more than the tenth part."""
+    return (
+        Need(
+            what="looks after the start",
+            least=1 / (1 - MOST),
+            has=lambda results: float(len(looks(results, network))),
+            why="fewer cannot tell nine tenths from all",
+        ),
+    )
+
+
+TRAINED = (
+    Need.setting("seeds", 2, "its interval is one of six trainings, of three optimizers each"),
+    Need.setting("steps", 256, "on digits the answer after 8 steps was seen to be another"),
+    Need.setting("width", 128, "on digits the answer at width 32 was seen to be another"),
+)
+"""What was seen to decide the answers that turn in training."""
+
+
 def _each(
-    name: str, statement: str, source: str, expected: str, check: Callable[[str], Check]
+    name: str,
+    statement: str,
+    source: str,
+    expected: str,
+    check: Callable[[str], Check],
+    needs: Callable[[str], tuple[Need, ...]] = lambda _: TRAINED,
 ) -> list[Claim]:
     """A claim for each network, which `{}` in the statement stands for."""
     return [
@@ -192,6 +217,7 @@ def _each(
             source=source,
             expected=expected,
             check=check(network),
+            needs=needs(network),
         )
         for network, title in NETWORKS.items()
     ]
@@ -206,6 +232,7 @@ CLAIMS = (
         PAN,
         MOSTLY,
         _flatter,
+        _counts,
     ),
     *_each(
         "sign",
@@ -236,6 +263,7 @@ CLAIMS = (
         BERNSTEIN,
         MOSTLY,
         lambda network: _falls_further(network, "muon"),
+        _counts,
     ),
     *_each(
         "layers",
@@ -243,6 +271,7 @@ CLAIMS = (
         BERNSTEIN,
         "more than half",
         _layers,
+        _counts,
     ),
     *_each(
         "predicts",
@@ -289,5 +318,6 @@ CLAIMS = (
         source="its singular values are from 0.68 to 1.2 where those of G are not tiny",
         expected=f"at {100 * NEARLY_ALL:.0f} % of the layers and looks or more",
         check=_newton_schulz,
+        needs=TRAINED,
     ),
 )

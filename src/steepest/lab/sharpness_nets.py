@@ -24,7 +24,7 @@ from steepest._files import Record
 from steepest._types import invalid
 from steepest.diagnostics import DIRECTIONS, Spectrum, compare_directions, input_spectra, spectrum
 from steepest.lab.digits import CLASSES, load_digits
-from steepest.lab.experiment import Settings
+from steepest.lab.experiment import Settings, says_its_scale
 from steepest.lab.text import corpus
 from steepest.lab.training import train
 from steepest.train.config import Config, ModelConfig
@@ -163,6 +163,7 @@ class Watch:
         return {"losses": self.losses, "rows": self.rows, "ranks": self.ranks}
 
 
+@says_its_scale
 def measure(settings: SharpnessSettings, cell: Record) -> Record:
     """Train a network, and look at it.
 

@@ -39,7 +39,7 @@ from steepest.lab.constraint_tables import (
     toys,
     trained,
 )
-from steepest.lab.experiment import Cell, Reproduction
+from steepest.lab.experiment import Cell, Reproduction, says_its_scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,7 @@ def cells(settings: ConstraintSettings) -> list[Cell]:
     return found
 
 
+@says_its_scale
 def measure(settings: ConstraintSettings, cell: Record) -> Record:
     """Carry out one run."""
     seed, every = cell["seed"], settings.every
@@ -108,14 +109,14 @@ SPECTRAL_CONSTRAINT = Reproduction(
     full=ConstraintSettings(),
     quick=ConstraintSettings(
         seeds=(0,),
-        steps=10,
+        steps=4,
         batch=32,
         windows=4,
         layers=1,
         rates=(0.12,),
-        toy_steps=400,
-        small_steps=400,
-        far_steps=100,
+        toy_steps=1600,
+        small_steps=100,
+        far_steps=400,
     ),
     cells=cells,
     measure=measure,

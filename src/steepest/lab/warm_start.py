@@ -27,8 +27,8 @@ from torch import Tensor
 import steepest
 from steepest._files import Record
 from steepest._types import invalid
-from steepest.lab.claims import Claim, Finding, UndecidedError
-from steepest.lab.experiment import Cell, Reproduction, Settings
+from steepest.lab.claims import Claim, Finding, Need, UndecidedError, scale
+from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale
 from steepest.lab.figure import INK, panels
 from steepest.lab.text import corpus
 from steepest.lab.warm import FOREVER, METHODS, Spectrum, compare, drift
@@ -122,6 +122,7 @@ def cells(settings: WarmSettings) -> list[Cell]:
     ]
 
 
+@says_its_scale
 def measure(settings: WarmSettings, cell: Record) -> Record:
     """Mean and largest error of every way and length, and how far the averages moved."""
     errors: dict[tuple[str, str, int], list[Tensor]] = {}
@@ -197,7 +198,9 @@ def _pays(family: str) -> Callable[[Sequence[Record]], Finding]:
             here = {r["method"]: r for r in rows if r["window"] == window}
             cold = here["cold"]["products"]
             if cold is None:
-                raise UndecidedError(f"without a start {ERROR} is not reached at step {window}")
+                raise UndecidedError(
+                    f"needs a step at which {ERROR} is reached without a start: {window} is not"
+                )
             mine = [r for name, r in here.items() if name.startswith(family)]
             best = min((r["products"] for r in mine if r["products"]), default=None)
             least = min(r["least"] for r in mine)
@@ -234,19 +237,36 @@ def _memory(results: Sequence[Record]) -> Finding:
         found = {r["method"]: r["products"] for r in rows if r["window"] == window}
         random, leading = found["sketch"], found["leading"]
         if random is None or leading is None:
-            raise UndecidedError(f"{ERROR} is not reached at step {window}")
+            raise UndecidedError(
+                f"needs both ways to reach {ERROR}, which they do not at step {window}"
+            )
         texts.append(f"step {window}: {random:g}, last step's {leading:g}")
         equal.append(random <= leading + 1)
     return Finding.of(all(equal), "; ".join(texts))
 
 
-def _way(name: str, family: str, what: str, source: str) -> Claim:
+TRAINED = (
+    Need(
+        what="the last step that is looked at",
+        least=200,
+        has=lambda results: max(scale(results)["windows"]),
+        why="what pays early in a training was seen not to pay late",
+    ),
+    Need.setting("width", 128, "how many of the directions are tiny depends on it"),
+    Need.setting("batch", 16, "the average moves by the noise of the gradients"),
+)
+
+
+def _way(
+    name: str, family: str, what: str, source: str, needs: tuple[Need, ...] = TRAINED
+) -> Claim:
     return Claim(
         id=name,
         statement=f"Started from {what}, an error of {ERROR} takes fewer products than without.",
         source=source,
         expected="fewer products at every step",
         check=_pays(family),
+        needs=needs,
     )
 
 
@@ -258,6 +278,7 @@ CLAIMS = (
         source="0.95 of the plain average is that of the last step",
         expected="at most 0.5",
         check=_slow,
+        needs=TRAINED,
     ),
     Claim(
         id="small-turn",
@@ -266,6 +287,7 @@ CLAIMS = (
         source="Wedin's theorem: a space turns by the change over the gap",
         expected="a smaller part",
         check=_small,
+        needs=TRAINED,
     ),
     _way("root", "root", "the last inverse root", SHAMPOO),
     Claim(
@@ -276,8 +298,9 @@ CLAIMS = (
         expected=f"above {ERROR}",
         check=_floor,
     ),
-    _way("newton", "newton", "the last inverse root with Newton's iteration", SHAMPOO),
-    _way("factor", "shift", "the last polar factor", "polar(X + s·UVᵀ) = polar(X) for s > 0"),
+    # One step at which a way never reaches the error contradicts both, at any size.
+    _way("newton", "newton", "the last inverse root with Newton's iteration", SHAMPOO, ()),
+    _way("factor", "shift", "the last polar factor", "polar(X + s·UVᵀ) = polar(X) for s > 0", ()),
     _way("eigenvectors", "eigenvectors", "the last eigenvectors", SOAP),
     _way("subspace", "leading", "the leading eighth of the last eigenvectors", SOAP),
     Claim(
@@ -287,6 +310,7 @@ CLAIMS = (
         source="Halko, Martinsson & Tropp, arXiv 0909.4061, section 4.5",
         expected="as many products, up to one",
         check=_memory,
+        needs=TRAINED,
     ),
 )
 

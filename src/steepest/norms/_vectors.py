@@ -20,7 +20,7 @@ ROOT_STEPS = 100
 class Exponent:
     """p and q with 1/p + 1/q = 1, kept as a pair so that the conjugate of the conjugate is p.
 
-    Example:
+    Examples:
         >>> Exponent.of(3).conjugate.conjugate == Exponent.of(3)
         True
     """

@@ -37,8 +37,8 @@ class Muon(SteepestOptimizer):
     optimizer (`steepest.route`; look at `optimizer.routing`). Matrices of one shape are
     stacked, so that a model of many small layers costs few large products.
 
-    Parameters that are frozen (`requires_grad=False`) when a module is given belong to no group: to
-    train them later, add them with `add_param_group`.
+    Parameters that are frozen (`requires_grad=False`) when a module is given are routed as well:
+    they are left alone, and train as soon as they are thawed.
 
     The state of each matrix is `momentum_buffer`, and the groups hold torch's keys, so a state_dict
     of either optimizer loads into the other. Loading torch's keeps the polar method chosen here.
@@ -84,7 +84,7 @@ class Muon(SteepestOptimizer):
         ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is no
             matrix outside a `rest` group, or no matrix at all.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8))
         >>> optimizer = Muon(model, lr=0.02)

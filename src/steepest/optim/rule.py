@@ -26,6 +26,10 @@ Decay = Literal["explicit", "implicit", "cautious"]
 ONE_THREAD = 2**15
 """Entries up to which torch loops on one thread; there the Euclidean norm is faster to have."""
 
+# Ours. Adam's eps = 1e-8 stands beside averages of the same gradients; this is far below it.
+FORGOTTEN = 1e-12
+"""Size at which an average is forgotten where the gradient is exactly zero."""
+
 Flag = Tensor | bool
 """Whether a gradient is finite: on its device, or as a boolean where that is known."""
 
@@ -40,7 +44,7 @@ def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
     With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have. With
     the third its RMS → RMS norm is 1: the factor of `norms.Operator("rms", "rms")`.
 
-    Example:
+    Examples:
         >>> shape_factor(512, 128, "original"), shape_factor(100, 64, "match_rms_adamw")
         (2.0, 2.0)
 
@@ -99,6 +103,7 @@ def accumulate(
     out: Sequence[Tensor],
     *,
     cut: Callable[[Sequence[Tensor]], list[Tensor]],
+    stacks: Sequence[Tensor],
     momentum: float,
     nesterov: bool,
     maximize: bool,
@@ -110,8 +115,13 @@ def accumulate(
         buffer ← momentum·buffer + (1 − momentum)·grad
         u = momentum·buffer + (1 − momentum)·grad  if nesterov, else buffer
 
+        u = 0  in an entry where grad is exactly 0 and |u| ≤ 1e-12
+
     with −grad for grad under `maximize`. Nesterov's u is that of past = momentum². Where `ok` is
     false the buffer keeps its values and u is the buffer. No gradient is written to.
+
+    The last line, which lets a parameter come to rest whose gradient has become zero for good, is
+    about entries, so that it does not matter which rank holds them.
 
     Args:
         grads: gradients.
@@ -120,6 +130,7 @@ def accumulate(
         out: what takes u, each of the shape of the part of it that `cut` makes; empty if no one
             asks for u.
         cut: tensors of the shapes of the gradients as all their parts.
+        stacks: the memory that `out` fills; empty with it.
         momentum: weight of the past.
         nesterov: whether u looks one step ahead.
         maximize: whether to ascend.
@@ -131,10 +142,12 @@ def accumulate(
     safe = [_where(o, _as(g, b.dtype), b) for o, g, b in zip(ok, grads, buffers, strict=True)]
 
     def mix(weight: float) -> None:
-        torch._foreach_copy_(list(out), cut(safe))
         pairs = zip(cut(buffers), out, strict=True)
         torch._foreach_lerp_(list(out), [_as(b, u.dtype) for b, u in pairs], weight)
 
+    if out:
+        torch._foreach_copy_(list(out), cut(safe))
+    zero = [stack == 0 for stack in stacks]
     if past is not None and out:
         mix(past)
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
@@ -142,6 +155,15 @@ def accumulate(
         mix(momentum)
     elif past is None and out:
         torch._foreach_copy_(list(out), cut(buffers))
+    _forget(stacks, zero, max(FORGOTTEN, torch.finfo(buffers[0].dtype).smallest_normal))
+
+
+def _forget(averages: Sequence[Tensor], zero: Sequence[Tensor], size: float) -> None:
+    """Set entries up to a size to 0 where the gradient is zero, in place."""
+    for u, quiet in zip(averages, zero, strict=True):
+        # Most gradients have no zero at all; where looking costs nothing, the rest is left out.
+        if not is_known(quiet) or bool(quiet.any()):
+            u.masked_fill_(quiet.logical_and_(u.abs() <= size), 0)
 
 
 def averages_of_one(

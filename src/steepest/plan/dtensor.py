@@ -160,7 +160,7 @@ def newton_schulz(m: int, n: int, ranks: int, host: int) -> Count | None:
     Returns:
         The counts; None where torch refuses, since some rank would hold no row.
 
-    Example:
+    Examples:
         >>> dict(newton_schulz(16, 8, 2, 1).calls)  # a tall one: Gram matrices are added up
         {'all_reduce': 11}
     """

@@ -156,11 +156,13 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
             torch.set_float32_matmul_precision(before)
 
 
-def check_matrices(x: Tensor) -> None:
+def check_matrices(x: object, argument: str = "x") -> None:
     """Raise unless `x` holds real or complex matrices."""
+    if not isinstance(x, Tensor):
+        raise invalid(argument, type(x).__name__, "give a tensor, such as torch.as_tensor of it")
     if x.ndim < 2 or not (x.is_floating_point() or x.is_complex()):
         raise invalid(
-            "x",
+            argument,
             f"{shape_text(x.shape)} {x.dtype}",
             "give floating-point or complex matrices of shape (*batch, m, n)",
         )

@@ -58,7 +58,7 @@ Like = Callable[[str], Tensor | None]
 def mapped(tree: Any, change: Callable[[str, Tensor], Any], place: str = "") -> Any:
     """A tree of dictionaries and sequences with `change(place, tensor)` for each of its tensors.
 
-    Example:
+    Examples:
         >>> mapped({"a": [torch.ones(2), 3]}, lambda place, x: (place, x.numel()))
         {'a': [('a.0', 2), 3]}
     """

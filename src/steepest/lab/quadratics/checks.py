@@ -1,4 +1,4 @@
-"""How the claims of `quadratics` are measured on its results."""
+"""How the claims on noise, greed, grid and reach are measured on the results of `quadratics`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from steepest._files import Record
 from steepest.lab.claims import Finding, UndecidedError
-from steepest.lab.quadratics.families import DENSE
 from steepest.lab.quadratics.grid import LEFT
 from steepest.lab.quadratics.scalar import CAP
 from steepest.lab.quadratics.tables import (
@@ -16,68 +15,66 @@ from steepest.lab.quadratics.tables import (
     GRID,
     HITTING,
     STARTS,
-    SWEEP,
-    decades,
-    errors,
     gaps,
+    per_start,
     reach,
-    wins,
 )
-from steepest.lab.rows import distinct, of
+from steepest.lab.rows import of
 
 PAPER = "Gonon, Muşat & Boumal, arXiv 2602.11948"
-AGAIN = f"{PAPER}; recomputed"
 Check = Callable[[Sequence[Record]], Finding]
 
-# Median hitting times of figure 4, recomputed: repeats agree within 10 % from σ = 0.0104 on.
+# Median hitting times of figure 4, recomputed with 10 000 samples: repeats agree within 10 % from
+# σ = 0.0104 on. At 0.0495 the authors' notebook prints 18, and three repeats give 16, 16 and 17.
 MEDIANS = {
-    0.0104: 94, 0.0227: 30, 0.0495: 18, 0.1081: 13, 0.126: 12, 0.515: 12, 0.602: 13, 0.962: 14,
+    0.0104: 94, 0.0227: 30, 0.0495: 16, 0.1081: 13, 0.126: 12, 0.515: 12, 0.602: 13, 0.962: 14,
     1.54: 17, 2.10: 22, 3.35: 34, 5.36: 64, 7.32: 101, 10.0: 179,
 }  # fmt: skip
 TOLERANCE = 0.1
 SWEET, NEAR, ASIDE = (0.12, 0.52), 12, 1
-# Gaps of one run of figure 5, recomputed: a run of another generator, so it need not lie between
-# the smallest and the largest of the instances here.
+# Gaps of one run of figure 5, recomputed with another generator: one start of many.
 GREEDY_GAPS = {
     1: 15.4, 2: 13.8, 5: 6.9, 10: 3.05, 17: 1.39, 20: 1.07, 50: 0.286, 99: 0.158,
 }  # fmt: skip
 SPREAD = 1.25
 GAP, BY = 1e-12, 17
 SLOPE, ABOUT = -0.5, 0.1
-FACTOR, TWO_DECADES = 2.0, 2.0
-# Whether Muon wins against GD at T/10, T/2 and T.
-WINS: dict[str, tuple[int, int, int]] = {
-    "max_spiked": (0, 0, 0),
-    "min_spiked": (1, 1, 1),
-    "uniform": (0, 0, 0),
-    "gaussian": (0, 0, 0),
-    "linear_decay_to_max": (0, 0, 0),
-    "u_shaped": (0, 0, 1),
-    "geometric_decay": (1, 1, 1),
-}
-UNDECIDED = "linear_decay_to_max"
 
 
 def medians(results: Sequence[Record]) -> Finding:
-    """Median hitting times against those of figure 4."""
+    """Median hitting times against those of figure 4.
+
+    A median that is off, but whose 95 % interval is not, contradicts nothing.
+    """
     rows = of(results, HITTING)
-    worst, text = 0.0, []
+    worst, sure, text = 0.0, 0.0, []
     for sigma, expected in MEDIANS.items():
         row = min(rows, key=lambda r, s=sigma: abs(np.log(r["sigma"] / s)))  # type: ignore[misc]
         if abs(np.log(row["sigma"] / sigma)) > 0.03:
-            raise UndecidedError(f"σ = {sigma:g} was not measured")
+            raise UndecidedError(f"needs σ = {sigma:g}, which was not measured")
         nearest = min(max(expected, row["from"]), row["to"])
-        worst = max(worst, abs(nearest / expected - 1))
+        worst = max(worst, abs(row["median"] / expected - 1))
+        sure = max(sure, abs(nearest / expected - 1))
         text.append(f"{row['sigma']:.3g}: {row['median']:g}")
-    measured = f"at most {worst:.1%} outside; {', '.join(text)}"
+    measured = f"at most {worst:.1%} off; {', '.join(text)}"
+    if sure <= TOLERANCE < worst:
+        raise UndecidedError(f"needs more samples: an interval reaches the tolerance; {measured}")
     return Finding.of(worst <= TOLERANCE, measured)
+
+
+def precision(results: Sequence[Record]) -> float:
+    """The worst known median of figure 4 over half the width of its 95 % interval."""
+    rows = [r for r in of(results, HITTING) if r["sigma"] >= 0.97 * min(MEDIANS)]
+    if not rows:
+        raise UndecidedError("needs the sizes of noise of figure 4, which were not measured")
+    return min(float(2 * r["median"] / max(r["to"] - r["from"], 1e-9)) for r in rows)
 
 
 def sweet(results: Sequence[Record]) -> Finding:
     """Median hitting times where they should be smallest."""
     found = [r["median"] for r in of(results, HITTING) if SWEET[0] <= r["sigma"] <= SWEET[1]]
     if not found:
-        raise UndecidedError("no σ in the interval was measured")
+        raise UndecidedError("needs a σ in the interval, and none was measured")
     holds = all(abs(m - NEAR) <= ASIDE for m in found)
     return Finding.of(holds, f"{min(found):g} to {max(found):g}")
 
@@ -99,9 +96,12 @@ def arrives(results: Sequence[Record]) -> Finding:
 
 def only_near(results: Sequence[Record]) -> Finding:
     """Starts that arrive without noise, against those near the grid."""
-    (row,) = of(results, STARTS, sigma=0.0)
-    text = f"{row['arrived']} of {row['samples']} arrive, {row['near']} are near, "
-    return Finding.of(row["wrong"] == 0, f"{text}{row['wrong']} contradict it")
+    rows = of(results, STARTS, sigma=0.0)
+    arrived, samples, near, wrong = (
+        sum(r[k] for r in rows) for k in ("arrived", "samples", "near", "wrong")
+    )
+    text = f"{arrived} of {samples} arrive, {near} are near, {wrong} contradict it"
+    return Finding.of(wrong == 0, text)
 
 
 def always_polar(results: Sequence[Record]) -> Finding:
@@ -112,18 +112,16 @@ def always_polar(results: Sequence[Record]) -> Finding:
 
 
 def gd_gap(results: Sequence[Record]) -> Finding:
-    """When the gap of gradient descent is closed in every instance."""
-    found = [r["step"] for r in gaps(results) if r["GD high"] < GAP]
-    if not found:
-        raise UndecidedError("too few steps")
-    return Finding.of(min(found) <= BY, f"at step {min(found)}")
+    """When the gap of gradient descent is closed from every start."""
+    found = [step for step, row in per_start(results) if row["GD"].max() < GAP]
+    return Finding.of(min(found, default=BY + 1) <= BY, f"at step {min(found, default='none')}")
 
 
 def greedy_gaps(results: Sequence[Record]) -> Finding:
     """The gaps of the greedy choice against those of another run."""
     found = {r["step"]: (r["greedy low"], r["greedy high"]) for r in gaps(results)}
     if not GREEDY_GAPS.keys() <= found.keys():
-        raise UndecidedError("too few steps")
+        raise UndecidedError(f"needs {max(GREEDY_GAPS)} steps, has {max(found)}")
     holds = all(
         found[t][0] / SPREAD <= gap <= SPREAD * found[t][1] for t, gap in GREEDY_GAPS.items()
     )
@@ -135,7 +133,7 @@ def behind(results: Sequence[Record]) -> Finding:
     """The last gaps of the greedy choice and of gradient descent."""
     last = gaps(results)[-1]
     text = f"{last['greedy']:.2g} against {last['GD']:.2g} at step {last['step']}"
-    return Finding.of(last["greedy"] > 1e3 * last["GD"], text)
+    return Finding.of(last["greedy low"] > 1e3 * last["GD high"], text)
 
 
 def stays(way: str) -> Check:
@@ -188,7 +186,7 @@ def below(way: str) -> Check:
 def _points(results: Sequence[Record], method: str) -> tuple[list[float], list[float]]:
     rows = [r for r in reach(results) if r["method"] == method]
     if len(rows) < 3:
-        raise UndecidedError("too few ε were reached")
+        raise UndecidedError(f"needs three ε that {method} reaches, has {len(rows)}")
     return [r["epsilon"] for r in rows], [r["steps"] for r in rows]
 
 
@@ -206,67 +204,3 @@ def logarithm(results: Sequence[Record]) -> Finding:
     found = (steps[-1] / steps[0]) / (np.log(epsilon[-1]) / np.log(epsilon[0]))
     text = ", ".join(f"{e:g}: {s:g}" for e, s in zip(epsilon, steps, strict=True))
     return Finding.of(bool(abs(found - 1) <= TOLERANCE), f"×{found:.3f}; steps to {text}")
-
-
-def _falls(results: Sequence[Record], method: str) -> dict[str, float]:
-    """Orders of magnitude by which the loss falls on each dense family."""
-    rows = decades("constant", 0.0)(results)
-    found = {r["family"]: r["decades"] for r in rows if r["method"] == method}
-    if not set(DENSE) <= found.keys():
-        raise UndecidedError("not all families were measured")
-    return {family: found[family] for family in DENSE}
-
-
-def alike(results: Sequence[Record]) -> Finding:
-    """Final over initial loss of Muon between dense families."""
-    found = _falls(results, "Muon")
-    factor = 10 ** (max(found.values()) - min(found.values()))
-    text = ", ".join(f"{k} {10**-v:.2g}" for k, v in found.items())
-    return Finding.of(factor <= FACTOR, f"×{factor:.2f}: {text}")
-
-
-def spreads(results: Sequence[Record]) -> Finding:
-    """The same of gradient descent."""
-    found = _falls(results, "GD")
-    width = max(found.values()) - min(found.values())
-    text = ", ".join(f"{k} {10**-v:.2g}" for k, v in found.items())
-    return Finding.of(width >= TWO_DECADES, f"{width:.2f} decades: {text}")
-
-
-def ahead(family: str) -> Check:
-    """Whether Muon is ahead of gradient descent on a family at the three times."""
-
-    def check(results: Sequence[Record]) -> Finding:
-        rows = [
-            r
-            for r in wins("constant")(of(results, SWEEP, family=family))
-            if (r["first"], r["second"]) == ("Muon", "GD")
-        ]
-        if not rows:
-            raise UndecidedError("the family was not measured")
-        rates = [rows[0][name] for name in ("T/10", "T/2", "T")]
-        text = " / ".join(f"{rate:.2f}" for rate in rates)
-        if family == UNDECIDED:
-            raise UndecidedError(f"{text}; the two are too near each other at T")
-        decided = tuple(int(rate > 0.5) for rate in rates)
-        return Finding.of(decided == WINS[family], text)
-
-    return check
-
-
-def lower(profile: str) -> Check:
-    """The smallest loss with an error profile over that without one."""
-
-    def check(results: Sequence[Record]) -> Finding:
-        rows = errors(results)
-        text, holds = [], True
-        for problem in map(str, distinct(rows, "problem")):
-            mine = [r for r in rows if r["problem"] == problem]
-            (exact,) = (r["lowest"] for r in mine if r["profile"] == "exact")
-            row = min((r for r in mine if r["profile"] == profile), key=lambda r: r["lowest"])
-            size = f" (size {row['size']:g})" if row["size"] else ""
-            text.append(f"{problem} ×{row['lowest'] / exact:.2g}{size}")
-            holds &= row["lowest"] < exact
-        return Finding.of(holds, ", ".join(text))
-
-    return check

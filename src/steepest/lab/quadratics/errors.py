@@ -72,7 +72,8 @@ def errors(
 ) -> Record:
     """Muon with α = 0.03 from W₀: steps to each threshold, the smallest loss, and where it stays.
 
-    Losses are parts of the first. `plateau` is the median of the last quarter of the steps.
+    Losses are parts of the first. `plateau` is the median of the last quarter of the steps,
+    `distance` the largest ‖W₀ − W*‖₂.
     """
     if family == "isotropic":
         problem = Problem.isotropic(n, seed=seed, instances=instances)
@@ -87,4 +88,5 @@ def errors(
         "steps": {f"{e:g}": steps_to(path.loss, e) for e in THRESHOLDS},
         "lowest": part.amin(dim=0).tolist(),
         "plateau": part[-(steps // 4) :].median(dim=0).values.tolist(),
+        "distance": problem.distance,
     }

@@ -25,7 +25,7 @@ from typing import ClassVar
 from steepest._files import Record
 from steepest._types import invalid
 from steepest.lab.claims import Claim
-from steepest.lab.experiment import Cell, Part, Reproduction, Settings, sum_of
+from steepest.lab.experiment import Cell, Part, Reproduction, Settings, says_its_scale, sum_of
 from steepest.lab.quadratics import claims, errors, greedy, grid, pictures, scalar, tables
 from steepest.lab.quadratics.families import FAMILIES, NINE, spectrum
 from steepest.lab.quadratics.methods import METHODS, MOMENTUM
@@ -41,10 +41,12 @@ class QuadraticSettings(Settings):
     """Sizes of all parts; the batch is the number of instances in one cell.
 
     Args:
-        instances: initialisations of each family.
+        instances: initialisations of each family, and of the greedy choice.
         families: of the sweep.
         n: rows and columns of its matrices.
         rates: its learning rates.
+        varied: of how many families, the last ones, momentum and the vanishing schedule are tried
+            too; None means all.
         samples: of the noisy sign descent.
         sigmas: sizes of its noise.
         greedy_n: rows and columns of the greedy choice.
@@ -53,7 +55,7 @@ class QuadraticSettings(Settings):
         finest: the smallest learning rate with which steps to ε are counted.
         error_n: where shapes of errors are compared.
         error_steps: the steps there.
-        repeats: instances of everything but the sweep.
+        repeats: instances of everything but the sweep and the greedy choice.
 
     Raises:
         ValueError: a number below 1, or a family that there is not.
@@ -68,6 +70,7 @@ class QuadraticSettings(Settings):
     families: tuple[str, ...] = NINE
     n: int = 128
     rates: tuple[float, ...] = (5e-3, 1e-2, 5e-2, 1e-1)
+    varied: int | None = None
     samples: int = 10_000
     sigmas: int = 60
     greedy_n: int = 100
@@ -76,7 +79,7 @@ class QuadraticSettings(Settings):
     finest: float = 1e-3
     error_n: int = 32
     error_steps: int = 400
-    repeats: int = 10
+    repeats: int = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,15 +106,24 @@ def _cells(
     ]
 
 
+def _pieces(settings: QuadraticSettings) -> list[Record]:
+    """The instances in cells of `batch`: their first number and their count."""
+    return [
+        {"first": first, "count": min(settings.batch, settings.instances - first)}
+        for first in range(0, settings.instances, settings.batch)
+    ]
+
+
 def _sweep(schedule: str, momentum: float, methods: Sequence[str] = tuple(METHODS)) -> Cells:
     """Every family, method and rate, in pieces of `batch` instances."""
 
     def cells(settings: QuadraticSettings) -> list[Cell]:
         found = []
-        for first in range(0, settings.instances, settings.batch):
-            count = min(settings.batch, settings.instances - first)
+        plain = schedule == "constant" and momentum == 0
+        families = settings.families if plain else settings.families[-(settings.varied or 0) :]
+        for piece in _pieces(settings):
             rates = [(m, lr) for m in methods for lr in METHODS[m].rates or settings.rates]
-            for family, (name, lr) in product(settings.families, rates):
+            for family, (name, lr) in product(families, rates):
                 method = METHODS[name]
                 key = {
                     "family": family,
@@ -119,11 +131,10 @@ def _sweep(schedule: str, momentum: float, methods: Sequence[str] = tuple(METHOD
                     "momentum": momentum if momentum in method.momenta else 0.0,
                     "schedule": schedule,
                     "lr": lr,
-                    "first": first,
-                    "count": count,
+                    **piece,
                 }
                 work = (settings.n / 128) ** 3 * method.cost * 1e-3
-                cost = settings.steps * (3e-4 + count * work)
+                cost = settings.steps * (3e-4 + piece["count"] * work)
                 found += _cells(settings, tables.SWEEP, cost, [key])
         return found
 
@@ -144,8 +155,12 @@ def _hitting(settings: QuadraticSettings) -> list[Cell]:
 
 
 def _greedy(settings: QuadraticSettings) -> list[Cell]:
-    work = settings.greedy_steps * settings.repeats * (settings.greedy_n / 100) ** 3
-    return _cells(settings, tables.GREEDY, 4e-3 * work)
+    work = settings.greedy_steps * (settings.greedy_n / 100) ** 3
+    return [
+        cell
+        for piece in _pieces(settings)
+        for cell in _cells(settings, tables.GREEDY, 4e-3 * work * piece["count"], [piece])
+    ]
 
 
 def _grid(settings: QuadraticSettings) -> list[Cell]:
@@ -187,7 +202,8 @@ def _carry_out(settings: QuadraticSettings, cell: Record) -> Record:
         return scalar.starts(sigma=cell["sigma"], samples=samples, cap=cap, seed=seed)
     if experiment == tables.GREEDY:
         n, steps = settings.greedy_n, settings.greedy_steps
-        return greedy.greedy(n=n, steps=steps, instances=few, seed=seed)
+        starts = range(cell["first"], cell["first"] + cell["count"])
+        return greedy.greedy(n=n, steps=steps, instances=starts, seed=seed)
     if experiment == tables.GRID:
         steps = math.ceil(10 / grid.ALPHA)
         return grid.follow(cell["way"], n=settings.small_n, steps=steps, instances=few, seed=seed)
@@ -200,6 +216,7 @@ def _carry_out(settings: QuadraticSettings, cell: Record) -> Record:
     return errors.errors(*case, n=n, steps=steps, instances=few, seed=seed)
 
 
+@says_its_scale
 def measure(settings: QuadraticSettings, cell: Record) -> Record:
     """Carry out one cell, and say how many seconds of a processor that took."""
     start = time.process_time()
@@ -276,17 +293,18 @@ QUADRATICS = Reproduction(
     full=QuadraticSettings(),
     quick=QuadraticSettings(
         steps=60,
-        batch=4,
-        instances=4,
-        n=16,
+        batch=6,
+        instances=6,
+        n=32,
         rates=(1e-2, 1e-1),
-        samples=500,
+        varied=2,
+        samples=4000,
         greedy_n=24,
         greedy_steps=20,
-        small_n=6,
+        small_n=16,
         finest=1e-2,
         error_n=8,
-        error_steps=60,
+        error_steps=20,
         repeats=3,
     ),
     measure=measure,

@@ -13,19 +13,20 @@ from steepest.polar import Svd
 
 # Figures 5 and 16 of arXiv 2602.11948.
 CONDITION = 1e3
+PROBLEM, START = 5, 16
+"""Streams of random numbers."""
 
 
 def draw(n: int, *, seed: int, instances: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """A = Q·diag(1, …, 1, κ)·Qᵀ and W₀, each of shape (batch, n, n), in float64."""
+    """A = Q·diag(1, …, 1, κ)·Qᵀ, shape (n, n), and starts W₀, (batch, n, n), in float64.
+
+    A is the same for every start of a seed, whichever of them are drawn.
+    """
     curvature = torch.ones(n, dtype=torch.float64)
     curvature[-1] = CONDITION
-    parts = []
-    for instance in instances:
-        random = generator(seed, instance)
-        q = orthogonal(n, random)
-        parts.append(((q * curvature) @ q.T, gaussian(n, random)))
-    a, w = (torch.stack(each) for each in zip(*parts, strict=True))
-    return a, w
+    q = orthogonal(n, generator(seed, 0, PROBLEM))
+    starts = [gaussian(n, generator(seed, instance, START)) for instance in instances]
+    return (q * curvature) @ q.T, torch.stack(starts)
 
 
 def best_step(a: Tensor, grad: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +45,13 @@ def greedy(*, n: int, steps: int, instances: Sequence[int], seed: int) -> Record
     """Gaps ½⟨W, AW⟩ of gradient descent and of the better of both directions, step by step.
 
     `gain` is how much more the polar factor decreases the loss than the gradient would at the same
-    point of the greedy path; `polar` counts the instances that took it.
+    point of the greedy path; `polar` counts the starts that took it.
+
+    Args:
+        n: rows and columns.
+        steps: how many.
+        instances: the numbers of the starts.
+        seed: of A and of all starts.
     """
     a, start = draw(n, seed=seed, instances=instances)
     exact = Svd()

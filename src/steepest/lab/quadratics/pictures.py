@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from steepest._files import Record
 from steepest.lab.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, YELLOW, panels
+from steepest.lab.quadratics.scalar import ALPHA, CAP, START
 from steepest.lab.rows import distinct
 
 COLOURS: Mapping[str, str] = {
@@ -67,11 +68,13 @@ def draw_spectra(rows: Sequence[Record]) -> Figure:
         mine = [r for r in rows if r["family"] == family]
         place.semilogy([r["index"] for r in mine], [r["curvature"] for r in mine], color=BLUE)
     _plain(places)
+    figure.supxlabel("place in the order", color=INK, fontsize=10)
+    figure.supylabel("curvature", color=INK, fontsize=10)
     return figure
 
 
 def draw_decades(rows: Sequence[Record]) -> Figure:
-    """Orders of magnitude by which the loss falls, a group a family, a bar a method."""
+    """Orders of magnitude by which the loss falls, a group a family, a bar a method, downwards."""
     figure, (axes,) = panels([""], height=4)
     families, found = (list(distinct(rows, k)) for k in ("family", "method"))
     methods = [m for m in COLOURS if m in found]
@@ -79,23 +82,27 @@ def draw_decades(rows: Sequence[Record]) -> Figure:
     for j, method in enumerate(methods):
         mine = [r for r in rows if r["method"] == method]
         x = [families.index(r["family"]) + (j - (len(methods) - 1) / 2) * width for r in mine]
-        height = [r["decades"] for r in mine]
+        # From the common initial loss downwards.
+        height = [-r["decades"] for r in mine]
         # Rounding may leave an end of a narrow band on the other side of the mean.
         ends = [
-            [max(r["decades"] - r["low"], 0) for r in mine],
             [max(r["high"] - r["decades"], 0) for r in mine],
+            [max(r["decades"] - r["low"], 0) for r in mine],
         ]
         axes.bar(x, height, width, color=COLOURS[method], label=method)
         axes.errorbar(x, height, ends, fmt="none", ecolor=INK, elinewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xticks(range(len(families)), [str(f).replace("_", "\n") for f in families])
-    axes.set_ylabel("log₁₀ of initial over final loss")
+    deepest = math.ceil(max(max(r["decades"], r["high"]) for r in rows))
+    axes.set_ylim(-deepest, 0)
+    axes.set_yticks(range(-deepest, 1))
+    axes.set_ylabel("log₁₀ of final over initial loss")
     _legend(figure, axes, len(methods))
     return figure
 
 
 def draw_curves(rows: Sequence[Record]) -> Figure:
-    """Loss against the step: a panel a family, a line and a band a method."""
+    """Loss against the step: a panel a family, a line a method, a band for 95 % of the starts."""
     figure, places = _by_family(rows, 2.5)
     for family, place in places.items():
         for method, colour in COLOURS.items():
@@ -106,23 +113,29 @@ def draw_curves(rows: Sequence[Record]) -> Figure:
             place.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         place.set_yscale("log")
     _plain(places)
+    figure.supxlabel("step", color=INK, fontsize=10)
+    figure.supylabel("loss", color=INK, fontsize=10)
     _legend(figure, next(iter(places.values())), len(COLOURS))
     return figure
 
 
 def draw_hitting(rows: Sequence[Record]) -> Figure:
-    """Median hitting time with quartiles against the size of the noise."""
+    """Median hitting time and the central 95 % of the runs against the size of the noise."""
     figure, (axes,) = panels([""], height=3.6)
     x = [r["sigma"] for r in rows]
-    axes.fill_between(x, [r["low"] for r in rows], [r["high"] for r in rows], alpha=0.2, color=BLUE)
-    axes.loglog(x, [r["median"] for r in rows], color=BLUE, marker=".")
+    low, high = ([r[k] for r in rows] for k in ("low", "high"))
+    axes.fill_between(x, low, high, alpha=0.2, color=BLUE, linewidth=0, label="95 % of the runs")
+    axes.loglog(x, [r["median"] for r in rows], color=BLUE, marker=".", label="median")
+    for height, name, dashes in ((CAP, f"cap, {CAP}", "--"), (START / ALPHA, "|s₀|/α", ":")):
+        axes.axhline(height, color=INK, linewidth=0.9, linestyle=dashes, label=name)
     axes.set_xlabel("size of the noise σ")
     axes.set_ylabel("steps to |s| ≤ ε")
+    _legend(figure, axes, 4)
     return figure
 
 
 def draw_gaps(rows: Sequence[Record]) -> Figure:
-    """Gap against the step of exact line searches: along the gradient, and greedy."""
+    """Gap against the step of exact line searches, along the gradient and greedy."""
     figure, (axes,) = panels([""], height=3.6)
     for name, colour in (("GD", GREEN), ("greedy", BLUE)):
         mine = [r for r in rows if r[name] > FLOOR]
@@ -131,8 +144,8 @@ def draw_gaps(rows: Sequence[Record]) -> Figure:
         low, high = ([max(r[f"{name} {end}"], FLOOR) for r in mine] for end in ("low", "high"))
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel("step")
-    axes.set_ylabel("gap")
-    axes.legend(frameon=False, labelcolor=INK)
+    axes.set_ylabel("gap ½⟨W, AW⟩")
+    axes.legend(frameon=False, labelcolor=INK, title="median, 95 % of the starts")
     return figure
 
 
@@ -140,11 +153,13 @@ def draw_choices(rows: Sequence[Record]) -> Figure:
     """Decrease along the polar factor over that along the gradient, on the greedy path."""
     figure, (axes,) = panels([""], height=3.2)
     x = [r["step"] for r in rows]
-    axes.fill_between(x, [r["low"] for r in rows], [r["high"] for r in rows], alpha=0.2, color=BLUE)
-    axes.semilogy(x, [r["gain"] for r in rows], color=BLUE)
+    low, high = ([r[f"gain {end}"] for r in rows] for end in ("low", "high"))
+    axes.fill_between(x, low, high, alpha=0.2, color=BLUE, linewidth=0, label="95 % of the starts")
+    axes.semilogy(x, [r["gain"] for r in rows], color=BLUE, label="median")
     axes.axhline(1, color=INK, linewidth=0.9, linestyle="--")
     axes.set_xlabel("step")
-    axes.set_ylabel("polar over gradient")
+    axes.set_ylabel("decrease, polar over gradient")
+    axes.legend(frameon=False, labelcolor=INK)
     return figure
 
 
@@ -157,11 +172,16 @@ def draw_grid(rows: Sequence[Record]) -> Figure:
     for place, way in zip(axes, ways, strict=False):
         mine = [r for r in rows if r["way"] == way]
         steps = [r["step"] for r in mine]
-        place.semilogy(steps, [max(r["loss"], FLOOR) for r in mine], color=BLUE, linewidth=1.2)
-        place.semilogy(steps, [r["floor"] for r in mine], color=INK, linestyle="--", linewidth=0.9)
+        loss, floor = [max(r["loss"], FLOOR) for r in mine], [r["floor"] for r in mine]
+        place.semilogy(steps, loss, color=BLUE, linewidth=1.2, label="loss")
+        style = {"color": INK, "linestyle": "--", "linewidth": 0.9}
+        place.semilogy(steps, floor, label="floor of the grid", **style)
         place.minorticks_off()
     for place in axes[len(ways) :]:
         place.set_visible(False)
+    figure.supxlabel("step", color=INK, fontsize=10)
+    figure.supylabel("½‖W‖²", color=INK, fontsize=10)
+    _legend(figure, axes[0], 2)
     return figure
 
 
@@ -195,5 +215,6 @@ def draw_errors(rows: Sequence[Record]) -> Figure:
         place.set_xscale("log")
         place.set_yscale("log")
         place.set_xlabel("size of the error")
+    axes[0].set_ylabel("smallest loss over the first")
     _legend(figure, axes[0], 5)
     return figure

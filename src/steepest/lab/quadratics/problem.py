@@ -77,6 +77,11 @@ class Problem:
         """tr A, the smoothness constant of each instance in the spectral norm, shape (batch,)."""
         return self.a.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
 
+    @property
+    def distance(self) -> float:
+        """The largest ‖W₀ − W*‖₂: a polar step of length α takes at most α of it away."""
+        return float(torch.linalg.matrix_norm(self.start - self.optimum, ord=2).max())
+
     def over(self, scale: Tensor) -> Problem:
         """The same with the loss of each instance divided by its `scale`, shape (batch,)."""
         return replace(self, a=self.a / scale[:, None, None])

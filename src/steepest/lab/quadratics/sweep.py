@@ -21,7 +21,7 @@ MARKS = (10, 2, 1)
 def marks(steps: int) -> list[int]:
     """The steps at which the win tables compare.
 
-    Example:
+    Examples:
         >>> marks(500)
         [50, 250, 500]
     """
@@ -50,7 +50,7 @@ def sweep(cell: Record, *, n: int, steps: int) -> Record:
 
     Returns:
         `t`: these steps; `loss`: of each instance at each of them; `best`: its smallest loss up to
-        each mark; `grad`: the norm of its last gradient.
+        each mark; `grad`: the norm of its last gradient; `distance`: the largest ‖W₀ − W*‖₂.
     """
     instances = range(cell["first"], cell["first"] + cell["count"])
     problem = Problem.draw(
@@ -71,4 +71,5 @@ def sweep(cell: Record, *, n: int, steps: int) -> Record:
         "loss": [_numbers(each) for each in losses[kept(steps)].T.tolist()],
         "best": [_numbers(each) for each in lowest[marks(steps)].T.tolist()],
         "grad": _numbers((scale * path.grad[-1]).tolist()),
+        "distance": problem.distance,
     }

@@ -21,8 +21,6 @@ Table = Callable[[Sequence[Record]], list[Record]]
 Losses = NDArray[np.float64]
 # Between these percentiles lie 95 % of the instances.
 BAND = (2.5, 97.5)
-# Standard errors on both sides of a mean, for 95 %.
-WIDTH = 1.96
 PAIRS = (("Muon", "GD"), ("Muon", "Adam"), ("Muon NS5", "GD"), ("Muon", "Muon NS5"))
 
 
@@ -66,11 +64,16 @@ class Runs:
 
 
 def runs(results: Sequence[Record], schedule: str, momentum: float) -> dict[tuple[str, str], Runs]:
-    """By family and method; GD and Adam have no momentum of their own to choose."""
+    """By family and method; GD and Adam have no momentum of their own to choose.
+
+    Families in which nothing was run with this momentum are left out.
+    """
     cells: dict[tuple[str, str], list[Record]] = {}
-    for r in of(results, SWEEP, schedule=schedule):
+    found = of(results, SWEEP, schedule=schedule)
+    families = {r["family"] for r in found if r["momentum"] == momentum}
+    for r in found:
         momenta = METHODS[r["method"]].momenta
-        if r["momentum"] == (momentum if momentum in momenta else 0.0):
+        if r["family"] in families and r["momentum"] == (momentum if momentum in momenta else 0.0):
             cells.setdefault((r["family"], r["method"]), []).append(r)
     return {place: Runs(mine) for place, mine in cells.items()}
 
@@ -104,12 +107,9 @@ def _band(losses: Losses, kind: str) -> tuple[Losses, Losses, Losses]:
     """(middle, low, high) over the instances."""
     if kind == "single":
         return losses[0], losses[0], losses[0]
-    if kind == "median":
-        low, high = np.percentile(losses, BAND, axis=0)
-        return np.median(losses, axis=0), low, high
-    mean = losses.mean(axis=0)
-    error = WIDTH * losses.std(axis=0) / len(losses) ** 0.5
-    return mean, mean - error, mean + error
+    low, high = np.percentile(losses, BAND, axis=0)
+    middle = np.median(losses, axis=0) if kind == "median" else losses.mean(axis=0)
+    return middle, low, high
 
 
 def curves(schedule: str, momentum: float, kind: str) -> Table:
@@ -118,7 +118,7 @@ def curves(schedule: str, momentum: float, kind: str) -> Table:
     Args:
         schedule: of the learning rate.
         momentum: of Muon.
-        kind: "mean" with the band of its standard error, "median" with that of the instances, or
+        kind: "mean" or "median", each with the band that covers 95 % of the trajectories, or
             "single", the first instance alone.
     """
 
@@ -167,37 +167,47 @@ def spectra(results: Sequence[Record]) -> list[Record]:
 
 
 def hitting(results: Sequence[Record]) -> list[Record]:
-    """Median and quartiles of the hitting time against the size of the noise."""
+    """Median of the hitting time and the central 95 % of the runs, by the size of the noise."""
     names = ("sigma", "median", "from", "to", "low", "high", "capped")
     return [{k: r[k] for k in names} for r in of(results, HITTING)]
 
 
+def per_start(results: Sequence[Record]) -> list[tuple[int, dict[str, Losses]]]:
+    """Of each step of the greedy choice the gaps and the gain of every start."""
+    cells = of(results, GREEDY)
+    return [
+        (
+            rows[0]["step"],
+            {k: np.concatenate([r[k] for r in rows]) for k in ("GD", "greedy", "gain")},
+        )
+        for rows in zip(*(r["rows"] for r in cells), strict=True)
+    ]
+
+
+def _central(name: str, values: Losses) -> dict[str, float]:
+    """The median of the starts, and what holds the central 95 % of them."""
+    low, middle, high = np.percentile(values, (BAND[0], 50, BAND[1]))
+    return {name: float(middle), f"{name} low": float(low), f"{name} high": float(high)}
+
+
 def gaps(results: Sequence[Record]) -> list[Record]:
-    """Gaps of GD and of the greedy choice, geometric means and extremes of the instances."""
-    rows = []
-    for r in of(results, GREEDY):
-        for row in r["rows"]:
-            numbers: Record = {"step": row["step"]}
-            for name in ("GD", "greedy"):
-                gap = np.array(row[name])
-                numbers[name] = float(np.exp(np.log(np.maximum(gap, 1e-300)).mean()))
-                numbers[f"{name} low"], numbers[f"{name} high"] = gap.min(), gap.max()
-            rows.append({k: float(v) if k != "step" else v for k, v in numbers.items()})
-    return rows
+    """Gaps of GD and of the greedy choice: medians and the central 95 % of the starts."""
+    return [
+        {"step": step, **_central("GD", found["GD"]), **_central("greedy", found["greedy"])}
+        for step, found in per_start(results)
+    ]
 
 
 def choices(results: Sequence[Record]) -> list[Record]:
-    """What the greedy choice gains from the polar factor, and how many instances take it."""
+    """What the greedy choice gains from the polar factor, and which part of the starts takes it."""
+    taken = zip(*(r["rows"] for r in of(results, GREEDY)), strict=True)
     return [
         {
-            "step": row["step"],
-            "gain": median(row["gain"]),
-            "low": min(row["gain"]),
-            "high": max(row["gain"]),
-            "polar": row["polar"] / len(row["gain"]),
+            "step": step,
+            **_central("gain", found["gain"]),
+            "polar": sum(row["polar"] for row in rows) / len(found["gain"]),
         }
-        for r in of(results, GREEDY)
-        for row in r["rows"]
+        for (step, found), rows in zip(per_start(results), taken, strict=True)
     ]
 
 
