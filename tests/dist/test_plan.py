@@ -104,7 +104,7 @@ def test_the_alternatives(world: int) -> None:
 
 @pytest.mark.skipif(
     Version(torch.__version__) < Version("2.13"),
-    reason="docs/plan.md states the counts of torch 2.13 and newer: 2.10 sums up where they scatter",
+    reason="docs/plan.md has the counts of torch 2.13 and newer: 2.10 adds up where they scatter",
 )
 @pytest.mark.parametrize("world", FEW)
 def test_torchs_own_muon_on_dtensors(world: int) -> None:
