@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-from tests import checking
+from tests import checking, warned
 
 # Annotations of shapes are checked here only; a user of the library pays nothing for them. The hook
 # looks the decorator up when it has put it in front of a function.
@@ -40,6 +40,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.path.parent.name not in COVERED:
                 item.add_marker(pytest.mark.no_cover)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave torch alone with the warnings that are about itself."""
+    for line in warned.for_pytest():
+        config.addinivalue_line("filterwarnings", line)
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ CORE = (
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")),
 )
 
-EXTRAS = ("train", "lab", "dev")
+EXTRAS = ("train", "lab", "dev", "docs")
 
 # Measured on Linux: 7.4 GiB with torch 2.10.0 and its CUDA parts, and what pip unpacks meanwhile.
 NEEDED_GIB = 12
