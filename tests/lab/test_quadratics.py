@@ -473,6 +473,29 @@ def test_curves_have_bands_that_cover_95_percent_of_the_trajectories() -> None:
             assert inside == pytest.approx(0.95, abs=0.005)
 
 
+def test_every_picture_says_what_its_axes_and_lines_are() -> None:
+    """Under the lowest panels and beside the first ones; a legend where there are several lines."""
+    methods = [
+        {"family": f, "method": m, "step": t, "loss": 1.0, "low": 0.5, "high": 2.0}
+        for f in NINE[:4]
+        for m in METHODS
+        for t in (0, 9)
+    ]
+    ways = [{"way": w, "step": t, "loss": 1.0, "floor": 0.1} for w in grid.WAYS for t in (0, 9)]
+    sizes = [
+        {"problem": p, "profile": f, "size": s, "lowest": 0.1}
+        for p in ("uniform", "geometric")
+        for f, s in (("exact", 0.0), ("additive", 0.1), ("additive", 0.3))
+    ]
+    figures = pictures.draw_curves(methods), pictures.draw_grid(ways), pictures.draw_errors(sizes)
+    for figure in figures:
+        shown = [axes for axes in figure.axes if axes.get_visible()]
+        columns = {axes.get_subplotspec().colspan.start for axes in shown}
+        assert sum(bool(axes.get_xlabel()) for axes in shown) >= len(columns)
+        assert shown[0].get_ylabel()
+        assert figure.legends[0].get_texts()
+
+
 def test_figure_2_goes_down_from_the_first_loss() -> None:
     rows = [
         {"family": f, "method": m, "decades": d, "low": d - 0.3, "high": d + 0.3}
