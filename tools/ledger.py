@@ -3,9 +3,10 @@
     steepest reproduce --all
     python tools/ledger.py            # or another folder than reproductions/
 
-copies each `claims.json`, with the settings and the machine it comes from, to
-`docs/reproductions/NAME.json` and its picture to `docs/images/`, and fills the tables of
-`docs/reproductions.md`. A test compares that page with these files.
+keeps the claims of each folder, with the settings, the machine and the day they come from, in
+`docs/reproductions/NAME.json`, copies its pictures to `docs/images/`, and fills the tables of
+`docs/reproductions.md`. Parts that were carried out with other settings are found in folders
+`NAME-…` beside it, as `quadratics-100`. A test compares the page with these files.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from steepest._files import Record
 from steepest.lab.claims import ledger
 from steepest.lab.table import REPRODUCTIONS
 
@@ -27,17 +31,36 @@ DATA = DOCS / "reproductions"
 REGION = re.compile(r"(<!-- results of ([\w-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
-def collect(name: str, folder: Path) -> None:
-    """Copy the results of one reproduction, if it has been carried out."""
-    if not (folder / "claims.json").exists():
+def collect(name: str, parent: Path) -> None:
+    """Bring the results of one reproduction in, from as many folders as it was carried out in."""
+    beside = sorted(f for f in parent.glob(f"{name}-*") if f.name != f"{name}-quick")
+    folders = [f for f in (parent / name, *beside) if (f / "claims.json").exists()]
+    if not folders:
         return
-    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    found: dict[str, Record] = {}
+    runs = []
+    for folder in folders:
+        claims = read(folder / "claims.json")
+        found.update({claim["id"]: claim for claim in claims})
+        known = read(folder / "settings.json")
+        parts = [part for part in REPRODUCTIONS[name].parts if (folder / f"{part}.csv").exists()]
+        day = datetime.fromtimestamp((folder / "claims.json").stat().st_mtime, UTC).date()
+        place = {k: known[k] for k in ("settings", "machine")}
+        ids = [claim["id"] for claim in claims]
+        runs.append({"parts": parts, "day": str(day), **place, "claims": ids})
+        for picture in shown(name):
+            if (folder / f"{picture}.png").exists():
+                shutil.copy(folder / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
+    order = [c.id for c in REPRODUCTIONS[name].claims if c.id in found]
+    data = {"reproduction": name, "runs": runs, "claims": [found[each] for each in order]}
     DATA.mkdir(exist_ok=True)
-    text = json.dumps({**settings, "claims": claims}, indent=2, ensure_ascii=False)
+    text = json.dumps(data, indent=2, ensure_ascii=False)
     (DATA / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
-    for picture in shown(name):
-        shutil.copy(folder / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
+
+
+def read(path: Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def shown(name: str) -> Sequence[str]:
@@ -55,18 +78,25 @@ def results(name: str) -> str:
     path = DATA / f"{name}.json"
     if not path.exists():
         return "\nNo results yet.\n\n"
-    data = json.loads(path.read_text(encoding="utf-8"))
-    r, machine, settings = REPRODUCTIONS[name], data["machine"], data["settings"]
+    data, r = read(path), REPRODUCTIONS[name]
     pictures = "".join(
         f"![{alternative(r.pictures[p])}](images/{name}-{p}.png)\n\n" for p in shown(name)
     )
-    seeds = ", ".join(map(str, settings["seeds"]))
+    lines = "\n\n".join(origin(run, r.unit) for run in data["runs"])
+    return f"\n{pictures}{ledger(data['claims'])}\n{lines}\n\n"
+
+
+def origin(run: Record, unit: str) -> str:
+    """A sentence: which parts of a reproduction, how large, when and on what."""
+    settings, machine = run["settings"], run["machine"]
+    parts = f"{', '.join(f'`{part}`' for part in run['parts'])}: " if run["parts"] else ""
     count = f"{settings['instances']} instances, " if "instances" in settings else ""
-    origin = (
-        f"{count}{settings['steps']} steps of {settings['batch']} {r.unit}, seeds {seeds}; "
-        f"torch {machine['torch']}, threads: {machine['threads']}.\n"
+    seeds = ", ".join(map(str, settings["seeds"]))
+    where = [run.get("day"), machine.get("processor"), f"torch {machine['torch']}"]
+    return (
+        f"{parts}{count}{settings['steps']} steps of {settings['batch']} {unit}, seeds {seeds}; "
+        f"{', '.join(each for each in where if each)}, threads: {machine['threads']}."
     )
-    return f"\n{pictures}{ledger(data['claims'])}\n{origin}\n"
 
 
 def filled(page: str) -> str:
@@ -78,7 +108,7 @@ def main() -> None:
     """Copy what there is, and fill the page."""
     parent = Path(sys.argv[1] if len(sys.argv) > 1 else "reproductions")
     for name in REPRODUCTIONS:
-        collect(name, parent / name)
+        collect(name, parent)
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

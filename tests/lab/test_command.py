@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from typer.testing import Result
 
 from steepest.app import app
+from steepest.lab.claims import UNDECIDED
 from steepest.lab.reproduce import csv_text
 from steepest.lab.table import REPRODUCTIONS
 from tests.lab import toy
@@ -69,7 +70,7 @@ def test_everything_promised_is_written(reproduce: Invoke, tmp_path: Path) -> No
         table = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     assert table == json.loads((out / "curve.json").read_text(encoding="utf-8"))
     assert [r["value"] for r in table] == [1, 4, 9, 1.1, 4.1, 9.1]
-    for part in ("Is a square small?", "not testable", str(out / "claims.json"), "curve.png"):
+    for part in ("Is a square small?", UNDECIDED, str(out / "claims.json"), "curve.png"):
         assert part in result.stdout
 
 
@@ -80,7 +81,7 @@ def test_claims_have_exactly_six_fields(reproduce: Invoke, tmp_path: Path) -> No
     assert claims == [
         {"id": "a", **common, "measured": "9.1", "verdict": "agrees"},
         {"id": "b", **common, "measured": "9.1", "verdict": "differs"},
-        {"id": "c", **common, "measured": "6 results are too few", "verdict": "not testable"},
+        {"id": "c", **common, "measured": "6 results are too few", "verdict": UNDECIDED},
     ]
     lines = (tmp_path / "ledger.md").read_text(encoding="utf-8").splitlines()
     assert lines[2] == r"| n² \| n | school | small | 9.1 | **agrees** |"

@@ -13,6 +13,7 @@ from torch import Tensor
 from steepest import maps
 from steepest.lab import constraint_nets as nets
 from steepest.lab import constraint_toy as toy
+from steepest.lab.claims import UNDECIDED
 from steepest.lab.constraint_claims import CLAIMS, slope
 from steepest.lab.constraint_tables import (
     APPROACH,
@@ -34,6 +35,7 @@ from steepest.lab.spectral_constraint import (
     cells,
     measure,
 )
+from tests.lab.toy import at_scale
 
 # `steepest reproduce --all --quick` runs all of it in CI.
 pytestmark = pytest.mark.slow
@@ -287,7 +289,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
     "kkt": {"score": 2e-8},
     "kkt-partly": {"partly": 2e-8},
     "inside": {"gap": 3.1},
-    "rate": {"power": -0.49},
+    "rate": {"power": -0.44},
     "lyapunov": {"rise": 2e-12},
     "loss-rises": {"loss_rises": 99},
     "contracts-explicit": {"excess": 2e-9},
@@ -307,7 +309,9 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
 
 
 def verdicts(found: list[dict[str, Any]]) -> dict[str, str]:
-    return {claim.id: str(claim.judge(found)["verdict"]) for claim in CLAIMS}
+    """Of results of the size that the documentation has."""
+    large = at_scale(found, SPECTRAL_CONSTRAINT.full)
+    return {claim.id: str(claim.judge(large)["verdict"]) for claim in CLAIMS}
 
 
 def test_every_claim_can_agree() -> None:
@@ -322,7 +326,7 @@ def test_every_claim_can_differ(claim: str) -> None:
 
 def test_a_divergence_decides_nothing_about_the_loss() -> None:
     found = verdicts(results(loss=None))
-    undecided = {name for name, verdict in found.items() if verdict == "not testable"}
+    undecided = {name for name, verdict in found.items() if verdict == UNDECIDED}
     names = ("ball", "learns", "helps")
     assert undecided == {f"{a}-{b}" for a in names for b in ("images", "text")}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,18 @@ def cells(settings: ToySettings) -> list[Cell]:
 def measure(settings: ToySettings, cell: Record) -> Record:
     measured.append(cell)
     return {"value": cell["size"] ** 2 + cell["seed"] / 10}
+
+
+def at_scale(results: Sequence[Record], settings: Settings) -> list[Record]:
+    """Made-up results that say they were measured with these settings."""
+    return [{**r, "scale": settings.fixed()} for r in results]
+
+
+def dies(cell: Record) -> Record:
+    """Measure a cell; the process of one that `dies` kills itself."""
+    if cell["dies"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return cell
 
 
 def rows(results: Sequence[Record]) -> list[Record]:

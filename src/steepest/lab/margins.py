@@ -47,7 +47,7 @@ def median_interval(
         >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])
         (5.5, 2.0, 9.0)
     """
-    ordered = sorted(values)
+    ordered = sorted(map(float, values))
     cut = rank(len(ordered), coverage)
     if cut == 0:
         raise UndecidedError(

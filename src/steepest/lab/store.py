@@ -13,6 +13,7 @@ import torch
 
 from steepest._files import Record, json_line, read_lines, write_atomic, write_json
 from steepest._types import invalid
+from steepest.bench.machine import cpu_name
 
 SETTINGS = "settings.json"
 CELLS = "cells.jsonl"
@@ -83,6 +84,7 @@ class Store:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "platform": platform.platform(),
+            "processor": cpu_name(),
         }
         write_json(path, {**wanted, "machine": machine})
 

@@ -133,7 +133,7 @@ def behind(results: Sequence[Record]) -> Finding:
     """The last gaps of the greedy choice and of gradient descent."""
     last = gaps(results)[-1]
     text = f"{last['greedy']:.2g} against {last['GD']:.2g} at step {last['step']}"
-    return Finding.of(last["greedy low"] > 1e3 * last["GD high"], text)
+    return Finding.of(bool(last["greedy low"] > 1e3 * last["GD high"]), text)
 
 
 def stays(way: str) -> Check:

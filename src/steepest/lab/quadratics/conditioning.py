@@ -105,7 +105,7 @@ def zero(family: str) -> Check:
             text += f", at most {more:.2f} more by T = {BUDGET}"
         if fall.min() < ZERO <= fall.max() + more:
             raise UndecidedError(f"needs T = {BUDGET}; {text}")
-        return Finding.of(fall.min() >= ZERO, text)
+        return Finding.of(bool(fall.min() >= ZERO), text)
 
     return check
 

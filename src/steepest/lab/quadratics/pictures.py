@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -54,6 +54,19 @@ def _plain(places: Mapping[str, Axes]) -> None:
         place.minorticks_off()
 
 
+def _name_axes(places: Iterable[Axes], x: str, y: str) -> None:
+    """Names under the lowest panel of each column and beside the first of each row."""
+    shown = list(places)
+    spots = [place.get_subplotspec() for place in shown]
+    assert all(spots), "every panel is of a grid"
+    lowest = {spot.colspan.start: spot.rowspan.start for spot in spots if spot}
+    for place, spot in zip(shown, spots, strict=True):
+        if spot and lowest[spot.colspan.start] == spot.rowspan.start:
+            place.set_xlabel(x)
+        if spot and spot.is_first_col():
+            place.set_ylabel(y)
+
+
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
@@ -68,8 +81,7 @@ def draw_spectra(rows: Sequence[Record]) -> Figure:
         mine = [r for r in rows if r["family"] == family]
         place.semilogy([r["index"] for r in mine], [r["curvature"] for r in mine], color=BLUE)
     _plain(places)
-    figure.supxlabel("place in the order", color=INK, fontsize=10)
-    figure.supylabel("curvature", color=INK, fontsize=10)
+    _name_axes(places.values(), "place in the order", "curvature")
     return figure
 
 
@@ -113,8 +125,7 @@ def draw_curves(rows: Sequence[Record]) -> Figure:
             place.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
         place.set_yscale("log")
     _plain(places)
-    figure.supxlabel("step", color=INK, fontsize=10)
-    figure.supylabel("loss", color=INK, fontsize=10)
+    _name_axes(places.values(), "step", "loss")
     _legend(figure, next(iter(places.values())), len(COLOURS))
     return figure
 
@@ -179,8 +190,7 @@ def draw_grid(rows: Sequence[Record]) -> Figure:
         place.minorticks_off()
     for place in axes[len(ways) :]:
         place.set_visible(False)
-    figure.supxlabel("step", color=INK, fontsize=10)
-    figure.supylabel("½‖W‖²", color=INK, fontsize=10)
+    _name_axes(axes[: len(ways)], "step", "½‖W‖²")
     _legend(figure, axes[0], 2)
     return figure
 
