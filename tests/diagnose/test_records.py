@@ -46,7 +46,6 @@ def test_singular_values_are_kept_by_layer_and_step() -> None:
     assert sigmas(RECORDS) is None
 
 
-
 def test_sides_are_those_of_the_model_or_as_many_as_there_are_values() -> None:
     assert sides_of({"a.weight": (8, 3, 5, 5), "b": (4,)}, None) == {"a": 8}
     values = {"a": {1: np.ones(5)}, "b": {1: np.ones(64)}}
