@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -18,10 +17,6 @@ from steepest.optim import Routing
 # Ours, each with its reason.
 RANK_ONE = 1.05
 """A nuclear rank below it: at least 97 % of Σσ² is in one direction."""
-LASTING = 1000
-"""Steps for which a gradient must have had rank one, if it had more at the start: while a model
-learns the frequencies of its outputs, and nothing else yet, all errors are alike. `normalized-sgd`
-of `steepest train` passes through nuclear ranks of 1.0002 at its tuned learning rate."""
 NARROW = 8
 """Matrices with a smaller side below it have low rank by their shape."""
 ALIGNED = 1e-3
@@ -137,7 +132,7 @@ class Alarms:
         self._said: set[tuple[str, str]] = set()
         self._times: Counter[tuple[str, str]] = Counter()
         self._pace = Pace(routing)
-        self._collapse: dict[str, tuple[int, int]] = {}
+        self._thin: set[str] = set()
         self._sums: dict[str, float] = {}
 
     def heard(
@@ -200,23 +195,26 @@ class Alarms:
         return Finding(s.of.name, f"{place.reason} on Muon", text)
 
     def _rank_one(self, s: Seen, step: int) -> Finding | None:
-        """A gradient of rank one: exactly, or nearly from the first step on or for a long time."""
+        """A gradient that has had rank one from the first step on.
+
+        Later it may have that in the best of trainings, for hundreds of steps: while a model has
+        learnt how frequent its outputs are, and nothing else yet, all its errors are alike.
+        """
         rank = s.quantities.get("grad_nuclear_rank")
         narrow = min((min(x.shape[-2:]) for x in s.of.matrices(s.of.param)), default=0) < NARROW
         if narrow or rank is None or rank >= RANK_ONE:
-            self._collapse.pop(s.of.name, None)
+            self._thin.discard(s.of.name)
             return None
-        since, times = self._collapse.get(s.of.name, (step, 0))
-        self._collapse[s.of.name] = since, times + 1
-        exact = rank <= 1 + _product_rounding(s)
-        if times < 1 or not (exact or since == 1 or step - since >= LASTING):
-            return None
-        text = (
-            f"the gradient has rank one (nuclear rank {rank:.3f}): its inputs or its errors are "
-            "all alike; look for a missing normalisation before it, for a dead layer, or at the "
-            "batch size"
-        )
-        return Finding(s.of.name, "rank one", text, 1 / rank)
+        if step == 1:
+            self._thin.add(s.of.name)
+        elif s.of.name in self._thin:
+            text = (
+                f"the gradient has rank one (nuclear rank {rank:.3f}): its inputs or its errors "
+                "are all alike; look for a missing normalisation before it, for a dead layer, or "
+                "at the batch size"
+            )
+            return Finding(s.of.name, "rank one", text, 1 / rank)
+        return None
 
     def _left_out(self, s: Seen) -> Finding | None:
         """A parameter that neither this optimizer nor another one moves between observations."""
@@ -229,18 +227,6 @@ class Alarms:
             return None
         text = "it has never moved, and the optimizer does not have it: add it, or freeze it"
         return Finding(name, "left out", text)
-
-
-def _product_rounding(s: Seen) -> float:
-    """By how much the nuclear rank of a product of two vectors may exceed 1.
-
-    Every entry is rounded by at most eps of itself, so ‖E‖_F ≤ eps·σ₁ and ‖E‖_* ≤ √side times
-    that; the rank is at most (1 + 2‖E‖_*/σ₁)²/(1 − ‖E‖_F/σ₁)². Equal products add up with as many
-    roundings more as there are doublings; four stand for them.
-    """
-    assert s.of.param.grad is not None, "it has a rank"
-    side = min(min(x.shape[-2:]) for x in s.of.matrices(s.of.param))
-    return 4 * 4 * torch.finfo(s.of.param.grad.dtype).eps * math.sqrt(side)
 
 
 def _of_depth(

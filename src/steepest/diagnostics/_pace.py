@@ -68,15 +68,16 @@ class Pace:
         return large or self._small(s, lr)
 
     def _large(self, s: Seen, lr: float, *, rising: bool) -> Finding | None:
-        name, update, now = s.of.name, s.tensors.get("update"), s.quantities["weight_rms"]
-        if update is None or now is None or lr == 0:
+        name, update, weight = s.of.name, s.tensors.get("update"), s.tensors.get("weight")
+        if update is None or weight is None or lr == 0:
             return None
-        step = float(torch.linalg.vector_norm(update)) / math.sqrt(update.numel())
-        if not _follows(s.of):
+        step, size = _rms(update), self._size(s)
+        if _follows(s.of):
+            size = max(size, _rms(weight), _rms(weight + update))
+        else:
             # Adam's steps are short while it remembers larger gradients, and grow again.
             self._reach[name] = max(step / lr, self._reach.get(name, 0.0))
             step = self._reach[name] * lr
-        size = self._size(s, now)
         # In a warm-up steps are not yet as long as they are meant to be.
         if rising or step <= LARGE * size:
             return None
@@ -91,19 +92,18 @@ class Pace:
         )
         return Finding(name, f"large {key}", text, step / size)
 
-    def _size(self, s: Seen, now: float) -> float:
+    def _size(self, s: Seen) -> float:
         """The root mean square against which a step counts: at the start, or what is needed.
 
-        Steps of a fixed length make the weights grow to that length, whatever it is: there the
-        start counts. A length that follows the gradient falls when the weights have arrived.
+        Steps of a fixed length make the weights grow to that length, whatever it is, so their
+        present size says nothing. A length that follows the gradient falls when the weights have
+        arrived, and there it counts as well.
         """
-        start, needed = self._start.get(s.of.name, now), s.of.fan_in**-0.5
-        if _follows(s.of):
-            return max(start, now, needed)
+        start, needed = self._start.get(s.of.name, 0.0), s.of.fan_in**-0.5
         # A norm for the head, as Scion has it, is there to let the logits grow.
         place = None if self._routing is None else self._routing[s.of.parameter]
         own = place is not None and place.target == "table" and s.of.constrained is not None
-        return max(start, needed if own else SHARE * needed)
+        return max(start, needed if own or _follows(s.of) else SHARE * needed)
 
     def _small(self, s: Seen, lr: float) -> Finding | None:
         name, ratio = s.of.name, s.quantities["update_ratio"]
@@ -131,3 +131,8 @@ def _follows(w: Watched) -> bool:
         return w.constrained.K is None
     normalised = {"exp_avg", "exp_avg_sq", "exp_inf", "square_avg"} & w.state.keys()
     return not (w.rest or "ns_steps" in w.group or normalised)
+
+
+def _rms(x: Tensor) -> float:
+    """The root mean square of the entries."""
+    return float(torch.linalg.vector_norm(x)) / math.sqrt(x.numel())
