@@ -5,7 +5,7 @@ from __future__ import annotations
 # The bottom comes first: a module imports only from rows above its own. Modules of one row do not
 # know each other.
 LAYERS = (
-    ("_files", "_terminal", "_types"),
+    ("_files", "_machine", "_terminal", "_types"),
     ("_metrics",),
     ("_tensorboard",),
     ("views",),

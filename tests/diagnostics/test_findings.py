@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from steepest.diagnostics import Monitor
-from steepest.diagnostics._findings import Finding, as_records, by_cause, line, warned
+from steepest.diagnostics._findings import Finding, as_records, by_cause, line, monitor_warnings
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def test_a_training_has_a_line_for_each_cause_with_its_first_step() -> None:
 
     a, b, c = (Finding(n, "off", f"off by {i}", float(i)) for i, n in enumerate("abc"))
     records = [record(1, a), record(3), record(10, b, Finding("z", "dead", "dead")), record(20, c)]
-    assert warned(records[:1] + records[2:]) == [
+    assert monitor_warnings(records[:1] + records[2:]) == [
         (1, "3 layers, worst c: off by 2"),
         (10, "z: dead"),
     ]
@@ -64,7 +64,7 @@ def test_records_without_findings_keep_their_own_lines_each_once() -> None:
         {"step": 12, "warnings": ["odd"], "findings": ["of another form"]},
         {"step": 13, "warnings": ["odder"], "findings": [{"layer": "without the rest"}]},
     ]
-    assert warned(records) == [(1, "off"), (9, "far"), (12, "odd"), (13, "odder")]
+    assert monitor_warnings(records) == [(1, "off"), (9, "far"), (12, "odd"), (13, "odder")]
 
 
 def test_a_monitor_tells_a_cause_once_and_what_comes_later_as_more() -> None:
@@ -82,5 +82,5 @@ def test_a_monitor_tells_a_cause_once_and_what_comes_later_as_more() -> None:
             ).backward()
             optimizer.step()
     assert [text.partition(":")[0] for text in m.warnings] == ["0", "3 more layers (1, 2, 3)"]
-    ((step, text),) = warned(m.records)
+    ((step, text),) = monitor_warnings(m.records)
     assert step == 2 and text.startswith("4 layers (0, 1, 2, …): the gradient is zero")

@@ -12,7 +12,7 @@ from steepest.diagnose import pictures
 from steepest.diagnose.page import Part, Table
 from steepest.diagnose.records import Curves, Grid, grid, sigmas
 from steepest.diagnose.source import Subject
-from steepest.diagnostics._findings import warned
+from steepest.diagnostics import monitor_warnings
 from steepest.train.constraint import layer
 from steepest.train.metrics import MONITOR
 
@@ -88,7 +88,7 @@ def _warnings(subject: Subject) -> Part:
     title = "Warnings of the monitor"
     if not subject.monitor:
         return Part(title=title, missing=no_monitor(subject))
-    found = warned(subject.monitor)
+    found = monitor_warnings(subject.monitor)
     if not found:
         return Part(title=title, text=["None: nothing looked wrong at any step it observed."])
     return Part(

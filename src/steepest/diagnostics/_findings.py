@@ -66,7 +66,7 @@ def as_records(found: Iterable[Finding]) -> list[Record]:
     return [finding._asdict() for finding in found]
 
 
-def warned(records: Iterable[Record]) -> list[tuple[int, str]]:
+def monitor_warnings(records: Iterable[Record]) -> list[tuple[int, str]]:
     """The warnings of a training: a line for each cause, with the step at which it came up.
 
     A record without findings, as of an older version, keeps its own lines, each once.
@@ -77,9 +77,10 @@ def warned(records: Iterable[Record]) -> list[tuple[int, str]]:
     Examples:
         >>> one = {"layer": "a", "cause": "x", "text": "off by 2", "badness": 2.0}
         >>> two = {"layer": "b", "cause": "x", "text": "off by 3", "badness": 3.0}
-        >>> warned([{"step": 1, "findings": [one]}, {"step": 3, "findings": [two]}])
+        >>> monitor_warnings([{"step": 1, "findings": [one]}, {"step": 3, "findings": [two]}])
         [(1, '2 layers, worst b: off by 3')]
-        >>> warned([{"step": 1, "warnings": ["a: off"]}, {"step": 3, "warnings": ["a: off"]}])
+        >>> old = {"step": 1, "warnings": ["a: off"]}
+        >>> monitor_warnings([old, {**old, "step": 3}])
         [(1, 'a: off')]
     """
     first: dict[str, int] = {}

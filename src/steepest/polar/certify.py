@@ -125,21 +125,23 @@ def certify(
         of the distance is derived in `steepest.polar._bounded`.
     """
     _check(x, q, exact, resolution)
-    batch = x.shape[:-2]
-    if x.numel() == 0:
-        zero = torch.zeros(batch, dtype=torch.float64, device=x.device)
-        whole = {name: (zero + (name == "alignment"),) * 2 for name in _numbers()}
-        return _certificate(True, whole, batch)
     if exact is None:
         exact = resolution > 0 or min(x.shape[-2:]) <= EXACT_SIZE
+    return _certificate(exact, _measured(x, q, exact, resolution), x.shape[:-2])
+
+
+def _measured(x: Tensor, q: Tensor, exact: bool, resolution: float) -> dict[str, Ends]:
+    """The ends of every number, of matrices in one batch axis."""
+    if x.numel() == 0:
+        zero = torch.zeros(x.shape[:-2].numel(), dtype=torch.float64, device=x.device)
+        return {name: (zero + (name == "alignment"),) * 2 for name in _numbers()}
     cutoff = max(x.shape[-2:]) * epsilon(widened(x.dtype))
     wide = torch.complex128 if x.is_complex() or q.is_complex() else torch.float64
     x, q = (t.detach().to(wide).reshape(-1, *t.shape[-2:]) for t in (x, q))
     if x.shape[-2] > x.shape[-1]:
         x, q = x.mH, q.mH
     x = unit_scale(x)
-    found = decomposed(x, q, resolution, cutoff) if exact else bounded(x, q, cutoff)
-    return _certificate(exact, found, batch)
+    return decomposed(x, q, resolution, cutoff) if exact else bounded(x, q, cutoff)
 
 
 def _numbers() -> list[str]:
