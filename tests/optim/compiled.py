@@ -7,9 +7,12 @@ Checked annotations, which every test runs under, are nothing that torch.compile
 
 import json
 import math
+import re
 import sys
 import traceback
+import warnings
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -143,6 +146,14 @@ def a_coarse_product_setting_is_refused():
     assert "single precision needs 'highest'" in refused, refused
 
 
+def the_page_runs():
+    """The code of the page on the step, as a reader takes it over."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "step.md"
+    code = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert any("torch.compile" in block for block in code)
+    exec(compile("\n".join(code), page.name, "exec"), {"__name__": "__docs__"})
+
+
 CASES = {
     **{
         name: partial(
@@ -153,12 +164,15 @@ CASES = {
         for name, make in TRACED.items()
     },
     "graphs": two_graphs_do,
+    "page": the_page_runs,
     "precision": a_coarse_product_setting_is_refused,
 }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # Such as of a cache that is passed over: nothing that a user would have to look into.
+    warnings.filterwarnings("error", message="Dynamo detected")
     done = {}
     for name in sys.argv[1:]:
         torch.compiler.reset()

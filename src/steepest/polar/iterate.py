@@ -229,7 +229,6 @@ def _polynomial(
     return q
 
 
-@lru_cache(maxsize=512)
 def segments(schedule: Schedule, eps: float) -> tuple[tuple[Quintic, ...], ...]:
     """The schedule cut where the Gram matrix must be formed anew.
 
