@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._reduce import Dims, largest, length, squeezed, total
+from steepest._reduce import Dims, all_true, largest, length, squeezed, total
 from steepest._types import invalid
 
 ROOT_STEPS = 100
@@ -142,7 +142,7 @@ def _stationary(a: Tensor, mu: Tensor, e: Exponent) -> Tensor:
         power = z ** (s - 1)
         step = (c * z + d * power * z - a) / (c + s * d * power)
         after = (z - step).clamp(min=0)
-        done = bool((after >= z * (1 - 1e-15)).all())
+        done = all_true(after >= z * (1 - 1e-15))
         z = after
         if done:
             break
@@ -162,7 +162,7 @@ def falling_root(f: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Te
     enough = torch.where((f_low > 0) & (f_high < 0), 4e-16 * error, math.inf)
     side = torch.zeros_like(low)
     for step in range(ROOT_STEPS):
-        if bool(((error <= enough) | (high - low <= 4e-16 * (low.abs() + high.abs()))).all()):
+        if all_true((error <= enough) | (high - low <= 4e-16 * (low.abs() + high.abs()))):
             break
         middle = (low + high) / 2
         if step % 3:

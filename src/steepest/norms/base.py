@@ -12,8 +12,9 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._reduce import all_true, held_as, total
-from steepest._types import invalid, real_dtype, shape_text
+from steepest._types import invalid, shape_text
 from steepest.polar import PolarMethod
+from steepest.polar.base import widened
 
 
 class Couples(Enum):
@@ -95,7 +96,15 @@ class Geometry(ABC):
             )
         if x.numel() == 0:
             raise invalid(argument, shape_text(x.shape), "an empty tensor has no norm: skip it")
-        if check and not all_true(torch.isfinite(x)):
+        finite = not check or all_true(torch.isfinite(x))
+        if finite is None:
+            raise invalid(
+                "check",
+                check,
+                "under torch.func.vmap no value can be looked at: pass check=False, or give the "
+                "whole batch, which is one call",
+            )
+        if not finite:
             raise invalid(
                 argument, "NaN or inf", "a norm needs finite numbers: find out where they come from"
             )
@@ -174,10 +183,12 @@ class Norm(Geometry):
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
-        unit = self.dualize(g, check=check)
+        # The dual norm may be too large for a half-precision number, and the product not.
+        wide = g.to(widened(g.dtype))
+        unit = self.dualize(wide, check=check)
         # ⟨g, dualize(g)⟩ is the dual norm, without another decomposition.
-        value = self.inner(g, unit).to(real_dtype(g.dtype))
-        return held_as(self.spread(value, g) * unit, g)
+        value = self.inner(wide, unit)
+        return held_as((self.spread(value, g) * unit).to(g.dtype), g)
 
     def init(
         self,

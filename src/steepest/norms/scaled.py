@@ -11,6 +11,7 @@ from torch import Tensor
 from steepest._types import invalid
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.polar import PolarMethod
+from steepest.polar.base import widened
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -165,8 +166,8 @@ class Scaled(Norm):
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the norm over the factor."""
-        unit = self.norm.dualize(g, check=check)
-        return unit / self.factor.at(self.norm.extent(g))
+        unit = self.norm.dualize(g.to(widened(g.dtype)), check=check)
+        return (unit / self.factor.at(self.norm.extent(g))).to(g.dtype)
 
     def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """`dualize` of each, together."""
@@ -175,8 +176,8 @@ class Scaled(Norm):
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator of the norm over the square of the factor."""
-        sharp = self.norm.sharp(g, check=check)
-        return sharp / self.factor.at(self.norm.extent(g)) ** 2
+        sharp = self.norm.sharp(g.to(widened(g.dtype)), check=check)
+        return (sharp / self.factor.at(self.norm.extent(g)) ** 2).to(g.dtype)
 
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest.polar.base import epsilon, safe_divisor, unit_power, unit_scale
+from steepest.polar.base import epsilon, safe_divisor, times, unit_power
 
 Ends = tuple[Tensor, Tensor]
 """What a number is not below and what it is not above, for each matrix of a batch."""
@@ -63,7 +63,8 @@ class Judged(NamedTuple):
 
     @staticmethod
     def of(q: Tensor) -> Judged:
-        unit, power = unit_scale(q), unit_power(q)
+        power = unit_power(q)
+        unit = times(q, power)
         one = power.clamp(max=1.0)
         return Judged(unit, power[:, 0, 0], torch.where(power > 1, q, unit), one[:, 0, 0])
 

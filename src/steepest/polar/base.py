@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._reduce import looked_at
 from steepest._types import invalid, real_dtype, shape_text
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -169,12 +170,16 @@ def check_matrices(x: object, argument: str = "x") -> None:
 
 
 def unit_power(x: Tensor) -> Tensor:
-    """For each matrix the power of two that brings its largest entry into [1/2, 1).
+    """The first of `unit_powers`, alone: the largest entry may land in [eps/2, 4) at the ends."""
+    return unit_powers(x)[0]
+
+
+def unit_powers(x: Tensor) -> tuple[Tensor, Tensor]:
+    """For each matrix two powers of two that bring its largest entry into [1/2, 1).
 
     A power of two costs no digit. The norm itself is not usable: its square over- or underflows
-    for entries of 1e±30 in float32. The power must be a normal number itself, so at the two ends of
-    the type the largest entry lands elsewhere: above a quarter of the largest number between 1 and
-    4, below the normal numbers between eps/2 and 1. A square has room there.
+    for entries of 1e±30 in float32. A power must be a normal number itself, so at the two ends of
+    the type one is not enough: the second is 1 elsewhere.
 
     Returns:
         Real numbers of shape (*batch, 1, 1) in the precision of `x`; 1 for a zero matrix.
@@ -187,15 +192,25 @@ def unit_power(x: Tensor) -> Tensor:
     exponent = torch.frexp(largest.float() if x.dtype in HALF else largest).exponent
     # The power must itself be a normal number of the type: 2^149 is no float32.
     limit = math.frexp(torch.finfo(parts.dtype).max)[1] - 2
-    return torch.ldexp(torch.ones_like(largest), (-exponent).clamp(-limit, limit))
+    first = (-exponent).clamp(-limit, limit)
+    one = torch.ones_like(largest)
+    return torch.ldexp(one, first), torch.ldexp(one, -exponent - first)
 
 
 def unit_scale(x: Tensor) -> Tensor:
-    """Each matrix times its `unit_power`; zero stays zero."""
-    power = unit_power(x)
+    """Each matrix times its `unit_powers`; zero stays zero."""
+    power, rest = unit_powers(x)
+    x = times(x, power)
+    # Hardly ever is there a rest: where looking costs nothing, no pass over the matrix is made.
+    known = not torch.compiler.is_compiling() and type(x) is Tensor and x.device.type == "cpu"
+    return x if known and looked_at((rest == 1).all()) else times(x, rest)
+
+
+def times(x: Tensor, factor: Tensor) -> Tensor:
+    """A matrix times a real number."""
     if not x.is_complex():
-        return x * power
-    return torch.view_as_complex(torch.view_as_real(x.resolve_conj()) * power.unsqueeze(-1))
+        return x * factor
+    return torch.view_as_complex(torch.view_as_real(x.resolve_conj()) * factor.unsqueeze(-1))
 
 
 def applied(a: Tensor, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._reduce import looked_at
 from steepest._types import invalid, real_dtype
 from steepest.polar._blocks import HALVED
 from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices, epsilon
@@ -300,7 +301,18 @@ def polar_factor(
     Sources:
         Higham, Functions of Matrices (SIAM, 2008), chapter 8.
     """
-    if not bool(torch.isfinite(x).all()):
+    check_matrices(x)
+    if not isinstance(method, PolarMethod | None):
+        raise invalid("method", method, "give a method object such as steepest.polar.Svd()")
+    finite = looked_at(torch.isfinite(x).all())
+    if finite is None:
+        raise invalid(
+            "x",
+            "values that cannot be looked at",
+            "under torch.func.vmap call the method object, steepest.polar.Svd()(x), or give the "
+            "whole batch, which is one call",
+        )
+    if not finite:
         raise invalid(
             "x",
             "non-finite entries",
