@@ -163,9 +163,10 @@ def spectrum(
     """
     _check(x, method, probes, steps, confidence)
     work = in_double(x.detach())
-    scaled = unit_scale(work)
+    power = unit_power(work)
+    scaled = work * power
     norm = float(torch.linalg.vector_norm(scaled))
-    unit = norm / float(unit_power(work))
+    unit = norm / float(power)
     if norm == 0 or method == "exact" or (method == "auto" and min(x.shape) <= EXACT_SIZE):
         return _exact(scaled / (norm or 1.0), unit)
     generator = generator or torch.Generator().manual_seed(0)

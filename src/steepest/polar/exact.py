@@ -14,7 +14,8 @@ from steepest.polar.base import (
     PolarMethod,
     applied,
     epsilon,
-    product_rounding,
+    factor_rounding,
+    gram_matrix,
     refine,
     refined_error,
     safe_divisor,
@@ -50,7 +51,8 @@ class Svd(PolarMethod):
 
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
         """Resolution twice the cut-off; singular values of the factors are 1 to rounding."""
-        eps, rounding = epsilon(widened(dtype)), product_rounding(m, n, dtype)
+        eps = epsilon(widened(dtype))
+        rounding = factor_rounding(m, n, dtype, widened(dtype))
         return Accuracy(min(1.0, CUTOFF_MARGIN * max(m, n) * eps), rounding, 1 + rounding)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -105,8 +107,9 @@ class GramEigh(PolarMethod):
         """Exact where the Gram matrix has twice the digits of the input, else √precision."""
         resolution, cutoff = self._resolution(m, n, dtype)
         resolution = min(1.0, max(resolution, CUTOFF_MARGIN * cutoff))
-        noise = GRAM_NOISE * epsilon(self.dtype or torch.float64) / (2 * resolution**2)
-        rounding = refined_error(noise, self.refine) + product_rounding(m, n, dtype)
+        work = self.dtype or torch.float64
+        noise = GRAM_NOISE * epsilon(work) / (2 * resolution**2)
+        rounding = refined_error(noise, self.refine) + factor_rounding(m, n, dtype, work)
         return Accuracy(resolution, rounding, 1 + rounding)
 
     def _resolution(self, m: int, n: int, dtype: torch.dtype) -> tuple[float, float]:
@@ -116,7 +119,7 @@ class GramEigh(PolarMethod):
         return max(cutoff, (GRAM_NOISE * work / (2 * GRAM_ERROR)) ** 0.5), cutoff
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        values, v = torch.linalg.eigh(x @ x.mH)
+        values, v = torch.linalg.eigh(gram_matrix(x))
         resolution, cutoff = self._resolution(x.shape[-2], x.shape[-1], dtype)
         largest = values[..., -1:].clamp(min=0)
         scale = safe_divisor(torch.maximum(values, resolution**2 * largest)).rsqrt()

@@ -17,8 +17,10 @@ from steepest.polar.base import (
     PolarMethod,
     applied,
     epsilon,
+    factor_rounding,
+    gram_matrix,
     gram_noise,
-    product_rounding,
+    has_long_rows,
     safe_divisor,
     widened,
 )
@@ -55,8 +57,8 @@ class _Iteration(PolarMethod):
         own = self.dtype or widened(dtype)
         return widened(own).to_complex() if dtype.is_complex and not own.is_complex else own
 
-    def _working_epsilon(self, dtype: torch.dtype) -> float:
-        return epsilon(self.dtype or widened(dtype))
+    def _work(self, dtype: torch.dtype) -> torch.dtype:
+        return self.compute_dtype(dtype, torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ class NewtonSchulz(_Iteration):
 
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
         """‖x‖_F ≤ √m·σ₁, so a schedule made for [lower, 1] resolves σ/σ₁ ≥ √m·lower."""
-        eps = self._working_epsilon(dtype)
+        work = self._work(dtype)
+        eps = epsilon(work)
         # Rounding of ‖X‖₂ = 1 drowns what is below eps; what is above carries eps/σ of it.
         lower = max(self.schedule.interval[0], GRAM_NOISE * eps)
         rounding = GRAM_NOISE * eps / lower if eps < 1e-4 else GRAM_NOISE * eps
-        rounding += product_rounding(m, n, dtype)
+        rounding += factor_rounding(m, n, dtype, work)
         # Division by the norm and one Gram matrix, both rounded, leave ‖X‖₂ this far above 1.
         low, high = self.schedule.band(lower, 1.0 + eps)
         _, top = self.schedule.band(1e-8, 1.0 + eps)
@@ -96,8 +99,8 @@ class NewtonSchulz(_Iteration):
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         x = _frobenius_normalised(x)
         for a, b, c in self.schedule.folded:
-            gram = x @ x.mH
-            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+            square = gram_matrix(x)
+            x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
         return x
 
 
@@ -141,14 +144,15 @@ class GramNewtonSchulz(_Iteration):
 
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
         """The schedule's band under rounding of the Gram matrices; resolution m^{1/8}·lower."""
-        eps = self._working_epsilon(dtype)
+        work = self._work(dtype)
+        eps = epsilon(work)
         half = eps > epsilon(torch.float32)
         # Below eps, single precision says nothing; half precision has rounded x itself.
         lower = self.schedule.interval[0]
         lower = lower if half else max(lower, GRAM_NOISE * eps)
         low, high, top = _noisy_band(self.schedule, eps, lower)
         resolution = min(1.0, min(m, n) ** 0.125 * lower + half * eps)
-        rounding = product_rounding(m, n, dtype) + half * GRAM_NOISE * eps
+        rounding = factor_rounding(m, n, dtype, work) + half * GRAM_NOISE * eps
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,7 +161,7 @@ class GramNewtonSchulz(_Iteration):
         if x.dtype in HALF:
             x, gram = _fitted(x)
         else:
-            gram = x @ x.mH
+            gram = gram_matrix(x)
         square = gram @ gram
         # ‖R‖₂ ≤ √‖R²‖_F.
         bound = _norm(square).sqrt()
@@ -166,7 +170,7 @@ class GramNewtonSchulz(_Iteration):
         q = _polynomial(gram, square, first, space)
         for steps in others:
             x = applied(q, x)
-            gram = space.product(x, x.mH)
+            gram = gram_matrix(x) if has_long_rows(x) else space.product(x, x.mH)
             space.give_back(q)
             q = _polynomial(gram, space.product(gram, gram), steps, space)
         return applied(q, x)

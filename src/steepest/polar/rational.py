@@ -17,7 +17,9 @@ from steepest.polar.base import (
     PolarMethod,
     applied,
     epsilon,
-    product_rounding,
+    factor_rounding,
+    gram_matrix,
+    has_long_rows,
     refine,
     refined_error,
     safe_divisor,
@@ -145,7 +147,8 @@ class Zolotarev(PolarMethod):
         lower = self.lower * spread(min(m, n), tight=self.tight)
         resolution = min(1.0, max(lower, math.sqrt(noise / NOISE_ERROR)))
         error = refined_error(self.design_error + noise / resolution**2, self.refine)
-        error += product_rounding(m, n, dtype)
+        # Q is a product itself, and polar = QX another one.
+        error += 2 * factor_rounding(m, n, dtype, work)
         return Accuracy(resolution, error, 1 + error)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -153,7 +156,7 @@ class Zolotarev(PolarMethod):
 
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         with workspace(xs[0]) as space:
-            grams = [space.hermitian(x, x.mH) for x in xs]
+            grams = [gram_matrix(x) if has_long_rows(x) else space.hermitian(x, x.mH) for x in xs]
             gram = space.together(grams)
             root = self._root(gram, space)
             parts = root.split([len(x) for x in xs])
