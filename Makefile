@@ -10,14 +10,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Tracing makes a test up to twice as slow: only these run under it.
-COVERED := tests/polar tests/optim
 # These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/dist
 
+# Without bytecode on disk every process of the tests compiles the library, and pytest its tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test check format lint types doctest docs docs-serve wheel clean
+.PHONY: help train test test-kernels check format lint types doctest docs docs-serve wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,10 +42,12 @@ train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in AR
 	$(BIN)/steepest train $(ARGS)
 
 test: $(STAMP) ## the whole test suite, with the coverage that polar and optim must have
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= $(COVERED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= --ignore=$(DISTRIBUTED)
 	@$(BIN)/python tools/coverage_gate.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(COVERED) $(DISTRIBUTED))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
+
+test-kernels: $(STAMP) ## the numerical tests under other kernels of the same libraries; flags go in ARGS="..."
+	$(BIN)/python tools/kernels.py --workers $(WORKERS) $(ARGS)
 
 check: lint types docs doctest wheel test ## the gate: everything from lint to wheel, and the tests
 
@@ -58,8 +61,10 @@ types: $(STAMP) ## mypy --strict
 doctest: $(STAMP) ## the examples in the docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules src/steepest -q
 
+# Not --quiet: it keeps warnings from being counted, and --strict then never fails.
 docs: $(STAMP) ## build the documentation, a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python tools/site_check.py site
 
 docs-serve: $(STAMP) ## serve the documentation while writing it
 	$(BIN)/python -m mkdocs serve

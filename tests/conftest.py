@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-from tests import checking
+from tests import checking, warned
 
 # Annotations of shapes are checked here only; a user of the library pays nothing for them. The hook
 # looks the decorator up when it has put it in front of a function.
@@ -28,6 +28,24 @@ _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=20, derandomize=True, database=None, **_COMMON)
 settings.register_profile("nightly", max_examples=1000, derandomize=False, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+# Tracing makes a test up to twice as slow: only the tests of these packages run under it.
+COVERED = {"polar", "optim"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have pytest-cov, where it measures, pause for the tests of what it does not measure."""
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            if item.path.parent.name not in COVERED:
+                item.add_marker(pytest.mark.no_cover)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave torch alone with the warnings that are about itself."""
+    for line in warned.for_pytest():
+        config.addinivalue_line("filterwarnings", line)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,8 @@ import pytest
 
 from steepest import cli
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "steepest", "--version"]
@@ -38,8 +40,7 @@ def test_without_a_command_the_help_is_shown(
 
 @pytest.mark.parametrize("extra", ["train", "lab", "bench"])
 def test_each_extra_brings_what_the_command_line_needs(extra: str) -> None:
-    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
-    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = {re.split(r"[^\w-]", r)[0] for r in project["optional-dependencies"][extra]}
     assert set(cli.NEEDED) <= names
 
@@ -56,7 +57,30 @@ def test_missing_packages_are_one_line_with_the_remedy(
     assert shown.out == ""
     assert shown.err.count("\n") == 1
     assert ", ".join(gone) in shown.err
-    assert "pip install 'steepest[train]'" in shown.err
+    assert f"pip install {' '.join(gone)}, or in a checkout: pip install '.[train]'" in shown.err
+
+
+def test_what_is_to_be_installed_can_be() -> None:
+    # The package is on no index: from a checkout it is `.`, and what it needs has its own names.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    rows = [*project["dependencies"], *(row for extra in extras.values() for row in extra)]
+    known = {re.split(r"[^\w-]", row)[0] for row in rows}
+    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    found = 0
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        for rest in text.split("pip install ")[1:]:
+            found += 1
+            extra = re.match(r"'\.\[([\w,]+)\]'", rest)
+            name = re.match(r"\{|\.\s|[\w-]+", rest)
+            shown = f"{path.name}: pip install {rest.partition(chr(10))[0]}"
+            if extra:
+                assert set(extra[1].split(",")) <= extras.keys(), shown
+            else:
+                assert name, shown
+                assert name[0].strip() in {"{", ".", *known}, shown
+    assert found > 5
 
 
 def test_a_wrong_flag_is_refused_with_exit_code_2(

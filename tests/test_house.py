@@ -49,6 +49,7 @@ PUBLIC_PATHS = {
 }
 SHARED_PATHS = {
     "steepest._files",
+    "steepest._machine",
     "steepest._metrics",
     "steepest._tensorboard",
     "steepest._terminal",

@@ -21,7 +21,7 @@ Dims = int | tuple[int, ...]
 def largest(a: Tensor, dims: Dims) -> Tensor:
     """The largest of magnitudes a ≥ 0 along axes, which stay with length 1; differentiable.
 
-    Example:
+    Examples:
         >>> largest(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), -1)
         tensor([[4.],
                 [1.]])
@@ -59,6 +59,16 @@ def held_as(x: Tensor, like: Tensor) -> Tensor:
     if not (is_sharded(x) and is_sharded(like)):
         return x
     return x.redistribute(placements=like.placements)
+
+
+def squeezed(x: Tensor, dims: Dims) -> Tensor:
+    """`x` without the axes `dims`, which have length 1."""
+    # One after the other: torch 2.10 has no rule for a DTensor that loses several.
+    for d in sorted(
+        {d % x.ndim for d in ((dims,) if isinstance(dims, int) else dims)}, reverse=True
+    ):
+        x = x.squeeze(d)
+    return x
 
 
 def _filled(a: Tensor, dims: Dims) -> Tensor:

@@ -43,7 +43,7 @@ def program() -> str:
 def clock(seconds: float) -> str:
     """A duration as people read it.
 
-    Example:
+    Examples:
         >>> clock(75), clock(3700)
         ('1:15', '1:01:40')
     """

@@ -10,7 +10,7 @@ import torch
 def invalid(argument: str, value: object, remedy: str) -> ValueError:
     """A `ValueError` in the library's one form: the argument, its value, what to do.
 
-    Example:
+    Examples:
         >>> str(invalid("lr", -1.0, "give a number >= 0"))
         'lr=-1.0: give a number >= 0'
     """
@@ -20,7 +20,7 @@ def invalid(argument: str, value: object, remedy: str) -> ValueError:
 def shape_text(shape: Sequence[int]) -> str:
     """A shape as people write it.
 
-    Example:
+    Examples:
         >>> shape_text((64, 3, 7, 7))
         '64×3×7×7'
     """

@@ -14,7 +14,14 @@ from steepest.lab.command import reproduce
 from steepest.plan.command import plan
 from steepest.train.command import train
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+# Rich's markup would turn `operator:A:B` into an emoji, and leave out what stands in brackets.
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
+)
 
 
 def _version(wanted: bool) -> bool:
@@ -33,9 +40,6 @@ def steepest(
     """Steepest descent in the norm of your choice."""
 
 
-app.command()(train)
-app.command()(reproduce)
-app.command()(gallery)
-app.command()(diagnose)
-app.command()(bench)
-app.command()(plan)
+for command in (train, reproduce, gallery, diagnose, bench, plan):
+    # What is not given as short is cut off after a line.
+    app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)

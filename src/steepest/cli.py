@@ -19,7 +19,7 @@ def main() -> None:
     if missing:
         print(
             f"steepest: error: the command line needs {', '.join(missing)}; "
-            "install them with: pip install 'steepest[train]'",
+            f"pip install {' '.join(missing)}, or in a checkout: pip install '.[train]'",
             file=sys.stderr,
         )
         raise SystemExit(MISSING)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from torch import Tensor, cat
 
@@ -37,7 +36,7 @@ class MatrixView:
     Raises:
         ValueError: an axis is named twice or is missing, or `split` is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> qkv = torch.randn(3 * 8, 8)
         >>> [tuple(m.shape) for m in MatrixView(split=3).matrices(qkv)]
@@ -110,7 +109,14 @@ class MatrixView:
         Raises:
             ValueError: the view does not fit the shape.
         """
-        return list(_shapes(self, tuple(shape)))
+        return [self._shape(count, block) for count, block in self._pieces(shape)]
+
+    def _shape(self, count: int, block: Sequence[int]) -> tuple[int, int, int]:
+        """(batch, rows, cols) of a piece."""
+        batch, rows, cols = (
+            math.prod([block[a] for a in axes]) for axes in (self.batch, self.rows, self.cols)
+        )
+        return count * batch, rows, cols
 
     def _order(self) -> list[int]:
         """Axes of an unflattened block in the order (block, batch, rows, cols)."""
@@ -123,12 +129,14 @@ class MatrixView:
         Equal blocks come as one tensor, unequal ones as one tensor each. The results share memory
         with `x` wherever its strides allow it.
         """
-        shapes = self.shapes(x.shape)
-        parts = x.split(self._blocks(x.shape), self.split_dim) if len(shapes) > 1 else (x,)
+        pieces = list(self._pieces(x.shape))
+        parts = x.split(self._blocks(x.shape), self.split_dim) if len(pieces) > 1 else (x,)
         out = []
-        for part, (count, block), shape in zip(parts, self._pieces(x.shape), shapes, strict=True):
+        for part, (count, block) in zip(parts, pieces, strict=True):
             cut = part.unflatten(self.split_dim, (count, block[self.split_dim]))
-            out.append(cut.permute(self._order()).reshape(shape))
+            cut = cut.permute(self._order())
+            # With one axis for rows and one for columns it is (blocks, rows, cols) already.
+            out.append(cut if self.ndim == 2 else cut.reshape(self._shape(count, block)))
         return out
 
     def restore(self, matrices: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
@@ -145,19 +153,6 @@ class MatrixView:
         return cat(parts, self.split_dim)
 
 
-# A step asks for the same shapes every time.
-@lru_cache(maxsize=4096)
-def _shapes(view: MatrixView, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
-    return tuple(
-        (
-            count * math.prod([block[a] for a in view.batch]),
-            math.prod([block[a] for a in view.rows]),
-            math.prod([block[a] for a in view.cols]),
-        )
-        for count, block in view._pieces(shape)
-    )
-
-
 LINEAR = MatrixView()
 """A weight of shape out × in, as in `torch.nn.Linear`: one matrix."""
 
@@ -171,7 +166,7 @@ EXPERTS = MatrixView(batch=(0,), rows=(1,), cols=(2,))
 def conv(spatial: int, *, groups: int = 1) -> MatrixView:
     """A kernel out × in/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
 
-    Example:
+    Examples:
         >>> conv(2).shapes((64, 3, 7, 7))
         [(1, 64, 147)]
     """
@@ -181,7 +176,7 @@ def conv(spatial: int, *, groups: int = 1) -> MatrixView:
 def conv_transpose(spatial: int, *, groups: int = 1) -> MatrixView:
     """A kernel in × out/groups × k₁ × … as `groups` matrices (out/groups) × (in/groups·Πk).
 
-    Example:
+    Examples:
         >>> conv_transpose(2, groups=2).shapes((32, 8, 3, 3))
         [(2, 8, 144)]
     """

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from steepest.diagnose.recorded import sides_of
-from steepest.diagnose.records import Curves, grid, sigmas, split, warnings
+from steepest.diagnose.records import Curves, grid, sigmas, split
 
 RECORDS = [
     {"step": 1, "time": 0.5, "a/b/rms_out": 2.0, "c/rms_out": None, "warnings": ["off"]},
@@ -44,10 +44,6 @@ def test_singular_values_are_kept_by_layer_and_step() -> None:
         "a": {1: [3.0, 1.0], 2: [4.0, 2.0]}
     }
     assert sigmas(RECORDS) is None
-
-
-def test_a_warning_comes_once_with_its_first_step() -> None:
-    assert warnings(RECORDS) == [(1, "off"), (9, "far")]
 
 
 def test_sides_are_those_of_the_model_or_as_many_as_there_are_values() -> None:

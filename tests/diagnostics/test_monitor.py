@@ -271,7 +271,7 @@ def test_tensorboard_is_asked_for_only_where_it_is_used(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     monkeypatch.setattr(monitor, "find_spec", lambda _: None)
     assert_refused(
-        lambda: Monitor(model, optimizer, out=tmp_path), "tensorboard", "steepest[train]"
+        lambda: Monitor(model, optimizer, out=tmp_path), "tensorboard", "pip install tensorboard"
     )
     assert not model._forward_hooks
     Monitor(model, optimizer, out=tmp_path, tensorboard=False).close()

@@ -152,11 +152,17 @@ def replicas(rank: int, world: int) -> list[Counts]:
     return out
 
 
+def dtensors(rank: int, world: int) -> Counts:
+    """torch.optim.Muon on DTensors."""
+    mesh = Mesh(fsdp=world)
+    parameters = [p for _, p in _sharded(EVEN, mesh, init_device_mesh("cpu", (world,)), rank)]
+    return _count(torch.optim.Muon(parameters).step)
+
+
 def alternatives(rank: int, world: int) -> list[Counts]:
-    """torch.optim.Muon on DTensors, every matrix gathered everywhere, and layer-wise owners."""
-    devices, mesh = init_device_mesh("cpu", (world,)), Mesh(fsdp=world)
-    parameters = [p for _, p in _sharded(EVEN, mesh, devices, rank)]
-    torch_muon = torch.optim.Muon(parameters)
+    """Every matrix gathered everywhere, and layer-wise owners."""
+    mesh = Mesh(fsdp=world)
+    parameters = [p for _, p in _sharded(EVEN, mesh, init_device_mesh("cpu", (world,)), rank)]
     whole = [torch.randn(p.shape) for p in parameters]
 
     def owners() -> None:
@@ -165,7 +171,6 @@ def alternatives(rank: int, world: int) -> list[Counts]:
             dist.broadcast(x, i % world)
 
     return [
-        _count(torch_muon.step),
         _count(lambda: [p.grad.full_tensor() for p in parameters]),  # type: ignore[union-attr]
         _count(owners),
     ]

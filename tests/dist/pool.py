@@ -27,6 +27,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from tests import warned
+
 TIMEOUT = 60.0
 """Seconds for a collective; a run has twice as many, the start of its processes included."""
 
@@ -158,6 +160,7 @@ def _serve(connection: Connection, rank: int, world: int, store: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # no other machine, no look-up of this one's name
     torch.set_num_threads(1)
     warnings.simplefilter("error")
+    warned.ignore()
     # Linear layers give views of three-dimensional results; nothing here writes into them.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
     limit = timedelta(seconds=TIMEOUT)

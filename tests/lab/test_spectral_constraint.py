@@ -14,7 +14,7 @@ from steepest import maps
 from steepest.lab import constraint_nets as nets
 from steepest.lab import constraint_toy as toy
 from steepest.lab.claims import UNDECIDED
-from steepest.lab.constraint_claims import CLAIMS, slope
+from steepest.lab.constraint_claims import slope
 from steepest.lab.constraint_tables import (
     APPROACH,
     ENDS,
@@ -311,12 +311,12 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
 def verdicts(found: list[dict[str, Any]]) -> dict[str, str]:
     """Of results of the size that the documentation has."""
     large = at_scale(found, SPECTRAL_CONSTRAINT.full)
-    return {claim.id: str(claim.judge(large)["verdict"]) for claim in CLAIMS}
+    return {claim.id: str(claim.judge(large)["verdict"]) for claim in SPECTRAL_CONSTRAINT.claims}
 
 
 def test_every_claim_can_agree() -> None:
     assert set(verdicts(results()).values()) == {"agrees"}
-    assert set(BROKEN) == {claim.id for claim in CLAIMS}
+    assert set(BROKEN) == {claim.id for claim in SPECTRAL_CONSTRAINT.claims}
 
 
 @pytest.mark.parametrize("claim", BROKEN)

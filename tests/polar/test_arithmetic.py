@@ -47,7 +47,6 @@ def test_autograd_goes_through_an_iteration(method):
     assert torch.autograd.gradcheck(method, (x,), atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_function_transforms_go_through_the_default():
     x = torch.randn(3, 4, 5)
     assert spectral_distance(torch.vmap(Auto())(x)[1], Auto()(x[1])) < 1e-4

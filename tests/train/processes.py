@@ -44,8 +44,9 @@ class Processes:
         return [process.exitcode for process in self.running]
 
     def out(self, rank: int) -> str:
-        """What a process has printed."""
-        return self.logs[rank].read_text(encoding="utf-8")
+        """What a process has printed, without gloo's count of connections in torch 2.10."""
+        lines = self.logs[rank].read_text(encoding="utf-8").splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("[Gloo] Rank "))
 
 
 def _run(environment: Mapping[str, str], log: Path, arguments: list[str]) -> None:

@@ -25,7 +25,7 @@ class Probe:
             (min(out, in), kept), the largest singular value first.
         right: the right singular vectors that go with them, shape (max(out, in), kept).
 
-    Example:
+    Examples:
         >>> eye = torch.eye(2, dtype=torch.float64)
         >>> probe = Probe(x=torch.diag(torch.tensor([2.0, 1.0])), left=eye, right=eye)
         >>> round(probe.error(1.1 * torch.eye(2)), 6)

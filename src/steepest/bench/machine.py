@@ -13,19 +13,10 @@ from typing import Any
 
 import torch
 
+from steepest._machine import cpu_name
+
 # Of the many that torch lists, those that decide which type is the fast one.
 CAPABILITIES = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
-
-
-def cpu_name() -> str:
-    """The name of the processor, as its maker writes it."""
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def capabilities() -> list[str]:

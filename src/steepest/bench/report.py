@@ -17,7 +17,7 @@ HEADINGS = ("contender", "ms", "quartiles", "× as fast", "× floor", "error")
 def title(name: str) -> str:
     """The title of a set; a set that is no more keeps its name.
 
-    Example:
+    Examples:
         >>> title("gpt-128")
         'GPT, width 128, 4 blocks'
     """
@@ -27,7 +27,7 @@ def title(name: str) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A value with so many digits; a dash for none.
 
-    Example:
+    Examples:
         >>> [number(v) for v in (None, 0.04412, 3.14159, 123.456, 12345.6)]
         ['–', '0.0441', '3.14', '123', '12346']
     """

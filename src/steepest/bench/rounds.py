@@ -121,7 +121,7 @@ def quartiles(seconds: Sequence[float]) -> tuple[float, float]:
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Median over the rounds of theirs/ours: a slow spell of the machine meets both.
 
-    Example:
+    Examples:
         >>> paired_ratio([1.0, 1.0, 2.0], [4.0, 5.0, 8.0])
         4.0
     """

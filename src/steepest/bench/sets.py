@@ -45,7 +45,7 @@ class ShapeSet:
         rounds: how often each contender steps unless `--rounds` says otherwise.
         training: where real gradients come from; None if the set has no model.
 
-    Example:
+    Examples:
         >>> SETS["gpt-128"].count, SETS["gpt-128"].parameters
         (16, 786432)
     """
@@ -77,7 +77,7 @@ class ShapeSet:
 def transformer_block(width: int) -> tuple[Shape, ...]:
     """Query, key and value in one weight, attention output, and the two layers of the MLP.
 
-    Example:
+    Examples:
         >>> transformer_block(64)
         ((192, 64), (64, 64), (256, 64), (64, 256))
     """

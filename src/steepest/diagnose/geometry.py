@@ -31,7 +31,7 @@ NAMES: Mapping[str, str] = {
 def called(direction: str) -> str:
     """A direction as a reader calls it.
 
-    Example:
+    Examples:
         >>> called("muon"), called("mine")
         ('Muon (exact)', 'mine')
     """

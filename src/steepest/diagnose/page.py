@@ -96,7 +96,7 @@ class Page:
 def data_uri(content: bytes) -> str:
     """A PNG as an address that holds it.
 
-    Example:
+    Examples:
         >>> data_uri(b"png")
         'data:image/png;base64,cG5n'
     """

@@ -58,7 +58,7 @@ def finished(figure: Figure, alt: str) -> Picture:
 def spaced(count: int, most: int) -> list[int]:
     """At most `most` places of `count`, evenly spaced, the first and the last among them.
 
-    Example:
+    Examples:
         >>> spaced(9, 3), spaced(2, 3)
         ([0, 4, 8], [0, 1])
     """

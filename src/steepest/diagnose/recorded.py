@@ -10,8 +10,9 @@ import numpy as np
 
 from steepest.diagnose import pictures
 from steepest.diagnose.page import Part, Table
-from steepest.diagnose.records import Curves, Grid, grid, sigmas, warnings
+from steepest.diagnose.records import Curves, Grid, grid, sigmas
 from steepest.diagnose.source import Subject
+from steepest.diagnostics import monitor_warnings
 from steepest.train.constraint import layer
 from steepest.train.metrics import MONITOR
 
@@ -87,12 +88,12 @@ def _warnings(subject: Subject) -> Part:
     title = "Warnings of the monitor"
     if not subject.monitor:
         return Part(title=title, missing=no_monitor(subject))
-    found = warnings(subject.monitor)
+    found = monitor_warnings(subject.monitor)
     if not found:
         return Part(title=title, text=["None: nothing looked wrong at any step it observed."])
     return Part(
         title=title,
-        text=["Each is listed once, with the step at which it was first seen."],
+        text=["Each cause is listed once, with the step at which it was first seen."],
         points=[f"Step {step}: {text}" for step, text in found],
     )
 
@@ -199,7 +200,7 @@ def _layers(subject: Subject) -> Table:
 def figure(value: float | None) -> str:
     """A number of three digits as text; a dash for none.
 
-    Example:
+    Examples:
         >>> figure(0.01234), figure(None)
         ('0.0123', '–')
     """

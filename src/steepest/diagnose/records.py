@@ -57,7 +57,7 @@ class Curves:
 def split(key: str) -> tuple[str, str]:
     """Layer and quantity of a key; a key of the whole record has no layer.
 
-    Example:
+    Examples:
         >>> split("blocks.0/mlp.fc/rms_in"), split("step")
         (('blocks.0/mlp.fc', 'rms_in'), ('', 'step'))
     """
@@ -68,7 +68,7 @@ def split(key: str) -> tuple[str, str]:
 def grid(records: Sequence[Record], quantity: str) -> Grid | None:
     """A quantity over layers and steps; None if no record has a number of it.
 
-    Example:
+    Examples:
         >>> found = grid([{"step": 1, "a/x": 2.0}, {"step": 2, "a/x": None, "b/x": 3}], "x")
         >>> found.layers, found.values.tolist()
         (('a', 'b'), [[2.0, nan], [nan, 3.0]])
@@ -102,12 +102,3 @@ def sigmas(records: Sequence[Record]) -> Curves | None:
             if name == SIGMAS and isinstance(value, list) and value and all(map(_is_number, value)):
                 found.setdefault(layer, {})[int(record["step"])] = np.array(value, dtype=float)
     return Curves(what="singular values", values=found, limits={}) if found else None
-
-
-def warnings(records: Sequence[Record]) -> list[tuple[int, str]]:
-    """Each warning once, with the step at which it first came."""
-    first: dict[str, int] = {}
-    for record in records:
-        for text in record.get("warnings") or ():
-            first.setdefault(str(text), int(record["step"]))
-    return [(step, text) for text, step in first.items()]

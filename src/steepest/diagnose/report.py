@@ -17,8 +17,8 @@ from steepest.diagnose.measure import Measured
 from steepest.diagnose.page import Page, Part, Section, Table
 from steepest.diagnose.pictures import Picture
 from steepest.diagnose.recorded import curves, recorded, sides_of
-from steepest.diagnose.records import warnings
 from steepest.diagnose.source import Subject, settings_of
+from steepest.diagnostics import monitor_warnings
 from steepest.train.trial import diverged
 
 Diagnosed = tuple[Subject, Measured | None]
@@ -59,7 +59,7 @@ def facts_of(subject: Subject, measured: Measured | None) -> list[tuple[str, str
         if value is not None:
             found.append((label, f"{value:.3f}"))
     if subject.monitor:
-        found.append(("warnings", str(len(warnings(subject.monitor)))))
+        found.append(("warnings", str(len(monitor_warnings(subject.monitor)))))
     if measured is not None and measured.constraint is not None and measured.constraint.worst:
         found.append(("fullest ball", f"{measured.constraint.worst.filled:.2f}"))
     return found
@@ -80,7 +80,7 @@ def section_of(subject: Subject, measured: Measured | None) -> Section:
 
 def _summary(subject: Subject, measured: Measured | None, parts: Sequence[Part]) -> list[str]:
     """What was found in a few sentences, and what is missing."""
-    found = [f"step {step}: {text}" for step, text in warnings(subject.monitor)]
+    found = [f"step {step}: {text}" for step, text in monitor_warnings(subject.monitor)]
     if measured is not None:
         if measured.directions is not None and (best := best_direction(measured.directions)):
             found.append(best)

@@ -1,6 +1,7 @@
 """What to look at in a model and its optimizer; nothing here changes either."""
 
 from steepest.diagnostics._alarms import MonitorWarning as MonitorWarning
+from steepest.diagnostics._findings import monitor_warnings as monitor_warnings
 from steepest.diagnostics.by_layer import input_spectra as input_spectra
 from steepest.diagnostics.by_layer import layer_spectra as layer_spectra
 from steepest.diagnostics.constraint import ConstraintReport as ConstraintReport

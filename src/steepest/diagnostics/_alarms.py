@@ -7,17 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from steepest.diagnostics._findings import Finding
 from steepest.diagnostics._observe import Seen
+from steepest.diagnostics._pace import Pace
 from steepest.optim import Routing
 
 # Ours, each with its reason.
-LARGE = 0.5
-"""A layer that changes by more in one step is no longer the one that had this gradient. With
-their tuned learning rates muon, adamw and scion of `steepest train` stay below it, with ten times
-as much they exceed 0.7 within three steps."""
-SMALL = 1e-5
-"""With a smaller update in every observed step, 10 000 steps move a layer by less than 10 %."""
 RANK_ONE = 1.05
 """A nuclear rank below it: at least 97 % of Σσ² is in one direction."""
 NARROW = 8
@@ -46,64 +43,58 @@ class Alarm(NamedTuple):
 
     kind: str
     patience: int
-    look: Callable[[Seen], str | None]
+    look: Callable[[Seen], Finding | None]
 
 
-def _bad(s: Seen) -> str | None:
+def _bad(s: Seen) -> Finding | None:
     if not s.bad:
         return None
-    return (
+    text = (
         f"{s.bad} of {s.of.param.numel()} entries of the gradient are NaN or inf: lower lr, clip "
         "gradients, or look for a division or a logarithm of zero in the loss"
     )
+    return Finding(s.of.name, "non-finite gradient", text, s.bad / s.of.param.numel())
 
 
-def _dead(s: Seen) -> str | None:
+def _dead(s: Seen) -> Finding | None:
     grad = s.tensors.get("grad")
     if grad is None or bool(grad.any()):
         return None
-    return (
+    text = (
         "the gradient is zero in every entry: the units behind it are dead (ReLU below zero for "
         "all inputs) or masked; lower lr, or start with smaller biases"
     )
+    return Finding(s.of.name, "dead gradient", text)
 
 
-def _still(s: Seen) -> str | None:
+def _still(s: Seen) -> Finding | None:
     update = s.tensors.get("update")
     if not s.of.group or update is None or bool(update.any()) or s.of.value("lr") == 0:
         return None
     if s.of.param.grad is None:
-        return (
+        text = (
             "it has never moved and has no gradient: it is not part of the loss; freeze it with "
             "requires_grad=False, or use it"
         )
+        return Finding(s.of.name, "no gradient", text)
     if s.bad or (grad := s.tensors.get("grad")) is None or not bool(grad.any()):
         return None  # which has a warning of its own
-    return "it has never moved, though it has a gradient: lr is below the rounding of its type"
+    text = "it has never moved, though it has a gradient: lr is below the rounding of its type"
+    return Finding(s.of.name, "lr below rounding", text)
 
 
-def _rank_one(s: Seen) -> str | None:
-    found = s.quantities.get("grad_nuclear_rank")
-    narrow = min((min(x.shape[-2:]) for x in s.of.matrices(s.of.param)), default=0) < NARROW
-    if narrow or found is None or found >= RANK_ONE:
-        return None
-    return (
-        f"the gradient has rank one (nuclear rank {found:.3f}): its inputs or its errors are all "
-        "alike; look for a missing normalisation before it, for a dead layer, or at the batch size"
-    )
-
-
-def _misaligned(s: Seen) -> str | None:
+def _misaligned(s: Seen) -> Finding | None:
     found = s.quantities.get("alignment")
     if found is None or found >= ALIGNED:
         return None
-    return (
+    text = (
         f"steps do not descend along the average of gradients (alignment {found:.2g}): look for a "
         "wrong sign, `maximize`, or something else that writes to the weights"
     )
+    return Finding(s.of.name, "misaligned", text, 1 - found)
 
 
-def _inexact(s: Seen) -> str | None:
+def _inexact(s: Seen) -> Finding | None:
     half = torch.finfo(s.of.param.dtype).bits < 32
     if half or s.resolved is None or not s.tensors.keys() >= {"weight", "update"}:
         return None
@@ -112,25 +103,25 @@ def _inexact(s: Seen) -> str | None:
     rounding = s.digits * float(torch.linalg.vector_norm(s.tensors["weight"]))
     if moved == 0 or found <= 1.1 * promised + 0.01 + 4 * rounding / moved:
         return None
-    return (
+    text = (
         f"steps are {found:.2g} away from the polar factor, while the method promises "
         f"{promised:.2g}: something else writes to the weights, or the method is wrong for this "
         "matrix; try polar=steepest.polar.Svd()"
     )
+    return Finding(s.of.name, "polar error", text, found)
 
 
 ALARMS = (
     Alarm("non-finite gradient", 1, _bad),
     Alarm("dead gradient", 2, _dead),
     Alarm("never moves", 3, _still),
-    Alarm("rank one", 2, _rank_one),
     Alarm("misaligned", 2, _misaligned),
     Alarm("polar error", 2, _inexact),
 )
 
 
 class Alarms:
-    """Decides what to say, at most once for each layer and kind.
+    """Decides what to say, at most once for each layer and cause.
 
     Args:
         routing: where each parameter should go; None if that is not known.
@@ -140,82 +131,92 @@ class Alarms:
         self.routing = routing
         self._said: set[tuple[str, str]] = set()
         self._times: Counter[tuple[str, str]] = Counter()
-        self._largest: dict[str, float] = {}
-        self._rates: dict[str, float] = {}
-        self._from_zero: set[str] = set()
+        self._pace = Pace(routing)
+        self._thin: set[str] = set()
         self._sums: dict[str, float] = {}
 
     def heard(
-        self, all_seen: Sequence[Seen], activations: Mapping[str, tuple[float, float]]
-    ) -> list[str]:
+        self,
+        all_seen: Sequence[Seen],
+        activations: Mapping[str, tuple[float, float]],
+        *,
+        step: int,
+        rates: Mapping[Tensor, float],
+    ) -> list[Finding]:
         """What is new in an observation.
 
         Args:
             all_seen: the parameters.
             activations: of each module in the order of the forward pass the root mean square of
                 what went in and came out; NaN where there was nothing.
+            step: the number of the observed step, from 1.
+            rates: the learning rate of each parameter one step before, as far as it is known.
         """
         new = []
-        for layer, kind, text in (*self._of_layers(all_seen), *_of_depth(activations, all_seen)):
-            if (layer, kind) not in self._said:
-                self._said.add((layer, kind))
-                new.append(f"{layer}: {text}")
+        found = (*self._of_layers(all_seen, step, rates), *_of_depth(activations, all_seen))
+        for finding in found:
+            if finding[:2] not in self._said:
+                self._said.add(finding[:2])
+                new.append(finding)
         return new
 
-    def _of_layers(self, all_seen: Sequence[Seen]) -> Iterator[tuple[str, str, str]]:
+    def _of_layers(
+        self, all_seen: Sequence[Seen], step: int, rates: Mapping[Tensor, float]
+    ) -> Iterator[Finding]:
         for s in all_seen:
             name = s.of.name
             for alarm in ALARMS:
-                text = alarm.look(s)
+                finding = alarm.look(s)
                 self._times[(name, alarm.kind)] += 1
-                if text is None:
+                if finding is None:
                     self._times[(name, alarm.kind)] = 0
                 elif self._times[(name, alarm.kind)] >= alarm.patience:
-                    yield name, alarm.kind, text
-            for look in (self._routed, self._paced, self._left_out):
-                if found := look(s):
-                    yield name, *found
+                    yield finding
+            for other in (
+                self._routed(s),
+                self._rank_one(s, step),
+                self._pace.look(s, rates),
+                self._left_out(s),
+            ):
+                if other is not None:
+                    yield other
 
-    def _routed(self, s: Seen) -> tuple[str, str] | None:
+    def _routed(self, s: Seen) -> Finding | None:
         """A parameter that routing would not have given to Muon."""
         if self.routing is None or not s.of.on_muon:
             return None
         place = self.routing[s.of.parameter]
         if place.target == "matrix" or not place.certain:
             return None
-        return "routing", (
+        text = (
             f"{place.reason} on Muon: its rows do not act together as those of a matrix do, and "
             "AdamW is better for it; give Muon the module itself, or this in a group with rest=True"
         )
+        return Finding(s.of.name, f"{place.reason} on Muon", text)
 
-    def _paced(self, s: Seen) -> tuple[str, str] | None:
-        """A learning rate that is far too large or far too small for a layer."""
-        name, ratio = s.of.name, s.quantities["update_ratio"]
-        if ratio is None:
-            # A layer that starts at zero has to change by much.
-            self._from_zero.add(name)
+    def _rank_one(self, s: Seen, step: int) -> Finding | None:
+        """A gradient that has had rank one from the first step on.
+
+        Later it may have that in the best of trainings, for hundreds of steps: while a model has
+        learnt how frequent its outputs are, and nothing else yet, all its errors are alike.
+        """
+        rank = s.quantities.get("grad_nuclear_rank")
+        narrow = min((min(x.shape[-2:]) for x in s.of.matrices(s.of.param)), default=0) < NARROW
+        if narrow or rank is None or rank >= RANK_ONE:
+            self._thin.discard(s.of.name)
             return None
-        # The steps of LBFGS, which has a history, are as long as its curvature says.
-        if name in self._from_zero or not s.of.group or "history_size" in s.of.group:
-            return None
-        lr = s.of.value("lr")
-        if lr > self._rates.get(name, 0.0):  # a warm-up is meant to begin with small steps
-            self._rates[name], self._times[(name, "pace")] = lr, 0
-        self._largest[name] = largest = max(ratio, self._largest.get(name, 0.0))
-        self._times[(name, "pace")] += 1
-        if ratio > LARGE:
-            return "large lr", (
-                f"one step changes it by {ratio:.2g} of its norm: lr = {s.of.value('lr'):.3g} is "
-                "far too large for it; divide it by ten, or warm up"
+        if step == 1:
+            self._thin.add(s.of.name)
+        elif s.of.name in self._thin:
+            text = (
+                f"the gradient has rank one (nuclear rank {rank:.3f}): its inputs or its errors "
+                "are all alike; look for a missing normalisation before it, for a dead layer, or "
+                "at the batch size"
             )
-        if 0 < largest < SMALL and self._times[(name, "pace")] >= 3:
-            return "small lr", (
-                f"no observed step changes it by more than {largest:.1g} of its norm: "
-                f"lr = {s.of.value('lr'):.3g} is far too small for it; multiply it by ten"
-            )
+            return Finding(s.of.name, "rank one", text, 1 / rank)
         return None
 
-    def _left_out(self, s: Seen) -> tuple[str, str] | None:
+    def _left_out(self, s: Seen) -> Finding | None:
         """A parameter that neither this optimizer nor another one moves between observations."""
         if s.of.group or "weight" not in s.tensors:
             return None
@@ -224,22 +225,18 @@ class Alarms:
         self._times[(name, "left out")] = same * (self._times[(name, "left out")] + 1)
         if self._times[(name, "left out")] < 2:
             return None
-        return "never moves", (
-            "it has never moved, and the optimizer does not have it: add it, or freeze it"
-        )
+        text = "it has never moved, and the optimizer does not have it: add it, or freeze it"
+        return Finding(name, "left out", text)
 
 
 def _of_depth(
     activations: Mapping[str, tuple[float, float]], all_seen: Sequence[Seen]
-) -> Iterator[tuple[str, str, str]]:
+) -> Iterator[Finding]:
     """Activations that are not finite, or whose size runs away through the layers."""
     for name, pair in activations.items():
         if any(value == float("inf") for value in pair):
-            yield (
-                name,
-                "activations",
-                ("activations are NaN or inf: lower lr, or look at what this module divides by"),
-            )
+            text = "activations are NaN or inf: lower lr, or look at what this module divides by"
+            yield Finding(name, "activations", text)
             return
     weighted = {s.of.name for s in all_seen if s.of.param.ndim > 1}
     chain = [(name, out) for name, (_, out) in activations.items() if name in weighted and out > 0]
@@ -254,4 +251,4 @@ def _of_depth(
             f"{first} (RMS {start:.2g}) to here (RMS {end:.2g}): normalise between layers, or "
             "scale the first weights to keep the variance"
         )
-        yield last, "activations", text
+        yield Finding(last, "activations", text)

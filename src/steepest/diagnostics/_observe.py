@@ -16,7 +16,7 @@ from steepest.diagnostics._measured import unscaled
 from steepest.diagnostics._watch import Watched
 from steepest.norms import Spectral
 from steepest.norms.base import inner
-from steepest.polar.base import Accuracy, epsilon, in_double, widened
+from steepest.polar.base import Accuracy, epsilon, in_double, safe_divisor, widened
 
 KEPT = 64
 """The most singular values of a layer that go into a record, evenly spaced in their order."""
@@ -229,7 +229,10 @@ def _distances(
 
     Args:
         step: matrices (batch, m, n).
-        length: of the step over d; None takes the d that is as long as UVᴴ.
+        length: of the step over d; None takes the d that is nearest to UVᴴ among the directions
+            that the method resolves. No other length brings it nearer, so what is left of the
+            distance is no matter of length; those that it damps must not count, or the others
+            would come out too long.
         one: the decomposition of the average.
         promise: of the method.
         eps: rounding of what the method was given; below it there is no direction.
@@ -240,13 +243,14 @@ def _distances(
     kept = one.values > max(step.shape[-2:]) * eps * one.values[:, :1]
     factor = one.right * kept.unsqueeze(-1)
     rows = one.left.mH @ step
+    resolved = kept & (one.values >= promise.resolution * one.values[:, :1])
     if length is None:
-        size = torch.linalg.matrix_norm(step).real
-        scale = kept.sum(-1).sqrt() / torch.where(size > 0, size, 1.0)
+        seen = rows * resolved.unsqueeze(-1)
+        along = (seen * factor.conj()).real.sum((-2, -1)).clamp(min=0)  # no length turns a step
+        scale = along / safe_divisor(seen.abs().square().sum((-2, -1)))
         rows = rows * scale[:, None, None]
     else:
         rows = rows / length
     off = (rows - factor).abs().square().sum(-1)
-    resolved = one.values >= promise.resolution * one.values[:, :1]
     sums = [off.sum(), kept.sum(), off[resolved].sum(), resolved.sum()]
     return torch.stack([x.to(torch.float64) for x in sums])

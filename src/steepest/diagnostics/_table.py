@@ -17,7 +17,7 @@ def table(
         rows: cells as text, as many as headings.
         left: headings of the columns that begin on the left; the others end on the right.
 
-    Example:
+    Examples:
         >>> print(table(("layer", "rank"), [("head", "3"), ("embedding", "12")], left={"layer"}))
         layer      rank
         head          3
@@ -37,7 +37,7 @@ def table(
 def for_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping with None for inf and NaN, which JSON has not.
 
-    Example:
+    Examples:
         >>> for_json({"rank": 2.0, "radius": math.inf})
         {'rank': 2.0, 'radius': None}
     """

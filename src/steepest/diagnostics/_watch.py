@@ -29,7 +29,7 @@ Group: TypeAlias = Mapping[str, Any]
 def layer(name: str) -> str:
     """What a layer is called in a record: its parameter without the word that all have.
 
-    Example:
+    Examples:
         >>> layer("blocks.0.mlp.fc.weight"), layer("head.bias")
         ('blocks.0.mlp.fc', 'head.bias')
     """
@@ -50,6 +50,7 @@ class Watched:
         group: of the optimizer; empty where the optimizer does not have it.
         state: of the optimizer.
         constrained: what an optimizer of this library says of it; None for AdamW's parameters.
+        fan_in: how many inputs an output adds up; 1 of an embedding and of a vector.
     """
 
     parameter: str
@@ -61,6 +62,7 @@ class Watched:
     group: Group
     state: Mapping[str, Any]
     constrained: Constrained | None
+    fan_in: int
 
     @property
     def name(self) -> str:
@@ -202,6 +204,7 @@ class Watch:
                     group=group,
                     state=self.optimizer.state.get(p, {}),
                     constrained=balls.get(p),
+                    fan_in=self._fan_in(name, p),
                 )
 
     def _seen(
@@ -221,6 +224,11 @@ class Watch:
         if isinstance(self._sites.get(name), nn.Embedding):
             return Operator(1, "rms"), "an embedding: a row is an input", matrices, matrices
         return Spectral(), "a matrix", matrices, matrices
+
+    def _fan_in(self, name: str, p: Tensor) -> int:
+        if p.ndim < 2 or isinstance(self._sites.get(name), nn.Embedding):
+            return 1
+        return int(self._matrices(name, p)(p.detach())[0].shape[-1])
 
     def _matrices(self, name: str, p: Tensor) -> Cut:
         """The matrices of a parameter, as routing sees them."""

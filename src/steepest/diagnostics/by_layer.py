@@ -48,7 +48,7 @@ def layer_spectra(
     Raises:
         ValueError: another `of`, momentum without an optimizer, or no names.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
         >>> model(torch.ones(3, 8)).sum().backward()
         >>> {name: round(s.stable_rank, 3) for name, s in
@@ -94,7 +94,7 @@ def input_spectra(
     Raises:
         ValueError: no names, or as `spectrum`.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
         >>> found = input_spectra(model, lambda: model(torch.eye(8)))
         >>> found["0.weight"].shape, round(found["0.weight"].stable_rank, 3)

@@ -150,7 +150,7 @@ def constraint_report(
         ValueError: an optimizer of somebody else, a model that it does not train, no names, or
             another `gradient`.
 
-    Example:
+    Examples:
         >>> import steepest
         >>> w = torch.nn.Parameter(torch.diag(torch.tensor([5.0, 1.0])))
         >>> w.grad = torch.diag(torch.tensor([-2.0, 0.0]))

@@ -45,7 +45,7 @@ def adam_step(
         params: the parameters, where an optimizer is given.
         optimizer: a `torch.optim.Adam` or `AdamW`, or one of this library with `rest` groups.
 
-    Example:
+    Examples:
         >>> adam_step({"w": torch.tensor([4.0, -0.5])})["w"].round(decimals=4).tolist()
         [-1.0, 1.0]
 

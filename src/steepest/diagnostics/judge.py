@@ -66,7 +66,7 @@ def compare(
         ValueError: a loss that is no scalar with a graph and second derivatives, or is not called
             with model and batch; half precision; a named layer that is unknown or not used.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(4, 2, bias=False)
         >>> verdict = compare(model, lambda m, b: (m(b) - 1).square().sum(), torch.eye(4))
         >>> round(verdict["weight"].spread, 3)  # two outputs, and all inputs are alike

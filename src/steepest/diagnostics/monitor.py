@@ -20,6 +20,7 @@ from steepest._files import Record, read_lines
 from steepest._metrics import Log, number
 from steepest._types import invalid
 from steepest.diagnostics._alarms import Alarms, MonitorWarning
+from steepest.diagnostics._findings import as_records, by_cause, line
 from steepest.diagnostics._observe import measure, see
 from steepest.diagnostics._watch import Watch
 from steepest.polar.base import widened
@@ -58,7 +59,7 @@ class Monitor:
     Raises:
         ValueError: a number out of range, or TensorBoard is not installed.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(4, 2)
         >>> optimizer = torch.optim.AdamW(model.parameters())
         >>> with Monitor(model, optimizer, every=2) as monitor:
@@ -90,6 +91,8 @@ class Monitor:
         self.seconds = 0.0
         self._watch = Watch(model, optimizer)
         self._alarms = Alarms(self._watch.routing)
+        self._causes: set[str] = set()
+        self._rates: dict[Tensor, float] = {}
         self._optimizer = optimizer
         self._records: list[Record] = []
         self._log = None if out is None else _log(Path(out), tensorboard, step)
@@ -165,6 +168,10 @@ class Monitor:
                     self._observe()
         finally:
             self._begin()
+        if self._due:
+            # Only here: to read a learning rate may wait for the device.
+            for group in self._optimizer.param_groups:
+                self._rates.update(dict.fromkeys(group["params"], float(group.get("lr") or 0.0)))
 
     def _observe(self) -> None:
         all_seen = [
@@ -183,7 +190,11 @@ class Monitor:
                 record[f"{name}/{key}"] = number(value)
         for s in all_seen:
             record.update({f"{s.of.name}/{key}": value for key, value in s.quantities.items()})
-        record["warnings"] = new = self._alarms.heard(all_seen, activations)
+        found = self._alarms.heard(all_seen, activations, step=self.step, rates=self._rates)
+        causes = by_cause(found)
+        new = [line(some, more=cause in self._causes) for cause, some in causes.items()]
+        self._causes |= causes.keys()
+        record["warnings"], record["findings"] = new, as_records(found)
         self.warnings += new
         if self._log is None:
             self._records.append(record)
@@ -278,7 +289,7 @@ def _log(out: Path, tensorboard: bool | str | Path, step: int) -> Log:
         raise invalid(
             "tensorboard",
             tensorboard,
-            "it is not installed: pip install 'steepest[train]', or give tensorboard=False",
+            "it is not installed: pip install tensorboard, or give tensorboard=False",
         )
     # Only here: TensorBoard is an extra, and importing it takes a second.
     from steepest._tensorboard import EVENTS, event_file

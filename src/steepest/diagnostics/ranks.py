@@ -152,7 +152,7 @@ def spectrum(
     Raises:
         ValueError: no matrix, an empty one, NaN or inf, or an option out of range.
 
-    Example:
+    Examples:
         >>> found = spectrum(torch.diag(torch.tensor([3.0, 4.0, 0.0])))
         >>> round(found.nuclear_rank, 4), round(found.stable_rank, 4), round(found.energy(1), 4)
         (1.96, 1.5625, 0.64)
@@ -314,7 +314,7 @@ def nuclear_rank(x: Inexact[Tensor, "*batch m n"]) -> Float64[Tensor, "*batch"]:
     Raises:
         ValueError: an empty matrix, NaN or inf.
 
-    Example:
+    Examples:
         >>> round(nuclear_rank(torch.diag(torch.tensor([3.0, 4.0]))).item(), 12)
         1.96
     """
@@ -330,7 +330,7 @@ def stable_rank(x: Inexact[Tensor, "*batch m n"]) -> Float64[Tensor, "*batch"]:
     Raises:
         ValueError: an empty matrix, NaN or inf.
 
-    Example:
+    Examples:
         >>> round(stable_rank(torch.diag(torch.tensor([3.0, 4.0]))).item(), 12)
         1.5625
     """
@@ -346,7 +346,7 @@ def effective_rank(x: Inexact[Tensor, "*batch m n"]) -> Float64[Tensor, "*batch"
     Raises:
         ValueError: an empty matrix, NaN or inf.
 
-    Example:
+    Examples:
         >>> round(effective_rank(torch.eye(5)).item(), 12)
         5.0
 
@@ -367,7 +367,7 @@ def svd_entropy(x: Inexact[Tensor, "*batch m n"]) -> Float64[Tensor, "*batch"]:
     Raises:
         ValueError: an empty matrix, NaN or inf.
 
-    Example:
+    Examples:
         >>> round(svd_entropy(torch.eye(5)).item(), 12)
         1.0
 

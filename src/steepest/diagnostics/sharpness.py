@@ -71,7 +71,7 @@ def directional_sharpness(loss: Loss, params: Params, direction: Direction) -> f
         ValueError: a loss that is no finite scalar with a graph or has no second derivative,
             parameters in half precision, or a direction that does not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> directional_sharpness(lambda: (x[0] ** 2 + 3 * x[1] ** 2), x, torch.tensor([1.0, 2.0]))
@@ -97,7 +97,7 @@ def along(loss: Loss, params: Params, direction: Direction) -> Along:
     Raises:
         ValueError: as for `directional_sharpness`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
         >>> found = along(lambda: (x[0] ** 2 + 3 * x[1] ** 2), x, torch.tensor([-2.0, -6.0]))
@@ -235,7 +235,7 @@ def compare_directions(
     Raises:
         ValueError: as for `along`; no matrices, an unknown name, or something that is no direction.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from steepest import norms
         >>> w = torch.eye(2, requires_grad=True)

@@ -86,7 +86,7 @@ def smoothness(
     Raises:
         ValueError: as `along`; a norm that does not fit, a number out of range.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> round(smoothness(lambda: 0.5 * x[0] ** 2 - 2 * x[1] ** 2, x, L2()).value, 4)
         4.0

@@ -55,7 +55,7 @@ def constraint_spectra(model: Model, optimizer: Any) -> tuple[ConstraintSpectrum
     Raises:
         ValueError: as for `constraint_report`.
 
-    Example:
+    Examples:
         >>> import steepest
         >>> w = torch.nn.Parameter(torch.diag(torch.tensor([3.0, 4.0])))
         >>> optimizer = steepest.Muon([w], weight_decay=0.1, polar=steepest.polar.Svd())

@@ -30,7 +30,7 @@ class LayerVerdict:
         curvature: c, the largest second derivative of the loss by Z, raised by `curvature_error`.
         curvature_error: the residual of the eigenvector that was found.
         guaranteed_euclidean: ‖G‖_F²/(2c‖A‖₂²), by Δ = −G/(c‖A‖₂²).
-        guaranteed_spectral: ‖G‖_*²/(2c·Σσ²), by Δ = −‖G‖_*/(c·Σσ²)·UVᵀ, Σσ² = spread·‖A‖₂².
+        guaranteed_spectral: `‖G‖_*²/(2c·Σσ²)`, by `Δ = −‖G‖_*/(c·Σσ²)·UVᵀ`, Σσ² = spread·‖A‖₂².
         measured_euclidean: how far the loss does fall with the Euclidean step.
         measured_spectral: and with the spectral step.
         best_euclidean: the best decrease along −G of the quadratic model in W; None where that has

@@ -1,8 +1,9 @@
-"""What every rank has to know alike before a step: that it has one model, and one set of gradients."""
+"""What ranks have to agree on before a step: that they have one model, and one set of gradients."""
 
 from __future__ import annotations
 
 import hashlib
+
 import torch
 import torch.distributed as dist
 from torch import Tensor

@@ -70,7 +70,8 @@ class CollectiveCounter(TorchDispatchMode):
         calls: number of calls by name, such as "all_to_all_single".
         sent: bytes of their inputs by name.
 
-    Example:
+    Examples:
+        >>> import torch
         >>> with CollectiveCounter() as count:
         ...     _ = torch.ones(3) + 1
         >>> count.total_calls, count.total_sent

@@ -50,7 +50,7 @@ class Layout:
         shape: of the whole tensor.
         regions: what each rank of the mesh holds, in the mesh's row-major order.
 
-    Example:
+    Examples:
         >>> from torch.distributed.tensor import Shard
         >>> Layout.of((10, 4), (4,), (Shard(0),)).shapes
         [(3, 4), (3, 4), (3, 4), (1, 4)]
@@ -227,7 +227,7 @@ def balanced(
         ranks: number of owners.
         before: what each of them has already; None is nothing.
 
-    Example:
+    Examples:
         >>> balanced([3.0, 1.0, 2.0, 2.0], 2)
         [0, 0, 1, 1]
 
@@ -251,7 +251,7 @@ def bucketed(sizes: Sequence[int], owners: Sequence[int], room: int) -> list[lis
         owners: of the things.
         room: bytes that an owner has in a bucket.
 
-    Example:
+    Examples:
         >>> bucketed([3, 3, 3, 9], [0, 0, 0, 1], 6)
         [[0, 1, 3], [2]]
     """

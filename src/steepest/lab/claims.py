@@ -50,7 +50,7 @@ class Need:
     def setting(cls, name: str, least: float, why: str, *, what: str = "") -> Need:
         """A setting of the run, of several values their number.
 
-        Example:
+        Examples:
             >>> need = Need.setting("steps", 100, "nothing has arrived before")
             >>> need.lacking([{"scale": {"steps": 20}}])
             'needs steps ≥ 100 (here 20): nothing has arrived before'
@@ -146,7 +146,7 @@ class Claim:
 def ledger(claims: Iterable[Record]) -> str:
     """The objects of `claims.json` as a Markdown table.
 
-    Example:
+    Examples:
         >>> row = dict(id="a", source="s", statement="x < 1", expected="yes", measured="2",
         ...            verdict="differs")
         >>> print(ledger([row]).splitlines()[-1])

@@ -47,7 +47,7 @@ class Plain(nn.Module):
 def sort_pairs(x: Tensor) -> Tensor:
     """The larger numbers of the pairs (x_i, x_{i+d/2}), then the smaller ones.
 
-    Example:
+    Examples:
         >>> sort_pairs(torch.tensor([1.0, 5.0, 3.0, 2.0])).tolist()
         [3.0, 5.0, 1.0, 2.0]
     """

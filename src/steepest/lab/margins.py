@@ -20,7 +20,7 @@ def rank(count: int, coverage: float = COVERAGE) -> int:
     Each value is below the median with probability ½, whatever its distribution, so k of them are
     with binomial probability. With 0 even all of them do not hold it with the coverage.
 
-    Example:
+    Examples:
         >>> rank(5), rank(6), rank(10), rank(100)
         (0, 1, 2, 40)
     """
@@ -43,7 +43,7 @@ def median_interval(
     Raises:
         UndecidedError: there are too few values.
 
-    Example:
+    Examples:
         >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])
         (5.5, 2.0, 9.0)
     """

@@ -151,7 +151,7 @@ def known(rows: Sequence[Record]) -> list[Record]:
 def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The places of numbers in rising order; equal ones share the mean of theirs.
 
-    Example:
+    Examples:
         >>> ranks(np.array([3.0, 1.0, 3.0])).tolist()
         [2.5, 1.0, 2.5]
     """
@@ -162,7 +162,7 @@ def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
 def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Spearman's rank correlation; NaN where one of them is constant, or empty.
 
-    Example:
+    Examples:
         >>> round(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])), 12)
         1.0
     """

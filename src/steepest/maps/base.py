@@ -253,7 +253,7 @@ class Separable(ConvexMap):
     Raises:
         ValueError: something that is no scalar or no basis.
 
-    Example:
+    Examples:
         >>> import torch
         >>> K = Separable(Clip(0.5), Rows())
         >>> x = torch.tensor([[3.0, 4.0], [0.0, 0.1]])

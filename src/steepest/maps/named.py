@@ -16,7 +16,7 @@ def L1(*, dims: int | tuple[int, ...] | None = None) -> Separable:
     Args:
         dims: the axes of one vector; the other axes are a batch. None takes the whole tensor.
 
-    Example:
+    Examples:
         >>> import torch
         >>> L1().grad(torch.tensor([3.0, -0.1, 0.0])).tolist()
         [1.0, -1.0, 0.0]
@@ -30,7 +30,7 @@ def Nuclear(*, polar: PolarMethod | None = None) -> Separable:
     Args:
         polar: a method of `steepest.polar`; None means an SVD, exact to the dtype.
 
-    Example:
+    Examples:
         >>> import torch
         >>> K = Nuclear()
         >>> bool((K.grad(torch.diag(torch.tensor([9.0, 0.1]))) - torch.eye(2)).abs().max() < 1e-6)
@@ -57,7 +57,7 @@ def HalfSquare() -> Separable:
     It belongs to every basis: K + c·HalfSquare() is strictly convex, and its gradient is that of K
     plus c·x.
 
-    Example:
+    Examples:
         >>> import torch
         >>> float((Nuclear() + 2.0 * HalfSquare()).value(torch.eye(3)))
         6.0
@@ -77,7 +77,7 @@ def SchattenMap(p: float, *, polar: PolarMethod | None = None) -> ConvexMap:
     Raises:
         ValueError: p < 1.
 
-    Example:
+    Examples:
         >>> SchattenMap(4).domain
         Schatten(1.33333)
     """
@@ -125,7 +125,7 @@ def SmoothNuclear(delta: float, *, polar: PolarMethod | None = None) -> Separabl
     Raises:
         ValueError: a δ that is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> K, x = SmoothNuclear(3.0), torch.diag(torch.tensor([4.0, 0.0]))
         >>> float(K.value(x)), round(float(K.grad(x)[0, 0]), 6)
@@ -144,7 +144,7 @@ def Huber(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Separab
     Raises:
         ValueError: a δ that is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Huber(2.0).grad(torch.tensor([5.0, -1.0])).tolist()
         [1.0, -0.5]
@@ -178,7 +178,7 @@ def DeadZone(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Sepa
     Raises:
         ValueError: a δ that is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DeadZone(2.0).grad(torch.tensor([5.0, -3.0, 1.0])).tolist()
         [1.0, -1.0, 0.0]

@@ -120,7 +120,7 @@ def FromNorm(norm: Norm) -> ConvexMap:
     Raises:
         ValueError: it is no norm of tensors.
 
-    Example:
+    Examples:
         >>> from steepest import norms
         >>> FromNorm(norms.Schatten(4)).domain == norms.Schatten(4).dual
         True

@@ -21,7 +21,7 @@ BISECTIONS = 54
 class Weighted(Scalar):
     """Σ c·φ(t) with positive weights c.
 
-    Its conjugate is that of the one function scaled, (c·φ)*(s) = c·φ*(s/c); with several it is
+    Its conjugate is that of the one function scaled, `(c·φ)*(s) = c·φ*(s/c)`; with several it is
     found by bisection, in double precision, for the t with slope(t) = s.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._reduce import Dims, largest, length, total
+from steepest._reduce import Dims, largest, length, squeezed, total
 from steepest._types import invalid
 
 ROOT_STEPS = 100
@@ -20,7 +20,7 @@ ROOT_STEPS = 100
 class Exponent:
     """p and q with 1/p + 1/q = 1, kept as a pair so that the conjugate of the conjugate is p.
 
-    Example:
+    Examples:
         >>> Exponent.of(3).conjugate.conjugate == Exponent.of(3)
         True
     """
@@ -49,12 +49,12 @@ class Exponent:
 def lp_norm(a: Tensor, p: float, dims: Dims = -1) -> Tensor:
     """‖a‖_p along axes, for entries of any size and type; differentiable."""
     if p == math.inf:
-        return largest(a.abs(), dims).squeeze(dims)
+        return squeezed(largest(a.abs(), dims), dims)
     # Division of complex numbers overflows where that of their magnitudes does not.
     a = a.abs() if a.is_complex() else a
     # The norm is homogeneous: dividing by a constant and multiplying by it leaves the gradient.
     top = _divisor(largest(a.detach().abs(), dims))
-    return (length(a / top, p, dims) * top).squeeze(dims)
+    return squeezed(length(a / top, p, dims) * top, dims)
 
 
 def _divisor(top: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from steepest.polar.base import in_double
 
 @dataclass(frozen=True, repr=False)
 class Cut:
-    """How a tensor is cut into blocks: (*batch, m, n, *taps) to (*batch, blocks, *block) and back.
+    """How a tensor is cut into blocks, and how it is put together again.
+
+        blocks: (*batch, m, n, *taps) to (*batch, blocks, *block)
 
     Args:
         name: "rows", "columns" or "taps".
@@ -112,7 +114,7 @@ class MaxOver(_Blocks):
 
     `RowNorm`, `ColumnNorm` and `Conv` make it.
 
-    Args:
+    Attributes:
         norm: the norm of a block.
         cut: how a tensor is cut into blocks.
     """
@@ -163,7 +165,7 @@ class SumOver(_Blocks):
         dual: `MaxOver` of the dual norm
         dualize(g): the duality map of the block with the largest dual norm, zero elsewhere
 
-    Args:
+    Attributes:
         norm: the norm of a block.
         cut: how a tensor is cut into blocks.
     """
@@ -222,7 +224,7 @@ class SumOver(_Blocks):
 def RowNorm(p: float = 2) -> MaxOver:
     """The largest ℓp norm of a row; its duality map normalises every row.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
         >>> float(RowNorm()(x)), float(RowNorm().dual(x))

@@ -36,7 +36,7 @@ class Lp(Norm):
     Raises:
         ValueError: p < 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> g = torch.tensor([3.0, -4.0])
         >>> float(Lp(2)(g)), Lp(2).dualize(g).tolist(), Lp(math.inf).dualize(g).tolist()
@@ -197,7 +197,7 @@ def LInf(*, dims: int | tuple[int, ...] | None = None) -> Lp:
 def RMS(*, dims: int | tuple[int, ...] | None = None) -> Scaled:
     """Root mean square ‖x‖₂/√d of d entries.
 
-    Example:
+    Examples:
         >>> import torch
         >>> float(RMS()(torch.full((7,), 3.0)))
         3.0

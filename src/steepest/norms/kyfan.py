@@ -60,7 +60,7 @@ class KyFan(_FirstK):
     Raises:
         ValueError: k is no positive whole number; when used, k > min(m, n).
 
-    Example:
+    Examples:
         >>> import torch
         >>> n = KyFan(2)
         >>> x = torch.diag(torch.tensor([3.0, 2.0, 1.0]))

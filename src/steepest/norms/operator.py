@@ -51,7 +51,7 @@ def Operator(a: VectorNorm, b: VectorNorm, *, polar: PolarMethod | None = None) 
         ValueError: p < 1; a pair without closed form, such as ∞ → 1, ∞ → 2 and 2 → 1, which are
             NP-hard: `estimate` bounds those from below.
 
-    Example:
+    Examples:
         >>> import torch
         >>> w = torch.eye(16, 64)
         >>> float(Operator("rms", "rms")(w)), float(Operator(2, "rms")(w))
@@ -120,7 +120,7 @@ def estimate(
     Raises:
         ValueError: p < 1, no matrix, an empty tensor, NaN or inf.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
         >>> round(float(estimate(x, math.inf, 1)), 4)  # Grothendieck: ±1 vectors reach 2
@@ -179,7 +179,7 @@ def Conv(spatial: int = 2, *, polar: PolarMethod | None = None) -> Scaled:
     Raises:
         ValueError: fewer than one spatial axis.
 
-    Example:
+    Examples:
         >>> import torch
         >>> float(Conv(2)(torch.ones(1, 1, 3, 3)))
         9.0

@@ -154,7 +154,7 @@ class MaxOf(ProductNorm):
 
     Steepest descent in it moves every block by the same length η = n.dual(g)/λ, which is shared.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from steepest import norms
         >>> n = MaxOf({"w": norms.Spectral(), "b": norms.LInf()})
@@ -268,7 +268,7 @@ class Modular(MaxOf):
     Raises:
         ValueError: no part, an s_k that is not positive, or a name in both.
 
-    Example:
+    Examples:
         >>> from steepest import norms
         >>> n = Modular({"w": (norms.Spectral(), 2.0), "b": (norms.RMS(), 1.0)})
         >>> n.dual.dual.blocks == n.blocks

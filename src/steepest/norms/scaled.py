@@ -26,7 +26,7 @@ class Factor:
         cols: exponent b.
         taps: exponent c.
 
-    Example:
+    Examples:
         >>> Factor(rows=-0.5, cols=0.5).at(Extent(16, 64))  # RMS → RMS
         2.0
     """
@@ -82,7 +82,7 @@ class Scaled(Norm):
     Raises:
         ValueError: a factor that is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from steepest import norms
         >>> rms = Scaled(norms.L2(), Factor(rows=-0.5))

@@ -175,7 +175,7 @@ class Schatten(SpectralNorm):
     Raises:
         ValueError: p < 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.diag(torch.tensor([3.0, 4.0]))
         >>> [round(float(Schatten(p)(x)), 4) for p in (1, 2, math.inf)]

@@ -62,7 +62,7 @@ class Atom:
     Raises:
         ValueError: no norm, or a sensitivity that is not positive.
 
-    Example:
+    Examples:
         >>> from steepest import norms
         >>> Chain(Atom("weight", norms.Operator("rms", "rms")), Atom("bias", norms.RMS())).parts[1]
         Atom(name='bias', norm=RMS(), sensitivity=1.0)
@@ -108,7 +108,7 @@ class Chain(Flow):
     Raises:
         ValueError: no part, or something that is none.
 
-    Example:
+    Examples:
         >>> Chain("fc", 1.129, "proj")  # proj(gelu(fc(x)))
         Chain('fc', 1.129, 'proj')
     """
@@ -173,7 +173,7 @@ class Residual(Flow):
     Raises:
         ValueError: a number that is not finite, or a branch of 0.
 
-    Example:
+    Examples:
         >>> Residual(Chain("norm", "mlp"), skip=0.75, branch=0.25)
         Residual(Chain('norm', 'mlp'), skip=0.75, branch=0.25)
 

@@ -33,7 +33,7 @@ def line_search(f: Callable[[float], float], start: float, slope: float, first: 
     Returns:
         The length; 0 if the slope is not negative, or no trial decreases f enough.
 
-    Example:
+    Examples:
         >>> line_search(lambda t: (t - 3.0) ** 2, start=9.0, slope=-6.0, first=1.0)
         3.0
     """

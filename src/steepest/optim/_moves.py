@@ -279,7 +279,7 @@ def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
 def moves(
     bundle: Sequence[Sequence[Item]],
     ok: Mapping[Tensor, Flag],
-    write: Callable[[Sequence[Item], list[Tensor]], None],
+    write: Callable[[Sequence[Item], list[Tensor], Sequence[Tensor]], None],
     directions: Callable[[Sequence[Tensor]], list[Tensor]],
 ) -> Iterator[list[Move]]:
     """Where every parameter of a bundle goes, batch by batch.
@@ -288,12 +288,12 @@ def moves(
         bundle: batches of parameters that can be stacked.
         ok: of each parameter whether its gradient is finite.
         write: puts the momentum averages u of a batch into given tensors, one for each part of
-            each parameter.
+            each parameter, which fill the stacks given last.
         directions: where stacks of averages point.
     """
     ready = [stacked(batch) for batch in bundle]
-    for batch, (_, places) in zip(bundle, ready, strict=True):
-        write(batch, [place for parts in places for place in parts])
+    for batch, (stacks, places) in zip(bundle, ready, strict=True):
+        write(batch, [place for parts in places for place in parts], stacks)
     mapped = directions([stack for each, _ in ready for stack in each])
     for batch, (each, places) in zip(bundle, ready, strict=True):
         own, mapped = mapped[: len(each)], mapped[len(each) :]

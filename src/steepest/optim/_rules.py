@@ -18,7 +18,7 @@ from steepest.optim._conditions import axes, beside, either, kind, label, layer,
 from steepest.optim._sites import CONVS, EMBEDDINGS, RECURRENT, TRANSPOSED, Site, Survey
 from steepest.views import MatrixView
 
-Target: TypeAlias = Literal["matrix", "table", "vector", "frozen"]
+Target: TypeAlias = Literal["matrix", "table", "vector", "constant"]
 
 NORMS = (
     *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.SyncBatchNorm),

@@ -40,8 +40,18 @@ Inner = Callable[[Tensor, Tensor], Tensor]
 class Write(Protocol):
     """Updates the momentum averages of parameters and writes what follows from them."""
 
-    def __call__(self, batch: Sequence[Item], out: list[Tensor], *, cut: bool = True) -> None:
-        """Into one tensor for each part; for each parameter if not `cut`; into none if empty."""
+    def __call__(
+        self,
+        batch: Sequence[Item],
+        out: list[Tensor],
+        stacks: Sequence[Tensor],
+        *,
+        cut: bool = True,
+    ) -> None:
+        """Into one tensor for each part; for each parameter if not `cut`; into none if empty.
+
+        The tensors fill the stacks.
+        """
 
 
 @dataclass(eq=False)
@@ -257,7 +267,7 @@ def _together(
 ) -> Slice:
     """The move of a parameter whose direction is computed as a DTensor: torch does the reducing."""
     u = torch.empty_like(item.local, dtype=widened(item.dtype))
-    write([item], [u], cut=False)
+    write([item], [u], [u], cut=False)
     assert is_sharded(item.param), "so says the plan"
     parts = item.cut(sharded_like(u, item.param))
     move = Move(item, ok, parts, directions(parts))
@@ -299,8 +309,9 @@ def _averages(write: Write, bucket: Bucket) -> dict[int, Tensor]:
         i: torch.empty_like(bucket.items[i].local, dtype=widened(bucket.items[i].dtype))
         for i in asked
     }
-    write([bucket.items[i] for i in asked], list(out.values()), cut=False)
-    write([x for i, x in enumerate(bucket.items) if i not in out], [])
+    parts = list(out.values())
+    write([bucket.items[i] for i in asked], parts, parts, cut=False)
+    write([x for i, x in enumerate(bucket.items) if i not in out], [], [])
     return out
 
 
@@ -314,7 +325,7 @@ def _directions(
     """The directions of the parameters that this rank owns."""
     number = {id(item): i for i, item in enumerate(bucket.items)}
 
-    def put(batch: Sequence[Item], places: list[Tensor]) -> None:
+    def put(batch: Sequence[Item], places: list[Tensor], _: Sequence[Tensor]) -> None:
         parts = [part for item in batch for part in item.cut(wholes[number[id(item)]])]
         for place, part in zip(places, parts, strict=True):
             place.copy_(part)

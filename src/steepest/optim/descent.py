@@ -87,7 +87,7 @@ class SteepestDescent(SteepestOptimizer):
         ValueError: neither lr nor sharpness, a scale that contradicts them, a value out of range, a
             norm that does not fit a parameter, or names that are not those of the model.
 
-    Example:
+    Examples:
         >>> from steepest import norms
         >>> w = torch.nn.Parameter(torch.tensor([3.0, 1.0]))
         >>> optimizer = SteepestDescent([w], norm=norms.LInf(), sharpness=4.0)
@@ -134,7 +134,10 @@ class SteepestDescent(SteepestOptimizer):
         if not isinstance(norm, Norm | ProductNorm | None):
             raise _no_norm(norm)
         params = self._unwrapped(params)
+        self._frozen: dict[str, Tensor] = {}
         if isinstance(norm, ProductNorm):
+            if isinstance(params, nn.Module):
+                self._frozen = _frozen_without(params, norm)
             params = _by_name(params, norm)
         elif norm is not None:
             params = members(params, norm, "norm")
@@ -221,6 +224,22 @@ class SteepestDescent(SteepestOptimizer):
                     key, group[key], "one length for all parameters: no group has its own"
                 )
 
+    def _inspect(self) -> dict[Tensor, Flag]:
+        """As the base class.
+
+        Raises:
+            ValueError: a parameter that was frozen when its model's norm was made is not any more.
+        """
+        thawed = [name for name, p in self._frozen.items() if p.requires_grad]
+        if thawed:
+            raise invalid(
+                "params",
+                ", ".join(thawed),
+                "frozen when the norm of named blocks was made, which has no block for it: make "
+                "the norm and the optimizer again",
+            )
+        return super()._inspect()
+
     def _sharp(self, group: Group) -> bool:
         """Whether a group goes along the sharp operator, whose length is the dual norm."""
         return bool(group["scale"] == "dual") and not self._one_problem
@@ -281,11 +300,19 @@ class SteepestDescent(SteepestOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """As the base class, with what the constructor has concluded."""
-        return {**super().__getstate__(), "_one_problem": self._one_problem}
+        own = {"_one_problem": self._one_problem, "_frozen": self._frozen}
+        return {**super().__getstate__(), **own}
 
 
 def _no_norm(norm: object) -> ValueError:
     return invalid("norm", norm, "give a norm object such as steepest.norms.Spectral()")
+
+
+def _frozen_without(model: nn.Module, norm: ProductNorm) -> dict[str, Tensor]:
+    """The frozen parameters for which a norm has no block, but for those it is to leave alone."""
+    known = norm.blocks.keys() | (norm.still if isinstance(norm, Modular) else frozenset())
+    pairs = model.named_parameters()
+    return {name: p for name, p in pairs if not (p.requires_grad or name in known)}
 
 
 def _by_name(params: Params, norm: ProductNorm) -> Iterator[Group]:

@@ -59,7 +59,7 @@ class LionK(SteepestOptimizer):
         ValueError: a value out of range, a map that does not fit a parameter, a projection without
             a ball or with weight_decay = 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from steepest import maps
         >>> w = torch.nn.Parameter(torch.tensor([3.0, -1.0]))

@@ -116,7 +116,7 @@ def modular(
             forgets one or has one twice; a key that matches nothing; a negative mass, or none at
             all; a tied parameter measured in different norms.
 
-    Example:
+    Examples:
         >>> mlp = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2, bias=False))
         >>> print(modular(mlp, masses={"*.bias": 0.5}))
         parameter    s  norm

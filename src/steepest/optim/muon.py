@@ -14,7 +14,7 @@ from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
 from steepest.optim._moves import Item
-from steepest.optim.rule import Decay, ShapeRule, shape_factor
+from steepest.optim.rule import SHAPE_RULES, Decay, ShapeRule, shape_factor
 from steepest.optim.steepest import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
 from steepest.polar.base import widened
@@ -30,15 +30,15 @@ class Muon(SteepestOptimizer):
         u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
         W ← (1 − lr·weight_decay)·W − lr·factor(m, n)·polar(u)
 
-    with factor(m, n) = √max(1, m/n), or 0.2·√max(m, n) for `adjust_lr_fn="match_rms_adamw"`. The
-    decay uses `lr` without the factor.
+    with factor(m, n) = √max(1, m/n), or 0.2·√max(m, n) for `adjust_lr_fn="match_rms_adamw"`, or
+    √(m/n) for "spectral_unclamped". The decay uses `lr` without the factor.
 
     Given a module, it routes: hidden matrices come here, everything else to AdamW in the same
     optimizer (`steepest.route`; look at `optimizer.routing`). Matrices of one shape are
     stacked, so that a model of many small layers costs few large products.
 
-    Parameters that are frozen (`requires_grad=False`) when a module is given belong to no group: to
-    train them later, add them with `add_param_group`.
+    Parameters that are frozen (`requires_grad=False`) when a module is given are routed as well:
+    they are left alone, and train as soon as they are thawed.
 
     The state of each matrix is `momentum_buffer`, and the groups hold torch's keys, so a state_dict
     of either optimizer loads into the other. Loading torch's keeps the polar method chosen here.
@@ -55,8 +55,9 @@ class Muon(SteepestOptimizer):
             torch's Newton–Schulz in bfloat16.
         eps: kept because torch has it; a scale-free polar factor has no use for it.
         ns_steps: number of quintic steps, below 100.
-        adjust_lr_fn: "original" (also None) or "match_rms_adamw", which lets a learning rate and a
-            decay tuned for AdamW be used unchanged.
+        adjust_lr_fn: "original" (also None), "match_rms_adamw", which lets a learning rate and a
+            decay tuned for AdamW be used unchanged, or "spectral_unclamped", √(m/n) for wide
+            matrices too.
         polar: how to compute the polar factor, an object of `steepest.polar`. None means
             `Auto(error=0.05)`.
         decay: "explicit" as above, "implicit" or "cautious"; see `SteepestDescent`.
@@ -83,7 +84,7 @@ class Muon(SteepestOptimizer):
         ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is no
             matrix outside a `rest` group, or no matrix at all.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8))
         >>> optimizer = Muon(model, lr=0.02)
@@ -143,7 +144,11 @@ class Muon(SteepestOptimizer):
             "momentum_dtype": momentum_dtype,
         }
         rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
+        self._methods: dict[tuple[Any, int], NewtonSchulz] = {}
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_methods": self._methods}
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; `ns_*` in it asks for Newton–Schulz in that group alone.
@@ -162,10 +167,9 @@ class Muon(SteepestOptimizer):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
-            raise invalid(
-                "adjust_lr_fn", group["adjust_lr_fn"], 'give "original", "match_rms_adamw" or None'
-            )
+        if group["adjust_lr_fn"] not in SHAPE_RULES:
+            names = ", ".join(f'"{rule}"' for rule in SHAPE_RULES if rule)
+            raise invalid("adjust_lr_fn", group["adjust_lr_fn"], f"give {names} or None")
         if not isinstance(group["polar"], PolarMethod | None):
             raise invalid(
                 "polar",
@@ -176,6 +180,15 @@ class Muon(SteepestOptimizer):
             raise invalid("ns_steps", group["ns_steps"], "give a number of steps in 1…99")
         if len(group["ns_coefficients"]) != 3:
             raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
+        self._newton_schulz(group)
+
+    def _newton_schulz(self, group: Group) -> NewtonSchulz:
+        """The method that a group's `ns_coefficients` and `ns_steps` stand for."""
+        # Kept, since torch 2.10 cannot make one in a compiled step, but finds what is there.
+        key = tuple(group["ns_coefficients"]), group["ns_steps"]
+        if key not in self._methods:
+            self._methods[key] = torch_newton_schulz(*key)
+        return self._methods[key]
 
     def _check_shapes(self, group: Group) -> None:
         if group["polar"] is None:
@@ -187,8 +200,7 @@ class Muon(SteepestOptimizer):
                     group["polar"].accuracy(m, n, widened(momentum_dtype(group, p)))
 
     def _geometry(self, group: Group) -> Norm:
-        ns = tuple(group["ns_coefficients"]), group["ns_steps"]
-        return Spectral(polar=group["polar"] or torch_newton_schulz(*ns))
+        return Spectral(polar=group["polar"] or self._newton_schulz(group))
 
     def _ball(self, group: Group) -> Norm:
         return self._geometry(group)

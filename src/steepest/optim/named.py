@@ -153,7 +153,7 @@ class SGD(_Named):
     The weights of the average add up to 1, so torch.optim.SGD with momentum μ and (1 − μ)·lr takes
     the same steps. All arguments are those of `SteepestDescent`; `lr` is 1/λ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> w = nn.Parameter(torch.tensor([3.0, 4.0]))
         >>> w.grad = torch.tensor([1.0, 2.0])
@@ -257,7 +257,7 @@ class Scion(_Named):
         head_scale: radius of the head over that of a hidden layer.
         options: `momentum` (1 − α in the paper) and the others of `SteepestDescent`.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
         >>> [group["norm"] for group in Scion(model, lr=0.1).param_groups][1:]
         [Scaled(RowNorm(), Factor(cols=-0.5)), Scaled(ColumnNorm(inf), Factor(cols=1)), RMS()]
@@ -278,18 +278,54 @@ class Scion(_Named):
         if not number(head_scale) > 0:
             raise invalid("head_scale", head_scale, "give a positive number")
         params = self._unwrapped(params)
-        routing = route(params) if isinstance(params, nn.Module) else None
-        if routing is not None and isinstance(params, nn.Module):
+        self._kinds: dict[str, str] | None = None
+        self._head_scale = head_scale
+        if isinstance(params, nn.Module):
             if isinstance(norm, ProductNorm):
                 raise invalid("norm", norm, "Scion has a norm for every layer: use SteepestDescent")
-            head = {
-                "lr": (1.0 if lr is None else lr) * head_scale,
-                "weight_decay": weight_decay / head_scale,
-            }
-            hidden = self.preset.norm if norm is None else norm
-            params = _layer_groups(params, routing, hidden, head)
+            routing = route(params)
+            self._kinds = {a.name: _kind(a, params) for a in routing}
+            params = routing
+        # The constructor's values, which a group of layers may change.
+        self._hidden = {
+            "norm": self.preset.norm if norm is None else norm,
+            "lr": 1.0 if lr is None else lr,
+            "weight_decay": weight_decay,
+        }
         super().__init__(params, lr, norm=norm, weight_decay=weight_decay, **options)
-        self.routing = routing or self.routing
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group; layers of a module that is added get the norms of their kinds.
+
+        Raises:
+            ValueError: as `SteepestDescent`.
+        """
+        module = param_group["params"]
+        if self._kinds is not None and isinstance(module, nn.Module):
+            self._kinds = {a.name: _kind(a, module) for a in route(module)} | self._kinds
+        super().add_param_group(param_group)
+
+    def _groups_of(self, routing: Routing, options: Group) -> list[Group]:
+        """One group for each kind of layer, hidden matrices first."""
+        if self._kinds is None:
+            return super()._groups_of(routing, options)
+        values = {**self._hidden, **options}
+        head = {
+            "lr": values["lr"] * self._head_scale,
+            "weight_decay": values["weight_decay"] / self._head_scale,
+        }
+        return [
+            {**options, **group}
+            for group in _layer_groups(routing, self._kinds, values["norm"], head)
+        ]
+
+    def _norm_name(self, group: Group) -> str:
+        return SHORT.get(group["norm"].with_polar(None)) or super()._norm_name(group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As the base class, with what the constructor has read from the module."""
+        own = {name: getattr(self, name) for name in ("_kinds", "_head_scale", "_hidden")}
+        return {**super().__getstate__(), **own}
 
 
 # One word is a row of an embedding, and one input a column of a head.
@@ -297,34 +333,45 @@ EMBEDDING = Scaled(RowNorm(), Factor(cols=-0.5))
 HEAD = Scaled(ColumnNorm(float("inf")), Factor(cols=1.0))
 
 
-def _layer_groups(model: nn.Module, routing: Routing, hidden: Norm, head: Group) -> list[Group]:
+SHORT: Mapping[Norm, str] = {
+    Operator("rms", "rms"): "RMS→RMS",
+    EMBEDDING: "1→RMS",
+    HEAD: "sign/in",
+    RMS(): "RMS",
+}
+"""The norms of Scion's layers, as its routing table says them."""
+
+
+def _kind(a: Assignment, model: nn.Module) -> str:
+    """What kind of layer a parameter belongs to: "hidden", "convolution 2", "embedding", …."""
+    owner = model.get_submodule(a.name.rpartition(".")[0])
+    if a.target == "matrix":
+        if isinstance(owner, nn.Conv1d | nn.Conv2d | nn.Conv3d) and owner.groups == 1:
+            return f"convolution {len(a.shape) - 2}"
+        return "hidden"
+    if a.target == "table" and len(a.shape) == 2:
+        embeds = isinstance(owner, nn.Embedding | nn.EmbeddingBag) and not a.aliases
+        return "embedding" if embeds else "head"
+    return a.target if a.target == "constant" else "vector"
+
+
+def _layer_groups(
+    routing: Routing, kinds: Mapping[str, str], hidden: Norm, head: Group
+) -> list[Group]:
     """One group for each kind of layer, hidden matrices first; `head` is for that of the head."""
-    kinds: dict[str, tuple[Norm, list[tuple[Assignment, Tensor]]]] = {
-        "hidden": (hidden, []),
-        "embedding": (EMBEDDING, []),
-        "head": (HEAD, []),
-        "vector": (RMS(), []),
-    }
+    members: dict[str, list[tuple[Assignment, Tensor]]] = {}
     for a, p in zip(routing, routing.parameters, strict=True):
-        owner = model.get_submodule(a.name.rpartition(".")[0])
-        if a.target == "matrix":
-            kind = "hidden"
-            if isinstance(owner, nn.Conv1d | nn.Conv2d | nn.Conv3d) and owner.groups == 1:
-                kind = f"convolution {p.ndim - 2}"
-                kinds.setdefault(kind, (Conv(p.ndim - 2, polar=hidden.polar), []))
-        elif a.target == "table" and p.ndim == 2:
-            embeds = isinstance(owner, nn.Embedding | nn.EmbeddingBag) and not a.aliases
-            kind = "embedding" if embeds else "head"
-        else:
-            kind = "vector"
-        if a.target != "frozen":
-            kinds[kind][1].append((a, p))
+        # A routing that came without its module says less.
+        kind = kinds.get(a.name) or {"matrix": "hidden", "table": "head"}.get(a.target, a.target)
+        if a.target != "constant":
+            members.setdefault(kind, []).append((a, p))
+    fixed = {"hidden": hidden, "embedding": EMBEDDING, "head": HEAD, "vector": RMS()}
     groups: list[Group] = []
-    for kind, (norm, members) in kinds.items():
-        if members:
-            groups.append({"params": [(a.name, p) for a, p in members], "norm": norm})
-            if kind == "hidden" and norm.axes == 2:
-                groups[-1]["views"] = tuple(a.view for a, _ in members)
-            if kind == "head":
-                groups[-1].update(head)
+    for kind in (kind for kind in {**fixed, **members} if members.get(kind)):
+        norm = fixed.get(kind) or Conv(int(kind.split()[1]), polar=hidden.polar)
+        groups.append({"params": [(a.name, p) for a, p in members[kind]], "norm": norm})
+        if kind == "hidden" and norm.axes == 2:
+            groups[-1]["views"] = tuple(a.view for a, _ in members[kind])
+        if kind == "head":
+            groups[-1].update(head)
     return groups

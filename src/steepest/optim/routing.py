@@ -1,17 +1,18 @@
 """Which parameter of a model is a matrix, and which one goes to AdamW.
 
 `route(model)` reads the module tree and answers for every parameter, with a reason. What the tree
-does not show is marked as a guess, and every answer can be overridden by name.
+does not show is marked as a guess, and every answer can be overridden by name. Frozen parameters
+are routed like all others: an optimizer leaves them alone until they are thawed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from steepest._types import invalid, shape_text
@@ -22,13 +23,7 @@ from steepest.views import MatrixView
 
 Override: TypeAlias = Literal["matrix", "rest"]
 
-DESTINATIONS: dict[Target, str] = {
-    "matrix": "Muon",
-    "table": "AdamW",
-    "vector": "AdamW, no decay",
-    "frozen": "frozen",
-}
-"""Where each kind of parameter goes, as the printed table says it."""
+TARGETS: tuple[Target, ...] = ("matrix", "table", "vector", "constant")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +33,17 @@ class Assignment:
     Args:
         name: full name, the first one if the parameter is tied.
         shape: shape of the parameter.
-        target: `"matrix"` is orthogonalised; `"table"` (embeddings, output heads) goes to AdamW
-            with weight decay; `"vector"` (biases, gains, …) to AdamW without; `"frozen"` nowhere.
+        target: `"matrix"` moves in a norm of matrices; `"table"` (embeddings, output heads) goes to
+            AdamW with weight decay; `"vector"` (biases, gains, …) to AdamW without; `"constant"`
+            (integers) nowhere. An optimizer with a norm for every layer takes all three.
         view: the parameter as matrices; None unless the target is `"matrix"`.
         reason: the rule or the override that decided.
         certain: False where the module tree does not show what the parameter is.
         settle: for an uncertain parameter, the override that settles it.
         aliases: its other names, if it is tied.
+        frozen: whether it had `requires_grad=False`; it is routed for the day when it has not.
+        destination: the optimizer that moves it and the norm in which it does, such as
+            `Muon, Spectral()`; empty as long as no optimizer has it.
     """
 
     name: str
@@ -55,6 +54,14 @@ class Assignment:
     certain: bool = True
     settle: str = ""
     aliases: tuple[str, ...] = ()
+    frozen: bool = False
+    destination: str = ""
+
+    @property
+    def to(self) -> str:
+        """Where it goes, as the printed table says it: the destination, or what it is."""
+        place = "nowhere" if self.target == "constant" else self.destination or self.target
+        return f"{place}, frozen" if self.frozen and self.target != "constant" else place
 
     @property
     def numel(self) -> int:
@@ -65,7 +72,7 @@ class Assignment:
     def matrices(self) -> str:
         """The matrices it is seen as, such as `3 × 128×128`; empty without a view.
 
-        Example:
+        Examples:
             >>> Assignment(name="w", shape=(96, 32), target="matrix", view=MatrixView(split=3),
             ...            reason="").matrices
             '3 × 32×32'
@@ -104,8 +111,8 @@ class Routing:
 
     @property
     def uncertain(self) -> tuple[Assignment, ...]:
-        """The assignments that are guesses."""
-        return tuple(a for a in self.assignments if not a.certain)
+        """The assignments that are guesses, of the parameters that are not frozen."""
+        return tuple(a for a in self.assignments if not (a.certain or a.frozen))
 
     def numel(self, target: Target) -> int:
         """How many numbers go to a target."""
@@ -115,11 +122,11 @@ class Routing:
         """Parameter groups for an optimizer: matrices, then what AdamW updates.
 
         Returns:
-            Groups of named parameters, none of them empty. The matrix group has `views`, one for
-            each parameter; the others have `rest=True`. Vectors are never decayed, so their group
-            sets `weight_decay=0.0`; tables take the optimizer's value.
+            Groups of named parameters, frozen ones among them, none of them empty. The matrix group
+            has `views`, one for each parameter; the others have `rest=True`. Vectors are never
+            decayed, so their group sets `weight_decay=0.0`; tables take the optimizer's value.
 
-        Example:
+        Examples:
             >>> model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 8), nn.LayerNorm(8))
             >>> for group in route(model).groups():
             ...     print([name for name, _ in group["params"]], sorted(group))
@@ -127,7 +134,7 @@ class Routing:
             ['0.weight'] ['params', 'rest']
             ['1.bias', '2.weight', '2.bias'] ['params', 'rest', 'weight_decay']
         """
-        members: dict[Target, list[tuple[str, nn.Parameter]]] = {t: [] for t in DESTINATIONS}
+        members: dict[Target, list[tuple[str, nn.Parameter]]] = {t: [] for t in TARGETS}
         for a, parameter in zip(self.assignments, self.parameters, strict=True):
             members[a.target].append((a.name, parameter))
         views = tuple(a.view for a in self.assignments if a.target == "matrix")
@@ -145,11 +152,11 @@ class Routing:
         head = ("", "parameter", "shape", "matrices", "to", "why")
         rows = [
             (
-                " " if a.certain else "?",
+                " " if a.certain or a.frozen else "?",
                 a.name,
                 shape_text(a.shape),
                 a.matrices,
-                DESTINATIONS[a.target],
+                a.to,
                 a.reason,
             )
             for a in self.assignments
@@ -170,13 +177,30 @@ class Routing:
         """For each destination, how many numbers in how many parameters."""
         total = max(1, sum(a.numel for a in self.assignments))
         lines = []
-        for target, name in DESTINATIONS.items():
-            count = sum(a.target == target for a in self.assignments)
-            if count:
-                numel = self.numel(target)
-                many = "parameter" if count == 1 else "parameters"
-                lines.append(f"{name}: {numel:,} numbers ({numel / total:.1%}) in {count} {many}")
+        for to in dict.fromkeys(
+            a.to for target in TARGETS for a in self.assignments if a.target == target
+        ):
+            mine = [a for a in self.assignments if a.to == to]
+            numel = sum(a.numel for a in mine)
+            many = "parameter" if len(mine) == 1 else "parameters"
+            lines.append(f"{to}: {numel:,} numbers ({numel / total:.1%}) in {len(mine)} {many}")
         return lines
+
+    def pick(self, chosen: Collection[int]) -> Routing:
+        """The routing of some of the parameters, by their positions."""
+        return Routing(
+            tuple(self.assignments[i] for i in sorted(chosen)),
+            tuple(self.parameters[i] for i in sorted(chosen)),
+        )
+
+    def as_in(self, destinations: Mapping[Tensor, str]) -> Routing:
+        """The routing with what an optimizer does with each parameter, and which are frozen now."""
+        pairs = zip(self.assignments, self.parameters, strict=True)
+        now = (
+            replace(a, destination=destinations.get(p, ""), frozen=not p.requires_grad)
+            for a, p in pairs
+        )
+        return Routing(tuple(now), self.parameters)
 
 
 def _remedies(uncertain: tuple[Assignment, ...]) -> Iterator[str]:
@@ -282,12 +306,14 @@ def _assign(
     split = counted.first(names) if verdict.query is not None else None
     if override:
         a = _override(a, verdict, *override)
-    elif split and parameter.requires_grad:
+    elif split:
         a = _by_head(a, verdict, _number(a, split[1], sites))
-    if parameter.requires_grad:
-        return a
-    reason = "requires_grad is False"
-    return replace(a, target="frozen", view=None, reason=reason, certain=True, settle="")
+    if parameter.dtype.is_floating_point or parameter.is_complex():
+        return replace(a, frozen=not parameter.requires_grad)
+    reason = f"{str(parameter.dtype).removeprefix('torch.')} has no gradient"
+    return replace(
+        a, target="constant", view=None, reason=reason, certain=True, settle="", frozen=True
+    )
 
 
 def _survey(model: nn.Module) -> Survey:
@@ -323,28 +349,28 @@ def route(
         heads: query heads, to orthogonalise each head of the query, key and value projections by
             itself: a number for all of them, `{pattern: number}`, or `"auto"` for what the
             attention modules say (`num_heads`, `n_head`, …). None: one matrix a projection.
-        strict: raise if anything is uncertain.
+        strict: raise if anything is uncertain that is not frozen.
 
     Returns:
         The routing: printable, and with `groups()` for the optimizer. Parameters with
-        `requires_grad=False` are listed and are in no group.
+        `requires_grad=False` are routed as all others are, so that they can be thawed later.
 
     Raises:
         ValueError: no parameters, or uninitialised ones; a pattern that decides nothing; a value
             that does not fit its parameter; heads that do not divide; under `strict`, a guess.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
         >>> print(route(model, overrides={"2.weight": "rest"}))
-           parameter  shape  matrices  to               why
-           0.weight   32×16  32×16     Muon             hidden layer
-           0.bias     32               AdamW, no decay  bias, gain or scale: one axis
-           2.weight   10×32            AdamW            override '2.weight'
-           2.bias     10               AdamW, no decay  bias, gain or scale: one axis
+           parameter  shape  matrices  to      why
+           0.weight   32×16  32×16     matrix  hidden layer
+           0.bias     32               vector  bias, gain or scale: one axis
+           2.weight   10×32            table   override '2.weight'
+           2.bias     10               vector  bias, gain or scale: one axis
         <BLANKLINE>
-        Muon: 512 numbers (58.6%) in 1 parameter
-        AdamW: 320 numbers (36.6%) in 1 parameter
-        AdamW, no decay: 42 numbers (4.8%) in 2 parameters
+        matrix: 512 numbers (58.6%) in 1 parameter
+        table: 320 numbers (36.6%) in 1 parameter
+        vector: 42 numbers (4.8%) in 2 parameters
 
     Sources:
         The division of labour between Muon and AdamW, and splitting fused projections: K. Jordan

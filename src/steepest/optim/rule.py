@@ -17,13 +17,18 @@ from torch.optim.sgd import sgd
 from steepest._types import real_dtype
 from steepest.polar.base import widened
 
-ShapeRule = Literal["original", "match_rms_adamw"] | None
+ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
+SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
 Decay = Literal["explicit", "implicit", "cautious"]
 
 # Measured on two x86-64 cores, for 128 gradients of width 64 and 48 of width 768: milliseconds of
 # the Euclidean norms 1.0 and 39, of the extremes 1.4 and 26, of the largest entries 7 and 180.
 ONE_THREAD = 2**15
 """Entries up to which torch loops on one thread; there the Euclidean norm is faster to have."""
+
+# Ours. Adam's eps = 1e-8 stands beside averages of the same gradients; this is far below it.
+FORGOTTEN = 1e-12
+"""Size at which an average is forgotten where the gradient is exactly zero."""
 
 Flag = Tensor | bool
 """Whether a gradient is finite: on its device, or as a boolean where that is known."""
@@ -32,21 +37,24 @@ Flag = Tensor | bool
 def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
     """The factor of the learning rate for an m × n matrix, m outputs and n inputs.
 
-        "original", None:   √max(1, m/n)
-        "match_rms_adamw":  0.2·√max(m, n)
+        "original", None:      √max(1, m/n)
+        "match_rms_adamw":     0.2·√max(m, n)
+        "spectral_unclamped":  √(m/n)
 
-    With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have.
+    With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have. With
+    the third its RMS → RMS norm is 1: the factor of `norms.Operator("rms", "rms")`.
 
-    Example:
+    Examples:
         >>> shape_factor(512, 128, "original"), shape_factor(100, 64, "match_rms_adamw")
         (2.0, 2.0)
 
     Sources:
-        torch.optim.Muon, `adjust_lr_fn`; Liu et al., arXiv 2502.16982, section 2.2.
+        torch.optim.Muon, `adjust_lr_fn` (the third since torch 2.14); Liu et al., arXiv 2502.16982,
+        section 2.2; Bernstein & Newhouse, arXiv 2410.21265.
     """
     if rule == "match_rms_adamw":
         return float(0.2 * max(m, n) ** 0.5)
-    return float(max(1.0, m / n) ** 0.5)
+    return float((m / n if rule == "spectral_unclamped" else max(1.0, m / n)) ** 0.5)
 
 
 def finite(grads: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Tensor:
@@ -95,6 +103,7 @@ def accumulate(
     out: Sequence[Tensor],
     *,
     cut: Callable[[Sequence[Tensor]], list[Tensor]],
+    stacks: Sequence[Tensor],
     momentum: float,
     nesterov: bool,
     maximize: bool,
@@ -106,8 +115,13 @@ def accumulate(
         buffer ← momentum·buffer + (1 − momentum)·grad
         u = momentum·buffer + (1 − momentum)·grad  if nesterov, else buffer
 
+        u = 0  in an entry where grad is exactly 0 and |u| ≤ 1e-12
+
     with −grad for grad under `maximize`. Nesterov's u is that of past = momentum². Where `ok` is
     false the buffer keeps its values and u is the buffer. No gradient is written to.
+
+    The last line, which lets a parameter come to rest whose gradient has become zero for good, is
+    about entries, so that it does not matter which rank holds them.
 
     Args:
         grads: gradients.
@@ -116,6 +130,7 @@ def accumulate(
         out: what takes u, each of the shape of the part of it that `cut` makes; empty if no one
             asks for u.
         cut: tensors of the shapes of the gradients as all their parts.
+        stacks: the memory that `out` fills; empty with it.
         momentum: weight of the past.
         nesterov: whether u looks one step ahead.
         maximize: whether to ascend.
@@ -127,10 +142,12 @@ def accumulate(
     safe = [_where(o, _as(g, b.dtype), b) for o, g, b in zip(ok, grads, buffers, strict=True)]
 
     def mix(weight: float) -> None:
-        torch._foreach_copy_(list(out), cut(safe))
         pairs = zip(cut(buffers), out, strict=True)
         torch._foreach_lerp_(list(out), [_as(b, u.dtype) for b, u in pairs], weight)
 
+    if out:
+        torch._foreach_copy_(list(out), cut(safe))
+    zero = [stack == 0 for stack in stacks]
     if past is not None and out:
         mix(past)
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
@@ -138,6 +155,15 @@ def accumulate(
         mix(momentum)
     elif past is None and out:
         torch._foreach_copy_(list(out), cut(buffers))
+    _forget(stacks, zero, max(FORGOTTEN, torch.finfo(buffers[0].dtype).smallest_normal))
+
+
+def _forget(averages: Sequence[Tensor], zero: Sequence[Tensor], size: float) -> None:
+    """Set entries up to a size to 0 where the gradient is zero, in place."""
+    for u, quiet in zip(averages, zero, strict=True):
+        # Most gradients have no zero at all; where looking costs nothing, the rest is left out.
+        if not is_known(quiet) or bool(quiet.any()):
+            u.masked_fill_(quiet.logical_and_(u.abs() <= size), 0)
 
 
 def averages_of_one(

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steepest._types import invalid
-from steepest.dist import Team, local
+from steepest.dist import local
 from steepest.maps import ConvexMap
-from steepest.norms import Geometry, Norm
 from steepest.optim._constrained import Constrained, constrained
-from steepest.optim._groups import (
-    Group,
-    check_ball,
-    check_group,
-    choose_polar,
-    momentum_dtype,
-    name_of,
-    replicas_of,
-    views_of,
-)
+from steepest.optim._groups import Group, check_ball, momentum_dtype, name_of
 from steepest.optim._inspect import Shared, agree, inspected, shared
 from steepest.optim._moves import Item, Move, moves, scalar, take
 from steepest.optim._rest import step_rest
+from steepest.optim._routed import Params as Params
+from steepest.optim._routed import RoutedOptimizer
 from steepest.optim._shards import Inner, Plan, planned, projected, shared_moves
 from steepest.optim._state import as_text, loadable, restore_dtypes
-from steepest.optim.routing import Routing, route
 from steepest.optim.rule import (
     Flag,
     accumulate,
@@ -41,10 +32,9 @@ from steepest.optim.rule import (
 Loss = float | Tensor
 NonFinite = Literal["skip", "raise"]
 Constraint = Literal["project"] | None
-Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
 
 
-class SteepestOptimizer(torch.optim.Optimizer, ABC):
+class SteepestOptimizer(RoutedOptimizer, ABC):
     """Decoupled decay, momentum and a duality map, in the one step loop of the library.
 
         u = momentum average of the gradient (`steepest.optim.rule.accumulate`)
@@ -53,17 +43,14 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     A subclass says which norm a parameter group moves in, how long the step is, and which keys of a
     group hold objects. Groups with `rest=True` are updated by AdamW in the same optimizer.
 
-    Gradients are never written to. A parameter without a gradient is left alone. `nonfinite` says
+    Gradients are never written to. A parameter without a gradient is left alone. Where an entry of
+    a gradient is exactly zero, its average is taken as zero once it is no larger than 1e-12 (6e-5
+    if the momentum is kept in float16), so that a matrix whose gradient has become zero for good
+    comes to rest; until then momentum carries it on, and decay never stops. `nonfinite` says
     what a gradient with NaN or inf does: "skip" leaves the parameter and its state as they are,
     decided on the device and counted in `skipped`; "raise" waits for the device, names the
     parameter and changes nothing at all.
     """
-
-    objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
-    """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
-
-    _replicas: Team | None = None
-    """Ranks that hold copies of the parameters and step them for each other."""
 
     def __init__(
         self, params: Params, defaults: Group, *, rest: Group, max_batch_bytes: int | None = None
@@ -72,37 +59,17 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             raise invalid(
                 "max_batch_bytes", max_batch_bytes, "give a positive number of bytes or None"
             )
-        params = self._unwrapped(params)
-        if isinstance(params, nn.Module):
-            params = route(params)
-        self.routing = params if isinstance(params, Routing) else None
         self.max_batch_bytes = max_batch_bytes
-        self._rest = rest
         self._skips: dict[torch.device, Tensor] = {}
         self._plans: dict[int, tuple[object, Plan]] = {}
-        self._together: Sequence[Shared] | None = None
-        super().__init__(
-            params.groups() if isinstance(params, Routing) else params,
-            {"decay": "explicit", "constraint": None, **defaults},
-        )
-        if all(group["rest"] for group in self.param_groups):
-            raise invalid(
-                "params",
-                "no matrix",
-                f"every parameter is in a `rest` group, so {type(self).__name__} would run plain "
-                "AdamW: use torch.optim.AdamW, or give at least one matrix",
-            )
+        # Filled in place by the first step: torch 2.10 compiles none that sets an attribute.
+        self._together: list[Sequence[Shared]] = []
+        super().__init__(params, defaults, rest=rest)
 
-    def _unwrapped(self, params: Params) -> Params:
-        """A module without DistributedDataParallel around it, whose ranks are remembered."""
-        if isinstance(params, nn.parallel.DistributedDataParallel):
-            self._replicas = replicas_of(params)
-            params = params.module
-        return params
-
-    @abstractmethod
-    def _geometry(self, group: Group) -> Geometry:
-        """What decides on the directions of a group."""
+    def _add(self, group: Group) -> None:
+        """As the base class; the ranks have to agree on the new parameters."""
+        super()._add(group)
+        self._together = []
 
     @abstractmethod
     def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
@@ -111,10 +78,6 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
         """The length of the step over `lr`, for each part of a parameter."""
-
-    @abstractmethod
-    def _ball(self, group: Group) -> Norm | None:
-        """The norm in whose ball decay keeps a group; None without one."""
 
     @abstractmethod
     def constraint_map(self, group: Group) -> ConvexMap | None:
@@ -133,61 +96,6 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
     def skipped(self) -> int:
         """How many parameter updates a non-finite gradient has prevented; waits for the device."""
         return sum(int(count) for count in self._skips.values())
-
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group: matrices, or with `rest=True` parameters for AdamW.
-
-        Args:
-            param_group: `params` and any of the optimizer's hyper-parameters. A matrix group takes
-                `views`, one `MatrixView` for all or one each; without it 2-D parameters are
-                matrices out × in and 4-D or 5-D ones convolution kernels.
-
-        Raises:
-            ValueError: a parameter that is no matrix, a view that does not fit it, or a negative
-                hyper-parameter.
-        """
-        group = dict(param_group)
-        if group.setdefault("rest", False):
-            for key, value in self._rest.items():
-                group.setdefault(key, value)
-        views = group.pop("views", None)
-        super().add_param_group(group)
-        self._together = None
-        try:
-            # A scheduler writes into a tensor: groups must not share one.
-            if isinstance(group["lr"], Tensor):
-                group["lr"] = group["lr"].clone()
-            if len({id(p) for p in group["params"]}) < len(group["params"]):
-                raise invalid("params", "a parameter twice", "give each parameter once")
-            self._check_group(group)
-            if not group["rest"]:
-                group["views"] = views_of(group, views, self._geometry(group))
-                self._check_shapes(group)
-                choose_polar(group, self._geometry(group).polar)
-                check_ball(group, self._ball(group))
-        except BaseException:
-            self.param_groups.pop()
-            raise
-
-    def _check_group(self, group: Group) -> None:
-        """Raise if a hyper-parameter of a group is out of range."""
-        check_group(group)
-
-    def _check(self, group: Group) -> None:
-        """Raise if a group that has its views cannot be used."""
-        self._check_group(group)
-        if not group["rest"]:
-            self._check_shapes(group)
-            check_ball(group, self._ball(group))
-
-    def _check_shapes(self, group: Group) -> None:
-        """Raise if the geometry of a group cannot be used for the shapes of its parameters."""
-        geometry = self._geometry(group)
-        for p, view in zip(group["params"], group["views"], strict=True):
-            for shape in view.shapes(p.shape) if view else [p.shape]:
-                x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
-                if x.numel():
-                    geometry.accept(x, check=False, argument="params")
 
     # torch says float; every closure returns the loss tensor.
     @overload  # type: ignore[override]
@@ -276,9 +184,9 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def _shared(self) -> Sequence[Shared]:
         """The parameters that ranks hold together; the first time every rank has to ask."""
-        if self._together is None:
-            self._together = shared(self.param_groups, self._replicas, self._geometry)
-        return self._together
+        if not self._together:
+            self._together.append(shared(self.param_groups, self._replicas, self._geometry))
+        return self._together[0]
 
     def _count(self, ok: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
@@ -331,6 +239,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
         known: Mapping[Tensor, Flag],
         batch: Sequence[Item],
         out: list[Tensor],
+        stacks: Sequence[Tensor],
         *,
         cut: bool = True,
     ) -> None:
@@ -361,6 +270,7 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
             ok,
             out,
             cut=parts,
+            stacks=stacks,
             momentum=momentum,
             nesterov=group["nesterov"],
             maximize=group["maximize"],
@@ -390,8 +300,5 @@ class SteepestOptimizer(torch.optim.Optimizer, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
-        names = ("routing", "max_batch_bytes", "_rest", "_skips")
-        kept = {name: getattr(self, name) for name in names}
-        # Processes cannot be copied: of copies on several ranks, each computes everything.
-        alone: dict[str, Any] = {"_plans": {}, "_together": None, "_replicas": None}
-        return {**super().__getstate__(), **kept, **alone}
+        kept = {"max_batch_bytes": self.max_batch_bytes, "_skips": self._skips}
+        return {**super().__getstate__(), **kept, "_plans": {}, "_together": []}

@@ -3,7 +3,7 @@
 Every product of Newton–Schulz is dispatched by itself. For each torch knows a few placements of
 the operands, estimates what it would cost to bring the operands there, and takes the cheapest. This
 file has those placements and that estimate for one sharded axis; tests hold it to counted
-collectives. Sources: torch 2.13, torch/distributed/tensor/_collective_utils.py and
+collectives. Sources: torch 2.13 and 2.14, torch/distributed/tensor/_collective_utils.py and
 _ops/_einsum_strategy.py, torch/optim/_muon.py.
 """
 
@@ -160,7 +160,7 @@ def newton_schulz(m: int, n: int, ranks: int, host: int) -> Count | None:
     Returns:
         The counts; None where torch refuses, since some rank would hold no row.
 
-    Example:
+    Examples:
         >>> dict(newton_schulz(16, 8, 2, 1).calls)  # a tall one: Gram matrices are added up
         {'all_reduce': 11}
     """

@@ -40,7 +40,7 @@ def held(weights: Weights, mesh: Mesh) -> Tensor:
     FSDP2 cuts the first axis. Where tensor parallelism has cut that already, every rank's shard has
     rows of each of its pieces.
 
-    Example:
+    Examples:
         >>> held(Weights(count=1, shape=(10, 4), parts=((1, 10, 4),)), Mesh(fsdp=4))
         tensor([12, 12, 12,  4])
     """
@@ -55,7 +55,7 @@ def held(weights: Weights, mesh: Mesh) -> Tensor:
 def largest(weights: Weights, mesh: Mesh) -> int:
     """The same for the first rank, which holds the most.
 
-    Example:
+    Examples:
         >>> largest(Weights(count=1, shape=(10, 4), parts=((1, 10, 4),)), Mesh(fsdp=4))
         12
     """

@@ -20,7 +20,7 @@ def polar_flops(m: int, n: int) -> float:
 
     They are what `steepest.polar.Auto` counts when it chooses, in products of float16.
 
-    Example:
+    Examples:
         >>> polar_flops(768, 768) / (2 * 768**3)  # in products of 768 × 768 matrices
         21.0
     """

@@ -34,7 +34,7 @@ class Mesh:
     Raises:
         ValueError: an axis of less than one device, or more than 2²⁰ devices.
 
-    Example:
+    Examples:
         >>> Mesh.read("data=64,tensor=8")
         Mesh(replicate=1, fsdp=64, tp=8)
         >>> print(Mesh(replicate=4, fsdp=8))
@@ -87,7 +87,7 @@ class Mesh:
 def divisors(number: int) -> list[int]:
     """All divisors, ascending.
 
-    Example:
+    Examples:
         >>> divisors(12)
         [1, 2, 3, 4, 6, 12]
     """

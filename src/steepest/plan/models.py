@@ -26,7 +26,7 @@ class Weights:
         parts: the matrices that one is seen as.
         share: of them that a token meets: 8/384 for 8 of 384 experts.
 
-    Example:
+    Examples:
         >>> Weights(count=12, shape=(2304, 768), parts=((3, 768, 768),)).numel
         1769472
     """
@@ -207,7 +207,7 @@ def of_module(module: nn.Module) -> Model:
     is right for a block of four weights as wide as the model, such as GPT-2's.
     """
     found: Counter[tuple[tuple[int, ...], tuple[Part, ...]]] = Counter()
-    routing = route(module)
+    routing = [a for a in route(module) if not a.frozen]
     for a in routing:
         if a.view is not None:
             found[a.shape, tuple(a.view.shapes(a.shape))] += 1

@@ -160,7 +160,7 @@ class Plan:
 def scaled(value: float, unit: str) -> str:
     """A quantity with three digits at most.
 
-    Example:
+    Examples:
         >>> [scaled(v, "B") for v in (0, 512, 1.45e9, 98.7e9, 3.3e12)]
         ['0 B', '512 B', '1.4 GB', '99 GB', '3.3 TB']
         >>> scaled(0.00234, "s"), scaled(5e-7, "s"), scaled(4096.0, "s")
@@ -214,7 +214,7 @@ def plan(
         ValueError: an unknown name; a mesh of another number of devices, or neither of the two; a
             number that is not positive.
 
-    Example:
+    Examples:
         >>> model = nn.TransformerEncoderLayer(512, nhead=8, device="meta")
         >>> plan(model, mesh="fsdp=2", tokens=4096)["exchange"].calls
         3

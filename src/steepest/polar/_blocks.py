@@ -151,7 +151,7 @@ def definite_inverse(a: Tensor) -> Tensor:
     Returns:
         A new tensor of shape (batch, m, m).
 
-    Example:
+    Examples:
         >>> a = torch.tensor([[[2.0, 1.0], [1.0, 2.0]]])
         >>> bool(torch.allclose(definite_inverse(a) @ a, torch.eye(2), atol=1e-6))
         True

@@ -120,6 +120,12 @@ def product_setting() -> str:
     return torch.get_float32_matmul_precision()
 
 
+@constant_when_traced  # torch 2.10 cannot trace the call
+def has_autocast(device: str) -> bool:
+    """Whether torch has autocast for a type of device, such as "cpu"."""
+    return torch.amp.is_autocast_available(device)
+
+
 @contextmanager
 def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> Iterator[None]:
     """Products in the type of their factors, whatever autocast or a global setting says.
@@ -132,8 +138,7 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
             setting is another one and `dtype` is single precision.
     """
     before = product_setting()
-    available = torch.amp.is_autocast_available(device.type)
-    with torch.autocast(device.type, enabled=False) if available else nullcontext():
+    with torch.autocast(device.type, enabled=False) if has_autocast(device.type) else nullcontext():
         if before == "highest" or real_dtype(dtype) != torch.float32:
             yield
             return
@@ -151,11 +156,13 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
             torch.set_float32_matmul_precision(before)
 
 
-def check_matrices(x: Tensor) -> None:
+def check_matrices(x: object, argument: str = "x") -> None:
     """Raise unless `x` holds real or complex matrices."""
+    if not isinstance(x, Tensor):
+        raise invalid(argument, type(x).__name__, "give a tensor, such as torch.as_tensor of it")
     if x.ndim < 2 or not (x.is_floating_point() or x.is_complex()):
         raise invalid(
-            "x",
+            argument,
             f"{shape_text(x.shape)} {x.dtype}",
             "give floating-point or complex matrices of shape (*batch, m, n)",
         )

@@ -10,14 +10,10 @@ from jaxtyping import Float64, Inexact
 from torch import Tensor
 
 from steepest._types import invalid, shape_text
-from steepest.polar.base import (
-    check_matrices,
-    epsilon,
-    in_double,
-    safe_divisor,
-    unit_scale,
-    widened,
-)
+from steepest.polar._bounded import bounded
+from steepest.polar._decomposed import decomposed
+from steepest.polar._ends import Ends
+from steepest.polar.base import check_matrices, epsilon, unit_scale, widened
 
 # Up to here the decomposition takes about a second for one matrix: 0.2 s at 512×512, 1.2 s at
 # 512×2048, with bounds 0.1 s and 0.2 s (torch 2.13, one x86-64 core).
@@ -25,7 +21,10 @@ EXACT_SIZE = 512
 
 
 class Interval(NamedTuple):
-    """Where a number lies, for each matrix of a batch; equal ends where it is known exactly."""
+    """Where a number lies, for each matrix of a batch: never below one end nor above the other.
+
+    Each end carries the rounding of what it was computed from.
+    """
 
     lower: Float64[Tensor, "*batch"]
     upper: Float64[Tensor, "*batch"]
@@ -46,7 +45,8 @@ class Certificate:
     resolution; U and V hold them and their partners, and there are k of them.
 
     Args:
-        exact: whether the ends of every interval are equal; otherwise they are bounds.
+        exact: whether x was decomposed: then the ends of an interval differ by rounding alone,
+            otherwise they are bounds.
         orthogonality: ‖Uᴴ(qqᴴ)U − I‖₂, so max |σ² − 1| over the singular values σ of Uᴴq. For full
             rank that is ‖qqᴴ − I‖₂, or ‖qᴴq − I‖₂ where x is tall.
         smallest: least singular value of Uᴴq: of q, for full rank.
@@ -80,17 +80,23 @@ def certify(
     """How far q is from the polar factor of x, whichever way it was computed.
 
     Exact numbers come from a singular value decomposition x = UΣVᴴ. Without one (m ≤ n, else
-    everything is transposed):
+    everything is transposed), with an isometry w near q,
 
-        G = qqᴴ,  w = G^{-1/2}q,  xwᴴ = S + K,  N = x − xwᴴw        S Hermitian, K skew
+        xwᴴ = S + K,  N = x − xwᴴw        S Hermitian, K skew
         ‖S‖_* ≤ ‖x‖_* ≤ ‖S‖_* + √m·(‖K‖_F + ‖N‖_F)
-        ‖q − w‖_F ≤ ‖q − UVᴴ‖_F ≤ ‖q − w‖_F + √(‖K‖_F² + 2‖N‖_F²)/λ_min(S)
+        |‖q − UVᴴ‖_F − ‖q − w‖_F| ≤ ‖x − Sw‖_F/λ_min(S)
 
     The last line asks for a λ_min(S) above the level of rounding, which also shows that x has full
-    rank; where it is not, the bounds of the distance are 0 and ∞.
+    rank; where it is not, the bounds of the distance are 0 and ∞. w starts as (qqᴴ)^{-1/2}q, the
+    isometry nearest to q, and Newton's method moves it towards UVᴴ until ‖x − Sw‖_F is rounding.
 
-    Like the factor itself the answer does not depend on the scale of x. A zero matrix has no
-    directions: its factor 0 gets distance 0 and alignment 1.
+    Every end of an interval carries the rounding of float64, in which everything is computed. For
+    the distance that is about 1e-14·σ₁/σ_r with the smallest σ_r that counts: in float64 itself an
+    ill-conditioned x leaves the factor that vague. Where a σ lies at a cut-off to within rounding,
+    the intervals hold for the directions with it and for those without.
+
+    Like the factor itself the answer does not depend on the scale of x, and q may be of any size.
+    A zero matrix has no directions: its factor 0 gets distance 0 and alignment 1.
 
     Args:
         x: real or complex matrices, shape (*batch, m, n).
@@ -104,10 +110,10 @@ def certify(
         Intervals of shape (*batch), in float64.
 
     Raises:
-        ValueError: shapes differ, an entry is not finite, a resolution outside [0, 1), or one
-            together with `exact=False`.
+        ValueError: no matrices, shapes or devices differ, an entry is not finite, a resolution
+            outside [0, 1), or one together with `exact=False`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.diag(torch.tensor([3.0, 1.0]))
         >>> found = certify(x, 0.9 * torch.eye(2))
@@ -115,27 +121,48 @@ def certify(
         (0.1, 0.9)
 
     Sources:
-        Higham, Functions of Matrices (SIAM, 2008), chapter 8: the nearest isometry to q is w. The
-        upper bound of the distance is derived in `_bounds`.
+        Higham, Functions of Matrices (SIAM, 2008), chapter 8: the nearest isometry to q. The bound
+        of the distance is derived in `steepest.polar._bounded`.
     """
     _check(x, q, exact, resolution)
-    if x.numel() == 0:
-        zero = torch.zeros(x.shape[:-2], dtype=torch.float64, device=x.device)
-        return _certificate(zero, zero, zero, zero + 1, zero)
     if exact is None:
         exact = resolution > 0 or min(x.shape[-2:]) <= EXACT_SIZE
-    rounding = max(x.shape[-2:]) * epsilon(widened(x.dtype))
-    x, q = unit_scale(in_double(x.detach())), in_double(q.detach())
+    return _certificate(exact, _measured(x, q, exact, resolution), x.shape[:-2])
+
+
+def _measured(x: Tensor, q: Tensor, exact: bool, resolution: float) -> dict[str, Ends]:
+    """The ends of every number, of matrices in one batch axis."""
+    if x.numel() == 0:
+        zero = torch.zeros(x.shape[:-2].numel(), dtype=torch.float64, device=x.device)
+        return {name: (zero + (name == "alignment"),) * 2 for name in _numbers()}
+    cutoff = max(x.shape[-2:]) * epsilon(widened(x.dtype))
+    wide = torch.complex128 if x.is_complex() or q.is_complex() else torch.float64
+    x, q = (t.detach().to(wide).reshape(-1, *t.shape[-2:]) for t in (x, q))
     if x.shape[-2] > x.shape[-1]:
         x, q = x.mH, q.mH
-    return _exact(x, q, resolution, rounding) if exact else _bounds(x, q, rounding)
+    x = unit_scale(x)
+    return decomposed(x, q, resolution, cutoff) if exact else bounded(x, q, cutoff)
+
+
+def _numbers() -> list[str]:
+    """The names of the numbers, in their order."""
+    return [f.name for f in fields(Certificate) if f.name != "exact"]
+
+
+def _certificate(exact: bool, found: dict[str, Ends], batch: torch.Size) -> Certificate:
+    """From the ends of each number."""
+    intervals = {n: Interval(*(e.reshape(batch) for e in found[n])) for n in _numbers()}
+    return Certificate(exact=exact, **intervals)
 
 
 def _check(x: Tensor, q: Tensor, exact: bool | None, resolution: float) -> None:
     """Raise unless there is something to certify."""
     check_matrices(x)
+    check_matrices(q, "q")
     if q.shape != x.shape:
         raise invalid("q", shape_text(q.shape), f"give the shape of x, {shape_text(x.shape)}")
+    if q.device != x.device:
+        raise invalid("q", q.device, f"move it to the device of x, {x.device}")
     if not 0 <= resolution < 1:
         raise invalid("resolution", resolution, "give a number in [0, 1)")
     if exact is False and resolution:
@@ -143,92 +170,3 @@ def _check(x: Tensor, q: Tensor, exact: bool | None, resolution: float) -> None:
     for name, matrices in (("x", x), ("q", q)):
         if not bool(torch.isfinite(matrices).all()):
             raise invalid(name, "non-finite entries", "remove NaN and inf first")
-
-
-def _certificate(*known: Tensor) -> Certificate:
-    """From the numbers themselves, in the order of the fields."""
-    names = [f.name for f in fields(Certificate) if f.name != "exact"]
-    return Certificate(exact=True, **{n: Interval(v, v) for n, v in zip(names, known, strict=True)})
-
-
-def _frobenius(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1))
-    return norm
-
-
-def _inner(x: Tensor, q: Tensor) -> Tensor:
-    """Re⟨x, q⟩."""
-    return (x.conj() * q).real.sum(dim=(-2, -1))
-
-
-def _exact(x: Tensor, q: Tensor, resolution: float, rounding: float) -> Certificate:
-    u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    rows = u.mH @ q
-    kept = s > max(resolution, rounding) * s[..., :1]
-    # Between rounding and resolution neither 1 nor 0 is promised.
-    judged = kept | (s <= rounding * s[..., :1])
-    error = (rows - kept.unsqueeze(-1) * vh) * judged.unsqueeze(-1)
-    count = kept.sum(dim=-1)
-    largest = torch.linalg.matrix_norm(q, ord=2)
-    # Masked rows are zeros at the end.
-    values = torch.linalg.svdvals(rows * kept.unsqueeze(-1))
-    last = values.gather(-1, (count - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    deviation = (values**2 - 1).abs()
-    deviation = torch.where(
-        torch.arange(s.shape[-1], device=s.device) < count[..., None], deviation, 0
-    )
-    nuclear = s.sum(dim=-1)
-    return _certificate(
-        deviation.amax(dim=-1),
-        last,
-        largest,
-        torch.where(nuclear > 0, _inner(x, q) / safe_divisor(nuclear), 1.0),
-        _frobenius(error) / count.clamp(min=1).double().sqrt(),
-    )
-
-
-def _bounds(x: Tensor, q: Tensor, rounding: float) -> Certificate:
-    """Intervals from two m × m eigenvalue problems; m ≤ n.
-
-    With p = UVᴴ, x = Bp and y = Sw the difference F = x − y = Kw + N satisfies, for Z = pwᴴ − I,
-
-        BZ + ZS = Fwᴴ − pFᴴ,   so  ‖Z‖_F ≤ 2‖F‖_F/(λ_min(B) + λ_min(S))
-        ‖p − w‖_F² = ‖Z‖_F² + ‖p(I − wᴴw)‖_F²,   Bp(I − wᴴw) = N
-
-    and λ_min(B) = σ_min(x) ≥ λ_min(S), since ‖w‖₂ = 1. ‖F‖_F² = ‖K‖_F² + ‖N‖_F².
-    """
-    m = x.shape[-2]
-    values, v = torch.linalg.eigh(q @ q.mH)
-    values = values.clamp(min=0)
-    # Below √eps a singular value of q is rounding of the Gram matrix.
-    inside = values > epsilon(torch.float64) * values[..., -1:]
-    root = torch.where(inside, safe_divisor(values).rsqrt(), 0.0)
-    w = (v * root.to(v.dtype).unsqueeze(-2)) @ (v.mH @ q)
-    inner = x @ w.mH
-    hermitian = (inner + inner.mH) / 2
-    skew, rest = _frobenius(inner - hermitian), _frobenius(x - inner @ w)
-    spectrum = torch.linalg.eigvalsh(hermitian)
-    size = _frobenius(x)
-    # At least σ₁, so that every σ of a positive S lies above the level of rounding.
-    top = torch.minimum(size, spectrum.abs().amax(dim=-1) + skew + rest)
-    positive = spectrum[..., 0] > rounding * top
-
-    nuclear = spectrum.abs().sum(dim=-1)
-    least = torch.maximum(nuclear, size)
-    most = torch.maximum(least, torch.minimum(nuclear + m**0.5 * (skew + rest), m**0.5 * size))
-    ends = torch.stack([_inner(x, q) / safe_divisor(norm) for norm in (least, most)])
-    ends = torch.where(size > 0, ends, 1.0)
-    away = _frobenius(q - w) / m**0.5
-    turned = (skew**2 + 2 * rest**2).sqrt() / torch.where(positive, spectrum[..., 0], 1.0)
-    far = torch.where(positive, away + turned / m**0.5, torch.inf)
-    smallest, largest = values[..., 0].sqrt(), values[..., -1].sqrt()
-    error = (values - 1).abs().amax(dim=-1)
-    # x of lower rank has fewer directions, and q may be better on those than on all.
-    return Certificate(
-        exact=False,
-        orthogonality=Interval(torch.where(positive, error, 0.0), error),
-        smallest=Interval(smallest, torch.where(positive, smallest, largest)),
-        largest=Interval(largest, largest),
-        alignment=Interval(ends.amin(dim=0), ends.amax(dim=0)),
-        distance=Interval(torch.where(positive, away, 0.0), far),
-    )

@@ -25,7 +25,7 @@ from steepest.polar.rational import Zolotarev, spread
 class Prediction(NamedTuple):
     """What `Auto` expects of one method for one shape.
 
-    Args:
+    Attributes:
         method: the method.
         seconds: predicted time for all matrices of the shape.
         accuracy: what the method promises.
@@ -88,7 +88,7 @@ class Auto(PolarMethod):
         ValueError: `error` or `resolution` outside (0, 1); on use, when no method reaches them in
             the dtype at hand.
 
-    Example:
+    Examples:
         >>> import torch
         >>> type(Auto(error=0.05).choose(128, 512, torch.float32, torch.device("cpu"))).__name__
         'Zolotarev'
@@ -151,7 +151,7 @@ class Auto(PolarMethod):
         Raises:
             ValueError: fewer than two axes, or one without length.
 
-        Example:
+        Examples:
             >>> print(Auto().explain((16, 128, 512)))  # doctest: +ELLIPSIS
             milliseconds     error  resolution  method
             ...
@@ -291,7 +291,7 @@ def polar_factor(
         ValueError: `x` has fewer than two axes, holds integers, or has an entry that is not
             finite. This check waits for an accelerator; calling the method object does not.
 
-    Example:
+    Examples:
         >>> import torch
         >>> q = polar_factor(torch.tensor([[2.0, 0.0], [0.0, 1e-3]]))
         >>> bool(torch.allclose(q, torch.eye(2)))

@@ -33,7 +33,7 @@ class CostTable:
         ValueError: a list of costs with a single entry, not ascending in m, or with a size or a
             time that is not positive; a ratio that is not positive.
 
-    Example:
+    Examples:
         >>> table = CostTable(product=((64, 3e-6), (128, 2e-5)))
         >>> CostTable.from_json(table.to_json()) == table
         True

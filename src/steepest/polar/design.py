@@ -38,7 +38,7 @@ def best_quintic(lower: float, upper: float) -> tuple[Quintic, float]:
     Raises:
         ValueError: not 0 < lower <= upper.
 
-    Example:
+    Examples:
         >>> _, error = best_quintic(0.5, 1.5)
         >>> round(error, 4)
         0.0855
@@ -90,7 +90,7 @@ def polar_express_coefficients(
     Raises:
         ValueError: an empty interval, no steps, a cushion outside [0, 1) or a safety below 1.
 
-    Example:
+    Examples:
         >>> [round(a, 3) for a, _, _ in polar_express_coefficients(1e-3, 3, cushion=CUSHION)]
         [8.287, 4.107, 3.949]
 
@@ -139,7 +139,7 @@ def design_schedule(
         ValueError: `lower` or `error` outside (0, 1), or an error that more steps do not reach:
             the room above the interval costs about (safety − 1)³/13.
 
-    Example:
+    Examples:
         >>> schedule = design_schedule(lower=1e-3, error=0.05)
         >>> schedule.steps, schedule.error < 0.05
         (6, True)
@@ -201,7 +201,7 @@ def best_rational(lower: float, order: int) -> Rational:
     Raises:
         ValueError: a lower end outside [1e-8, 1), or no pole.
 
-    Example:
+    Examples:
         >>> [round(best_rational(1e-3, r).error, 3) for r in (2, 3, 4)]
         [0.202, 0.062, 0.019]
 
@@ -263,7 +263,7 @@ def best_odd_polynomial(lower: float, degree: int) -> tuple[tuple[float, ...], f
     Raises:
         ValueError: another interval or degree.
 
-    Example:
+    Examples:
         >>> coefficients, error = best_odd_polynomial(0.3, 5)
         >>> same, _ = best_quintic(0.3, 1.0)
         >>> max(abs(a - b) for a, b in zip(coefficients, same)) < 1e-6

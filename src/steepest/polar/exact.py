@@ -37,7 +37,7 @@ class Svd(PolarMethod):
     Singular values at the level of rounding are cut off, so that a rank-deficient input gives a
     partial isometry rather than an arbitrary completion. Half precision is computed in float32.
 
-    Example:
+    Examples:
         >>> import torch
         >>> q = Svd()(torch.tensor([[3.0, 0.0], [0.0, -2.0]]))
         >>> bool((q - torch.tensor([[1.0, 0.0], [0.0, -1.0]])).abs().max() < 1e-6)
@@ -80,7 +80,7 @@ class GramEigh(PolarMethod):
     Raises:
         ValueError: a type other than float32 and float64, or a negative number of refinements.
 
-    Example:
+    Examples:
         >>> import torch
         >>> q = GramEigh()(torch.tensor([[3.0, 4.0]]))
         >>> [round(v, 6) for v in q.flatten().tolist()]

@@ -72,7 +72,7 @@ class NewtonSchulz(_Iteration):
     Raises:
         ValueError: a compute type other than float16, bfloat16, float32 and float64.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from steepest.polar import polar_express
         >>> q = NewtonSchulz(polar_express(8))(torch.diag(torch.tensor([4.0, 1.0])))
@@ -127,7 +127,7 @@ class GramNewtonSchulz(_Iteration):
     Raises:
         ValueError: a compute type other than float16, bfloat16, float32 and float64.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from steepest.polar import polar_express
         >>> q = GramNewtonSchulz(polar_express(8))(torch.diag(torch.tensor([4.0, 1.0])))
@@ -229,14 +229,13 @@ def _polynomial(
     return q
 
 
-@lru_cache(maxsize=512)
 def segments(schedule: Schedule, eps: float) -> tuple[tuple[Quintic, ...], ...]:
     """The schedule cut where the Gram matrix must be formed anew.
 
     An eigenvalue of rounding size eps grows by a² in a step with linear coefficient a. A segment
     ends before eps·Πa² exceeds 1e-3, but takes a second step if one alone leaves it below 0.1.
 
-    Example:
+    Examples:
         >>> from steepest.polar import polar_express
         >>> [len(s) for s in segments(polar_express(6), 1.2e-7)]  # float32
         [2, 4]

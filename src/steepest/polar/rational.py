@@ -70,7 +70,7 @@ class Zolotarev(PolarMethod):
         ValueError: an order below 1, a `lower` outside (0, 1) or too small for float64, a negative
             number of refinements or another degree.
 
-    Example:
+    Examples:
         >>> import torch
         >>> q = Zolotarev(4, 1e-3)(torch.diag(torch.tensor([4.0, 0.1])))
         >>> bool((q - torch.eye(2)).abs().max() < 0.02)

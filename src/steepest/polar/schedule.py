@@ -34,7 +34,7 @@ class Schedule:
     Raises:
         ValueError: no steps, an empty interval, or a prescale of another length.
 
-    Example:
+    Examples:
         >>> JORDAN.steps, JORDAN.interval
         (5, (0.001, 1.2))
         >>> low, high = JORDAN.band(1e-2, 1.0)
@@ -195,7 +195,7 @@ def polar_express(steps: int = 5, *, safety: float = 1.01) -> Schedule:
     Raises:
         ValueError: fewer than one step, or a safety factor below 1.
 
-    Example:
+    Examples:
         >>> polar_express(8).steps
         8
 

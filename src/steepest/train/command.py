@@ -147,7 +147,7 @@ def per_optimizer(flag: str, values: Sequence[str], names: Sequence[str]) -> dic
         ValueError: a value without a name while there are several optimizers, a name that is not
             part of the run, or no number.
 
-    Example:
+    Examples:
         >>> per_optimizer("lr", ["muon=0.02", "adamw=2e-3"], ["muon", "adamw"])
         {'muon': 0.02, 'adamw': 0.002}
         >>> per_optimizer("lr", ["0.1"], ["sgd"])

@@ -174,7 +174,7 @@ class Config:
         Raises:
             KeyError, TypeError, ValueError: `data` is something else.
 
-        Example:
+        Examples:
             >>> config = Config(optimizers={"sgd": OptimizerConfig(lr=0.1, weight_decay=0.0)})
             >>> Config.from_json(config.to_json()) == config
             True

@@ -31,7 +31,7 @@ KEPT = 256
 def layer(name: str) -> str:
     """What a layer is called in figures: its parameter without the word that all have.
 
-    Example:
+    Examples:
         >>> layer("blocks.0.mlp.fc.weight"), layer("blocks.0.ln1.bias")
         ('blocks.0.mlp.fc', 'blocks.0.ln1.bias')
     """
@@ -62,7 +62,7 @@ def figures(report: ConstraintReport) -> Record:
 def largest(records: Sequence[Record]) -> tuple[float, str] | None:
     """The largest ‖W‖/radius in the last record that has any, and its layer.
 
-    Example:
+    Examples:
         >>> largest([{"constraint/a/norm_over_radius": 0.5}, {"step": 2}])
         (0.5, 'a')
     """

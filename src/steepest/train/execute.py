@@ -18,6 +18,7 @@ from rich.table import Table
 
 from steepest._files import read_lines, write_json
 from steepest._terminal import program, say
+from steepest.diagnostics import monitor_warnings
 from steepest.train.constraint import largest
 from steepest.train.mesh import NONE
 from steepest.train.metrics import MONITOR, read_metrics
@@ -232,8 +233,7 @@ def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
 
 
 def _show_warnings(run: Run, console: Console) -> None:
-    """What the monitor found to be off."""
+    """What the monitor found to be off: a line for each cause."""
     for trial in trials(run.config):
-        for record in read_lines(trial.folder(run.folder) / MONITOR):
-            for text in record["warnings"]:
-                say(console, f"Warning: {trial}, step {record['step']}, {text}")
+        for step, text in monitor_warnings(read_lines(trial.folder(run.folder) / MONITOR)):
+            say(console, f"Warning: {trial}, step {step}, {text}")

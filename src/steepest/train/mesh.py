@@ -50,7 +50,7 @@ class Grid:
 def is_known(parallel: str) -> bool:
     """Whether this is a value of `--parallel`.
 
-    Example:
+    Examples:
         >>> is_known("fsdp+tp:4"), is_known("ddp"), is_known("tp:2"), is_known("fsdp+tp:0")
         (True, True, False, False)
     """
@@ -63,7 +63,7 @@ def grid(parallel: str, *, world: int) -> Grid:
     Raises:
         ValueError: no grid of that many processes is of this kind.
 
-    Example:
+    Examples:
         >>> grid("fsdp+tp:4", world=8)
         Grid(data=2, tensor=4, sharded=True)
     """

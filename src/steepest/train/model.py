@@ -95,7 +95,7 @@ class GPT(nn.Module):
         vocabulary: the number of different characters.
         seed: fixes the first weights, whatever ran before.
 
-    Example:
+    Examples:
         >>> model = GPT(ModelConfig(layers=1, width=8, heads=2, context=4), vocabulary=5, seed=0)
         >>> model(torch.tensor([[0, 1, 2, 3]])).shape
         torch.Size([1, 4, 5])

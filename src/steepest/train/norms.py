@@ -57,7 +57,7 @@ def parse_norm(text: str) -> Norm:
     Raises:
         ValueError: there is no such norm, it wants other numbers, or it refuses them.
 
-    Example:
+    Examples:
         >>> parse_norm("lp:3"), parse_norm("operator:1:rms") == norms.Operator(1, "rms")
         (Lp(3), True)
     """

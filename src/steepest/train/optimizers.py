@@ -169,7 +169,7 @@ def recipe(name: str) -> Recipe:
     Raises:
         ValueError: there is no such row.
 
-    Example:
+    Examples:
         >>> recipe("sgd").tuned.lr
         0.2
     """
@@ -194,7 +194,7 @@ def lr_factor(config: Config, step: int) -> float:
         config: gives `steps`, `warmup` and `schedule`.
         step: the steps already taken.
 
-    Example:
+    Examples:
         >>> from steepest.train.config import OptimizerConfig
         >>> sgd = {"sgd": OptimizerConfig(lr=0.1, weight_decay=0.0)}
         >>> config = Config(optimizers=sgd, steps=10, warmup=2)

@@ -92,7 +92,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 def baseline(optimizers: Sequence[str]) -> str:
     """The optimizer that the others are measured against.
 
-    Example:
+    Examples:
         >>> baseline(["adamw", "muon"]), baseline(["muon", "sgd"])
         ('adamw', 'sgd')
     """

@@ -58,7 +58,7 @@ Like = Callable[[str], Tensor | None]
 def mapped(tree: Any, change: Callable[[str, Tensor], Any], place: str = "") -> Any:
     """A tree of dictionaries and sequences with `change(place, tensor)` for each of its tensors.
 
-    Example:
+    Examples:
         >>> mapped({"a": [torch.ones(2), 3]}, lambda place, x: (place, x.numel()))
         {'a': [('a.0', 2), 3]}
     """
@@ -159,11 +159,14 @@ def read(folder: Path, empty: Any, marks: Mapping[str, str], *, like: Like, team
                 raise invalid("checkpoint", str(folder / name), "is damaged")
 
     team.agreed(check)
+    reader = _Reader(folder)
+    # DCP would read it as well, but torch 2.10 says only "metadata is None" of what is wrong there.
+    team.agreed(reader.read_metadata)
     tree = mapped(empty, lambda place, shape: _room(place, shape, like))
     with _as_one_process_would(folder):
         state_dict_loader.load(
             tensors(tree),
-            storage_reader=_Reader(folder),
+            storage_reader=reader,
             no_dist=team.mesh is None,
         )
     return tree
@@ -177,10 +180,12 @@ def fingerprint(path: Path) -> str:
 
 @contextmanager
 def _as_one_process_would(folder: Path) -> Iterator[None]:
-    """DCP gathers the errors of all processes; raise the first. It warns without a group: quiet."""
+    """DCP gathers the errors of all processes; raise the first. Quiet, where it warns of itself."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            # Where there is no group; and of its own code, in torch 2.10.
+            for message in ("torch.distributed is disabled", "TypedStorage is deprecated"):
+                warnings.filterwarnings("ignore", message, UserWarning, r"torch\.")
             yield
     except CheckpointException as error:
         first, _ = next(iter(error.failures.values()))
@@ -190,11 +195,18 @@ def _as_one_process_would(folder: Path) -> Iterator[None]:
 
 
 class _Reader(FileSystemReader):
-    """DCP's reader, which unpickles its table of contents, here with the classes of one only."""
+    """DCP's reader, which unpickles its table of contents, here with the classes of one only.
+
+    Raises:
+        ValueError: the table of contents is none.
+    """
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        with (Path(self.path) / METADATA).open("rb") as file:
-            content = _Unpickler(file).load()
+        try:
+            with (Path(self.path) / METADATA).open("rb") as file:
+                content = _Unpickler(file).load()
+        except pickle.UnpicklingError as error:
+            raise invalid("checkpoint", str(self.path), str(error)) from None
         if not isinstance(content, Metadata):
             raise invalid("checkpoint", str(self.path), "has no table of contents")
         return content

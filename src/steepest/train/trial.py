@@ -34,7 +34,7 @@ SAMPLE = 400
 class Trial:
     """One optimizer with one seed: the part of a run that is trained on its own.
 
-    Example:
+    Examples:
         >>> str(Trial(optimizer="muon", seed=1))
         'muon seed 1'
     """

@@ -205,7 +205,7 @@ def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
     Returns:
         The values, and the sizes that the even and the odd starts chose.
 
-    Example:
+    Examples:
         >>> values, chosen = crossed({0.1: np.array([1.0, 5.0]), 0.3: np.array([2.0, 3.0])})
         >>> values.tolist(), chosen
         ([2.0, 5.0], (0.1, 0.3))

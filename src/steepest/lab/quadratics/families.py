@@ -94,7 +94,7 @@ def spectrum(family: str, n: int, draw: Generator) -> Values:
     Returns:
         Shape (n,).
 
-    Example:
+    Examples:
         >>> spectrum("max_spiked", 4, np.random.default_rng(0)).tolist()
         [10.0, 10.0, 10.0, 0.001]
     """

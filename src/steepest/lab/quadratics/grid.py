@@ -101,7 +101,7 @@ LARGEST = 0.5
 def rates(smallest: float) -> list[float]:
     """Step sizes from 0.5 on, ten a decade.
 
-    Example:
+    Examples:
         >>> [round(lr, 2) for lr in rates(0.3)]
         [0.5, 0.4, 0.32]
     """
@@ -116,7 +116,7 @@ def steps_to(losses: Tensor, epsilon: float) -> list[int | None]:
         losses: shape (steps + 1, batch).
         epsilon: ε.
 
-    Example:
+    Examples:
         >>> steps_to(torch.tensor([[1.0, 1.0], [0.5, 0.9], [0.1, 0.8]]), 0.5)
         [1, None]
     """

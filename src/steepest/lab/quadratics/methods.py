@@ -96,7 +96,7 @@ def constant(_: int, __: int) -> float:
 def vanishing(t: int, steps: int) -> float:
     """A cosine from 1 at the first step to `LAST` at the end.
 
-    Example:
+    Examples:
         >>> vanishing(0, 500), round(vanishing(500, 500), 6)
         (1.0, 0.001)
     """

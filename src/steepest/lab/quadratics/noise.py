@@ -86,7 +86,7 @@ class NoisyPolar(PolarMethod):
     Raises:
         ValueError: a negative size, or a batch that is larger than `draws`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from steepest.polar import Svd
         >>> draws = (np.random.default_rng(0),)

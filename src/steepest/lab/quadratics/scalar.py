@@ -33,7 +33,7 @@ def hitting_times(
         draw: the noise.
         cap: steps after which a sample is given up.
 
-    Example:
+    Examples:
         >>> start = np.array([0.2, 0.25])
         >>> hitting_times(start, 0.0, np.random.default_rng(0), cap=100).tolist()
         [2, 101]

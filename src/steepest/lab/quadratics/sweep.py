@@ -21,7 +21,7 @@ MARKS = (10, 2, 1)
 def marks(steps: int) -> list[int]:
     """The steps at which the win tables compare.
 
-    Example:
+    Examples:
         >>> marks(500)
         [50, 250, 500]
     """

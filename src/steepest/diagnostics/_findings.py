@@ -1,0 +1,102 @@
+"""What a monitor has found, layer by layer, and as lines: one cause is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from steepest._files import Record
+
+NAMED = 3
+"""Layers that a line names where none of them is the worst."""
+
+
+class Finding(NamedTuple):
+    """Something that looks wrong in a layer.
+
+    Args:
+        layer: its name.
+        cause: what layers with the same fault and the same remedy have in common.
+        text: the number and the remedy, in words, of this layer.
+        badness: larger for a worse one; None where it is there or not.
+    """
+
+    layer: str
+    cause: str
+    text: str
+    badness: float | None = None
+
+
+def line(found: Sequence[Finding], *, more: bool = False) -> str:
+    """Findings of one cause in one line, in the words of the worst of them.
+
+    Args:
+        found: one at least.
+        more: whether that cause was seen in other layers before.
+
+    Examples:
+        >>> line([Finding("a", "x", "off by 2", 2.0)])
+        'a: off by 2'
+        >>> line([Finding("a", "x", "off by 2", 2.0), Finding("b", "x", "off by 3", 3.0)])
+        '2 layers, worst b: off by 3'
+        >>> line([Finding("a", "y", "it is dead"), Finding("b", "y", "it is dead")], more=True)
+        '2 more layers (a, b): it is dead'
+    """
+    worst = max(found, key=lambda f: 0.0 if f.badness is None else f.badness)
+    names = list(dict.fromkeys(f.layer for f in found))
+    if len(names) == 1:
+        return f"{worst.layer}: {worst.text}"
+    count = f"{len(names)} {'more ' if more else ''}layers"
+    if worst.badness is not None:
+        return f"{count}, worst {worst.layer}: {worst.text}"
+    rest = ", …" if len(names) > NAMED else ""
+    return f"{count} ({', '.join(names[:NAMED])}{rest}): {worst.text}"
+
+
+def by_cause(found: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """The findings of each cause, in the order in which causes came up."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in found:
+        groups.setdefault(finding.cause, []).append(finding)
+    return groups
+
+
+def as_records(found: Iterable[Finding]) -> list[Record]:
+    """Findings as plain data, for a record of the monitor."""
+    return [finding._asdict() for finding in found]
+
+
+def monitor_warnings(records: Iterable[Record]) -> list[tuple[int, str]]:
+    """The warnings of a training: a line for each cause, with the step at which it came up.
+
+    A record without findings, as of an older version, keeps its own lines, each once.
+
+    Args:
+        records: of a monitor, in the order of their steps.
+
+    Examples:
+        >>> one = {"layer": "a", "cause": "x", "text": "off by 2", "badness": 2.0}
+        >>> two = {"layer": "b", "cause": "x", "text": "off by 3", "badness": 3.0}
+        >>> monitor_warnings([{"step": 1, "findings": [one]}, {"step": 3, "findings": [two]}])
+        [(1, '2 layers, worst b: off by 3')]
+        >>> old = {"step": 1, "warnings": ["a: off"]}
+        >>> monitor_warnings([old, {**old, "step": 3}])
+        [(1, 'a: off')]
+    """
+    first: dict[str, int] = {}
+    found: dict[str, list[Finding]] = {}
+    for record in records:
+        step, causes = int(record["step"]), by_cause(_findings(record))
+        lines = () if causes else record.get("warnings") or ()
+        for cause, some in {**causes, **{str(text): [] for text in lines}}.items():
+            first.setdefault(cause, step)
+            found.setdefault(cause, []).extend(some)
+    return [(step, line(found[c]) if found[c] else c) for c, step in first.items()]
+
+
+def _findings(record: Record) -> list[Finding]:
+    """The findings in a record; none in one that has them in another form."""
+    try:
+        return [Finding(**one) for one in record.get("findings") or ()]
+    except TypeError:
+        return []

@@ -1,0 +1,293 @@
+"""Which parameters an optimizer has: groups that are routed, named and checked."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from steepest._types import invalid
+from steepest.dist import Team
+from steepest.norms import Geometry, Norm
+from steepest.optim._groups import (
+    Group,
+    check_ball,
+    check_group,
+    choose_polar,
+    known,
+    replicas_of,
+    views_of,
+)
+from steepest.optim.routing import Routing, route
+
+Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
+
+MEMBERS = ("params", "param_names", "views")
+"""Keys of a group that hold one value for each parameter."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a group that is added consists of.
+
+    Args:
+        routing: of the optimizer, with the modules that are added.
+        chosen: of the parameters of the group that it knows.
+        others: the parameters that no routing knows; (name, parameter) pairs in a named optimizer.
+    """
+
+    routing: Routing | None
+    chosen: Routing
+    others: list[Any]
+
+
+class RoutedOptimizer(torch.optim.Optimizer, ABC):
+    """An optimizer that is given a module, or groups of matrices and of parameters for AdamW.
+
+    It decides which group a parameter is in and checks what the groups hold. What a step does is a
+    subclass's business.
+
+    Args:
+        params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them.
+        defaults: values of a group.
+        rest: values of a group with `rest=True`, in place of the defaults.
+    """
+
+    objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
+    """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
+
+    _replicas: Team | None = None
+    """Ranks that hold copies of the parameters and step them for each other."""
+
+    def __init__(self, params: Params, defaults: Group, *, rest: Group) -> None:
+        params = self._unwrapped(params)
+        if isinstance(params, nn.Module):
+            params = route(params)
+        # Not while torch adds the first groups, which are routed already.
+        self._routed: Routing | None = None
+        self._rest = rest
+        super().__init__(
+            self._groups_of(params, {}) if isinstance(params, Routing) else params,
+            {"decay": "explicit", "constraint": None, **defaults},
+        )
+        self._routed = params if isinstance(params, Routing) else None
+        if all(group["rest"] for group in self.param_groups):
+            raise invalid(
+                "params",
+                "no matrix",
+                f"every parameter is in a `rest` group, so {type(self).__name__} would run plain "
+                "AdamW: use torch.optim.AdamW, or give at least one matrix",
+            )
+
+    def _unwrapped(self, params: Params) -> Params:
+        """A module without DistributedDataParallel around it, whose ranks are remembered."""
+        if isinstance(params, nn.parallel.DistributedDataParallel):
+            self._replicas = replicas_of(params)
+            params = params.module
+        return params
+
+    @abstractmethod
+    def _geometry(self, group: Group) -> Geometry:
+        """What decides on the directions of a group."""
+
+    @abstractmethod
+    def _ball(self, group: Group) -> Norm | None:
+        """The norm in whose ball decay keeps a group; None without one."""
+
+    @property
+    def routing(self) -> Routing | None:
+        """Where each parameter of the module goes now, and why; None if no module was given."""
+        if self._routed is None:
+            return None
+        groups = [(group, self._destination(group)) for group in self.param_groups]
+        return self._routed.as_in({p: name for group, name in groups for p in group["params"]})
+
+    def _destination(self, group: Group) -> str:
+        """What moves the parameters of a group, as the routing table says it."""
+        if group["rest"]:
+            return "AdamW" if known(group["weight_decay"]) != 0 else "AdamW, no decay"
+        return f"{type(self).__name__}, {self._norm_name(group)}"
+
+    def _norm_name(self, group: Group) -> str:
+        """The norm or map of a group, as the routing table says it."""
+        geometry = self._geometry(group)
+        return repr(geometry.with_polar(None) if isinstance(geometry, Norm) else geometry)
+
+    def _groups_of(self, routing: Routing, options: Group) -> list[Group]:
+        """The groups of routed parameters, with the hyper-parameters given for all of them."""
+        return [{**options, **group} for group in routing.groups()]
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group: matrices, or with `rest=True` parameters for AdamW.
+
+        Parameters of a routed module keep their routing: unless the group says `views` or `rest`,
+        they become a group for each kind, with what else the group says. Those that were frozen
+        when the module was given, and have not been trained since, leave the groups they were in.
+
+        Args:
+            param_group: `params` and any of the optimizer's hyper-parameters. `params` are
+                parameters, (name, parameter) pairs, a module or a `Routing`. A matrix group takes
+                `views`, one `MatrixView` for all or one each; without it 2-D parameters that no
+                routing knows are matrices out × in and 4-D or 5-D ones convolution kernels.
+
+        Raises:
+            ValueError: a parameter that is no matrix, a view that does not fit it, a negative
+                hyper-parameter, or a parameter that is in a group already. Nothing has changed.
+        """
+        count = len(self.param_groups)
+        before = [{key: g.get(key) for key in MEMBERS} for g in self.param_groups]
+        routed = self._routed
+        try:
+            for group in self._divided(dict(param_group)):
+                self._add(group)
+        except BaseException:
+            del self.param_groups[count:]
+            self._routed = routed
+            for own, old in zip(self.param_groups, before, strict=True):
+                own.update({key: value for key, value in old.items() if value is not None})
+            raise
+
+    def _divided(self, group: Group) -> list[Group]:
+        """A group that is added as groups of one kind each, whose parameters are in no other."""
+        named = any(g.get("param_names") for g in self.param_groups)
+        joined = join(group, self._routed, named, len(self.param_groups))
+        if joined is None:
+            return [group]
+        self._routed = joined.routing
+        options = {key: value for key, value in group.items() if key != "params"}
+        leave(self.param_groups, joined.chosen, self.state)
+        groups = self._groups_of(joined.chosen, options)
+        if joined.others:
+            groups.append({**group, "params": joined.others})
+        return groups if named else [unnamed(g) for g in groups]
+
+    def _add(self, group: Group) -> None:
+        """Add a group of one kind."""
+        if group.setdefault("rest", False):
+            for key, value in self._rest.items():
+                group.setdefault(key, value)
+        views = group.pop("views", None)
+        super().add_param_group(group)
+        # A scheduler writes into a tensor: groups must not share one.
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = group["lr"].clone()
+        if len({id(p) for p in group["params"]}) < len(group["params"]):
+            raise invalid("params", "a parameter twice", "give each parameter once")
+        self._check_group(group)
+        if not group["rest"]:
+            group["views"] = views_of(group, views, self._geometry(group))
+            self._check_shapes(group)
+            choose_polar(group, self._geometry(group).polar)
+            check_ball(group, self._ball(group))
+
+    def _check_group(self, group: Group) -> None:
+        """Raise if a hyper-parameter of a group is out of range."""
+        check_group(group)
+
+    def _check(self, group: Group) -> None:
+        """Raise if a group that has its views cannot be used."""
+        self._check_group(group)
+        if not group["rest"]:
+            self._check_shapes(group)
+            check_ball(group, self._ball(group))
+
+    def _check_shapes(self, group: Group) -> None:
+        """Raise if the geometry of a group cannot be used for the shapes of its parameters."""
+        geometry = self._geometry(group)
+        for p, view in zip(group["params"], group["views"], strict=True):
+            for shape in view.shapes(p.shape) if view else [p.shape]:
+                x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
+                if x.numel():
+                    geometry.accept(x, check=False, argument="params")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """torch's own keeps three attributes; a copy needs these as well."""
+        # Processes cannot be copied: of copies on several ranks, each computes everything.
+        own = {"_routed": self._routed, "_rest": self._rest, "_replicas": None}
+        return {**super().__getstate__(), **own}
+
+
+def join(group: Group, routing: Routing | None, named: bool, number: int) -> Joined | None:
+    """How the parameters of a group are routed.
+
+    A parameter is known by itself, or by its name and shape where a framework has put another
+    tensor in its place.
+
+    Args:
+        group: the group to add.
+        routing: of the optimizer, if it has one.
+        named: whether its groups have names.
+        number: how many groups it has, for names where none are given.
+
+    Returns:
+        None for a group that is taken as it is.
+
+    Raises:
+        ValueError: a parameter is given twice.
+    """
+    given = group["params"]
+    if isinstance(given, nn.Module):
+        given = route(given)
+    pairs: list[tuple[str, Any]]
+    if isinstance(given, Routing):
+        routing = _extended(routing, given)
+        pairs = [(a.name, p) for a, p in zip(given, given.parameters, strict=True)]
+    elif {"views", "rest"} & group.keys() or not named:
+        return None
+    else:
+        pairs = _pairs(given)
+    assignments = routing or ()
+    by_tensor = {p: i for i, p in enumerate(routing.parameters)} if routing else {}
+    by_name = {(a.name, a.shape): i for i, a in enumerate(assignments)}
+    chosen, others = dict[int, nn.Parameter](), list[Any]()
+    if len({id(p) for _, p in pairs}) < len(pairs):
+        raise invalid("params", "a parameter twice", "give each parameter once")
+    for place, (name, p) in enumerate(pairs):
+        i = by_tensor.get(p, by_name.get((name, tuple(p.shape))))
+        if i is None:
+            others.append((name or f"param_groups.{number}.{place}", p))
+        else:
+            chosen[i] = p
+    picked = routing.pick(chosen) if routing else Routing((), ())
+    # In the optimizer go the tensors that were given.
+    picked = Routing(picked.assignments, tuple(chosen[i] for i in sorted(chosen)))
+    return Joined(routing, picked, others)
+
+
+def _pairs(given: Any) -> list[tuple[str, Any]]:
+    """Parameters with their names, empty where there is none."""
+    every = [given] if isinstance(given, Tensor) else list(given)
+    return [pair if isinstance(pair, tuple) else ("", pair) for pair in every]
+
+
+def _extended(routing: Routing | None, more: Routing) -> Routing:
+    """A routing with the parameters of another that it does not know."""
+    if routing is None:
+        return more
+    have = set(routing.parameters)
+    new = more.pick([i for i, p in enumerate(more.parameters) if p not in have])
+    return Routing(routing.assignments + new.assignments, routing.parameters + new.parameters)
+
+
+def leave(
+    groups: Iterable[Group], routing: Routing, states: Mapping[Tensor, dict[str, Any]]
+) -> None:
+    """Take parameters that were frozen, and never stepped, out of the groups they are in."""
+    pairs = zip(routing, routing.parameters, strict=True)
+    going = {p for a, p in pairs if a.frozen and not states.get(p)}
+    for group in groups:
+        stay = [i for i, p in enumerate(group["params"]) if p not in going]
+        if len(stay) < len(group["params"]):
+            for key in MEMBERS:
+                if key in group:
+                    group[key] = type(group[key])([group[key][i] for i in stay])
+
+
+def unnamed(group: Group) -> Group:
+    """A group whose parameters have lost their names."""
+    params = [pair[1] if isinstance(pair, tuple) else pair for pair in group["params"]]
+    return {**group, "params": params}

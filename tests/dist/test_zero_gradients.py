@@ -1,0 +1,48 @@
+"""A gradient that has become zero brings a matrix to rest on all ranks as on one."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from steepest import Muon
+from steepest.polar import Svd
+from tests.dist.pool import pool
+from tests.dist.wells import Wells
+
+STEPS = 60
+"""An average with weight 1/2 of the past needs some 40 steps from size 1 to be forgotten."""
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def coast(rank: int, world: int, layout: str) -> tuple[dict[str, list[float]], bool]:
+    """The weights after one gradient and many that are zero; whether the last moved any."""
+    wells = Wells(layout, world, torch.float64)
+    optimizer = Muon(wells.matrices(), 0.05, 0.0, 0.5, polar=Svd())
+    wells.pull(0)
+    optimizer.step()
+    matrices = {name: p for name, p in wells.params.items() if name != "bias"}
+    for _ in range(STEPS):
+        before = [p.detach().clone() for p in matrices.values()]
+        for p in wells.params.values():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+    moved = [
+        not torch.equal(whole(a), whole(b.detach()))
+        for a, b in zip(before, matrices.values(), strict=True)
+    ]
+    ends = {name: whole(p.detach()).flatten().tolist() for name, p in matrices.items()}
+    return ends, any(moved)
+
+
+def test_all_ranks_come_to_rest_where_one_process_does() -> None:
+    ((expected, moved),) = pool(1).run(coast, "one")
+    assert not moved
+    for ends, moved in pool(4).run(coast, "fsdp+tp"):
+        assert not moved
+        for name, values in ends.items():
+            got, want = torch.tensor(values), torch.tensor(expected[name])
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-6, msg=name)
