@@ -57,7 +57,10 @@ from steepest.lab.quadratics.tables import per_start
 AGAIN = f"recomputed, on the problem of figure {{}} of {PAPER}"
 # The notebook's number at one size of noise is in none of three repeats.
 NOTEBOOK = "; at σ = 0.0495 the authors' notebook prints 18"
-SECONDARY = f"secondary: third-party notes on {PAPER}"
+SECONDARY = (
+    f"secondary: third-party notes on {PAPER}; its authors' code at n = 32 gives the same in 18 of "
+    "18 flags"
+)
 OWN = "hypothesis of this library: what figure 4 suggests for matrices"
 EXACTLY = "in exact arithmetic the average has the singular vectors of W₀"
 CAPTIONS = f"secondary: captions of figures 2 and 3 of {PAPER}, which name different families"

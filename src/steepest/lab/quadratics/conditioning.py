@@ -243,7 +243,7 @@ def lower(profile: str) -> Check:
             sides.append(side(low, high, 1.0))
             chosen = " and ".join(f"{size:g}" for size in dict.fromkeys(sizes) if size)
             size = f", size {chosen}" if chosen else ""
-            text.append(f"{problem} ×{middle:.2g} ({low:.2g} to {high:.2g}{size})")
+            text.append(f"{problem} ×{middle:.3g} ({low:.3g} to {high:.3g}{size})")
         if 1 not in sides and 0 in sides:
             raise UndecidedError(f"needs more starts: an interval contains 1; {', '.join(text)}")
         return Finding.of(1 not in sides, ", ".join(text))

@@ -137,8 +137,8 @@ def draw_hitting(rows: Sequence[Record]) -> Figure:
     low, high = ([r[k] for r in rows] for k in ("low", "high"))
     axes.fill_between(x, low, high, alpha=0.2, color=BLUE, linewidth=0, label="95 % of the runs")
     axes.loglog(x, [r["median"] for r in rows], color=BLUE, marker=".", label="median")
-    for height, name, dashes in ((CAP, f"cap, {CAP}", "--"), (START / ALPHA, "|s₀|/α", ":")):
-        axes.axhline(height, color=INK, linewidth=0.9, linestyle=dashes, label=name)
+    for height, name, colour in ((CAP, f"cap, {CAP}", INK), (START / ALPHA, "|s₀|/α", ORANGE)):
+        axes.axhline(height, color=colour, linewidth=0.9, linestyle="--", label=name)
     axes.set_xlabel("size of the noise σ")
     axes.set_ylabel("steps to |s| ≤ ε")
     _legend(figure, axes, 4)
