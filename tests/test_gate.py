@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatch
 
 import pytest
@@ -61,17 +62,23 @@ def test_pytest_collects_every_test_and_every_example(pytestconfig: pytest.Confi
             assert any(fnmatch(own, p) for p in pytestconfig.getini("python_files")), name
 
 
-def test_make_test_runs_every_folder_of_tests() -> None:
-    # Two folders run apart from the rest, and the rest is all but these two.
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    apart = {
-        name: set(re.search(rf"^{name} := (.+)$", makefile, flags=re.MULTILINE)[1].split())
-        for name in ("COVERED", "DISTRIBUTED")
-    }
-    assert "$(addprefix --ignore=,$(COVERED) $(DISTRIBUTED))" in makefile
-    for name, folders in apart.items():
-        assert re.search(rf"pytest .*\$\({name}\)$", makefile, flags=re.MULTILINE)
-        assert all((ROOT / folder).is_dir() for folder in folders)
+def test_make_test_runs_every_file_of_tests() -> None:
+    command = ["make", "--dry-run", "-o", ".venv/.installed", "test"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    calls = [line.split()[1:] for line in done.stdout.splitlines() if " -m pytest" in line]
+    assert calls
+    left = {n for n in PYTHON if re.fullmatch(r"tests/(.+/)?test_\w+\.py", n)}
+    assert left
+    for words in calls:
+        given = [w for w in words if w.startswith("tests")] or ["tests"]
+        ignored = [w.removeprefix("--ignore=") for w in words if w.startswith("--ignore=")]
+        left = {n for n in left if not within(n, given) or within(n, ignored)}
+    assert not left, f"make test leaves out {sorted(left)}"
+
+
+def within(name: str, places: Sequence[str]) -> bool:
+    """Whether a file is one of these, or below one."""
+    return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
 def test_git_ignores_nothing_that_belongs_to_the_tree() -> None:

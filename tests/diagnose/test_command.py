@@ -61,6 +61,19 @@ def test_a_run_becomes_a_page(diagnosed: tuple[Path, Result]) -> None:
         assert part in page.text
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_page_does_not_say_where_on_this_machine_the_run_lies(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "page.html"
+    monkeypatch.chdir(run.parent)
+    trial = Path(run.name, "muon", "seed-0")
+    for path in (Path(run.name), trial, trial / "step-000010.pt"):
+        assert call("diagnose", path, "--out", out).exit_code == 0
+        assert f"From {path}" in read(out).text
+        assert str(run.parent) not in out.read_text(encoding="utf-8")
+
+
 def test_an_older_checkpoint_is_diagnosed_as_it_was(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     path = run / "adamw" / "seed-0" / "step-000010.pt"

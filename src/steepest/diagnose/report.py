@@ -99,9 +99,8 @@ def page_of(path: Path, diagnosed: Sequence[Diagnosed], note: str) -> Page:
     if len(sections) > 1:
         together = _together(sections, pictures.losses({s.name: s.metrics for s, _ in diagnosed}))
         sections = [together, *sections]
-    return Page(
-        title=path.resolve().name, line=f"From {path.resolve()}", sections=sections, note=note
-    )
+    # The path as it was given: the page may be sent to somebody, who needs no more of this machine.
+    return Page(title=path.resolve().name, line=f"From {path}", sections=sections, note=note)
 
 
 def compared(sections: Sequence[Section]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -86,7 +87,7 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
     if path.is_file() or path.suffix == SHARDED:
         return [_checkpoint(path)]
     if (trial := _trial_at(path)) is not None:
-        found = [_trial(path.resolve().parent.parent, trial)]
+        found = [_trial(_as_given(path, path.resolve().parent.parent), trial)]
     elif kept := checkpoints(path):
         found = [_checkpoint(kept[-1])]
     else:
@@ -109,6 +110,11 @@ def _trial_at(path: Path) -> Trial | None:
         return None
     trial = Trial(optimizer=here.parent.name, seed=int(seed[1]))
     return trial if trial.optimizer in read_config(run)[0].optimizers else None
+
+
+def _as_given(path: Path, place: Path) -> Path:
+    """A place relative to the working folder if `path` is: a page shows no more of this machine."""
+    return place if path.is_absolute() else Path(os.path.relpath(place))
 
 
 def _has_anything(subject: Subject) -> bool:
@@ -173,7 +179,7 @@ def _checkpoint(path: Path) -> Subject:
     trial = Trial(optimizer=known["optimizer"], seed=known["seed"])
     run = path.resolve().parent.parent.parent
     if (run / CONFIG).is_file() and trial.folder(run) == path.resolve().parent:
-        return _trial(run, trial, path.resolve())
+        return _trial(_as_given(path, run), trial, path)
     plain = {k: v for k, v in known.items() if k not in IN_CHECKPOINT}
     names = {"optimizers": {trial.optimizer: known["settings"]}, "seeds": [trial.seed]}
     config = Config.from_json({**plain, **names})
