@@ -99,7 +99,8 @@ def install(torch: str, folder: Path) -> Path:
 def run(python: Path, folder: Path, chosen: Sequence[str], slow: bool) -> tuple[str, bool]:
     """Run tests with an environment's Python; their counts in words, and whether all passed."""
     report = folder / "report.xml"
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [str(python), "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
+    command += ["-p", "no:cacheprovider", f"--junitxml={report}"]
     if slow:
         command += ["-m", "slow or not slow"]
     # A PYTHONPATH would come before what was installed here.
