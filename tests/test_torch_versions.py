@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -101,42 +102,96 @@ def test_a_wrong_argument_is_refused_before_anything_is_made(
     assert not list(tmp_path.iterdir())
 
 
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that is there at once: the tests run with this Python."""
-
-    def install(torch: str, folder: Path) -> Path:
-        (folder / "venv").mkdir()
-        return Path(sys.executable)
-
-    monkeypatch.setattr(torch_versions, "install", install)
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that is there at once: this one."""
+    monkeypatch.setattr(torch_versions, "install", lambda torch, folder: Path(sys.executable))
     monkeypatch.setattr(torch_versions, "NEEDED_GIB", 0)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_counts_are_printed_and_the_environment_is_gone(
-    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stand_in(tmp_path, monkeypatch)
-    chosen = "tests/test_checking.py::test_shapes_and_their_names_are_checked"
-    flags = ["2.14.1", "--folder", str(tmp_path), "--tests", chosen, *(["--keep"] if keep else [])]
-    assert torch_versions.main(flags) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("torch 2.14.1: 1 passed, 0 failed, 0 errors, 0 skipped; ")
-    assert len(list(tmp_path.iterdir())) == keep
+@pytest.mark.parametrize(
+    ("slow", "found"),
+    [
+        (False, "1 passed, 0 failed, 0 errors, 1 skipped"),
+        (True, "1 passed, 1 failed, 0 errors, 1 skipped"),
+    ],
+)
+def test_the_counts_are_those_of_pytest(slow: bool, found: str, tmp_path: Path) -> None:
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "import pytest\n"
+        "def test_good(): pass\n"
+        "def test_not(): pytest.skip('no')\n"
+        "@pytest.mark.slow\n"
+        "def test_bad(): assert False\n",
+        encoding="utf-8",
+    )
+    outcome = torch_versions.run(Path(sys.executable), tmp_path, [str(file)], slow)
+    assert outcome == (found, not slow)
 
 
-def test_a_failure_fails_and_the_environment_is_gone(
+@pytest.mark.usefixtures("at_once")
+def test_the_environment_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stand_in(tmp_path, monkeypatch)
-    nothing = "tests/test_checking.py::test_that_is_not_there"
-    flags = ["2.14.1", "--folder", str(tmp_path), "--tests", nothing]
-    assert torch_versions.main(flags) == 1
+    monkeypatch.setattr(torch_versions, "run", lambda *_: ("1 passed", True))
+    assert torch_versions.main(["2.14.1", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("torch 2.14.1: 1 passed; ")
+    assert not list(tmp_path.iterdir())
 
-    def failing(torch: str, folder: Path) -> Path:
+
+@pytest.mark.usefixtures("at_once")
+def test_one_release_that_fails_fails_all_and_may_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = iter([("1 passed", True), ("1 failed", False)])
+    monkeypatch.setattr(torch_versions, "run", lambda *_: next(outcomes))
+    assert torch_versions.main(["--folder", str(tmp_path), "--keep"]) == 1
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split(";")[0] for line in lines] == [
+        f"torch {version}: {found}"
+        for version, found in zip(torch_versions.TESTED, ("1 passed", "1 failed"), strict=True)
+    ]
+    assert sorted(tmp_path.iterdir()) == sorted(Path(line.split(", in ")[1]) for line in lines)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_pip_cannot_install_is_a_failure_and_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def install(torch: str, folder: Path) -> Path:
         raise subprocess.CalledProcessError(1, ["python", "-m", "pip"])
 
-    monkeypatch.setattr(torch_versions, "install", failing)
-    assert torch_versions.main(flags) == 1
+    monkeypatch.setattr(torch_versions, "install", install)
+    assert torch_versions.main(["2.14.1", "--folder", str(tmp_path)]) == 1
     assert "nothing was run: pip ended with code 1" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_signals_in_a_row_leave_nothing(tmp_path: Path) -> None:
+    """`timeout` sends one to the process and one to its group."""
+    code = f"""
+import time
+from tools import torch_versions as tool
+
+def install(torch, folder):
+    print("installing", flush=True)
+    time.sleep(60)
+
+def rmtree(folder, remove=tool.shutil.rmtree):
+    print("removing", flush=True)
+    time.sleep(1)
+    remove(folder)
+
+tool.install, tool.shutil.rmtree, tool.NEEDED_GIB = install, rmtree, 0
+tool.main(["2.14.1", "--folder", {str(tmp_path)!r}])
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for word in ("installing", "removing"):
+            while word not in process.stdout.readline():
+                assert process.poll() is None
+            process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
     assert not list(tmp_path.iterdir())

@@ -36,6 +36,8 @@ CORE = (
 
 EXTRAS = ("train", "lab", "dev", "docs")
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 # Measured on Linux: 7.4 GiB with torch 2.10.0 and its CUDA parts, and what pip unpacks meanwhile.
 NEEDED_GIB = 12
 
@@ -97,7 +99,8 @@ def install(torch: str, folder: Path) -> Path:
 def run(python: Path, folder: Path, chosen: Sequence[str], slow: bool) -> tuple[str, bool]:
     """Run tests with an environment's Python; their counts in words, and whether all passed."""
     report = folder / "report.xml"
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [str(python), "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
+    command += ["-p", "no:cacheprovider", f"--junitxml={report}"]
     if slow:
         command += ["-m", "slow or not slow"]
     # A PYTHONPATH would come before what was installed here.
@@ -117,6 +120,14 @@ def counts(report: Path) -> str:
     )
     passed = total - failed - broken - skipped
     return f"{passed} passed, {failed} failed, {broken} errors, {skipped} skipped"
+
+
+def stop(number: int, _: object) -> None:
+    """End the program by way of its clean-up, which would otherwise leave gigabytes there."""
+    # `timeout` and impatient people send a second one, which would end the clean-up.
+    for each in STOPS:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def attempt(torch: str, arguments: argparse.Namespace) -> tuple[str, bool]:
@@ -182,8 +193,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one line a release; 1 if the tests of one did not pass."""
     arguments = parsed(argv)
-    # As Ctrl-C does it: without this, what ends the program from outside would leave gigabytes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in STOPS:
+        signal.signal(number, stop)
     lines = [attempt(torch, arguments) for torch in arguments.versions or TESTED]
     print("\n".join(line for line, _ in lines))
     return 0 if all(good for _, good in lines) else 1
