@@ -97,23 +97,15 @@ def test_accuracy_is_as_stated(method, dtype):
             x = with_spectrum(sigma, m, n, complex=dtype.is_complex).to(dtype)
             q = method(x)
             assert float(singular_values(q)[0]) <= stated.upper, (m, n, condition)
-            inner = resolved(x, q, stated.resolution)
-            if inner.numel():
-                off = float((singular_values(inner) - 1).abs().max())
+            # Rounding to a half type has changed the spectrum: what counts is what the method got.
+            # Values, not projections: a singular vector is known to eps·σ₁/σ_k only.
+            actual = singular_values(x)
+            count = int((actual >= 30 * stated.resolution * actual[0]).sum())
+            if float(actual[-1]) >= stated.resolution * float(actual[0]):
+                count = len(actual)
+            if count:
+                off = float((singular_values(q)[:count] - 1).abs().max())
                 assert off <= stated.error, (m, n, condition)
-
-
-def resolved(x, q, resolution):
-    """q on the singular vectors of x that the method resolves.
-
-    Rounding to a half type has changed the spectrum: these are those of what the method got. Near
-    the edge of their subspace rounding mixes vectors.
-    """
-    u, actual, vh = torch.linalg.svd(wide(x), full_matrices=False)
-    if float(actual[-1]) >= resolution * float(actual[0]):
-        return wide(q)
-    kept = actual >= 30 * resolution * actual[0]
-    return u[:, kept].mH @ wide(q) @ vh[kept].mH
 
 
 @every_method

@@ -137,7 +137,11 @@ def test_a_hermitian_product_by_quarters_is_the_product(m):
     with torch.no_grad():
         product = Workspace(x).hermitian(x, x.mH)
     assert float((product - x @ x.mH).abs().max()) < 1e-12
-    assert torch.equal(product, product.mH)
+    # A product is Hermitian to rounding only; what is mirrored, to the bit.
+    assert float((product - product.mH).abs().max()) < 1e-12
+    half = m // 2
+    if m >= HALVED:
+        assert torch.equal(product[:, :half, half:], product[:, half:, :half].mH)
 
 
 def test_memory_that_is_given_back_is_used_again():
