@@ -166,13 +166,12 @@ def spectrum(
     power = unit_power(work)
     scaled = work * power
     norm = float(torch.linalg.vector_norm(scaled))
-    unit = norm / float(power)
     if norm == 0 or method == "exact" or (method == "auto" and min(x.shape) <= EXACT_SIZE):
-        return _exact(scaled / (norm or 1.0), unit)
+        return _exact(scaled / (norm or 1.0), norm / float(power))
     generator = generator or torch.Generator().manual_seed(0)
     wide = scaled if x.shape[0] <= x.shape[1] else scaled.mH
     found = sketch(wide / norm, probes, steps, risk=1 - confidence, generator=generator)
-    return _randomised(found, x, unit, confidence)
+    return _randomised(found, x, norm / float(power), confidence)
 
 
 def _check(x: Tensor, method: str, probes: int, steps: int, confidence: float) -> None:

@@ -13,7 +13,7 @@ from steepest.lab.figure import INK, ordered_colours, panels
 
 
 def draw_sizes(rows: Sequence[Record], titles: Mapping[str, str], band: float) -> Figure:
-    """RMS after each hidden layer, relative to what enters the first; the mean of the seeds.
+    """One panel for each optimizer, one line for each depth.
 
     Args:
         rows: a row for each layer of each training.
