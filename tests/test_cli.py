@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from typer.main import get_command
+from typer.testing import CliRunner
+
 from steepest import cli
+from steepest.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,3 +95,31 @@ def test_a_wrong_flag_is_refused_with_exit_code_2(
         cli.main()
     assert exit_.value.code == 2
     assert "--lerning-rate" in capsys.readouterr().err
+
+
+def squeezed(text: str) -> str:
+    """A text without what breaks its lines."""
+    return "".join(text.split())
+
+
+COMMANDS = ("", *get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("columns", ["60", "100", "200"])
+def test_the_help_is_what_was_written(name: str, columns: str) -> None:
+    command = get_command(app)
+    whole = command.commands[name] if name else command  # type: ignore[attr-defined]
+    arguments = [name, "--help"] if name else ["--help"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": columns})
+    assert result.exit_code == 0
+    # Emojis lie beyond the plane of all other characters.
+    assert max(map(ord, result.output)) < 0x10000
+    shown = squeezed(result.output)
+    assert squeezed(whole.help) in shown
+    texts = [text for p in whole.params if (text := getattr(p, "help", None))]
+    assert texts
+    for text in texts:
+        assert squeezed(text) in shown, text
+    for other in () if name else command.commands.values():  # type: ignore[attr-defined]
+        assert squeezed((other.help or "").partition("\n")[0]) in shown

@@ -47,6 +47,31 @@ def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
 
 
+def numbers(table: str) -> dict[str, list[float]]:
+    """The numbers of each direction in a table of `diagnostics.compare_directions`."""
+    rows = [line.split() for line in table.splitlines() if line.startswith("(all)")]
+    return {row[1]: [float(cell) for cell in row[2:]] for row in rows}
+
+
+def test_the_readme_shows_the_directions_that_its_code_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "README.md"
+    (code,) = (code for code in blocks(page, "python") if "compare_directions(" in code)
+    (shown,) = (text for text in blocks(page, "text") if text.startswith("layer  direction"))
+    # It stands alone but for the imports at the top of the page.
+    exec(compile(code, page.name, "exec"), {"torch": torch, "nn": torch.nn})
+    printed = numbers(capsys.readouterr().out)
+    stated = numbers(shown)
+    assert printed.keys() == stated.keys() == {"gradient", "sign", "muon", "newton-schulz", "adam"}
+    for name, row in stated.items():
+        # Three digits are shown, and thirty steps have rounded in their own way.
+        assert printed[name] == pytest.approx(row, rel=0.02), name
+    decrease = {name: row[-1] for name, row in printed.items()}
+    assert all(1.8 < decrease[name] / decrease["gradient"] < 2.2 for name in ("sign", "muon", "adam"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))

@@ -38,8 +38,13 @@ def settings(name: str, factor: float = 1.0) -> OptimizerConfig:
     return replace(tuned, lr=factor * tuned.lr, rest_lr=rest)
 
 
-def trained(name: str, *, steps: int, every: int, factor: float = 1.0, seed: int = 0) -> list[str]:
-    """The warnings of a training by `steepest train`, with its warm-up and its schedule."""
+def trained(
+    name: str, *, steps: int, every: int, until: int = 0, factor: float = 1.0, seed: int = 0
+) -> list[str]:
+    """The warnings of `steepest train`, with its warm-up and schedule for that many steps.
+
+    Training goes on until the last step, or a given one.
+    """
     optimizer = name.partition(":")[0]
     config = Config(
         optimizers={optimizer: settings(name, factor)},
@@ -50,16 +55,15 @@ def trained(name: str, *, steps: int, every: int, factor: float = 1.0, seed: int
     )
     learner = Learner(Trial(optimizer=optimizer, seed=seed), config, corpus())
     with Monitor(learner.model, learner.optimizer, every=every, quiet=True) as m:
-        for _ in range(steps):
-            if learner.train_step()["loss"] is None:
-                break
+        for _ in range(until or steps):
+            learner.train_step()
     return m.warnings
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_preset_has_a_warning_at_its_tuned_learning_rate(name: str) -> None:
     # A run of 20 steps is the hardest: a warm-up of two, and weights that are as at the start.
-    assert trained(name, steps=20, every=4) == []
+    assert trained(name, steps=20, every=5) == []
 
 
 @pytest.mark.slow
@@ -72,12 +76,11 @@ def test_no_preset_has_a_warning_at_any_length(name: str, steps: int, every: int
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ten_times_the_tuned_learning_rate_is_seen_in_one_line(name: str) -> None:
-    found = trained(name, steps=20, every=10, factor=10.0)
+    found = trained(name, steps=20, until=3, every=20, factor=10.0)
     rates = [text for text in found if "far too large" in text]
     assert rates and all("divide it by ten" in text for text in rates), found
-    if name != "sgd":  # which diverges, and so is seen again
-        # One line for each learning rate: `lr`, and `rest_lr` of AdamW beside it.
-        assert len(rates) == len({text.partition("lr = ")[0][-5:] for text in rates}) <= 2, found
+    # One line for each learning rate: `lr`, and `rest_lr` of AdamW beside it.
+    assert len(rates) == len({"rest_lr = " in text for text in rates}), found
 
 
 def test_the_named_optimizers_are_all_tried() -> None:

@@ -99,11 +99,11 @@ class Pace:
         present size says nothing. A length that follows the gradient falls when the weights have
         arrived, and there it counts as well.
         """
-        start, needed = self._start.get(s.of.name, 0.0), float(s.of.fan_in) ** -0.5
+        start, needed = self._start.get(s.of.name, 0.0), 1 / math.sqrt(s.of.fan_in)
         # A norm for the head, as Scion has it, is there to let the logits grow.
         place = None if self._routing is None else self._routing[s.of.parameter]
         own = place is not None and place.target == "table" and s.of.constrained is not None
-        return float(max(start, needed if own or _follows(s.of) else SHARE * needed))
+        return max(start, needed if own or _follows(s.of) else SHARE * needed)
 
     def _small(self, s: Seen, lr: float) -> Finding | None:
         name, ratio = s.of.name, s.quantities["update_ratio"]
