@@ -3,9 +3,9 @@
     steepest bench --out bench
     python tools/bench_table.py NAME bench
 
-copies `bench/bench.json` to `docs/bench/NAME.json` and the pictures to `docs/images/`, and fills
-the tables of `docs/bench.md` from all files in `docs/bench/`. Without arguments it only fills them.
-A test compares that page with these files.
+copies `bench/bench.json`, without the folder in its command, to `docs/bench/NAME.json` and the
+pictures to `docs/images/`, and fills the tables of `docs/bench.md` from all files in `docs/bench/`.
+Without arguments it only fills them. A test compares that page with these files.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ def picture(name: str, bench: str) -> str:
 def collect(name: str, folder: Path) -> None:
     """Copy the results in a folder under a name."""
     DATA.mkdir(exist_ok=True)
-    shutil.copy(folder / RESULTS, DATA / f"{name}.json")
+    data = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    # Where somebody kept results is no part of the command that gives them.
+    data["machine"]["command"] = re.sub(r" --out[ =]('[^']*'|\S+)", "", data["machine"]["command"])
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    (DATA / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
     for bench in BENCHES:
         drawn = folder / f"{bench}.png"
         if drawn.exists():

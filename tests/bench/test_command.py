@@ -205,7 +205,9 @@ def test_the_tables() -> None:
     lines = markdown([result, made_up("vit-64")]).splitlines()
     assert lines[0] == "| steps | gpt-128 | vit-64 |"
     assert lines[3].startswith("| steepest.Muon | **5.00×**, 4.00 ms, 0.044 | **5.00×**")
-    assert lines[4] == "| optimuon | absent | absent |"
+    # The words of the picture.
+    assert lines[4] == "| optimuon | not installed | not installed |"
+    assert lines[5] == "| heavyball | RuntimeError: boom | RuntimeError: boom |"
 
 
 def test_the_page_is_that_of_the_stored_results() -> None:
@@ -219,6 +221,10 @@ def test_results_come_into_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (docs / "images").mkdir(parents=True)
     monkeypatch.setattr(bench_table, "DATA", docs / "bench")
     monkeypatch.setattr(bench_table, "IMAGES", docs / "images")
+    results = tmp_path / "out" / "bench.json"
+    found = read(results)
+    found["machine"]["command"] = f"steepest bench --out '{tmp_path}/a folder' --steps"
+    results.write_text(json.dumps(found), encoding="utf-8")
     bench_table.collect("mine", tmp_path / "out")
     assert {p.name for p in (docs / "images").iterdir()} == {
         "bench-mine-steps.png",
@@ -229,3 +235,4 @@ def test_results_come_into_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for part in ("### mine", "| steps | square |", "| methods | square |", "bench-mine-steps.png"):
         assert part in text
     assert torch.__version__ in text
+    assert "`steepest bench --steps`" in text

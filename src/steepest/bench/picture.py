@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from steepest.bench.contenders import FLOOR
 from steepest.bench.measure import MEASURED, Result, Row
-from steepest.bench.report import number, title
+from steepest.bench.report import number, reason, title
 from steepest.gallery import style
 
 COLUMNS = 2
@@ -45,10 +45,8 @@ def _row(axes: Axes, y: int, row: Row) -> None:
     """One contender: a bar from 1 to its speed, or why there is none; its error at the right."""
     small: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": SMALL}
     if row.status != MEASURED or row.speed is None:
-        # The whole message is in the table.
-        text = row.message if len(row.message) < 24 else row.message.split(":")[0]
         kept: dict[str, Any] = {"ha": "left", "color": style.GREY, "style": "italic"}
-        axes.annotate(text if len(text) < 24 else row.status, (1, y), (5, 0), **small, **kept)
+        axes.annotate(reason(row), (1, y), (5, 0), **small, **kept)
         return
     # From 1, so that a slower contender points the other way.
     axes.barh(y, row.speed - 1, left=1, height=BAR, color=colour(row), zorder=2)

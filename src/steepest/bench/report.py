@@ -11,6 +11,7 @@ from rich.table import Table
 from steepest.bench.measure import MEASURED, Result, Row
 from steepest.bench.sets import SETS
 
+SHORT = 24  # characters, as many as a bar's place in the picture has
 HEADINGS = ("contender", "ms", "quartiles", "× as fast", "× floor", "error")
 
 
@@ -76,6 +77,18 @@ def absences(result: Result) -> list[str]:
     return [f"{r.name}: {r.message}" for r in result.rows if r.status != MEASURED]
 
 
+def reason(row: Row) -> str:
+    """Why a contender has no time, in a few words; the whole message is in the JSON.
+
+    Examples:
+        >>> absent = "left out by --quick: it compiles first"
+        >>> reason(Row(name="heavyball", note="", status="absent", message=absent))
+        'left out by --quick'
+    """
+    text = row.message if len(row.message) < SHORT else row.message.split(":")[0]
+    return text if 0 < len(text) < SHORT else row.status
+
+
 def markdown(results: Sequence[Result]) -> str:
     """The speeds of one bench, a column for each set: × as fast as the baseline, and the error."""
     names = list(dict.fromkeys(row.name for r in results for row in r.rows))
@@ -94,7 +107,7 @@ def _cell(row: Row | None) -> str:
     if row is None:
         return ""
     if row.status != MEASURED:
-        return row.status
+        return reason(row)
     error = "" if row.error is None else f", {number(row.error, 2)}"
     speed = "" if row.speed is None else f"**{number(row.speed)}×**, "
     return f"{speed}{number(row.ms)} ms{error}"
