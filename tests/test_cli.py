@@ -10,7 +10,6 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
-
 from typer.main import get_command
 from typer.testing import CliRunner
 

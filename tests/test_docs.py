@@ -69,7 +69,9 @@ def test_the_readme_shows_the_directions_that_its_code_prints(
         # Three digits are shown, and thirty steps have rounded in their own way.
         assert printed[name] == pytest.approx(row, rel=0.02), name
     decrease = {name: row[-1] for name, row in printed.items()}
-    assert all(1.8 < decrease[name] / decrease["gradient"] < 2.2 for name in ("sign", "muon", "adam"))
+    assert all(
+        1.8 < decrease[name] / decrease["gradient"] < 2.2 for name in ("sign", "muon", "adam")
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
