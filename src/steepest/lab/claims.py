@@ -69,7 +69,7 @@ class Need:
         found = self.has(results)
         if found >= self.least:
             return None
-        return f"needs {self.what} ≥ {self.least:.4g} (here {found:.3g}): {self.why}"
+        return f"needs {self.what} ≥ {self.least:.4g} (here {found:.4g}): {self.why}"
 
 
 @dataclass(frozen=True, kw_only=True)
