@@ -24,6 +24,9 @@ Chosen: TypeAlias = Norm | ProductNorm | Maker | Named
 # torch.optim.Adam: the defaults of an optimizer that is not given.
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
 
+# By these a state is known as one of Adam's kind. Adamax has one of them, others just count steps.
+AVERAGES = {"exp_avg", "exp_avg_sq"}
+
 
 def gradient_step(grads: Named) -> dict[str, Tensor]:
     """−g: the direction of gradient descent."""
@@ -59,13 +62,13 @@ def adam_step(
         p = None if params is None else params[name]
         group = {} if p is None else known.get(p, {})
         state = {} if p is None or not group else optimizer.state.get(p, {})
-        out[name] = _adam_direction(g, p, group, state)
+        out[name] = _adam_direction(g, p, group, state if state.keys() >= AVERAGES else {})
     return out
 
 
 def has_adam_state(p: Tensor, optimizer: Any) -> bool:
     """Whether an optimizer has averages of Adam for a parameter."""
-    return optimizer is not None and "exp_avg" in optimizer.state.get(p, {})
+    return optimizer is not None and optimizer.state.get(p, {}).keys() >= AVERAGES
 
 
 @torch.no_grad()
@@ -82,8 +85,8 @@ def _adam_direction(
     adam(
         [moved],
         [g],
-        [state["exp_avg"].clone() if "exp_avg" in state else torch.zeros_like(g)],
-        [state["exp_avg_sq"].clone() if "exp_avg" in state else torch.zeros_like(g)],
+        [state["exp_avg"].clone() if state else torch.zeros_like(g)],
+        [state["exp_avg_sq"].clone() if state else torch.zeros_like(g)],
         largest,
         [torch.as_tensor(state.get("step", 0.0), dtype=torch.float32).cpu().clone()],
         foreach=False,
