@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(VENV) holds $$($(BIN)/python -V 2>&1), steepest needs Python >= 3.11; remove $(VENV) and call make again" >&2; exit 1; }
-	@echo "Installing steepest and its tools into $(VENV) (once; about a minute on a fast line)"
+	@echo "Installing steepest and its tools into $(VENV) (once; torch is the largest part)"
 	$(BIN)/python -m pip install --no-input -c constraints.txt torch hatchling editables
 	$(BIN)/python -m pip install --no-input -c constraints.txt --no-build-isolation -e '.[train,lab,dev,docs]'
 	@touch $@

@@ -289,7 +289,11 @@ def test_the_version_is_written_the_same_everywhere() -> None:
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## \[([^\]]+)\]", changelog, flags=re.MULTILINE)
-    assert version in headings[:2], "the newest release in CHANGELOG.md"
+    # There is one version that is not released; before the first release there is no other.
+    assert headings[0] == "Unreleased"
+    assert "unreleased" not in changelog.partition("[Unreleased]")[2].lower()
+    assert headings[1:2] in ([], [version]), "the newest release in CHANGELOG.md"
+    assert len(headings) > 1 or f"the first version will be {version}" in changelog
 
 
 def test_the_only_requirements_are_torch_and_jaxtyping() -> None:

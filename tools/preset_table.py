@@ -1,7 +1,7 @@
-"""The table of named optimizers in README.md, made from `steepest.optim.PRESETS`.
+"""The table of named optimizers in README.md and docs/choosing.md, from `steepest.optim.PRESETS`.
 
 python tools/preset_table.py          print it
-python tools/preset_table.py --write  put it into README.md
+python tools/preset_table.py --write  put it into both
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from steepest.optim import PRESETS, Preset
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "choosing.md")
 BEGIN, END = "<!-- presets: tools/preset_table.py -->", "<!-- end of presets -->"
 
 
@@ -42,12 +43,13 @@ def replaced(text: str) -> str:
     """`text` with the present table between its two marks."""
     marks = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", flags=re.DOTALL)
     if len(marks.findall(text)) != 1:
-        raise SystemExit(f"README.md needs one pair of marks: {BEGIN} … {END}")
+        raise SystemExit(f"each page needs one pair of marks: {BEGIN} … {END}")
     return marks.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", text)
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
-        README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+        for page in PAGES:
+            page.write_text(replaced(page.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(table())

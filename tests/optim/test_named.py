@@ -55,8 +55,9 @@ def test_the_norm_that_a_row_shows_is_its_norm():
         assert eval(row.shown, names) == row.norm
 
 
-def test_the_table_in_the_readme_is_made_from_the_rows():
-    text = preset_table.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", preset_table.PAGES, ids=lambda p: p.name)
+def test_the_tables_are_made_from_the_rows(page):
+    text = page.read_text(encoding="utf-8")
     assert preset_table.replaced(text) == text, "run: python tools/preset_table.py --write"
 
 

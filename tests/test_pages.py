@@ -1,0 +1,133 @@
+"""What is said in several places is said alike, and what the pages name exists."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steepest import norms, polar
+from steepest.bench.measure import Result
+from steepest.bench.report import number
+from steepest.lab.table import REPRODUCTIONS
+from steepest.maps import Scalar
+from steepest.optim import SteepestOptimizer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def part(text: str, heading: str) -> str:
+    """What stands under a heading, down to the next one of its level or above."""
+    level = heading.partition(" ")[0]
+    after = text.partition(f"{heading}\n")[2]
+    assert after, f"no heading {heading}"
+    return re.split(rf"^#{{1,{len(level)}}} ", after, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def flat(text: str) -> str:
+    """Without line breaks."""
+    return " ".join(text.split())
+
+
+def test_lists_of_pages_agree_with_the_navigation() -> None:
+    entries = yaml.safe_load(read("mkdocs.yml"))["nav"]
+    nav = [item for entry in entries for item in entry.items()]
+    listed = part(read("README.md"), "## Documentation")
+    assert re.findall(r"\[([^\]]+)\]\(docs/([\w.]+)\)", listed) == nav
+    start = part(read("docs/index.md"), "## Where to go on")
+    links = re.findall(r"^- \[([^\]]+)\]\(([\w.]+)\)", start, flags=re.MULTILINE)
+    assert links == [item for item in nav if item[1] != "index.md"]
+    for title, page in nav[1:]:
+        assert read(f"docs/{page}").startswith(f"# {title}\n"), page
+
+
+def test_the_site_refers_to_nothing_that_it_does_not_have() -> None:
+    for path in (ROOT / "docs").glob("*.md"):
+        assert "README" not in path.read_text(encoding="utf-8"), f"{path.name}: not on the site"
+
+
+def test_every_reproduction_is_in_the_readme() -> None:
+    shown = re.findall(r"^\$ steepest reproduce ([\w-]+)", read("README.md"), flags=re.MULTILINE)
+    assert sorted(shown) == sorted(REPRODUCTIONS)
+    number_of = {5: "five", 6: "six", 7: "seven"}[len(REPRODUCTIONS)]
+    assert f"what came out of the last {number_of}" in flat(read("README.md"))
+
+
+def rows(text: str, first: str) -> list[str]:
+    """The table that begins with a line of headings."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith(first):
+            return [line, *(x for x in lines if x.startswith("|"))][:4]
+    raise AssertionError(f"no table {first}")
+
+
+def test_the_fair_picture_has_one_table() -> None:
+    heading = "| optimizer | val loss | seconds |"
+    assert rows(read("README.md"), heading) == rows(read("docs/tuning.md"), heading)
+
+
+def milliseconds(name: str, size: str) -> list[str]:
+    """What a step of this library and of torch takes, in a file of docs/bench/."""
+    data = json.loads(read(f"docs/bench/{name}.json"))
+    (result,) = (Result.from_json(r) for r in data["results"] if r["set"] == size)
+    found = {row.name: row for row in result.rows}
+    return [number(found[n].ms) for n in ("steepest.Muon", "torch.optim.Muon")]
+
+
+def test_times_in_the_readme_are_those_of_the_benchmarks() -> None:
+    limits = flat(part(read("README.md"), "## Honest limits"))
+    ours, theirs = milliseconds("amx", "gpt-128")
+    first = f"takes {ours} ms with `steepest.Muon` and {theirs} ms with `torch.optim.Muon`"
+    at_256 = "at width 256 it is {} ms and {} ms".format(*milliseconds("amx", "gpt-256"))
+    hidden = [milliseconds("avx512-bf16", size) for size in ("gpt-128", "gpt-256")]
+    last = "it is {} ms and {} ms, and {} ms and {} ms".format(*hidden[0], *hidden[1])
+    for said in (first, at_256, last):
+        assert said in limits
+    # No other figure of a time stands there.
+    assert len(re.findall(r"\d ms", limits)) == 8
+    assert f"less work: {ours} ms" in flat(read("docs/tuning.md"))
+
+
+def test_times_of_training_are_said_to_be_older_ones() -> None:
+    readme = read("README.md")
+    optimizer = [
+        float(v) for v in re.findall(r"^│ muon .* ([\d.]+) │ +\d+ │", readme, re.MULTILINE)
+    ]
+    optimizer.append(float(rows(readme, "| optimizer | val loss |")[2].split("|")[5]))
+    low, high = (round(v) for v in (min(optimizer), max(optimizer)))
+    assert f"its optimizer took {low} to {high} ms" in flat(readme)
+
+
+@pytest.mark.parametrize(
+    ("heading", "base"),
+    [
+        ("### A polar method", polar.PolarMethod),
+        ("### A norm", norms.Norm),
+        ("### A convex map", Scalar),
+        ("### An optimizer", SteepestOptimizer),
+    ],
+)
+def test_recipes_name_what_a_subclass_has_to_write(heading: str, base: type) -> None:
+    recipe = part(read("CONTRIBUTING.md"), heading)
+    missing = [n for n in base.__abstractmethods__ if f"`{n}`" not in recipe]
+    assert not missing, f"{heading} does not name {missing}"
+
+
+def test_recipes_name_files_and_names_that_exist() -> None:
+    text = read("CONTRIBUTING.md")
+    places = re.findall(r"`((?:src|tests|docs|tools)/[\w./-]*)`", text)
+    assert len(places) > 20
+    assert not [p for p in places if not (ROOT / p).exists()]
+    # "`NAME` in `file`" is a name of that file.
+    pairs = re.findall(r"`([A-Za-z_]\w*)`\s+(?:in|of)\s+`((?:src|tests)/[\w./]+\.py)`", text)
+    assert len(pairs) > 10
+    wrong = [(n, p) for n, p in pairs if not re.search(rf"\b{n}\b", read(p))]
+    assert not wrong
