@@ -13,8 +13,10 @@ from typer.testing import Result
 from steepest.app import app
 from steepest.diagnose import command
 from steepest.diagnose.source import find
+from steepest.train import trial
 from tests.diagnose.conftest import call
 from tests.diagnose.test_page import Found
+from tests.train.tiny import TINY
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "diagnose.md"
 FLAGS = ["--out", "--data", "--windows", "--optimizer", "--seed"]
@@ -81,6 +83,28 @@ def test_an_older_checkpoint_is_diagnosed_as_it_was(run: Path, tmp_path: Path) -
     text = read(out).text
     assert "At step 10, on 1 window" in text
     assert "10 of 12" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_warnings_are_the_lines_that_the_training_has_shown(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "SAMPLE", 20)
+    run = tmp_path / "run"
+    flags = ("--optimizer", "adamw", "--lr", 1, "--warmup", 3, "--monitor-every", 2, "--out", run)
+    trained = call("train", *TINY, "--data", text, *flags)
+    assert trained.exit_code == 0, trained.stderr
+    start = "Warning: adamw seed 0, step "
+    lines = [t.removeprefix(start) for t in trained.stdout.splitlines() if t.startswith("Warning")]
+    rates = [line for line in lines if "far too large" in line]
+    assert len(rates) == 1 and " layers, worst " in rates[0], lines
+    result = call("diagnose", run)
+    assert result.exit_code == 0, result.stderr
+    page = read(run / "diagnosis.html").text
+    for line in lines:
+        step, _, words = line.partition(", ")
+        assert f"adamw seed 0: step {step}: {words}" in result.stdout
+        assert f"Step {step}: {words}" in page
 
 
 @pytest.mark.usefixtures("quick")

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
 import steepest
+from steepest._files import Record
 from steepest.app import app
 from steepest.polar import Svd
 from steepest.train import command, execute, trial
@@ -28,6 +30,13 @@ CONTEXT.set_forkserver_preload(
 
 WAIT = 90.0
 """Seconds for a run of a tiny model; a test that hangs fails after them."""
+
+
+class Signal(NamedTuple):
+    """What a process gets, and after which step: from outside it would come at any, or too late."""
+
+    number: int
+    step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +58,22 @@ class Processes:
         return "".join(line for line in lines if not line.startswith("[Gloo] Rank "))
 
 
-def _run(environment: Mapping[str, str], log: Path, arguments: list[str]) -> None:
+def _raise(at: Signal) -> None:
+    """Have this process get a signal when it has taken a step."""
+    train_step = trial.Learner.train_step
+
+    def signalled(learner: trial.Learner) -> Record:
+        record = train_step(learner)
+        if record["step"] == at.step:
+            os.kill(os.getpid(), at.number)
+        return record
+
+    trial.Learner.train_step = signalled  # type: ignore[method-assign]
+
+
+def _run(
+    environment: Mapping[str, str], log: Path, arguments: list[str], at: Signal | None
+) -> None:
     os.environ.update(environment)
     sys.argv = ["steepest"]
     handle = log.open("w", encoding="utf-8")
@@ -63,11 +87,15 @@ def _run(environment: Mapping[str, str], log: Path, arguments: list[str]) -> Non
     execute.write_spectra = lambda *_: []  # type: ignore[assignment]
     os.fsync = lambda _: None  # type: ignore[assignment]
     steepest.Muon = EXACT  # type: ignore[assignment,misc]
+    if at is not None:
+        _raise(at)
     app(arguments)
 
 
 @contextmanager
-def started(world: int, folder: Path, *arguments: object, attempt: int = 0) -> Iterator[Processes]:
+def started(
+    world: int, folder: Path, *arguments: object, attempt: int = 0, last: Signal | None = None
+) -> Iterator[Processes]:
     """`torchrun --nproc-per-node WORLD -m steepest ARGUMENTS`; all are gone after the block.
 
     Args:
@@ -75,6 +103,7 @@ def started(world: int, folder: Path, *arguments: object, attempt: int = 0) -> I
         folder: for their output.
         arguments: of `steepest`.
         attempt: how often torchrun has started them before.
+        last: the signal that the last process gets.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -94,7 +123,8 @@ def started(world: int, folder: Path, *arguments: object, attempt: int = 0) -> I
     for rank, log in enumerate(logs):
         own = {**common, "RANK": rank, "LOCAL_RANK": rank}
         texts = {k: str(v) for k, v in own.items()}
-        process = CONTEXT.Process(target=_run, args=(texts, log, [str(a) for a in arguments]))
+        at = last if rank == world - 1 else None
+        process = CONTEXT.Process(target=_run, args=(texts, log, [str(a) for a in arguments], at))
         process.start()
         running.append(process)
     try:

@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,34 +24,34 @@ from steepest.train.metrics import Metrics
 from steepest.train.trial import Learner
 from tests.train.tiny import TINY, Invoke, contents, final_state, history, same, words
 
-# Long enough that a signal finds it at work, and short enough to be repeated.
-LONG = ("--steps", "240", "--checkpoint-every", "20", "--eval-every", "80")
+LONG = ("--steps", "60", "--checkpoint-every", "20", "--eval-every", "20")
 
 
-@contextmanager
-def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """`python -m steepest` as a process that is gone when the block is left."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "steepest", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+# A signal from outside would come at another step on another machine, or after the last one.
+SIGNALLED = """
+import os, sys
+from pathlib import Path
+import steepest
+from steepest.app import app
+from steepest.train.metrics import Metrics
+
+number, step, write = int(sys.argv[1]), int(sys.argv[2]), Metrics.write
+
+def signalled(metrics, record):
+    write(metrics, record)
+    if record["step"] == step:
+        os.kill(os.getpid(), number)
+
+Metrics.write = signalled
+sys.argv[:3] = [str(Path(steepest.__file__).with_name("__main__.py"))]
+app()
+"""
 
 
-def wait_for_steps(process: subprocess.Popen[str], trial: Path, steps: int) -> None:
-    """Return when a trial has recorded that many steps."""
-    path = trial / "metrics.jsonl"
-    end = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") <= steps:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "no step in a minute"
-        time.sleep(0.002)
+def signalled(number: int, step: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m steepest` as a process that gets a signal when it has recorded a step."""
+    words = [sys.executable, "-c", SIGNALLED, int(number), step, *arguments]
+    return subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
 
 
 def equal(a: Path, b: Path) -> bool:
@@ -101,11 +100,8 @@ def test_a_killed_run_ends_where_an_unbroken_one_ends(
     run = tmp_path / "run"
     trial = run / "muon" / "seed-0"
     start = ("train", *TINY, *LONG, "--data", text_file, "--optimizer", "muon", "--out", run)
-    with running(*start) as process:
-        wait_for_steps(process, trial, 30)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert not (trial / "step-000240.pt").exists()
+    assert signalled(signal.SIGKILL, 30, *start).returncode == -signal.SIGKILL
+    assert saved_step(trial) == 20
     assert steepest("train", "--resume", run).exit_code == 0
     assert equal(trial, whole)
 
@@ -117,13 +113,10 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(
     run = tmp_path / "my run"
     trial = run / "muon" / "seed-0"
     start = ("train", *TINY, *LONG, "--data", text_file, "--optimizer", "muon", "--out", run)
-    with running(*start) as process:
-        wait_for_steps(process, trial, 25)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "")
-    assert history(trial)[-1][0] == saved_step(trial), "saved where it stopped"
-    command = shlex.split(out.splitlines()[-1])
+    done = signalled(signal.SIGINT, 25, *start)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert history(trial)[-1][0] == saved_step(trial) == 25, "saved where it stopped"
+    command = shlex.split(done.stdout.splitlines()[-1])
     assert command == [sys.executable, "-m", "steepest", "train", "--resume", str(run)]
     assert steepest(*command[3:]).exit_code == 0
     assert equal(trial, whole)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.processes import EXACT, WAIT, Processes, started
+from tests.train.processes import EXACT, Signal, started
 from tests.train.tiny import TINY, Invoke, history, words
 
 
@@ -47,15 +47,6 @@ def recorded(run: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def wait_for(run: Path, processes: Processes, steps: int) -> None:
-    """Return when a run has recorded that many steps."""
-    end = time.monotonic() + WAIT
-    while recorded(run) <= steps:
-        assert all(p.is_alive() for p in processes.running), processes.out(0)
-        assert time.monotonic() < end, "no step in time"
-        time.sleep(0.002)
-
-
 def alone(steepest: Invoke, tmp_path: Path, text: Path, optimizer: str, *flags: str) -> list[str]:
     """Train with one process into `one`; the command, for others."""
     common = [str(f) for f in ("train", *TINY, *flags, "--optimizer", optimizer, "--data", text)]
@@ -87,25 +78,21 @@ def test_two_processes_train_as_one_and_one_goes_on_for_them(
 def test_a_process_that_dies_costs_the_steps_since_the_last_checkpoint(
     steepest: Invoke, text: Path, tmp_path: Path
 ) -> None:
-    long = ("--steps", "400", "--checkpoint-every", "20", "--eval-every", "80")
+    long = ("--steps", "60", "--checkpoint-every", "20", "--eval-every", "20")
     common = alone(steepest, tmp_path, text, "adamw", *long)
     flags = (*common, "--parallel", "ddp", "--out", tmp_path / "two", "--timeout", 30)
-    with started(2, tmp_path, *flags) as processes:
-        wait_for(tmp_path / "two", processes, 30)
-        processes.running[1].kill()
+    with started(2, tmp_path, *flags, last=Signal(signal.SIGKILL, 30)) as processes:
         assert processes.codes() == [2, -signal.SIGKILL]
         assert "another process of this run is gone" in processes.out(0)
-    seen = recorded(tmp_path / "two")
     # torchrun starts the same command again; and it stops on all processes for a signal to one.
-    with started(2, tmp_path, *flags, attempt=1) as processes:
-        wait_for(tmp_path / "two", processes, seen + 10)
-        os.kill(processes.running[1].pid or 0, signal.SIGINT)
+    again = started(2, tmp_path, *flags, attempt=1, last=Signal(signal.SIGINT, 45))
+    with again as processes:
         assert processes.codes() == [130, 130], processes.out(0)
         command = processes.out(0).splitlines()[-1]
         assert "--nproc-per-node 2 -m steepest train --parallel ddp --resume" in command
-    assert recorded(tmp_path / "two") <= 400
+    assert recorded(tmp_path / "two") == 46, "step 0 to 45: both have stopped after the same one"
     assert steepest("train", "--resume", tmp_path / "two").exit_code == 0
-    agree(tmp_path / "two", tmp_path / "one", "adamw", steps=400)
+    agree(tmp_path / "two", tmp_path / "one", "adamw", steps=60)
 
 
 @pytest.mark.parametrize(
