@@ -14,7 +14,7 @@ LAYERS = (
     ("dist.agree",),
     ("dist",),
     ("_reduce",),
-    ("polar.base", "polar._blocks"),
+    ("polar.base", "polar._blocks", "polar._members"),
     ("polar.costs", "polar.schedule"),
     ("polar.design",),
     ("polar._ends", "polar.exact", "polar.iterate", "polar.rational"),

@@ -13,6 +13,7 @@ from steepest._reduce import held_as, total
 from steepest.maps.scalars import Scalar
 from steepest.norms import ColumnNorm, LInf, Lp, Norm, RowNorm, Spectral
 from steepest.polar import PolarMethod
+from steepest.polar._members import svd, svdvals
 from steepest.polar.base import full_precision, unit_power, widened
 
 
@@ -169,8 +170,7 @@ class Singular(Basis):
         wide = x.to(widened(x.dtype))
         power = unit_power(wide.detach())
         with full_precision(x.device):
-            values: Tensor = torch.linalg.svdvals(wide * power) / power[..., 0]
-        return values
+            return svdvals(wide * power) / power[..., 0]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the singular values of a matrix."""
@@ -196,7 +196,7 @@ def _by_svd(x: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
     """U·slope(σ)·Vᴴ."""
     power = unit_power(x)
     with full_precision(x.device):
-        u, s, vh = torch.linalg.svd(x * power, full_matrices=False)
+        u, s, vh = svd(x * power)
         cutoff = max(x.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
         slopes = slope(torch.where(s > cutoff, s, 0.0) / power[..., 0])
         mapped: Tensor = (u * slopes.to(u.dtype).unsqueeze(-2)) @ vh

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steepest._types import invalid
 from steepest.polar import PolarMethod
+from steepest.polar._members import eigh
 from steepest.polar.base import epsilon, full_precision, unit_power
 
 
@@ -59,7 +60,7 @@ class Scalar(ABC):
         """
         q = polar(x)
         with full_precision(x.device, x.dtype):
-            values, u = torch.linalg.eigh(hermitian(x @ q.mH))
+            values, u = eigh(hermitian(x @ q.mH))
             slopes = self.slope(values.clamp(min=0)).to(u.dtype)
             mapped: Tensor = (u * slopes.unsqueeze(-2)) @ (u.mH @ q)
         return mapped

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._reduce import all_true, held_as, total
+from steepest._reduce import all_true, held_as, looked_at, total
 from steepest._types import invalid, shape_text
 from steepest.polar import PolarMethod
 from steepest.polar.base import widened
@@ -133,7 +133,13 @@ class Norm(Geometry):
     the whole tensor or on its `dims`. Scale never matters: entries of 1e±30 are fine in float32.
 
     Every method checks the shape. It also looks for NaN, inf and so waits for an accelerator,
-    unless told `check=False`, which then gives whatever arithmetic gives.
+    unless told `check=False`, which then gives whatever arithmetic gives: NaN for the member of a
+    batch that holds some, and the right result for the others.
+
+    The laws are those of exact arithmetic, and hold to rounding by an SVD. A norm that is told
+    another polar method keeps them to the method's `accuracy`: with Q = polar(G) in the place of
+    UVᴴ, singular values between 1 − error and upper, n(n.dualize(G)) lies between these numbers
+    where G has no σ below the resolution, and so does n(n.project(x, r))/r.
 
     A subclass writes `__call__`, `dualize`, `project` and `dual`, and says with data what it
     couples, over how many axes it acts, and whether transposition leaves it alone.
@@ -183,9 +189,10 @@ class Norm(Geometry):
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
+        self.accept(g, check, "g")
         # The dual norm may be too large for a half-precision number, and the product not.
         wide = g.to(widened(g.dtype))
-        unit = self.dualize(wide, check=check)
+        unit = self.dualize(wide, check=False)
         # ⟨g, dualize(g)⟩ is the dual norm, without another decomposition.
         value = self.inner(wide, unit)
         return held_as((self.spread(value, g) * unit).to(g.dtype), g)
@@ -253,7 +260,7 @@ def ball_radius(radius: object, like: Tensor, batch: Sequence[int] | None = None
     except (TypeError, ValueError, RuntimeError):
         raise invalid("radius", radius, "give a number >= 0") from None
     # A number is looked at here, not on an accelerator, which would have to be waited for.
-    if not (radius >= 0 if isinstance(radius, int | float) else bool((r >= 0).all())):
+    if (radius >= 0 if isinstance(radius, int | float) else looked_at((r >= 0).all())) is False:
         raise invalid("radius", radius, "give a number >= 0")
     if batch is None:
         return r

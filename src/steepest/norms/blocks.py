@@ -65,6 +65,10 @@ class _Blocks(Norm):
     cut: Cut
 
     def __init__(self, norm: Norm, cut: Cut) -> None:
+        if not isinstance(norm, Norm):
+            raise invalid("norm", norm, "give a norm object such as norms.Spectral()")
+        if not isinstance(cut, Cut):
+            raise invalid("cut", cut, 'give a norms.Cut such as norms.Cut("rows")')
         object.__setattr__(self, "norm", norm)
         object.__setattr__(self, "cut", cut)
 

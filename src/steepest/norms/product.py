@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest._reduce import looked_at
 from steepest._types import invalid, real_dtype
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Norm, ball_radius, gaussian
@@ -231,10 +232,12 @@ class SumOf(ProductNorm):
         def excess(mu: Tensor) -> Tensor:
             return self(rest(mu), check=False) - r
 
-        if not bool(excess(torch.zeros_like(r)) > 0):
+        outside = excess(torch.zeros_like(r)) > 0
+        if looked_at(outside) is False:
             return {k: t.clone() for k, t in x.items()}
         mu = falling_root(excess, torch.zeros_like(r), sizes.amax())
-        return {k: t.to(x[k].dtype) for k, t in rest(mu).items()}
+        near = rest(torch.where(outside, mu, 0.0))
+        return {k: t.to(x[k].dtype) for k, t in near.items()}
 
 
 def _gather(values: Mapping[str, Tensor]) -> Tensor:

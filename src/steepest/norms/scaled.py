@@ -166,7 +166,8 @@ class Scaled(Norm):
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the norm over the factor."""
-        unit = self.norm.dualize(g.to(widened(g.dtype)), check=check)
+        self.accept(g, check, "g")
+        unit = self.norm.dualize(g.to(widened(g.dtype)), check=False)
         return (unit / self.factor.at(self.norm.extent(g))).to(g.dtype)
 
     def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
@@ -176,7 +177,8 @@ class Scaled(Norm):
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator of the norm over the square of the factor."""
-        sharp = self.norm.sharp(g.to(widened(g.dtype)), check=check)
+        self.accept(g, check, "g")
+        sharp = self.norm.sharp(g.to(widened(g.dtype)), check=False)
         return (sharp / self.factor.at(self.norm.extent(g)) ** 2).to(g.dtype)
 
     def project(

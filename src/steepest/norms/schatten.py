@@ -16,6 +16,7 @@ from steepest._types import invalid
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.base import Couples, Norm, ball_radius
 from steepest.polar import PolarMethod, Svd
+from steepest.polar._members import eigh, svd, svdvals
 from steepest.polar.base import epsilon, full_precision, unit_power, unit_scale, widened
 
 _NAMES = {1.0: "Nuclear", 2.0: "Frobenius", math.inf: "Spectral"}
@@ -83,23 +84,22 @@ class SpectralNorm(Norm):
     def _factors(self, x: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """U, σ in falling order and Vᴴ of matrices in a working type; q is their polar factor."""
         if self.polar is None:
-            u, s, vh = torch.linalg.svd(x, full_matrices=False)
+            u, s, vh = svd(x)
         elif x.shape[-2] < x.shape[-1]:
             v, s, uh = self._factors(x.mH, None if q is None else q.mH)
             return uh.mH, s, v.mH
         else:
             q = self.polar(x) if q is None else q
             h = q.mH @ x
-            values, v = torch.linalg.eigh((h + h.mH) / 2)
+            values, v = eigh((h + h.mH) / 2)
             s, v = values.flip(-1).clamp(min=0), v.flip(-1)
             u, vh = q @ v, v.mH
         cutoff = max(x.shape[-2:]) * epsilon(x.dtype) * s[..., :1]
-        return u, torch.where(s > cutoff, s, 0.0), vh
+        return u, torch.where(s <= cutoff, 0.0, s), vh
 
     def _singular_values(self, x: Tensor) -> Tensor:
         if self.polar is None:
-            values: Tensor = torch.linalg.svdvals(x)
-            return values
+            return svdvals(x)
         # dσ = Re vᴴ·Qᴴ·dX·v: the derivative of Q has no part in it.
         return self._factors(x, self.polar(x.detach()))[1]
 
@@ -261,7 +261,7 @@ class Schatten(SpectralNorm):
 
     def _singular_values(self, x: Tensor) -> Tensor:
         # The largest one does not profit from the others.
-        return torch.linalg.svdvals(x) if self.p == math.inf else super()._singular_values(x)
+        return svdvals(x) if self.p == math.inf else super()._singular_values(x)
 
     def _value(self, s: Tensor) -> Tensor:
         return lp_norm(s, self.p)

@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest._types import real_dtype, shape_text
 from steepest.dist import local, local_like
 from steepest.norms import Norm
-from steepest.optim.rule import Decay, Flag, descend
+from steepest.optim.rule import Decay, Flag, descend, is_known
 from steepest.polar.base import widened
 from steepest.views import LINEAR, MatrixView
 
@@ -193,26 +193,26 @@ def scalar(x: float | Tensor) -> float | Tensor:
 def nearest(item: Item, value: Tensor, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
     """A parameter with each of its parts projected on its ball.
 
-    Raises:
-        FloatingPointError: its singular values do not exist.
-
     Args:
         item: the parameter.
         value: of its body.
         ball: the norm of the balls.
         radii: of each part's ball.
+
+    Raises:
+        FloatingPointError: it has NaN or inf entries, in the memory of the host; an accelerator is
+            not waited for, and such a part stays without a number.
     """
-    parts = item.cut(value.to(widened(value.dtype)))
-    try:
-        inside = [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
-    except RuntimeError:  # torch.linalg.LinAlgError, which is not typed
-        if bool(torch.isfinite(value).all()):
-            raise
+    value = value.detach()  # a Parameter is not of the type Tensor
+    if is_known(value) and not bool(torch.isfinite(value).all()):
         raise FloatingPointError(
             f"a parameter of shape {shape_text(value.shape)} has NaN or inf entries, and no "
             "point of the ball is nearest to it: start again from weights that are finite"
-        ) from None
-    return item.restore(inside)
+        )
+    parts = item.cut(value.to(widened(value.dtype)))
+    return item.restore(
+        [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
+    )
 
 
 def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
+from steepest.polar._members import eigh, svd
 from steepest.polar.base import (
     GRAM_NOISE,
     Accuracy,
@@ -56,7 +57,7 @@ class Svd(PolarMethod):
         return Accuracy(min(1.0, CUTOFF_MARGIN * max(m, n) * eps), rounding, 1 + rounding)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        u, s, vh = torch.linalg.svd(x, full_matrices=False)
+        u, s, vh = svd(x)
         kept = s > max(x.shape[-2:]) * epsilon(x.dtype) * s[..., :1]
         q: Tensor = (u * kept.to(u.dtype).unsqueeze(-2)) @ vh
         return q
@@ -119,7 +120,7 @@ class GramEigh(PolarMethod):
         return max(cutoff, (GRAM_NOISE * work / (2 * GRAM_ERROR)) ** 0.5), cutoff
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        values, v = torch.linalg.eigh(gram_matrix(x))
+        values, v = eigh(gram_matrix(x))
         resolution, cutoff = self._resolution(x.shape[-2], x.shape[-1], dtype)
         largest = values[..., -1:].clamp(min=0)
         scale = safe_divisor(torch.maximum(values, resolution**2 * largest)).rsqrt()
