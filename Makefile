@@ -12,6 +12,9 @@ STAMP := $(VENV)/.installed
 
 # These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/dist
+# Tracing makes a test up to twice as slow: only those that the coverage counts run under it.
+COVERED := tests/polar tests/optim
+TOGETHER := -n $(WORKERS) --dist worksteal -q
 
 # Without bytecode on disk every process of the tests compiles the library, and pytest its tests.
 export PYTHONDONTWRITEBYTECODE :=
@@ -34,16 +37,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(VENV) holds $$($(BIN)/python -V 2>&1), steepest needs Python >= 3.11; remove $(VENV) and call make again" >&2; exit 1; }
 	@echo "Installing steepest and its tools into $(VENV) (once; torch is the largest part)"
-	$(BIN)/python -m pip install --no-input -c constraints.txt torch hatchling editables
-	$(BIN)/python -m pip install --no-input -c constraints.txt --no-build-isolation -e '.[train,lab,dev,docs]'
+	$(BIN)/python -m pip install --no-input --no-compile -c constraints.txt torch hatchling editables
+	$(BIN)/python -m pip install --no-input --no-compile -c constraints.txt --no-build-isolation -e '.[train,lab,dev,docs]'
 	@touch $@
 
 train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in ARGS="..."
 	$(BIN)/steepest train $(ARGS)
 
 test: $(STAMP) ## the whole test suite, with the coverage that polar and optim must have
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report= --ignore=$(DISTRIBUTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) --cov --cov-report= $(COVERED)
 	@$(BIN)/python tools/coverage_gate.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) $(patsubst %,--ignore=%,$(COVERED) $(DISTRIBUTED))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
 
 test-kernels: $(STAMP) ## the numerical tests under other kernels of the same libraries; flags go in ARGS="..."

@@ -1,7 +1,8 @@
 """How annotations are checked under the tests: a stand-in for `jaxtyping.jaxtyped`.
 
-That decorator opens a scope for the names of axes around every call, which takes longer than most
-functions of the library. Here only a function whose annotations name shapes gets one.
+Only a function whose annotations name shapes is checked: a check takes longer than most functions
+of the library, and other types are mypy's business in the sources and the library's own errors' for
+what a user gives.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import jaxtyping
@@ -33,10 +34,4 @@ def jaxtyped(made: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         return made
     if any("[Tensor, " in str(a) for a in made.__annotations__.values()):
         return _scoped(made, typechecker=typechecker)
-    checked = typechecker(made)
-
-    @wraps(made)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return (made if jaxtyping.config.jaxtyping_disable else checked)(*args, **kwargs)
-
-    return call
+    return made

@@ -30,18 +30,6 @@ settings.register_profile("nightly", max_examples=1000, derandomize=False, **_CO
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-# Tracing makes a test up to twice as slow: only the tests of these packages run under it.
-COVERED = {"polar", "optim"}
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Have pytest-cov, where it measures, pause for the tests of what it does not measure."""
-    if config.pluginmanager.hasplugin("_cov"):
-        for item in items:
-            if item.path.parent.name not in COVERED:
-                item.add_marker(pytest.mark.no_cover)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Leave torch alone with the warnings that are about itself."""
     for line in warned.for_pytest():

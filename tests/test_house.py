@@ -84,6 +84,12 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Everything in the syntax tree of a file."""
+    return tuple(ast.walk(tree(path)))
+
+
 def imported(node: ast.AST) -> Iterator[str]:
     """Modules that an import names; `from a import b` gives a.b where that is a module."""
     if isinstance(node, ast.Import):
@@ -102,14 +108,14 @@ def is_module(dotted: str) -> bool:
 
 def own_imports(path: Path) -> set[str]:
     """Modules of the package that a file imports, anywhere in it, without the `steepest.`."""
-    names = {name for node in ast.walk(tree(path)) for name in imported(node)}
+    names = {name for node in nodes(path) for name in imported(node)}
     own = {name for name in names if name.split(".")[0] == "steepest"}
     return {name.removeprefix("steepest").removeprefix(".") for name in own}
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function and method of a file."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -246,7 +252,7 @@ def test_every_file_says_what_it_is_for(path: Path) -> None:
 
 @of_every_file(PYTHON)
 def test_checkpoints_are_loaded_as_data(path: Path) -> None:
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert given.get("weights_only") == "True", f"line {node.lineno}"

@@ -104,7 +104,9 @@ def main() -> None:
             raise SystemExit(f"error: `steepest --help` does not name `train`\n{help_text}")
         message = run(python, "-I", "-c", WITHOUT_EXTRAS, cwd=folder, code=2)
         if "[train]" not in message or "Traceback" in message:
-            raise SystemExit(f"error: without the extra, `steepest` should say how to get it\n{message}")
+            raise SystemExit(
+                f"error: without the extra, `steepest` should say how to get it\n{message}"
+            )
     print("the wheel works outside the checkout")
 
 

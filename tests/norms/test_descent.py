@@ -44,14 +44,15 @@ def test_proposition_1(case):
     minimum = -(float(dual) ** 2) / (2 * LAMBDA)
     close(value / minimum, 1, rtol=1e-10)
     # Half of the directions are near the best one; each gets its own best length.
-    far = 10.0 ** -(torch.arange(1000) % 6).double()
+    tried = 1000 if getattr(norm, "axes", None) else 200  # at once, or one by one
+    far = 10.0 ** -(torch.arange(tried) % 6).double()
     far[::2] = 1e3
-    many = each(lambda v: v + far.reshape(-1, *[1] * v.ndim) * gaussian(1000, *v.shape), t)
+    many = each(lambda v: v + far.reshape(-1, *[1] * v.ndim) * gaussian(tried, *v.shape), t)
     along = sum((d * s).flatten(1).sum(dim=1) for d, s in zip(leaves(many), leaves(g), strict=True))
     if getattr(norm, "axes", None):
         sizes = norm(many, check=False)
     else:
-        rows = [each(lambda d, i=i: d[i], many) for i in range(1000)]
+        rows = [each(lambda d, i=i: d[i], many) for i in range(tried)]
         sizes = torch.stack([norm(row, check=False) for row in rows])
     assert float((along**2 / sizes**2).max()) <= -2 * LAMBDA * minimum * (1 + 1e-10)
 

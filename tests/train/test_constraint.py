@@ -169,18 +169,18 @@ def test_going_on_from_anywhere_keeps_every_evaluation_once(
         assert all(np.array_equal(found[k], whole[k]) for k in whole)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.9])
 def test_damaged_spectra_are_one_line_and_can_be_moved_away(
-    tiny: Invoke, steepest: Invoke, tmp_path: Path, part: float
+    tiny: Invoke, steepest: Invoke, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     assert tiny("--optimizer", "muon", "--out", run).exit_code == 0
     path = run / "muon" / "seed-0" / "spectra.npz"
     raw = path.read_bytes()
-    path.write_bytes(raw[: int(part * len(raw))])
-    result = steepest("train", "--resume", run)
-    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert f"spectra='{path}'" in result.stderr
+    for size in (0, int(0.9 * len(raw))):
+        path.write_bytes(raw[:size])
+        result = steepest("train", "--resume", run)
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert f"spectra='{path}'" in result.stderr
     path.unlink()
     assert steepest("train", "--resume", run).exit_code == 0
 

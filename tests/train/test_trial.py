@@ -129,7 +129,8 @@ def test_stopping_at_any_step_and_going_on_changes_nothing(
     settings = config(name)
     assert go(tmp_path / "whole", settings, corpus)
     whole = folder(tmp_path / "whole", settings)
-    for step in range(1, 8):
+    # One way through the program for all: what differs is the state, and it is full after a step.
+    for step in range(1, 8) if name == "muon" else (5,):
         run = tmp_path / f"stop-{step}"
         assert not go(run, settings, corpus, stop_at=step)
         assert not is_done(folder(run, settings), settings)
@@ -150,7 +151,7 @@ def test_a_kill_at_any_write_changes_nothing(
         operation, "steepest.train.metrics:Metrics.write"
     )
     # Files are written and synced so often that not every time can be tried.
-    for fatal in count(1, step=4 if operation == "fsync" else 2):
+    for fatal in count(1, step=6 if operation == "fsync" else 3):
         run = tmp_path / f"{operation}-{fatal}"
         with monkeypatch.context() as patch:
             calls = _die_at(patch, owner, fatal)
