@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from steepest.polar import NewtonSchulz
+from steepest.polar.base import has_autocast
 from tests.optim.compiled import CASES
+from tests.optim.suite import every_optimizer, loss, model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,3 +35,26 @@ def test_compiled(names):
     outcomes = json.loads(done.stdout)
     assert outcomes.keys() == set(names)
     assert not any(outcomes.values()), "\n".join(outcomes.values())
+
+
+@every_optimizer
+def test_a_later_step_sets_no_attribute(make, monkeypatch):
+    """torch 2.10 compiles no step that sets an attribute or makes a Newton–Schulz method."""
+    optimizer = make(m := model())
+
+    def step():
+        loss(m).backward()
+        optimizer.step()
+
+    step()  # the first one makes the state
+
+    def refuse(self, name, value):
+        raise AssertionError(f"{name} is set in a step")
+
+    monkeypatch.setattr(type(optimizer), "__setattr__", refuse)
+    monkeypatch.setattr(NewtonSchulz, "__post_init__", refuse)
+    step()
+
+
+def test_what_torch_2_10_cannot_trace_is_called_while_tracing():
+    assert has_autocast._dynamo_marked_constant
