@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # These start processes of their own, one set for all of them.
-DISTRIBUTED := tests/dist
+DISTRIBUTED := tests/sharding
 # Tracing makes a test up to twice as slow: only those that the coverage counts run under it.
 COVERED := tests/polar tests/optim
 TOGETHER := -n $(WORKERS) --dist worksteal -q

@@ -42,7 +42,7 @@ APPLICATIONS = {
 PUBLIC_PATHS = {
     "steepest",
     "steepest.diagnostics",
-    "steepest.dist",
+    "steepest.sharding",
     "steepest.maps",
     "steepest.norms",
     "steepest.polar",
@@ -58,7 +58,10 @@ SHARED_PATHS = {
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
-    ("_reduce", "torch.distributed.tensor"): "as heavy as torch, and who has DTensors has it",
+    (
+        "sharding.reductions",
+        "torch.distributed.tensor",
+    ): "as heavy as torch, and who has DTensors has it",
     ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
     (
         "train.checkpoint",

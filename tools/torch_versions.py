@@ -1,7 +1,7 @@
 """Run the test suite under other releases of torch, each in an environment of its own.
 
     python tools/torch_versions.py                     # both ends of the supported range
-    python tools/torch_versions.py 2.14.1 --tests tests/optim tests/dist --slow
+    python tools/torch_versions.py 2.14.1 --tests tests/optim tests/sharding --slow
 
 Python and pip are all it needs. An environment is deleted when its tests have ended, however they
 ended; `--keep` leaves it there. Everything but torch has the versions of constraints.txt.
@@ -30,7 +30,7 @@ TESTED = ("2.10.0", "2.14.1")
 
 # What a user of the library meets; the applications are in the other folders of tests.
 CORE = (
-    *(f"tests/{name}" for name in ("polar", "norms", "maps", "optim", "dist", "diagnostics")),
+    *(f"tests/{name}" for name in ("polar", "norms", "maps", "optim", "sharding", "diagnostics")),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")),
 )
 

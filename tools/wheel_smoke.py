@@ -63,7 +63,7 @@ def build(folder: Path) -> Path:
     # A stale build/ would smuggle deleted modules into the wheel: build from a clean copy.
     source = folder / "source"
     everywhere = shutil.ignore_patterns(".*", "__pycache__")
-    made = {"build", "dist", "site", "runs"}  # here, not below: there is a package `dist`
+    made = {"build", "dist", "site", "runs"}  # in the checkout's root only
 
     def ignored(folder: str, names: list[str]) -> set[str]:
         return everywhere(folder, names) | (made if Path(folder) == ROOT else set())

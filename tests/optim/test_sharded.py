@@ -1,6 +1,6 @@
 """Steps of parameters that ranks hold together, as far as one process can see them.
 
-What several processes do is in tests/dist.
+What several processes do is in tests/sharding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import steepest
 from steepest import maps, norms
-from steepest.dist import Layout, Team, Waiting, is_sharded
 from steepest.optim import _inspect
 from steepest.optim._moves import Item
 from steepest.optim._shards import (
@@ -30,6 +29,7 @@ from steepest.optim._shards import (
     shared_moves,
 )
 from steepest.polar import Svd
+from steepest.sharding import Layout, Team, Waiting, is_sharded
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._reduce import Dims, all_true, largest, length, squeezed, total
 from steepest._types import invalid
+from steepest.sharding.reductions import Dims, all_true, largest, length, squeezed, total
 
 ROOT_STEPS = 100
 """Bound on the steps of a root search; about ten are taken."""

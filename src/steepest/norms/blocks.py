@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._reduce import largest, total
 from steepest._types import invalid
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.norms.entry import Lp
 from steepest.polar import PolarMethod
 from steepest.polar.base import in_double
+from steepest.sharding.reductions import largest, total
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.dist import whole
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
 from steepest.optim._groups import Group, momentum_dtype, name_of
 from steepest.optim._moves import Item
 from steepest.polar.base import widened
+from steepest.sharding import whole
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from steepest._types import invalid, shape_text
-from steepest.dist import Team
 from steepest.norms import Geometry, Norm
 from steepest.optim.rule import is_known
 from steepest.polar import PolarMethod
 from steepest.polar.base import widened
+from steepest.sharding import Team
 from steepest.views import LINEAR, MatrixView, conv
 
 Group = dict[str, Any]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.dist import Team, agreed, is_sharded, local_like, same_everywhere
-from steepest.dist.agree import BAD, FINE, NONE
 from steepest.norms import Couples, Geometry
 from steepest.optim._groups import Group, momentum_dtype, name_of
 from steepest.optim.rule import Flag, finite, is_known, looked_at
+from steepest.sharding import Team, agreed, is_sharded, local_like, same_everywhere
+from steepest.sharding.agree import BAD, FINE, NONE
 
 
 def inspected(group: Group) -> dict[Tensor, Flag]:

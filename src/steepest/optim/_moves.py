@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from steepest._types import real_dtype, shape_text
-from steepest.dist import local, local_like
 from steepest.norms import Norm
 from steepest.optim.rule import Decay, Flag, descend, is_known
 from steepest.polar.base import widened
+from steepest.sharding import local, local_like
 from steepest.views import LINEAR, MatrixView
 
 T = TypeVar("T")

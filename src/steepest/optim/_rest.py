@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.dist import local
 from steepest.optim._groups import Group
 from steepest.optim._moves import local_grad
 from steepest.optim.rule import Flag, adamw_update
+from steepest.sharding import local
 
 
 def step_rest(

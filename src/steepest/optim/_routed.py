@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from steepest._types import invalid
-from steepest.dist import Team
 from steepest.norms import Geometry, Norm
 from steepest.optim._groups import (
     Group,
@@ -23,6 +22,7 @@ from steepest.optim._groups import (
     views_of,
 )
 from steepest.optim.routing import Routing, route
+from steepest.sharding import Team
 
 Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
 

@@ -10,7 +10,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from steepest.dist import (
+from steepest.norms import Couples, Geometry, Norm
+from steepest.optim._moves import Bundles, Item, Move, batches, bundles, moves, nearest
+from steepest.optim.rule import Flag
+from steepest.polar.base import widened
+from steepest.sharding import (
     BUCKET,
     Exchange,
     Layout,
@@ -25,10 +29,6 @@ from steepest.dist import (
     sharded_like,
     whole,
 )
-from steepest.norms import Couples, Geometry, Norm
-from steepest.optim._moves import Bundles, Item, Move, batches, bundles, moves, nearest
-from steepest.optim.rule import Flag
-from steepest.polar.base import widened
 from steepest.views import MatrixView
 
 Lengths = Callable[[Item], Sequence[Tensor | float]]

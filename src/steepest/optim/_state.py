@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.dist import is_sharded
 from steepest.optim._groups import Group, momentum_dtype, name_of, text_of
+from steepest.sharding import is_sharded
 
 
 def as_text(state: dict[str, Any], objects: tuple[str, ...]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.dist import local
 from steepest.maps import ConvexMap
 from steepest.optim._constrained import Constrained, constrained
 from steepest.optim._groups import Group, check_ball, momentum_dtype, name_of
@@ -28,6 +27,7 @@ from steepest.optim.rule import (
     averages_of_one,
     replace,
 )
+from steepest.sharding import local
 
 Loss = float | Tensor
 NonFinite = Literal["skip", "raise"]

@@ -1,7 +1,7 @@
 """How many bytes each rank sends and gets when matrices go to owners and come back.
 
 The owners and the buckets are those of the optimizers; what each rank holds is a closed form of
-`steepest.dist.Layout`, since a list for each of 65 536 ranks takes too long.
+`steepest.sharding.Layout`, since a list for each of 65 536 ranks takes too long.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from itertools import chain, repeat
 import torch
 from torch import Tensor
 
-from steepest.dist import BUCKET, balanced, bucketed
 from steepest.plan.mesh import Mesh
 from steepest.plan.models import Weights
+from steepest.sharding import BUCKET, balanced, bucketed
 
 
 def _chunks(length: Tensor, pieces: int) -> Tensor:

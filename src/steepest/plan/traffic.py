@@ -23,7 +23,7 @@ class Collective:
     """Equal collectives of one group of ranks.
 
     Args:
-        name: as `steepest.dist.CollectiveCounter` calls them.
+        name: as `steepest.sharding.CollectiveCounter` calls them.
         ranks: in the group.
         stride: devices from one rank of the group to the next.
         calls: how many.

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._reduce import looked_at
 from steepest._types import invalid, real_dtype
 from steepest.polar._blocks import HALVED
 from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices, epsilon
@@ -21,6 +20,7 @@ from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
 from steepest.polar.rational import Zolotarev, spread
+from steepest.sharding.reductions import looked_at
 
 
 class Prediction(NamedTuple):

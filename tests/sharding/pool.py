@@ -42,7 +42,7 @@ PRELOAD = [
     "torch.distributed.tensor.parallel",
     "steepest",
     "pytest",
-    "tests.dist.wells",
+    "tests.sharding.wells",
 ]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOAD)

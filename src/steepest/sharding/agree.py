@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from steepest._types import invalid
-from steepest.dist.exchange import Team
+from steepest.sharding.exchange import Team
 
 NONE, BAD, FINE = range(3)
 """No gradient, one that is not finite, a finite one."""

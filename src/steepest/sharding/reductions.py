@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from steepest.dist import is_sharded, sharded_like
+from steepest.sharding.layout import is_sharded, sharded_like
 
 Dims = int | tuple[int, ...]
 

@@ -15,9 +15,9 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from steepest import Muon, SteepestDescent, norms
 from steepest.polar import Svd
-from tests.dist.models import mesh, spread
-from tests.dist.pool import Failure, PoolError, pool
-from tests.dist.wells import SHAPES, Wells
+from tests.sharding.models import mesh, spread
+from tests.sharding.pool import Failure, PoolError, pool
+from tests.sharding.wells import SHAPES, Wells
 
 
 def optimizers(wells: Wells) -> list[Any]:

@@ -12,8 +12,8 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from steepest import Muon, Scion
 from steepest.polar import Svd
-from tests.dist.models import Spread, spread
-from tests.dist.pool import pool
+from tests.sharding.models import Spread, spread
+from tests.sharding.pool import pool
 
 HALF = 4
 MAKE: Mapping[str, Callable[[Spread], torch.optim.Optimizer]] = {

@@ -22,9 +22,9 @@ from steepest import (
     norms,
 )
 from steepest.polar import GramEigh, Svd
-from tests.dist.models import MODELS, Spread, spread
-from tests.dist.pool import pool
-from tests.dist.wells import Wells, replicas
+from tests.sharding.models import MODELS, Spread, spread
+from tests.sharding.pool import pool
+from tests.sharding.wells import Wells, replicas
 
 STEPS = 50
 TRIED = 6

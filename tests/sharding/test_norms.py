@@ -17,11 +17,11 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from steepest import maps, norms
-from steepest.dist.counter import CollectiveCounter
 from steepest.norms import Couples, Cut
 from steepest.optim.routing import route
-from tests.dist.pool import pool
+from steepest.sharding.counter import CollectiveCounter
 from tests.optim import zoo
+from tests.sharding.pool import pool
 
 pytestmark = pytest.mark.xdist_group("dist")
 

@@ -7,7 +7,7 @@ from multiprocessing import forkserver
 
 import pytest
 
-from tests.dist.pool import close_all
+from tests.sharding.pool import close_all
 
 # Its imports take as long as the collection of the tests, and a core of their own.
 forkserver.ensure_running()

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from steepest import Muon, SteepestDescent, norms
-from steepest.dist import CollectiveCounter, balanced
 from steepest.optim import _shards
 from steepest.optim._moves import Item
 from steepest.polar import Svd
+from steepest.sharding import CollectiveCounter, balanced
 from steepest.views import EXPERTS, LINEAR, MatrixView
-from tests.dist.pool import pool
-from tests.dist.wells import Wells
+from tests.sharding.pool import pool
+from tests.sharding.wells import Wells
 
 Shapes = Mapping[str, tuple[tuple[int, ...], MatrixView | None]]
 

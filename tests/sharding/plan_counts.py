@@ -14,11 +14,11 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 import steepest
-from steepest.dist import CollectiveCounter, Layout
 from steepest.optim import _shards
 from steepest.plan.exchange import tensor_axis
 from steepest.plan.mesh import Mesh
 from steepest.plan.models import Model, Weights, experts, linear
+from steepest.sharding import CollectiveCounter, Layout
 from steepest.views import EXPERTS, LINEAR
 
 Counts = dict[str, tuple[int, int]]

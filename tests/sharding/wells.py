@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_tensor
 
 from steepest.views import EXPERTS, LINEAR, MatrixView, conv
-from tests.dist.models import mesh
+from tests.sharding.models import mesh
 
 # Name → (shape, how it is matrices). Rows that no number of processes divides, and fewer of them
 # than processes; `qkv` is cut across its three matrices.

@@ -11,7 +11,6 @@ import torch
 from packaging.version import Version
 from torch import nn
 
-from steepest.dist import Layout, balanced
 from steepest.plan import exchange
 from steepest.plan.costs import Cost, Task, dtensor, gather, layers
 from steepest.plan.costs import exchange as exchanged
@@ -19,9 +18,10 @@ from steepest.plan.exchange import held, largest, owners_of, travel
 from steepest.plan.hardware import preset
 from steepest.plan.mesh import Mesh
 from steepest.plan.models import Weights, linear, of_module
-from tests.dist import plan_counts as counted
-from tests.dist.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements
-from tests.dist.pool import pool
+from steepest.sharding import Layout, balanced
+from tests.sharding import plan_counts as counted
+from tests.sharding.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements
+from tests.sharding.pool import pool
 
 WORLDS = (1, 2, 4, pytest.param(8, marks=pytest.mark.slow))
 FEW = WORLDS[1:]

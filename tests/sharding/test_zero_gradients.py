@@ -7,8 +7,8 @@ from torch.distributed.tensor import DTensor
 
 from steepest import Muon
 from steepest.polar import Svd
-from tests.dist.pool import pool
-from tests.dist.wells import Wells
+from tests.sharding.pool import pool
+from tests.sharding.wells import Wells
 
 STEPS = 60
 """An average with weight 1/2 of the past needs some 40 steps from size 1 to be forgotten."""

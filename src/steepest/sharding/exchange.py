@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from steepest.dist.layout import Layout
+from steepest.sharding.layout import Layout
 
 T = TypeVar("T")
 

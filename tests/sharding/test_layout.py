@@ -12,7 +12,7 @@ from torch.distributed.tensor import Partial, Replicate, Shard
 from torch.distributed.tensor._utils import _compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from steepest.dist import Layout, balanced
+from steepest.sharding import Layout, balanced
 
 MESHES = [((1,), 1), ((3,), 1), ((4,), 1), ((2, 2), 2), ((3, 2), 2), ((2, 1, 2), 3)]
 SHAPES = [(8, 6), (7, 5), (3, 9), (1, 4), (5,), (4, 3, 2)]
