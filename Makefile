@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 # These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/sharding
 # Tracing makes a test up to twice as slow: only those that the coverage counts run under it.
-COVERED := tests/polar tests/optim
+COVERED := tests/polar tests/optim tests/routing tests/modular_norm
 TOGETHER := -n $(WORKERS) --dist worksteal -q
 
 # Without bytecode on disk every process of the tests compiles the library, and pytest its tests.

@@ -48,12 +48,12 @@ PUBLIC_PATHS = {
     "steepest.polar",
 }
 SHARED_PATHS = {
-    "steepest._files",
+    "steepest._common.files",
     "steepest._machine",
-    "steepest._metrics",
+    "steepest._common.records",
     "steepest._tensorboard",
     "steepest._terminal",
-    "steepest._types",
+    "steepest._common.errors",
 }
 
 # (module, imported name): why the import is not at the top of the file.

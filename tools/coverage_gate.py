@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 FLOOR = 95.0
-PACKAGES = ("steepest/polar", "steepest/optim")
+PACKAGES = ("steepest/polar", "steepest/optim", "steepest/routing", "steepest/modular_norm")
 KINDS = {
     "lines": ("covered_lines", "num_statements"),
     "branches": ("covered_branches", "num_branches"),

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMERICAL = ("tests/polar", "tests/norms", "tests/maps", "tests/optim", "tests/diagnostics")
+NUMERICAL = tuple(
+    f"tests/{name}" for name in ("polar", "norms", "maps", "modular_norm", "optim", "diagnostics")
+)
 KERNELS = {
     "mkl-compatible": {"MKL_CBWR": "COMPATIBLE"},
     "mkl-avx2-strict": {"MKL_CBWR": "AVX2,STRICT"},

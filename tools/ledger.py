@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import ledger
 from steepest.lab.table import REPRODUCTIONS
 

@@ -28,9 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent
 # The first release that the range in pyproject.toml admits, and the last that was there to be run.
 TESTED = ("2.10.0", "2.14.1")
 
+CORE_FOLDERS = (
+    *("_common", "polar", "norms", "maps", "routing", "modular_norm", "optim", "sharding"),
+    "diagnostics",
+)
 # What a user of the library meets; the applications are in the other folders of tests.
 CORE = (
-    *(f"tests/{name}" for name in ("polar", "norms", "maps", "optim", "sharding", "diagnostics")),
+    *(f"tests/{name}" for name in CORE_FOLDERS),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")),
 )
 

@@ -4,29 +4,32 @@ from importlib.metadata import version as _version
 
 from steepest import diagnostics as diagnostics
 from steepest import maps as maps
+from steepest import modular_norm as modular_norm
 from steepest import norms as norms
 from steepest import optim as optim
 from steepest import polar as polar
+from steepest import routing as routing
+from steepest import sharding as sharding
 from steepest import views as views
 from steepest.diagnostics import constraint_report as constraint_report
+from steepest.modular_norm import Atom as Atom
+from steepest.modular_norm import Chain as Chain
+from steepest.modular_norm import Parallel as Parallel
+from steepest.modular_norm import Residual as Residual
+from steepest.modular_norm import modular as modular
 from steepest.optim import SGD as SGD
-from steepest.optim import Atom as Atom
-from steepest.optim import Chain as Chain
 from steepest.optim import Lion as Lion
 from steepest.optim import LionK as LionK
 from steepest.optim import Muon as Muon
 from steepest.optim import NormalizedSGD as NormalizedSGD
-from steepest.optim import Parallel as Parallel
 from steepest.optim import PolarGrad as PolarGrad
-from steepest.optim import Residual as Residual
-from steepest.optim import Routing as Routing
 from steepest.optim import Scion as Scion
 from steepest.optim import SignSGD as SignSGD
 from steepest.optim import SpectralDescent as SpectralDescent
 from steepest.optim import SteepestDescent as SteepestDescent
-from steepest.optim import modular as modular
-from steepest.optim import route as route
 from steepest.polar import polar_factor as polar_factor
+from steepest.routing import Routing as Routing
+from steepest.routing import route as route
 from steepest.views import MatrixView as MatrixView
 
 __version__ = _version("steepest")

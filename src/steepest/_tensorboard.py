@@ -12,8 +12,8 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-from steepest._files import Record
-from steepest._metrics import Encoding
+from steepest._common.files import Record
+from steepest._common.records import Encoding
 
 EVENTS = "events.out.tfevents.steepest"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, cat
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,7 +181,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("steepest._files.os.fsync", full)
+    monkeypatch.setattr("steepest._common.files.os.fsync", full)
     result = call("--set", "square", "--rounds", 1, "--steps", "--out", tmp_path)
     assert result.exit_code == 2
     assert result.stderr == (

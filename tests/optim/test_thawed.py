@@ -9,8 +9,8 @@ from torch import nn
 
 from steepest import Lion, Muon, PolarGrad, Scion, SteepestDescent, modular, norms, route
 from steepest.polar import Svd
-from tests.optim import zoo
 from tests.optim.suite import every_optimizer, model
+from tests.routing import zoo
 
 ROUTED = {
     "muon": lambda m: Muon(m, lr=0.02, polar=Svd(), weight_decay=0.0),

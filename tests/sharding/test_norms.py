@@ -18,9 +18,9 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from steepest import maps, norms
 from steepest.norms import Couples, Cut
-from steepest.optim.routing import route
+from steepest.routing.table import route
 from steepest.sharding.counter import CollectiveCounter
-from tests.optim import zoo
+from tests.routing import zoo
 from tests.sharding.pool import pool
 
 pytestmark = pytest.mark.xdist_group("dist")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import steepest
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.app import app
 from steepest.polar import Svd
 from steepest.train import command, execute, trial

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.app import app
 from steepest.train import execute
 from steepest.train.execute import Stop, resume_command

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.train.config import Config
 from steepest.train.optimizers import recipe
 from steepest.train.report import Report, Row, baseline, make_report, markdown, write_report

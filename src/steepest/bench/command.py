@@ -10,9 +10,9 @@ import torch
 import typer
 from rich.console import Console
 
-from steepest._files import write_json
+from steepest._common.errors import invalid
+from steepest._common.files import write_json
 from steepest._terminal import fail, os_text, say
-from steepest._types import invalid
 from steepest.bench.calibrate import SIZES
 from steepest.bench.calibrate import calibrate as measure_table
 from steepest.bench.execute import BENCHES, DATA, RESULTS, Plan, execute

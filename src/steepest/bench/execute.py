@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from steepest._files import write_atomic, write_json
+from steepest._common.errors import invalid
+from steepest._common.files import write_atomic, write_json
 from steepest._terminal import say
-from steepest._types import invalid
 from steepest.bench import contenders, peers
 from steepest.bench.accuracy import Probe, gradient_probe, spectrum_probe
 from steepest.bench.gradients import averages

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import steepest
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.bench.sets import ShapeSet, Training
 from steepest.lab.digits import CLASSES, SIDE, load_digits
 from steepest.train.config import Config, ModelConfig

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 Shape = tuple[int, int]
 

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from steepest._files import write_atomic
+from steepest._common.errors import invalid
+from steepest._common.files import write_atomic
 from steepest._terminal import fail, os_text, say
-from steepest._types import invalid
 from steepest.diagnose.measure import Measured, measure
 from steepest.diagnose.page import render
 from steepest.diagnose.report import Diagnosed, page_of, show

@@ -20,7 +20,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.diagnose.records import Curves, Grid, Numbers
 from steepest.gallery.style import BLUE, GREEN, GREY, INK, ORANGE, graph, new_figure, png
 from steepest.train.spectra import chosen

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest._files import Record
+from steepest._common.files import Record
 
 SIGMAS = "weight_sigmas"
 Numbers = NDArray[np.float64]

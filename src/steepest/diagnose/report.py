@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Lines
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest._terminal import say
 from steepest.diagnose import pictures
 from steepest.diagnose.computed import best_direction, computed

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from steepest._files import Record, read_lines
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import Record, read_lines
 from steepest.train.checkpoint import SHARDED, checkpoints, identity
 from steepest.train.config import Config, OptimizerConfig, resolve_device
 from steepest.train.constraint import Spectra

@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest.diagnostics._findings import Finding
 from steepest.diagnostics._observe import Seen
 from steepest.diagnostics._pace import Pace
-from steepest.optim import Routing
+from steepest.routing import Routing
 
 # Ours, each with its reason.
 RANK_ONE = 1.05

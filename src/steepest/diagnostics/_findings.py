@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from steepest._files import Record
+from steepest._common.files import Record
 
 NAMED = 3
 """Layers that a line names where none of them is the worst."""

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.diagnostics._point import Named, Params
 from steepest.diagnostics._selected import views_in
 from steepest.norms import MaxOf, Norm, ProductNorm
-from steepest.optim import route
 from steepest.optim._groups import default_view
+from steepest.routing import route
 from steepest.views import MatrixView
 
 Views = Mapping[str, MatrixView | None]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest._files import Record
-from steepest._metrics import number
+from steepest._common.files import Record
+from steepest._common.records import number
 from steepest.diagnostics._decompose import RANKS, Decomposed, decompose
 from steepest.diagnostics._measured import unscaled
 from steepest.diagnostics._watch import Watched

@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest.diagnostics._findings import Finding
 from steepest.diagnostics._observe import Seen
 from steepest.diagnostics._watch import Watched
-from steepest.optim import Routing
+from steepest.routing import Routing
 
 # Ours, each with its reason.
 LARGE = 0.5

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.diagnostics._kept import Kept
 
 Loss: TypeAlias = Callable[[], Tensor]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.diagnostics._curvature import Top, top_eigenvalue
 from steepest.diagnostics._layers import Call, Calls
 from steepest.diagnostics._point import PRECISE, Point

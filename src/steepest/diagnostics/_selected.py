@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.optim import Constrained, SteepestOptimizer
 from steepest.views import MatrixView
 

@@ -14,12 +14,13 @@ from steepest.diagnostics._measured import unscaled
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import RMS, Norm, Operator, Spectral
 from steepest.norms.base import inner
-from steepest.optim import Constrained, Routing, SteepestOptimizer, route
+from steepest.optim import Constrained, SteepestOptimizer
 from steepest.optim._groups import default_view
 from steepest.optim.muon import torch_newton_schulz
 from steepest.optim.rule import shape_factor
 from steepest.polar import Svd
 from steepest.polar.base import Accuracy, in_double, widened
+from steepest.routing import Routing, route
 from steepest.views import INPUT_FIRST, LINEAR, conv
 
 Cut: TypeAlias = Callable[[Tensor], list[Tensor]]

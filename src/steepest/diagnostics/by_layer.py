@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.diagnostics._kept import Kept
 from steepest.diagnostics._layers import Calls, counts, side_by_side
 from steepest.diagnostics._selected import Model, names_of, views_in
 from steepest.diagnostics.ranks import Method, Spectrum, of_values, spectrum
-from steepest.optim import SteepestOptimizer, route
+from steepest.optim import SteepestOptimizer
 from steepest.optim._groups import default_view
+from steepest.routing import route
 from steepest.views import MatrixView
 
 What = Literal["weights", "gradients", "momentum"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.diagnostics._measured import Measured
 from steepest.diagnostics._selected import Model, selected
 from steepest.diagnostics._table import for_json, table

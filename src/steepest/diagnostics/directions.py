@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.diagnostics._joint import joint
 from steepest.diagnostics._point import Named, Point
 from steepest.norms import LInf, Norm, ProductNorm, Spectral

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.diagnostics._guarantees import guarantees
 from steepest.diagnostics._kept import Kept
 from steepest.diagnostics._layers import squares

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from steepest._files import Record, read_lines
-from steepest._metrics import Log, number
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import Record, read_lines
+from steepest._common.records import Log, number
 from steepest.diagnostics._alarms import Alarms, MonitorWarning
 from steepest.diagnostics._findings import as_records, by_cause, line
 from steepest.diagnostics._observe import measure, see

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64, Inexact
 from torch import Tensor
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.diagnostics._krylov import rounding
 from steepest.diagnostics._sketch import Sketch, sketch
 from steepest.polar.base import (

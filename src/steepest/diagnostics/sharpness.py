@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.diagnostics._joint import Views, matrix_views
 from steepest.diagnostics._point import Direction, Loss, Named, Params, Point, dot, named
 from steepest.diagnostics._table import for_json, table

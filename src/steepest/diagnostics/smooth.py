@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.diagnostics._extreme import largest_eigenvector
 from steepest.diagnostics._joint import Joint, Views, joint, matrix_views
 from steepest.diagnostics._kept import Kept

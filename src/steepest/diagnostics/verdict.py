@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from steepest._types import shape_text
+from steepest._common.errors import shape_text
 from steepest.diagnostics._sentences import favoured, sentence
 from steepest.diagnostics._table import for_json, table
 

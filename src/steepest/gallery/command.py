@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from steepest._files import write_atomic
+from steepest._common.errors import invalid
+from steepest._common.files import write_atomic
 from steepest._terminal import fail, os_text
-from steepest._types import invalid
 from steepest.gallery import balls, descent, spectra, style
 
 PICTURES: Mapping[str, Callable[[int], bytes]] = {

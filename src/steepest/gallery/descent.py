@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from steepest import norms
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.gallery import style
 from steepest.gallery.balls import boundary
 from steepest.norms import Norm

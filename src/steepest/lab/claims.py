@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from steepest._files import Record
+from steepest._common.files import Record
 
 Verdict = Literal["agrees", "differs", "not decided at this scale"]
 UNDECIDED: Verdict = "not decided at this scale"

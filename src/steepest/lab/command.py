@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from steepest._common.errors import invalid
 from steepest._terminal import fail, os_text, say
-from steepest._types import invalid
 from steepest.lab.experiment import Reproduction, Settings
 from steepest.lab.reproduce import reproduce as carry_out
 from steepest.lab.table import REPRODUCTIONS, find

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import Claim, Finding, Need, UndecidedError, scale
 from steepest.lab.constraint_tables import (
     APPROACH,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import steepest
 from steepest import maps, norms, polar
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab import constraint_toy
 from steepest.lab.digits import CLASSES, load_digits
 from steepest.lab.experiment import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import Claim, Finding, UndecidedError
 from steepest.lab.constraint_claims import FADED, INSIDE, LION, MUON, SINGLE, Check, each_of
 from steepest.lab.constraint_tables import NETWORK, best, trained

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.constraint_tables import ENDS
 from steepest.lab.constraint_toy import RADIUS
 from steepest.lab.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, YELLOW, panels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.rows import of
 
 TOY, SMALL, APPROACH, NETWORK = "toy", "small steps", "approach", "network"

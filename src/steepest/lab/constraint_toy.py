@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from steepest import LionK, maps, norms
-from steepest._files import Record
+from steepest._common.files import Record
 
 ROWS, COLUMNS = 20, 30
 # Of A in the quadratic: the gradient then has other singular vectors than X − X*.

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from steepest import norms
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.digits import CLASSES, SIDE
 
 RMS_TO_RMS = norms.Operator("rms", "rms")

@@ -8,7 +8,7 @@ from statistics import fmean
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.figure import INK, ordered_colours, panels
 
 

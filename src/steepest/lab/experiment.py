@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from matplotlib.figure import Figure
 
-from steepest._files import Record
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import Record
 from steepest.lab.claims import Claim
 
 

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 import steepest
 from steepest import norms
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import Claim, Finding, Need, UndecidedError, scale
 from steepest.lab.digits import CLASSES, load_digits
 from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale

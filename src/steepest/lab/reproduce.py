@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from steepest._files import Record, write_atomic, write_json
+from steepest._common.files import Record, write_atomic, write_json
 from steepest._terminal import say
 from steepest.lab.claims import ledger
 from steepest.lab.experiment import Reproduction, S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steepest._files import Record
+from steepest._common.files import Record
 
 
 def of(results: Sequence[Record], experiment: str, **wanted: object) -> list[Record]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean, geometric_mean, median
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import Claim, Finding, Need, UndecidedError
 from steepest.lab.sharpness_tables import (
     WHOLE,

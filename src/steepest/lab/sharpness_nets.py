@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 import steepest
-from steepest._files import Record
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import Record
 from steepest.diagnostics import DIRECTIONS, Spectrum, compare_directions, input_spectra, spectrum
 from steepest.lab.digits import CLASSES, load_digits
 from steepest.lab.experiment import Settings, says_its_scale

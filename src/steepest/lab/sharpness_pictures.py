@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.figure import INK, panels
 from steepest.lab.sharpness_tables import known, later, spearman
 

@@ -9,7 +9,7 @@ from statistics import fmean, geometric_mean, median
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest._files import Record
+from steepest._common.files import Record
 
 WHOLE = ""
 """The name of all layers together."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab import constraint_nets as nets
 from steepest.lab import constraint_toy as toy
 from steepest.lab.constraint_claims import OUTSIDE, QUADRATIC

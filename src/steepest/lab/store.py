@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from steepest._files import Record, json_line, read_lines, write_atomic, write_json
+from steepest._common.errors import invalid
+from steepest._common.files import Record, json_line, read_lines, write_atomic, write_json
 from steepest._machine import cpu_name
-from steepest._types import invalid
 
 SETTINGS = "settings.json"
 CELLS = "cells.jsonl"

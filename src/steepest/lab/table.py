@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.lab.depth_variance import DEPTH_VARIANCE
 from steepest.lab.directional_sharpness import DIRECTIONAL_SHARPNESS
 from steepest.lab.experiment import Reproduction

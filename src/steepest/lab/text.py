@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.train.data import Corpus, prepare, read_kjv
 
 

@@ -25,8 +25,8 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 import steepest
-from steepest._files import Record
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import Record
 from steepest.lab.claims import Claim, Finding, Need, UndecidedError, scale
 from steepest.lab.experiment import Cell, Reproduction, Settings, says_its_scale
 from steepest.lab.figure import INK, panels

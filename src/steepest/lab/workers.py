@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import torch
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.experiment import Cell
 
 # glibc's malloc.h.

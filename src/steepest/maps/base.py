@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid, real_dtype
+from steepest._common.errors import invalid, real_dtype
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
 from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square, is_positive
 from steepest.maps.weighted import Weighted

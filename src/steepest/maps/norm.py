@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.maps.base import ConvexMap, Separable, positive
 from steepest.maps.bases import basis_of
 from steepest.maps.scalars import Modulus

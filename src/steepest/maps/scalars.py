@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.polar import PolarMethod
 from steepest.polar._members import eigh
 from steepest.polar.base import epsilon, full_precision, unit_power

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.maps.scalars import Scalar, is_positive
 from steepest.polar import PolarMethod
 

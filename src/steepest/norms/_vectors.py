@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.sharding.reductions import Dims, all_true, largest, length, squeezed, total
 
 ROOT_STEPS = 100

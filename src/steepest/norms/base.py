@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.polar import PolarMethod
 from steepest.polar.base import widened
 from steepest.sharding.reductions import all_true, held_as, looked_at, total

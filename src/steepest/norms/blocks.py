@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.norms.entry import Lp

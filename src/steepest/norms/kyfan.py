@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.norms._vectors import Exponent, falling_root, lp_dualize
 from steepest.norms.base import Norm
 from steepest.norms.schatten import SpectralNorm, method

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms._vectors import Exponent
 from steepest.norms.base import Norm
 from steepest.norms.blocks import ColumnNorm, RowNorm, taps

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest._types import invalid, real_dtype
+from steepest._common.errors import invalid, real_dtype
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Norm, ball_radius, gaussian
 from steepest.norms.scaled import Scaled

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.polar import PolarMethod
 from steepest.polar.base import widened

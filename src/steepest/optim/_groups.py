@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.norms import Geometry, Norm
 from steepest.optim.rule import is_known
 from steepest.polar import PolarMethod

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms import Couples, Geometry
 from steepest.optim._groups import Group, momentum_dtype, name_of
 from steepest.optim.rule import Flag, finite, is_known, looked_at

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from steepest._types import real_dtype, shape_text
+from steepest._common.errors import real_dtype, shape_text
 from steepest.norms import Norm
 from steepest.optim.rule import Decay, Flag, descend, is_known
 from steepest.polar.base import widened

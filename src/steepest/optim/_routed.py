@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms import Geometry, Norm
 from steepest.optim._groups import (
     Group,
@@ -21,7 +21,7 @@ from steepest.optim._groups import (
     replicas_of,
     views_of,
 )
-from steepest.optim.routing import Routing, route
+from steepest.routing.table import Routing, route
 from steepest.sharding import Team
 
 Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]

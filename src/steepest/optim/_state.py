@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.optim._groups import Group, momentum_dtype, name_of, text_of
 from steepest.sharding import is_sharded
 

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.maps import ConvexMap, FromNorm
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, number, rest_values
 from steepest.optim._lengths import estimated_sharpness, search, slope_of
 from steepest.optim._moves import Item
+from steepest.optim.optimizer import Constraint, Loss, NonFinite, Params, SteepestOptimizer
 from steepest.optim.rule import Decay, Flag
-from steepest.optim.steepest import Constraint, Loss, NonFinite, Params, SteepestOptimizer
 
 Scale = Literal["unit", "dual", "linesearch"]
 Sharpness = float | Literal["estimate"]

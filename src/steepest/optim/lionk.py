@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.maps import L1, ConvexMap
 from steepest.norms import Norm
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, rest_values, two_weights
 from steepest.optim._moves import Item
+from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.optim.rule import Decay
-from steepest.optim.steepest import Constraint, NonFinite, Params, SteepestOptimizer
 
 
 class LionK(SteepestOptimizer):

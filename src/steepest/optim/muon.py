@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
 from steepest.optim._moves import Item
+from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.optim.rule import SHAPE_RULES, Decay, ShapeRule, shape_factor
-from steepest.optim.steepest import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
 from steepest.polar.base import widened
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms import (
     L2,
     RMS,
@@ -25,9 +25,9 @@ from steepest.norms import (
 )
 from steepest.optim._groups import Group, number, two_weights
 from steepest.optim.descent import Scale, Sharpness, SteepestDescent
-from steepest.optim.routing import Assignment, Routing, route
-from steepest.optim.steepest import Params
+from steepest.optim.optimizer import Params
 from steepest.polar import Auto
+from steepest.routing.table import Assignment, Routing, route
 
 FAST = Auto(error=0.05)
 

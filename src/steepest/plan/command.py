@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from steepest._files import write_atomic, write_json
+from steepest._common.errors import invalid
+from steepest._common.files import write_atomic, write_json
 from steepest._terminal import fail, os_text, say
-from steepest._types import invalid
 from steepest.plan.hardware import DEVICES, Device, Links, preset
 from steepest.plan.models import MODELS
 from steepest.plan.picture import COUNTS, draw

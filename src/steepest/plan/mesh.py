@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 AXES: Mapping[str, str] = {
     "replicate": "replicate",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from steepest import route
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 Part = tuple[int, int, int]
 """(how many, rows, columns) of equal matrices."""

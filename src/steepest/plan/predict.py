@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.plan.costs import WAYS, Cost, Task, exchange, timed
 from steepest.plan.hardware import Device, Links, preset
 from steepest.plan.mesh import Mesh, meshes

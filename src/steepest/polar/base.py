@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid, real_dtype, shape_text
+from steepest._common.errors import invalid, real_dtype, shape_text
 from steepest.sharding.reductions import looked_at
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64, Inexact
 from torch import Tensor
 
-from steepest._types import invalid, shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.polar._bounded import bounded
 from steepest.polar._decomposed import decomposed
 from steepest.polar._ends import Ends

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._types import invalid, real_dtype
+from steepest._common.errors import invalid, real_dtype
 from steepest.polar._blocks import HALVED
 from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices, epsilon
 from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at

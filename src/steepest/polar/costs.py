@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 Costs = tuple[tuple[int, float], ...]
 """(m, seconds) for one m × m matrix, m ascending; in between, powers are interpolated."""

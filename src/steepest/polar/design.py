@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.polar.schedule import Quintic, Schedule
 
 # arXiv 2505.16932, section 4.4. A polynomial made for a wide interval takes some large singular

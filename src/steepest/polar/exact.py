@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.polar._members import eigh, svd
 from steepest.polar.base import (
     GRAM_NOISE,

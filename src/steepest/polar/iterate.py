@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.polar._blocks import Workspace
 from steepest.polar.base import (
     GRAM_NOISE,

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.polar._blocks import Workspace, inverse_in, workspace
 from steepest.polar.base import (
     Accuracy,

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 Quintic = tuple[float, float, float]
 """(a, b, c) of p(x) = a·x + b·x³ + c·x⁵."""

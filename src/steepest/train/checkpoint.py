@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest._files import sync_folder, write_atomic
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import sync_folder, write_atomic
 from steepest.train.team import ALONE, Team, is_lost
 
 KEEP = 2

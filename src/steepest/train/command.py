@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from steepest._common.errors import invalid
 from steepest._terminal import USAGE, fail, os_text
-from steepest._types import invalid
 from steepest.train.config import (
     DTYPES,
     SCHEDULES,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.train.mesh import NONE, PARALLEL, is_known
 from steepest.train.norms import parse_norm
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 import steepest
-from steepest._files import Record, write_atomic
-from steepest._metrics import number
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import Record, write_atomic
+from steepest._common.records import number
 from steepest.diagnostics import ConstraintReport, ConstraintSpectrum
 
 SPECTRA = "spectra.npz"

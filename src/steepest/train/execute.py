@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from steepest._files import read_lines, write_json
+from steepest._common.files import read_lines, write_json
 from steepest._terminal import program, say
 from steepest.diagnostics import monitor_warnings
 from steepest.train.constraint import largest

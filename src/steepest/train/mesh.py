@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 NONE = "none"
 PARALLEL = (NONE, "ddp", "fsdp", "tp", "fsdp+tp", "fsdp+tp:N")

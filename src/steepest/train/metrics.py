@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steepest._files import Record, read_lines
-from steepest._metrics import Log
+from steepest._common.files import Record, read_lines
+from steepest._common.records import Log
 from steepest._tensorboard import EVENTS, event_file
 
 METRICS = "metrics.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from steepest import norms
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms import Norm
 from steepest.polar import Auto
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import steepest
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.train.config import Config, OptimizerConfig
 from steepest.train.norms import parse_norm
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from steepest._files import write_atomic
+from steepest._common.files import write_atomic
 from steepest.train.report import Curve, Report
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest._terminal import clock
 
 RECENT = 20

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from steepest._files import Record, write_atomic, write_json
+from steepest._common.files import Record, write_atomic, write_json
 from steepest.train.config import Config
 from steepest.train.metrics import read_metrics
 from steepest.train.trial import Trial, diverged

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.train.config import Config
 from steepest.train.data import Corpus, Text, load_text, prepare
 from steepest.train.mesh import NONE

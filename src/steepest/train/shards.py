@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.train.team import Team, is_lost
 
 METADATA = ".metadata"  # the name that DCP gives to its table of contents

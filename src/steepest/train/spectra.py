@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from steepest._files import write_atomic
+from steepest._common.files import write_atomic
 from steepest.train.config import Config
 from steepest.train.constraint import Spectra
 from steepest.train.trial import Trial

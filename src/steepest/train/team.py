@@ -15,7 +15,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.train.mesh import NONE, Grid, grid
 
 T = TypeVar("T")

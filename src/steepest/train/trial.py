@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from steepest._files import Record, write_atomic
-from steepest._metrics import number
+from steepest._common.files import Record, write_atomic
+from steepest._common.records import number
 from steepest.diagnostics import Monitor, constraint_report
 from steepest.train import checkpoint
 from steepest.train.config import DTYPES, Config

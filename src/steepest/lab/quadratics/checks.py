@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import Finding, UndecidedError
 from steepest.lab.quadratics.grid import LEFT
 from steepest.lab.quadratics.scalar import CAP

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.claims import Finding, UndecidedError, scale
 from steepest.lab.margins import median_interval, side
 from steepest.lab.quadratics.checks import Check

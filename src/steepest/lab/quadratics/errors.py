@@ -8,7 +8,7 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.quadratics.grid import steps_to
 from steepest.lab.quadratics.methods import muon, nuclear, vanishing
 from steepest.lab.quadratics.noise import (

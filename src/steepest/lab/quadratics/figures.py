@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
-from steepest._files import Record
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.files import Record
 from steepest.lab.claims import Claim
 from steepest.lab.experiment import Cell, Part, Reproduction, Settings, says_its_scale, sum_of
 from steepest.lab.quadratics import claims, errors, greedy, grid, pictures, scalar, tables

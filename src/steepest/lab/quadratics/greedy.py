@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.quadratics.problem import gaussian, generator, orthogonal
 from steepest.polar import Svd
 

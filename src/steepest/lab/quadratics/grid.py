@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Optimizer
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.quadratics.methods import MOMENTUM, muon, nuclear, vanishing
 from steepest.lab.quadratics.noise import Additive, NoisyPolar
 from steepest.lab.quadratics.problem import Problem, descend, generator

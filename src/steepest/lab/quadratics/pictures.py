@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, YELLOW, panels
 from steepest.lab.quadratics.scalar import ALPHA, CAP, START
 from steepest.lab.rows import distinct

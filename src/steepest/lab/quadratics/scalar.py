@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest._files import Record
+from steepest._common.files import Record
 
 # Figure 4 of arXiv 2602.11948: step size, neighbourhood and start, half-way between grid points.
 ALPHA = 0.1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.quadratics.methods import METHODS, SCHEDULES
 from steepest.lab.quadratics.problem import Problem, descend
 

@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from steepest._files import Record
+from steepest._common.files import Record
 from steepest.lab.quadratics.methods import METHODS
 from steepest.lab.rows import of
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from steepest.optim.routing import Routing, route
+from steepest.routing.table import Routing, route
 from steepest.views import EXPERTS, INPUT_FIRST, LINEAR, MatrixView, conv, conv_transpose
-from tests.optim import zoo
+from tests.routing import zoo
 
 QKV = MatrixView(split=3)
 GUESS = "last layer of the model: hidden, or the output head?"

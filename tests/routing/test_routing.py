@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from steepest import Muon
-from steepest.optim.routing import Routing, route
+from steepest.routing.table import Routing, route
 from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
-from tests.optim import zoo
+from tests.routing import zoo
 
 GUESS = "last layer of the model: hidden, or the output head?"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "routing.md"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest import Atom, Chain, Parallel, Residual, modular, norms
-from tests.optim.test_modular import LINEAR, Node
+from tests.modular_norm.test_modular import LINEAR, Node
 
 
 def test_every_unknown_flow_is_asked_for_at_once_with_a_draft() -> None:

@@ -14,11 +14,11 @@ from typing import TypeAlias
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.patterns import Patterns
+from steepest.modular_norm.flow import Atom, Flow, Use, positive
+from steepest.modular_norm.walk import Tree, Walk, aliases
 from steepest.norms import Modular, Norm
-from steepest.optim._flow import Atom, Flow, Use, positive
-from steepest.optim._patterns import Patterns
-from steepest.optim._tree import Tree, Walk, aliases
 from steepest.polar import PolarMethod
 
 Key: TypeAlias = str | type[nn.Module]

@@ -9,19 +9,16 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.patterns import Patterns
+from steepest._common.torch_modules import SAME_MODULE, WRAPPERS
+from steepest.modular_norm.flow import Atom, Flow, Piece, Step, Use, composed
+from steepest.modular_norm.layers import LAYER_MASS, VECTOR_MASS, atom_of, is_a, sensitivity_of
 from steepest.norms import RMS
-from steepest.optim._atoms import LAYER_MASS, VECTOR_MASS, atom_of, is_a, sensitivity_of
-from steepest.optim._flow import Atom, Flow, Piece, Step, Use, composed
-from steepest.optim._patterns import Patterns
-from steepest.optim._sites import WRAPPERS
 
 Keys: TypeAlias = Patterns[Any, Flow | Atom]
 
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-# The one child of a module that only passes on what it gets: torch.compile, activation
-# checkpointing, FSDP 1.
-INNER = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 LISTS = (nn.ModuleList, nn.ModuleDict)
 
 
@@ -169,7 +166,9 @@ class Walk:
     def _by_flow(self, name: str, module: nn.Module) -> Piece | None:
         """One module by its flow or its own parameters, None if it has neither."""
         children = self._tree.children[name]
-        if [c.rpartition(".")[2] in INNER for c in children] == [True] or is_a(module, *PARALLEL):
+        if [c.rpartition(".")[2] in SAME_MODULE for c in children] == [True] or is_a(
+            module, *PARALLEL
+        ):
             return self._piece(children[0])
         hit = self._flow.first(aliases(name), type(module))
         step = hit[1] if hit else getattr(module, "steepest_flow", None)

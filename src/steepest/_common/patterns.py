@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 
 K = TypeVar("K", bound="str | type")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from steepest._files import Record, json_line, read_lines, write_atomic
+from steepest._common.files import Record, json_line, read_lines, write_atomic
 
 L = TypeVar("L", bound="Log")
 

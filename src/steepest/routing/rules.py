@@ -12,19 +12,15 @@ from typing import Literal, TypeAlias
 
 from torch import nn
 
-from steepest.optim import _conditions as ask
-from steepest.optim import _names as names
-from steepest.optim._conditions import axes, beside, either, kind, label, layer, of
-from steepest.optim._sites import CONVS, EMBEDDINGS, RECURRENT, TRANSPOSED, Site, Survey
+from steepest._common.torch_modules import CONVS, EMBEDDINGS, NORMALIZATIONS, RECURRENT, TRANSPOSED
+from steepest.routing import conditions as ask
+from steepest.routing import names as names
+from steepest.routing.conditions import axes, beside, either, kind, label, layer, of
+from steepest.routing.places import Site, Survey
 from steepest.views import MatrixView
 
 Target: TypeAlias = Literal["matrix", "table", "vector", "constant"]
 
-NORMS = (
-    *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.SyncBatchNorm),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
 BLOCKS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
@@ -82,7 +78,7 @@ def guess(
 RULES: tuple[Rule, ...] = (
     # What is not a matrix at all.
     vector("no elements", ask.empty),
-    vector("normalisation layer", either(of(*NORMS), kind(r"Norm\w{0,2}$"))),
+    vector("normalisation layer", either(of(*NORMALIZATIONS), kind(r"Norm\w{0,2}$"))),
     vector("bias, gain or scale: one axis", axes(0, 1)),
     table("embedding table", of(*EMBEDDINGS)),
     vector("positions, tokens or prompts, by name", ask.no_layer, label(names.ADDED)),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from steepest import Atom, Chain, Parallel, Residual, modular, norms
-from steepest.optim import Flow
+from steepest.modular_norm import Flow
 from steepest.train.config import ModelConfig
 from steepest.train.model import GPT, MLP, Attention, Block
 

@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from steepest._types import invalid, shape_text
-from steepest.optim._patterns import Patterns
-from steepest.optim._rules import Target, Verdict, judge
-from steepest.optim._sites import HEADS, Site, Survey
+from steepest._common.errors import invalid, shape_text
+from steepest._common.patterns import Patterns
+from steepest.routing.places import HEADS, Site, Survey
+from steepest.routing.rules import Target, Verdict, judge
 from steepest.views import MatrixView
 
 Override: TypeAlias = Literal["matrix", "rest"]

@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.maps import ConvexMap
 from steepest.optim._constrained import Constrained, constrained
 from steepest.optim._groups import Group, check_ball, momentum_dtype, name_of

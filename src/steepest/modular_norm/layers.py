@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
+from steepest._common.torch_modules import CONVS, EMBEDDINGS, NORMALIZATIONS
 from steepest.norms import RMS, Conv, Factor, LInf, Norm, Operator, RowNorm, Scaled
-from steepest.optim._sites import CONVS, EMBEDDINGS
 
 # A layer: what Modula, the code of Large et al., arXiv 2405.14813, gives a Linear, an Embedding and
 # a Conv2d.
@@ -18,11 +18,6 @@ LAYER_MASS = 1.0
 # A bias or a gain: a tenth of a layer. This library's choice: the networks of the papers have
 # neither. All of those of a network together then take less than a tenth of what its layers move.
 VECTOR_MASS = 0.1
-
-AFFINE = (
-    *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-    *(nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
 
 # A number, or how to read it off the module.
 Told: TypeAlias = float | Callable[[Any], float | None]
@@ -74,7 +69,7 @@ _MOVING: dict[type[nn.Module], Told] = {
 # a projection over RMS(x), so a normalisation has sensitivity 1 for inputs of RMS 1 (without their
 # mean), and less for larger ones.
 _WEIGHTED: dict[type[nn.Module], Told] = dict.fromkeys(
-    (nn.Linear, *CONVS, *EMBEDDINGS, *AFFINE), 1.0
+    (nn.Linear, *CONVS, *EMBEDDINGS, *NORMALIZATIONS), 1.0
 )
 
 SENSITIVITIES: dict[type[nn.Module], Told] = {**_ENTRYWISE, **_MOVING, **_WEIGHTED}
@@ -103,7 +98,7 @@ def atom_of(module: nn.Module, leaf: str, name: str) -> tuple[Norm, float] | Non
     Raises:
         ValueError: the type is known, its setting is not covered.
     """
-    if leaf == "bias" and is_a(module, nn.Linear, *CONVS, *AFFINE):
+    if leaf == "bias" and is_a(module, nn.Linear, *CONVS, *NORMALIZATIONS):
         return RMS(), VECTOR_MASS
     if leaf != "weight":
         return None
@@ -113,7 +108,7 @@ def atom_of(module: nn.Module, leaf: str, name: str) -> tuple[Norm, float] | Non
         return _embedding(module, name), LAYER_MASS
     if is_a(module, *CONVS):
         return _convolution(module, name), LAYER_MASS
-    if is_a(module, nn.PReLU, *AFFINE):
+    if is_a(module, nn.PReLU, *NORMALIZATIONS):
         return LInf(), VECTOR_MASS
     return None
 

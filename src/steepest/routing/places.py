@@ -10,21 +10,11 @@ from typing import TypeAlias
 
 from torch import nn
 
+from steepest._common.torch_modules import CONVS, EMBEDDINGS, RECURRENT, TRANSPOSED, WRAPPERS
 from steepest.views import EXPERTS, INPUT_FIRST, LINEAR, MatrixView, conv, conv_transpose
 
 Path: TypeAlias = tuple[str, ...]
 
-CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-
-# Names that wrappers put into a path: data parallel, torch.compile, activation checkpointing,
-# FSDP 1 and PEFT. They say nothing about the parameter.
-WRAPPERS = {
-    *("module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"),
-    *("base_layer", "modules_to_save", "original_module", "default"),
-}
 # What torch.nn.utils makes of `weight`: weight_norm (v), spectral_norm and pruning (orig).
 STORED_WEIGHT = re.compile(r"weight_(v|orig)")
 # Attributes by which attention modules, or their `config`, tell their numbers of heads.

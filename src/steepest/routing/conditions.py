@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from torch import nn
 
-from steepest.optim._names import (
+from steepest._common.torch_modules import RECURRENT
+from steepest.routing.names import (
     ATTENTION,
     END,
     HEAD,
@@ -24,7 +25,7 @@ from steepest.optim._names import (
     QUERY,
     VALUE,
 )
-from steepest.optim._sites import HEADS, KV_HEADS, RECURRENT, Site, Survey, kind_of
+from steepest.routing.places import HEADS, KV_HEADS, Site, Survey, kind_of
 from steepest.views import EXPERTS, MatrixView
 
 Condition: TypeAlias = Callable[[Site, Survey], bool]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from steepest._files import write_atomic, write_json
+from steepest._common.files import write_atomic, write_json
 from tests.train.tiny import contents, read_json
 
 

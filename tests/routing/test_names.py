@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from steepest.optim._rules import RULES
-from steepest.optim.routing import route
+from steepest.routing.rules import RULES
+from steepest.routing.table import route
 from steepest.views import LINEAR, MatrixView, conv
-from tests.optim import zoo
+from tests.routing import zoo
 
 
 def put(model: nn.Module, path: str, shape: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steepest import Atom, Chain, Parallel, Residual, modular, norms
-from steepest.optim._atoms import _ENTRYWISE, sensitivity_of
+from steepest.modular_norm.layers import _ENTRYWISE, sensitivity_of
 from steepest.train.model import Attention
 
 REAL = torch.float64

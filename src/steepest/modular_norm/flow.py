@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from steepest._types import invalid
+from steepest._common.errors import invalid
 from steepest.norms import Norm
 
 

@@ -1,0 +1,5 @@
+"""Routing: which parameters are matrices, how their axes are read, and who steps the others."""
+
+from steepest.routing.table import Assignment as Assignment
+from steepest.routing.table import Routing as Routing
+from steepest.routing.table import route as route
