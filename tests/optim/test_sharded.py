@@ -94,7 +94,11 @@ def test_shards_of_one_rank_are_the_whole(name):
     for layer in shared:
         fully_shard(layer, mesh=mesh)
     fully_shard(shared, mesh=mesh)
-    assert train(plain, OPTIMIZERS[name](plain)) == train(shared, OPTIMIZERS[name](shared))
+    # FSDP lays parameters one behind the other, and how a BLAS rounds may depend on where one lies.
+    expected = torch.tensor(train(plain, OPTIMIZERS[name](plain)))
+    assert torch.allclose(
+        torch.tensor(train(shared, OPTIMIZERS[name](shared))), expected, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
