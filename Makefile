@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: $(VENV) holds $$($(BIN)/python -V 2>&1), steepest needs Python >= 3.11; remove $(VENV) and call make again" >&2; exit 1; }
 	@echo "Installing steepest and its tools into $(VENV) (once; torch is the largest part)"
 	$(BIN)/python -m pip install --no-input --no-compile -c constraints.txt torch hatchling editables
-	$(BIN)/python -m pip install --no-input --no-compile -c constraints.txt --no-build-isolation -e '.[train,lab,dev,docs]'
+	$(BIN)/python -m pip install --no-input --no-compile -c constraints.txt --no-build-isolation -e '.[train,reproduce,dev,docs]'
 	@touch $@
 
 train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in ARGS="..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 # The bottom comes first: a module imports only from rows above its own. Modules of one row do not
 # know each other.
 LAYERS = (
-    ("_common.errors", "_common.files", "_common.torch_modules", "_machine", "_terminal"),
+    ("_common.errors", "_common.files", "_common.torch_modules"),
     ("_common.patterns", "_common.records"),
     ("_common",),
     ("_tensorboard",),
@@ -68,7 +68,8 @@ LAYERS = (
     ("diagnostics.monitor",),
     ("diagnostics",),
     ("",),
-    ("app",),
-    ("cli",),
+    ("apps", "apps._figures", "apps._machine", "apps._terminal"),
+    ("apps.app",),
+    ("apps.cli",),
     ("__main__",),
 )

@@ -28,14 +28,14 @@ MAX_FUNCTION = 60
 
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
-# Folders of commands: layers of their own between the root and `app`, and whom each may know.
+# Folders of apps/: layers of their own above the library, and whom each may know.
 APPLICATIONS = {
     "train": {"train"},
-    "lab": {"lab", "train"},
+    "reproduce": {"reproduce", "train"},
     "gallery": {"gallery", "train"},
-    "diagnose": {"diagnose", "gallery", "train"},
-    "bench": {"bench", "gallery", "lab", "train"},
-    "plan": {"plan", "gallery"},
+    "diagnose": {"diagnose", "train"},
+    "bench": {"bench", "reproduce", "train"},
+    "plan": {"plan"},
 }
 
 # What applications may import from: the library's public paths, and what every command shares.
@@ -48,12 +48,13 @@ PUBLIC_PATHS = {
     "steepest.polar",
 }
 SHARED_PATHS = {
+    "steepest._common.errors",
     "steepest._common.files",
-    "steepest._machine",
     "steepest._common.records",
     "steepest._tensorboard",
-    "steepest._terminal",
-    "steepest._common.errors",
+    "steepest.apps._figures",
+    "steepest.apps._machine",
+    "steepest.apps._terminal",
 }
 
 # (module, imported name): why the import is not at the top of the file.
@@ -62,12 +63,18 @@ LATE_IMPORTS = {
         "sharding.reductions",
         "torch.distributed.tensor",
     ): "as heavy as torch, and who has DTensors has it",
-    ("cli", "steepest.app"): "cli first looks whether the packages of the extra are there",
     (
-        "train.checkpoint",
-        "steepest.train.shards",
+        "apps.cli",
+        "steepest.apps.app",
+    ): "cli first looks whether the packages of the extra are there",
+    (
+        "apps.train.checkpoint",
+        "steepest.apps.train.parallel.sharded_checkpoint",
     ): "DCP takes a second to import; one process needs none",
-    ("train.trial", "steepest.train.parallel"): "FSDP takes long to import; one process needs none",
+    (
+        "apps.train.trial",
+        "steepest.apps.train.parallel.placement",
+    ): "FSDP takes long to import; one process needs none",
     ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
 }
 
@@ -130,8 +137,9 @@ def short(path: Path) -> str:
 
 def application(name: str) -> str | None:
     """The application that a module belongs to."""
-    first = name.split(".")[0]
-    return first if first in APPLICATIONS else None
+    home, _, inner = name.partition(".")
+    first = inner.split(".")[0]
+    return first if home == "apps" and first in APPLICATIONS else None
 
 
 LIBRARY = [p for p in SOURCES if not application(module_name(p))]
@@ -162,7 +170,7 @@ def test_imports_point_downwards(path: Path) -> None:
     for other in own_imports(path):
         if application(other):
             # `app` collects the commands, and nothing else of an application.
-            assert (name, other) == ("app", f"{application(other)}.command")
+            assert (name, other) == ("apps.app", f"apps.{application(other)}.command")
         else:
             assert LEVEL[other] < LEVEL[name], f"{name} imports {other}, which is not below it"
 
@@ -173,14 +181,14 @@ def test_applications_use_public_paths_only(path: Path) -> None:
     allowed = PUBLIC_PATHS | SHARED_PATHS
     for other in own_imports(path):
         dotted = f"steepest.{other}".rstrip(".")
-        assert dotted in allowed or application(other) in APPLICATIONS[name.split(".")[0]], (
+        assert dotted in allowed or application(other) in APPLICATIONS[application(name) or ""], (
             f"{name} imports {dotted}; the library's public paths are {PUBLIC_PATHS}"
         )
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_applications_have_no_cycle(name: str) -> None:
-    graph = {module_name(p): own_imports(p) for p in SOURCES if name in p.parts}
+    graph = {module_name(p): own_imports(p) for p in SOURCES if application(module_name(p)) == name}
     assert graph
     TopologicalSorter(graph).prepare()  # raises CycleError and names the circle
 
@@ -353,7 +361,10 @@ def public(package: str) -> dict[str, object]:
 
 PUBLIC = {
     k: v
-    for name in ("", ".diagnostics", ".maps", ".norms", ".optim", ".plan", ".polar", ".views")
+    for name in (
+        *("", ".apps.plan", ".diagnostics", ".maps", ".modular_norm", ".norms", ".optim", ".polar"),
+        *(".routing", ".views"),
+    )
     for k, v in public("steepest" + name).items()
 }
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from steepest import norms, polar
-from steepest.bench.measure import Result
-from steepest.bench.report import number
-from steepest.lab.table import REPRODUCTIONS
+from steepest.apps.bench.measure import Result
+from steepest.apps.bench.report import number
+from steepest.apps.reproduce.table import REPRODUCTIONS
 from steepest.maps import Scalar
 from steepest.optim import SteepestOptimizer
 

@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from steepest.bench.execute import BENCHES, RESULTS
-from steepest.bench.measure import Result
-from steepest.bench.report import markdown
+from steepest.apps.bench.execute import BENCHES, RESULTS
+from steepest.apps.bench.measure import Result
+from steepest.apps.bench.report import markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "bench.md"

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from steepest._common.files import Record
-from steepest.lab.claims import ledger
-from steepest.lab.table import REPRODUCTIONS
+from steepest.apps.reproduce.framework.claims import ledger
+from steepest.apps.reproduce.table import REPRODUCTIONS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "reproductions.md"

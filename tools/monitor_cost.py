@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 import steepest
+from steepest.apps.train.config import ModelConfig
+from steepest.apps.train.model import GPT
 from steepest.diagnostics import Monitor
-from steepest.train.config import ModelConfig
-from steepest.train.model import GPT
 
 EVERY = 100
 ROUNDS, BLOCK = 3, 3

@@ -13,8 +13,8 @@ import json
 import sys
 from pathlib import Path
 
-from steepest.lab.claims import UNDECIDED
-from steepest.lab.table import REPRODUCTIONS
+from steepest.apps.reproduce.framework.claims import UNDECIDED
+from steepest.apps.reproduce.table import REPRODUCTIONS
 
 DATA = Path(__file__).resolve().parent.parent / "docs" / "reproductions"
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from steepest import Muon, constraint_report
+from steepest.apps.train.config import ModelConfig
+from steepest.apps.train.model import GPT
 from steepest.diagnostics import constraint_spectra
-from steepest.train.config import ModelConfig
-from steepest.train.model import GPT
 
 
 def best(call: Callable[[], object], repeats: int) -> float:

@@ -38,7 +38,7 @@ CORE = (
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("test_*.py")),
 )
 
-EXTRAS = ("train", "lab", "dev", "docs")
+EXTRAS = ("train", "reproduce", "dev", "docs")
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 

@@ -8,10 +8,10 @@ import time
 from torch import Tensor
 
 import steepest
+from steepest.apps.train.config import ModelConfig
+from steepest.apps.train.data import batch, load_text, prepare
+from steepest.apps.train.model import GPT
 from steepest.diagnostics import compare
-from steepest.train.config import ModelConfig
-from steepest.train.data import batch, load_text, prepare
-from steepest.train.model import GPT
 
 
 def loss(model: GPT, windows: Tensor) -> Tensor:

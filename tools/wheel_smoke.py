@@ -20,7 +20,7 @@ import steepest
 home = pathlib.Path(steepest.__file__).parent
 assert home.is_relative_to(sys.prefix), f"imported from {home}, not from the wheel"
 assert (home / "py.typed").is_file(), "py.typed is missing: type checkers would ignore the package"
-assert (home / "diagnose" / "templates" / "page.html").is_file(), "the page's template is missing"
+assert (home / "apps/diagnose/templates/page.html").is_file(), "the page's template is missing"
 required = {
     re.split(r"[^A-Za-z0-9_-]", r)[0] for r in metadata.requires("steepest") if "extra ==" not in r
 }
@@ -41,7 +41,7 @@ WITHOUT_EXTRAS = """
 import sys
 for name in ("typer", "rich", "matplotlib", "tensorboard"):
     sys.modules[name] = None  # as if it were not installed
-from steepest.cli import main
+from steepest.apps.cli import main
 main()
 """
 

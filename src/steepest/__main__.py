@@ -1,6 +1,6 @@
 """`python -m steepest`: the command line."""
 
-from steepest.cli import main
+from steepest.apps.cli import main
 
 if __name__ == "__main__":
     main()

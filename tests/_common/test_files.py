@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steepest._common.files import write_atomic, write_json
-from tests.train.tiny import contents, read_json
+from tests.apps.train.tiny import contents, read_json
 
 
 def test_the_new_content_replaces_the_old(tmp_path: Path) -> None:

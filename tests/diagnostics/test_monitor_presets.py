@@ -10,13 +10,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 import steepest
+from steepest.apps.train.config import Config, ModelConfig, OptimizerConfig
+from steepest.apps.train.data import Corpus, load_text, prepare
+from steepest.apps.train.norms import TUNED
+from steepest.apps.train.optimizers import RECIPES, recipe, scheduler
+from steepest.apps.train.trial import Learner, Trial
 from steepest.diagnostics import Monitor
 from steepest.optim.named import PRESETS
-from steepest.train.config import Config, ModelConfig, OptimizerConfig
-from steepest.train.data import Corpus, load_text, prepare
-from steepest.train.norms import TUNED
-from steepest.train.optimizers import RECIPES, recipe, scheduler
-from steepest.train.trial import Learner, Trial
 
 # Like the default model of `steepest train`, but smaller.
 MODEL = ModelConfig(layers=2, width=64, heads=2, context=16)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import steepest
+from steepest.apps.train.config import ModelConfig
+from steepest.apps.train.model import GPT
+from steepest.apps.train.optimizers import recipe
 from steepest.diagnostics import Monitor, MonitorWarning
 from steepest.norms import Spectral
 from steepest.polar import JORDAN, Auto, NewtonSchulz, PolarMethod, Svd
-from steepest.train.config import ModelConfig
-from steepest.train.model import GPT
-from steepest.train.optimizers import recipe
 
 Loss = Callable[[nn.Module], Tensor]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from steepest import Atom, Chain, Parallel, Residual, modular, norms
+from steepest.apps.train.config import ModelConfig
+from steepest.apps.train.model import GPT, MLP, Attention, Block
 from steepest.modular_norm import Flow
-from steepest.train.config import ModelConfig
-from steepest.train.model import GPT, MLP, Attention, Block
 
 WIDTH = 3
 LINEAR = norms.Operator("rms", "rms")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steepest import Atom, Chain, Parallel, Residual, modular, norms
+from steepest.apps.train.model import Attention
 from steepest.modular_norm.layers import _ENTRYWISE, sensitivity_of
-from steepest.train.model import Attention
 
 REAL = torch.float64
 SEEDS = st.integers(0, 2**32 - 1)

@@ -14,10 +14,10 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 import steepest
+from steepest.apps.plan.exchange import tensor_axis
+from steepest.apps.plan.mesh import Mesh
+from steepest.apps.plan.models import Model, Weights, experts, linear
 from steepest.optim import _shards
-from steepest.plan.exchange import tensor_axis
-from steepest.plan.mesh import Mesh
-from steepest.plan.models import Model, Weights, experts, linear
 from steepest.sharding import CollectiveCounter, Layout
 from steepest.views import EXPERTS, LINEAR
 

@@ -11,13 +11,13 @@ import torch
 from packaging.version import Version
 from torch import nn
 
-from steepest.plan import exchange
-from steepest.plan.costs import Cost, Task, dtensor, gather, layers
-from steepest.plan.costs import exchange as exchanged
-from steepest.plan.exchange import held, largest, owners_of, travel
-from steepest.plan.hardware import preset
-from steepest.plan.mesh import Mesh
-from steepest.plan.models import Weights, linear, of_module
+from steepest.apps.plan import exchange
+from steepest.apps.plan.costs import Cost, Task, dtensor, gather, layers
+from steepest.apps.plan.costs import exchange as exchanged
+from steepest.apps.plan.exchange import held, largest, owners_of, travel
+from steepest.apps.plan.hardware import preset
+from steepest.apps.plan.mesh import Mesh
+from steepest.apps.plan.models import Weights, linear, of_module
 from steepest.sharding import Layout, balanced
 from tests.sharding import plan_counts as counted
 from tests.sharding.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements

@@ -1,0 +1,114 @@
+"""What the pictures share: colours, axes without ornament, and a figure as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib as mpl
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+YELLOW, SKY = "#e69f00", "#56b4e9"
+INK, GREY, SILVER, FAINT = "#333333", "#888888", "#999999", "#dddddd"
+FILL = "#e3eef6"
+
+WIDTH = 9.0
+"""Inches: at 800 pixels on a page, text of 10 points is then 12 pixels high."""
+DPI = 130
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """The settings every picture is drawn with, whatever the user's own matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(
+            {
+                "font.size": 10,
+                "axes.titlesize": 10.5,
+                "axes.labelcolor": INK,
+                "text.color": INK,
+                "xtick.color": INK,
+                "ytick.color": INK,
+                "axes.edgecolor": GREY,
+                "legend.frameon": False,
+            }
+        )
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """A figure of the common width."""
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
+    # The canvas by name: pyplot would choose a backend for the whole process.
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plane(axes: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """A piece of the plane with equal units on both axes, which every ball needs."""
+    axes.set_xlim(*x)
+    axes.set_ylim(*y)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def xy(point: Tensor) -> tuple[float, float]:
+    """A point of the plane as matplotlib wants it."""
+    x, y = point.tolist()
+    return x, y
+
+
+def graph(axes: Axes) -> None:
+    """A graph of numbers: two spines and a faint grid."""
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def panels(
+    titles: Sequence[str], *, height: float, rows: int = 1, shared: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Panels in reading order, as wide as a page.
+
+    Args:
+        titles: of the panels.
+        height: of the figure, in inches.
+        rows: how many there are; the panels of several rows each have their own vertical axis.
+        shared: whether the panels of a row have one vertical axis.
+    """
+    figure = Figure(figsize=(10, height), dpi=150, layout="constrained")
+    # The canvas by name: pyplot would choose a backend for the whole process.
+    FigureCanvasAgg(figure)
+    columns = len(titles) // rows
+    grid = figure.subplots(rows, columns, sharey=shared and rows == 1, squeeze=False)
+    found = list(grid.flat)
+    for axes, title in zip(found, titles, strict=True):
+        axes.set_title(title, color=INK, fontsize=11)
+        axes.grid(color=FAINT, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+    return figure, found
+
+
+def ordered_colours(count: int) -> list[tuple[float, float, float, float]]:
+    """Colours in an order that is seen, from dark to bright; too bright ones are left out."""
+    return [colormaps["viridis"](0.9 * i / max(count - 1, 1)) for i in range(count)]
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG; the bytes do not name the version of matplotlib."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return buffer.getvalue()

@@ -1,0 +1,116 @@
+"""A table of costs for `Auto`, measured on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from steepest.apps.bench.rounds import Clock, no_collection
+from steepest.polar import CostTable, definite_inverse
+
+Operation = Callable[[], object]
+Builder = Callable[[int, int], Operation]
+"""(m, batch) to an operation on a batch of m × m matrices."""
+
+SIZES = (8, 32, 64, 128, 256, 512, 768, 1024)
+ROWS = 1024
+"""A batch of matrices has about so many rows in all, and at least two matrices, as a stack has."""
+REPEATS, DEAR_REPEATS = 9, 3
+DEAR = 0.1
+"""Seconds from which on an operation is repeated less often."""
+RATIO_SIZE = 512
+
+
+def _matrices(m: int, batch: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(m)
+    return torch.randn(batch, m, m, generator=generator, dtype=dtype)
+
+
+def _product(dtype: torch.dtype) -> Builder:
+    def build(m: int, batch: int) -> Operation:
+        x, out = _matrices(m, batch, dtype), torch.empty(batch, m, m, dtype=dtype)
+        return lambda: torch.bmm(x, x, out=out)
+
+    return build
+
+
+def _inverse(m: int, batch: int) -> Operation:
+    x = _matrices(m, batch)
+    definite = x @ x.mT / m + torch.eye(m)
+
+    @torch.no_grad()
+    def operation() -> torch.Tensor:
+        return definite_inverse(definite)
+
+    return operation
+
+
+def _eigh(m: int, batch: int) -> Operation:
+    x = _matrices(m, batch, torch.float64)
+    gram = x @ x.mT
+    return lambda: torch.linalg.eigh(gram)
+
+
+def _svd(m: int, batch: int) -> Operation:
+    x = _matrices(m, batch)
+    return lambda: torch.linalg.svd(x)
+
+
+BLOCKS: Mapping[str, Builder] = {
+    "product": _product(torch.float32),
+    "inverse": _inverse,
+    "eigh": _eigh,
+    "svd": _svd,
+}
+"""What each list of costs in a `CostTable` measures."""
+
+RATIOS: Mapping[str, tuple[Builder, Builder]] = {
+    "wide": (_product(torch.float64), _product(torch.float32)),
+    "half": (_product(torch.float16), _product(torch.float32)),
+}
+"""What each single number in a `CostTable` is: the time of the first over that of the second."""
+
+
+def seconds(operation: Operation, clock: Clock) -> float:
+    """The fastest time but one, after a first call that does not count."""
+    operation()
+    times: list[float] = []
+    with no_collection():
+        while len(times) < (DEAR_REPEATS if times and times[0] > DEAR else REPEATS):
+            start = clock()
+            operation()
+            times.append(clock() - start)
+    return sorted(times)[1]
+
+
+def costs(
+    build: Builder, sizes: Sequence[int], clock: Clock = time.perf_counter
+) -> tuple[tuple[int, float], ...]:
+    """(m, seconds for one matrix) for each size, ascending."""
+    batches = {m: max(2, ROWS // m) for m in sizes}
+    return tuple((m, seconds(build(m, k), clock) / k) for m, k in batches.items())
+
+
+def calibrate(
+    *, sizes: Sequence[int] = SIZES, clock: Clock = time.perf_counter, say: Callable[[str], None]
+) -> CostTable:
+    """Measure every field of a `CostTable`; what is no time keeps its default.
+
+    Args:
+        sizes: of the square matrices, ascending.
+        clock: seconds from some moment on.
+        say: told what is being measured.
+    """
+    found: dict[str, Any] = {}
+    for name in (f.name for f in fields(CostTable)):
+        say(name)
+        if name in BLOCKS:
+            found[name] = costs(BLOCKS[name], sizes, clock)
+        elif name in RATIOS:
+            over, under = (costs(b, [min(RATIO_SIZE, sizes[-1])], clock) for b in RATIOS[name])
+            found[name] = over[0][1] / under[0][1]
+    return CostTable(**found)

@@ -1,0 +1,113 @@
+"""How fast every contender is on every set, as one picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from steepest.apps import _figures as figures
+from steepest.apps.bench.contenders import FLOOR
+from steepest.apps.bench.measure import MEASURED, Result, Row
+from steepest.apps.bench.report import number, reason, title
+
+COLUMNS = 2
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000)
+BAR = 0.62
+SMALL = 8.5
+OURS = ("steepest.", "Auto(")
+
+
+def colour(row: Row) -> str:
+    """This library's optimizers and its own choice of method in blue, everything else in grey."""
+    return figures.BLUE if row.name.startswith(OURS) else figures.GREY
+
+
+def _limits(results: Sequence[Result]) -> tuple[float, float]:
+    """A common range of speeds, with room for the numbers at the ends of the bars."""
+    speeds = [1.0, *(r.speed for result in results for r in result.rows if r.speed is not None)]
+    low, high = min(speeds), max(speeds)
+    room = 1.15 * (high / low) ** 0.12
+    return low / (room**2 if low < 1 else room), high * room
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round speeds in between, so few that their names do not touch."""
+    found = [t for t in TICKS if low < t < high]
+    return found if len(found) <= 6 else [t for t in DECADES if low < t < high]
+
+
+def _row(axes: Axes, y: int, row: Row) -> None:
+    """One contender: a bar from 1 to its speed, or why there is none; its error at the right."""
+    small: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": SMALL}
+    if row.status != MEASURED or row.speed is None:
+        kept: dict[str, Any] = {"ha": "left", "color": figures.GREY, "style": "italic"}
+        axes.annotate(reason(row), (1, y), (5, 0), **small, **kept)
+        return
+    # From 1, so that a slower contender points the other way.
+    axes.barh(y, row.speed - 1, left=1, height=BAR, color=colour(row), zorder=2)
+    side, ha = (4, "left") if row.speed >= 1 else (-4, "right")
+    speed = f"{number(row.speed, 2 if row.speed < 10 else 3)}×"
+    axes.annotate(speed, (row.speed, y), (side, 0), ha=ha, color=figures.INK, **small)
+    right = axes.get_yaxis_transform()
+    axes.text(
+        1.12, y, number(row.error, 2), transform=right, ha="right", va="center", fontsize=SMALL
+    )
+
+
+def _panel(axes: Axes, result: Result, names: Sequence[str], limits: tuple[float, float]) -> None:
+    """One set."""
+    axes.set_xscale("log")
+    axes.set_xlim(*limits)
+    found = {row.name: row for row in result.rows}
+    for y, name in enumerate(names):
+        if name in found:
+            _row(axes, y, found[name])
+    top: dict[str, Any] = {
+        "xycoords": ("data", "axes fraction"),
+        "textcoords": "offset points",
+        "fontsize": SMALL,
+    }
+    floor = found.get(FLOOR)
+    if floor is not None and floor.speed is not None:
+        axes.axvline(floor.speed, color=figures.ORANGE, linewidth=1.2, linestyle="--", zorder=1)
+        axes.annotate("floor", (floor.speed, 1), (0, 2), ha="center", color=figures.ORANGE, **top)
+    axes.text(1.12, 1, "error", transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL)
+    axes.axvline(1, color=figures.INK, linewidth=0.9, zorder=3)
+    axes.set_title(title(result.set), loc="left", fontweight="bold", pad=15)
+    axes.xaxis.set_major_locator(FixedLocator(_ticks(*limits)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(length=0)
+    figures.graph(axes)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def draw(results: Sequence[Result]) -> bytes:
+    """One bench over its sets, as PNG: speeds on a logarithmic axis, errors beside them."""
+    names = list(dict.fromkeys(r.name for x in results for r in x.rows if r.name != FLOOR))
+    columns = min(COLUMNS, len(results))
+    rows = math.ceil(len(results) / columns)
+    limits = _limits(results)
+    with figures.look():
+        figure = figures.new_figure(0.55 + rows * (0.75 + 0.25 * len(names)))
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes, result in zip(panels.flat, results, strict=False):
+            _panel(axes, result, names, limits)
+        for axes in panels.flat[len(results) :]:
+            axes.set_axis_off()
+        first = results[0]
+        figure.supxlabel(
+            f"times as fast as {first.baseline}, and the largest relative error "
+            f"of a polar factor ({first.data})",
+            fontsize=9,
+            color=figures.INK,
+        )
+        return figures.png(figure)

@@ -1,0 +1,227 @@
+"""What was computed at a checkpoint, as parts of the page."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from steepest.apps.diagnose import geometry
+from steepest.apps.diagnose.geometry import called
+from steepest.apps.diagnose.measure import Measured
+from steepest.apps.diagnose.page import Part, Table
+from steepest.apps.diagnose.recorded import figure
+from steepest.apps.diagnose.source import Subject
+from steepest.apps.train.constraint import layer
+from steepest.apps.train.trial import diverged
+from steepest.diagnostics import ConstraintReport, DirectionReport, Verdict
+
+DIRECTIONS = (
+    "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with the "
+    "gradient g and the loss is flat along it. Of a layer, everything else is held still. Where "
+    "dᵀHd ≤ 0 there is no best step, and no mark."
+)
+VERDICT = (
+    "The spectral step of a layer guarantees more than the Euclidean one if the nuclear rank of "
+    "its gradient exceeds the spread of its input, which is the input's stable rank counted over "
+    "as many directions as the layer has outputs. Both steps have been tried out too."
+)
+BALLS = (
+    "Decoupled weight decay keeps each weight in a ball of its norm. A weight on the boundary is "
+    "held back by it; one far inside is not."
+)
+
+SMOOTHNESS = (
+    "How much the gradient can turn for a step of length 1 in a norm: steepest descent in that "
+    "norm is safe with a step of ‖g‖†/L. What is shown is the largest that a few products with the "
+    "Hessian have found, a lower bound of L, and what one short step of steepest descent shows. "
+    "A step that is computed from a lower bound can be too long."
+)
+
+
+def computed(subject: Subject, measured: Measured | None) -> list[Part]:
+    """All parts that need the model."""
+    if measured is None:
+        return [Part(title="Directions, verdict and balls", missing=_no_checkpoint(subject))]
+    return [_directions(measured), _verdict(measured), _smoothness(measured), _balls(measured)]
+
+
+def _no_checkpoint(subject: Subject) -> str:
+    if subject.trial is None:
+        return (
+            "Not computed: this needs the model. In your own code, at the same point: "
+            "steepest.diagnostics.compare_directions and steepest.diagnostics.compare."
+        )
+    if any(map(diverged, subject.metrics)):
+        return f"Not computed: {subject.folder} diverged before its first checkpoint."
+    return (
+        f"Not computed: {subject.folder} has no checkpoint yet. "
+        "Go on with the run, with a smaller --checkpoint-every if need be."
+    )
+
+
+def _directions(measured: Measured) -> Part:
+    title = "Sharpness by direction"
+    report = measured.directions
+    if report is None:
+        return Part(title=title, missing=f"Not computed: {measured.failed['directions']}.")
+    text = [
+        measured.where,
+        DIRECTIONS,
+    ]
+    if found := best_direction(report):
+        text.append(found)
+    return Part(
+        title=title,
+        text=[*text, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)],
+        picture=geometry.directions(report),
+        tables=[_direction_table(report)],
+    )
+
+
+def best_direction(report: DirectionReport) -> str:
+    """Which direction lets the loss fall furthest, against the gradient's, and in how many layers.
+
+    Empty where no direction of the whole has a best step.
+    """
+    falls = {d: report[d].best_decrease for d in report.directions}
+    known = {d: fall for d, fall in falls.items() if fall is not None}
+    if not known:
+        return ""
+    best = max(known, key=known.__getitem__)
+    text = (
+        f"All together, {called(best)} is best: in the quadratic model the loss falls by "
+        f"{known[best]:.3g}"
+    )
+    gradient = known.get("gradient")
+    if best != "gradient" and gradient:
+        text += f", {known[best] / gradient:.3g} times as far as along the gradient"
+    wins = Counter(filter(None, (_best_of(report, name) for name in report.layers)))
+    if wins:
+        layers = ", ".join(f"{called(d)} in {count}" for d, count in wins.most_common())
+        text += f". Layer by layer: {layers}"
+    return f"{text}."
+
+
+def _best_of(report: DirectionReport, name: str) -> str | None:
+    """The direction with the largest best decrease in a layer."""
+    falls = {
+        d: row.best_decrease
+        for d in report.directions
+        if (row := report.rows.get((d, name))) is not None and row.best_decrease is not None
+    }
+    return max(falls, key=falls.__getitem__) if falls else None
+
+
+def _direction_table(report: DirectionReport) -> Table:
+    headings = ("layer", "direction", "⟨g,d⟩/‖d‖", "dᵀHd/‖d‖²", "best step · ‖d‖", "best decrease")
+    rows = []
+    for name in ("", *report.layers):
+        for direction in report.directions:
+            row = report.rows.get((direction, name))
+            if row is not None:
+                step = None if row.best_step is None else row.best_step * row.norm
+                numbers = (row.slope, row.curvature, step, row.best_decrease)
+                shown = layer(name) if name else geometry.WHOLE
+                rows.append((shown, called(direction), *map(figure, numbers)))
+    return Table(title="The figures of every direction", headings=headings, rows=rows, words=2)
+
+
+def _verdict(measured: Measured) -> Part:
+    title = "Which geometry each layer favours"
+    found = measured.verdict
+    if found is None:
+        return Part(title=title, missing=f"Not computed: {measured.failed['verdict']}.")
+    text = [
+        measured.where,
+        VERDICT,
+        found.summary,
+    ]
+    return Part(
+        title=title,
+        text=text,
+        picture=geometry.verdict(found),
+        tables=[_sentences(found), _verdict_table(found)],
+    )
+
+
+def _sentences(found: Verdict) -> Table:
+    return Table(
+        title="Layer by layer, in words",
+        headings=("layer", "favours", "why"),
+        rows=[
+            (row.layer, "–" if row.note else row.favours, row.sentence.partition(": ")[2])
+            for row in found
+        ],
+        words=3,
+    )
+
+
+def _verdict_table(found: Verdict) -> Table:
+    headings = (
+        *("layer", "nr(G)", "st(A)", "spread", "curvature"),
+        *("guaranteed, Euclidean", "guaranteed, spectral"),
+        *("measured, Euclidean", "measured, spectral"),
+    )
+    rows = [
+        (
+            row.layer,
+            *map(
+                figure,
+                (
+                    row.nuclear_rank,
+                    row.stable_rank,
+                    row.spread,
+                    row.curvature,
+                    row.guaranteed_euclidean,
+                    row.guaranteed_spectral,
+                    row.measured_euclidean,
+                    row.measured_spectral,
+                ),
+            ),
+        )
+        for row in found
+    ]
+    return Table(title="Layer by layer, in figures", headings=headings, rows=rows)
+
+
+def _smoothness(measured: Measured) -> Part:
+    title = "Smoothness in a norm"
+    if measured.smoothness is None:
+        return Part(title=title, missing=f"Not computed: {measured.failed['smoothness']}.")
+    rows = [
+        (name, figure(found.value), figure(found.one_step), "yes" if found.converged else "no")
+        for name, found in measured.smoothness.items()
+    ]
+    headings = ("norm", "L, at least", "seen by one step", "converged")
+    table = Table(title="Norm by norm", headings=headings, rows=rows, unfolded=True)
+    return Part(title=title, text=[measured.where, SMOOTHNESS], tables=[table])
+
+
+def _balls(measured: Measured) -> Part:
+    title = "The balls of weight decay"
+    report = measured.constraint
+    if report is None:
+        if reason := measured.failed.get("constraint"):
+            return Part(title=title, missing=f"Not computed: {reason}.")
+        return Part(title=title, text=["None: this optimizer keeps no weight in a ball."])
+    worst = report.worst
+    text = [BALLS]
+    if worst is not None:
+        text.append(f"Fullest: {layer(worst.name)}, at {worst.filled:.2f} of its radius.")
+    return Part(title=title, text=text, tables=[_ball_table(report)])
+
+
+def _ball_table(report: ConstraintReport) -> Table:
+    headings = ("parameter", "norm", "‖W‖", "radius", "‖W‖/radius", "KKT score", "note")
+    rows = [
+        (
+            row.name,
+            row.domain or "–",
+            figure(row.norm if row.domain else None),
+            figure(row.radius),
+            figure(row.filled),
+            figure(row.kkt),
+            row.note,
+        )
+        for row in report
+    ]
+    return Table(title="Every weight in its ball", headings=headings, rows=rows, words=2)

@@ -1,0 +1,141 @@
+"""What is computed anew at a checkpoint: curvature, directions, verdicts, balls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from steepest.apps.train.constraint import has_ball
+from steepest.apps.train.data import batch
+from steepest.apps.train.model import GPT
+from steepest.apps.train.trial import Learner
+from steepest.diagnostics import (
+    ConstraintReport,
+    DirectionReport,
+    Smoothness,
+    Verdict,
+    compare,
+    compare_directions,
+    constraint_report,
+    smoothness,
+)
+from steepest.norms import L2, LInf, Norm, Spectral
+
+NORMS: Mapping[str, Norm] = {"ℓ2": L2(), "ℓ∞": LInf(), "spectral": Spectral()}
+"""The norms of gradient descent, of sign descent and of Muon, by name."""
+
+CLIMB, REST = 10, 0.01
+"""The search for the smoothness in a norm: most products with the Hessian, and least rise."""
+
+T = TypeVar("T")
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found at one checkpoint; a field is None where `failed` says why.
+
+    Args:
+        step: of the checkpoint.
+        windows: how many windows of text the loss is a mean of.
+        seed: that drew them.
+        loss: there, in nats a character.
+        shapes: of the parameters, by name.
+        constraint: where the weights are in their balls; None without balls.
+        directions: how far the loss falls along each.
+        verdict: which geometry each layer favours.
+        smoothness: how sharply the loss is curved in each of `NORMS`.
+        failed: why something is missing, by the name of its field.
+    """
+
+    step: int
+    windows: int
+    seed: int
+    loss: float
+    shapes: dict[str, tuple[int, ...]]
+    constraint: ConstraintReport | None = None
+    directions: DirectionReport | None = None
+    verdict: Verdict | None = None
+    smoothness: Mapping[str, Smoothness] | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """Which loss this is about, in words."""
+        windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
+        return (
+            f"At step {self.step}, on {windows} of the training text drawn with seed "
+            f"{self.seed}, where the loss is {self.loss:.4f}."
+        )
+
+
+class _Attempts:
+    """Computes one thing after the other; what is refused leaves its reason in `failed`."""
+
+    def __init__(self, report: Report) -> None:
+        self.failed: dict[str, str] = {}
+        self._report = report
+
+    def __call__(self, name: str, make: Callable[[], T]) -> T | None:
+        self._report(name)
+        try:
+            return make()
+        except ValueError as error:
+            self.failed[name] = str(error)
+            return None
+
+
+def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Measured:
+    """Look at a trial in memory, in the type of its parameters and without autocast.
+
+    Args:
+        learner: restored from a checkpoint.
+        windows: how many windows of the training text the loss is a mean of.
+        seed: draws them.
+        report: called with what is going to be computed.
+    """
+    model, optimizer = learner.model, learner.optimizer
+    ids = _windows(learner, windows, seed)
+
+    def loss() -> Tensor:
+        return model.loss(ids)
+
+    attempt = _Attempts(report)
+    directions = attempt("directions", lambda: compare_directions(loss, model, optimizer=optimizer))
+    return Measured(
+        step=learner.step,
+        windows=windows,
+        seed=seed,
+        loss=float(loss().detach()),
+        shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
+        directions=directions,
+        verdict=attempt("verdict", lambda: compare(model, GPT.loss, ids)),
+        smoothness=attempt("smoothness", lambda: _smoothness(loss, model, directions)),
+        constraint=attempt("constraint", lambda: constraint_report(model, optimizer))
+        if has_ball(optimizer)
+        else None,
+        failed=attempt.failed,
+    )
+
+
+def _windows(learner: Learner, count: int, seed: int) -> Tensor:
+    """Windows of the training text; drawn for this alone, as the steps of a training are ≥ 0."""
+    context = learner.config.model.context
+    ids = batch(learner.corpus.train, seed=seed, step=-1, size=count, context=context)
+    return ids.to(learner.device)
+
+
+def _smoothness(
+    loss: Callable[[], Tensor], model: nn.Module, directions: DirectionReport | None
+) -> dict[str, Smoothness]:
+    """The smoothness in every norm over the matrices that directions were compared over."""
+    params = dict(model.named_parameters())
+    if directions is not None:
+        params = {name: params[name] for name in directions.layers}
+    return {
+        name: smoothness(loss, params, norm, steps=CLIMB, restarts=0, tolerance=REST)
+        for name, norm in NORMS.items()
+    }

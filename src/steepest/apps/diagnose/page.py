@@ -1,0 +1,126 @@
+"""The page: one HTML file that holds all it shows and asks nothing of any other place."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from steepest.apps.diagnose.pictures import Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that opens on demand.
+
+    Args:
+        title: what is in it.
+        headings: of the columns.
+        rows: cells as text.
+        words: how many columns, from the left, hold words; figures stand to the right.
+        unfolded: whether it is shown at once.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+    unfolded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One thing to look at.
+
+    Args:
+        title: what it is.
+        text: how to read it, and what it says here; a paragraph each.
+        picture: of it.
+        points: sentences that stand in a list.
+        tables: the figures behind it.
+        missing: why there is nothing, and how to get it; empty if there is something.
+    """
+
+    title: str
+    text: Sequence[str] = ()
+    picture: Picture | None = None
+    points: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    missing: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """All about one subject.
+
+    Args:
+        title: its name.
+        line: what it is, in one line.
+        facts: label and value of the figures that matter most.
+        parts: what there is to look at.
+        summary: what was found, in a few sentences.
+    """
+
+    title: str
+    line: str
+    facts: Sequence[tuple[str, str]]
+    parts: Sequence[Part]
+    summary: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The whole page.
+
+    Args:
+        title: of the page.
+        line: what has been diagnosed.
+        sections: one a subject.
+        note: what made the page.
+    """
+
+    title: str
+    line: str
+    sections: Sequence[Section]
+    note: str
+
+    @property
+    def pictures(self) -> int:
+        """How many there are."""
+        return sum(p.picture is not None for s in self.sections for p in s.parts)
+
+
+def data_uri(content: bytes) -> str:
+    """A PNG as an address that holds it.
+
+    Examples:
+        >>> data_uri(b"png")
+        'data:image/png;base64,cG5n'
+    """
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+@cache
+def _template() -> Template:
+    # Names of layers, runs and files are other people's text: everything is escaped.
+    environment = Environment(
+        loader=PackageLoader("steepest.apps.diagnose"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = data_uri
+    return environment.get_template("page.html")
+
+
+def render(page: Page) -> bytes:
+    """The page as HTML in UTF-8.
+
+    A policy in its head forbids every request and every script, so that it shows the same wherever
+    it is opened.
+    """
+    return _template().render(page=page).encode()

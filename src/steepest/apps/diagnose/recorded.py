@@ -1,0 +1,258 @@
+"""What a training has recorded, as parts of the page: each says how to read it and what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+import numpy as np
+
+from steepest.apps.diagnose import pictures
+from steepest.apps.diagnose.page import Part, Table
+from steepest.apps.diagnose.records import Curves, Grid, grid, sigmas
+from steepest.apps.diagnose.source import Subject
+from steepest.apps.train.constraint import layer
+from steepest.apps.train.metrics import MONITOR
+from steepest.diagnostics import monitor_warnings
+
+RANKS = {
+    "gradient": "grad_nuclear_rank",
+    "momentum": "momentum_nuclear_rank",
+    "update": "update_nuclear_rank",
+    "weights": "weight_nuclear_rank",
+}
+COLUMNS = {
+    "update/weight": "update_ratio",
+    "‖W‖₂": "weight_spectral",
+    "RMS of W": "weight_rms",
+    "‖G‖_F": "grad_norm",
+    "nuclear rank of G": "grad_nuclear_rank",
+    "stable rank of G": "grad_stable_rank",
+    "effective rank of G": "grad_effective_rank",
+    "nuclear rank of W": "weight_nuclear_rank",
+    "stable rank of W": "weight_stable_rank",
+    "alignment": "alignment",
+    "polar error": "polar_error",
+}
+"""Columns of the table of layers and the quantities of a monitor behind them."""
+
+RANKS_TEXT = (
+    "The nuclear rank ‖·‖_*²/‖·‖_F² counts the directions that carry a matrix; it is at most its "
+    "smaller side. The spectral step is ahead of the gradient step by the nuclear rank of the "
+    "gradient, against the stable rank of the layer's input."
+)
+UPDATES_TEXT = (
+    "How much of its weight one step changes, in the norm of the layer. A line far above the "
+    "others learns much faster than they do; one at zero does not move."
+)
+DEPTH_TEXT = (
+    "From the top down, in the order of the forward pass: the root mean square of what each module "
+    "gives. A layer that keeps the variance of its input has the ratio 1; a ratio far from it in "
+    "every block lets activations grow or vanish with depth."
+)
+
+
+def no_monitor(subject: Subject) -> str:
+    """Why there is nothing of a monitor, and how to get it."""
+    if subject.trial is not None:
+        return (
+            f"Not recorded: {subject.folder / MONITOR} has none of it. "
+            "Train again with --monitor-every 100."
+        )
+    return (
+        f"Not recorded: {subject.folder / MONITOR} has none of it. "
+        "Attach steepest.diagnostics.Monitor(model, optimizer, out=FOLDER) to the training."
+    )
+
+
+def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Part]:
+    """All parts that need no model.
+
+    Args:
+        subject: whose records.
+        sides: of each layer the smaller side of its matrix, as far as it is known.
+    """
+    makers: Sequence[Callable[[], Part | None]] = (
+        lambda: _warnings(subject),
+        lambda: _losses(subject),
+        lambda: _spectra(subject),
+        lambda: _ranks(subject, sides),
+        lambda: _updates(subject),
+        lambda: _depth(subject),
+    )
+    return [part for make in makers if (part := make()) is not None]
+
+
+def _warnings(subject: Subject) -> Part:
+    title = "Warnings of the monitor"
+    if not subject.monitor:
+        return Part(title=title, missing=no_monitor(subject))
+    found = monitor_warnings(subject.monitor)
+    if not found:
+        return Part(title=title, text=["None: nothing looked wrong at any step it observed."])
+    return Part(
+        title=title,
+        text=["Each cause is listed once, with the step at which it was first seen."],
+        points=[f"Step {step}: {text}" for step, text in found],
+    )
+
+
+def _losses(subject: Subject) -> Part | None:
+    picture = pictures.losses({subject.name: subject.metrics})
+    return None if picture is None else Part(title="Loss", picture=picture)
+
+
+def curves(subject: Subject) -> Curves | None:
+    """Magnitudes over the steps: of the monitor, else those that the balls bound."""
+    found = sigmas(subject.monitor)
+    kept = subject.spectra
+    limits = {
+        name: limit
+        for name, limit, kind in zip(kept.names, kept.limits, kept.kinds, strict=True)
+        if kind == "singular values" and math.isfinite(limit)
+    }
+    if found is not None:
+        return Curves(what=found.what, values=found.values, limits=limits)
+    if not kept.names:
+        return None
+    values = {
+        name: {
+            step: np.asarray(row, dtype=float) for step, row in zip(kept.steps, rows, strict=True)
+        }
+        for name, rows in zip(kept.names, kept.values, strict=True)
+    }
+    return Curves(what=", ".join(dict.fromkeys(kept.kinds)), values=values, limits=limits)
+
+
+def _spectra(subject: Subject) -> Part:
+    title = "Spectra over time"
+    found = curves(subject)
+    if found is None:
+        return Part(title=title, missing=no_monitor(subject))
+    text = [
+        (
+            f"The {found.what} of each weight in falling order, from violet for the first step to "
+            "green for the last. A flat curve is a weight that uses all of its directions; one "
+            "that falls steeply acts on a few."
+        )
+    ]
+    if found.limits:
+        text.append("The orange line is the radius of the ball in which weight decay keeps them.")
+    return Part(title=title, text=text, picture=pictures.spectra(found))
+
+
+def _ranks(subject: Subject, sides: Mapping[str, int]) -> Part:
+    title = "Ranks by layer and step"
+    found = {name: grid(subject.monitor, key) for name, key in RANKS.items()}
+    grids = {name: g for name, g in found.items() if g is not None}
+    if not grids:
+        return Part(title=title, missing=no_monitor(subject))
+    if all(sides.get(name, 2) < 2 for g in grids.values() for name in g.layers):
+        return Part(title=title, text=["Every matrix has one row or one column: all ranks are 1."])
+    text = [RANKS_TEXT]
+    if "gradient" in grids:
+        text.append(_of_gradients(grids["gradient"], sides))
+    return Part(title=title, text=text, picture=pictures.ranks(grids, sides))
+
+
+def _of_gradients(found: Grid, sides: Mapping[str, int]) -> str:
+    last = {k: v for k, v in found.last().items() if sides.get(k, 2) > 1}
+    if not last:
+        return ""
+    low, high = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    return (
+        f"Newest, up to step {found.steps[-1]:g}: the nuclear ranks of the gradients go from "
+        f"{_of(last[low], sides.get(low))} ({low}) to {_of(last[high], sides.get(high))} ({high}); "
+        f"half of the layers are at or below {median(last.values()):.1f}."
+    )
+
+
+def _of(rank: float, side: int | None) -> str:
+    return f"{rank:.1f}" if side is None else f"{rank:.1f} of {side}"
+
+
+def _updates(subject: Subject) -> Part | None:
+    ratio = grid(subject.monitor, "update_ratio")
+    if ratio is None:
+        return None
+    return Part(
+        title="Updates against weights",
+        text=[UPDATES_TEXT],
+        picture=pictures.updates(ratio),
+        tables=[_layers(subject)],
+    )
+
+
+def _layers(subject: Subject) -> Table:
+    """The newest figures of each layer."""
+    found = {heading: grid(subject.monitor, key) for heading, key in COLUMNS.items()}
+    last = {heading: g.last() for heading, g in found.items() if g is not None}
+    layers = dict.fromkeys(name for values in last.values() for name in values)
+    step = max(int(r["step"]) for r in subject.monitor)
+    return Table(
+        title=f"Newest figures of every layer, up to step {step}",
+        headings=["layer", *last],
+        rows=[[name, *(figure(v.get(name)) for v in last.values())] for name in layers],
+    )
+
+
+def figure(value: float | None) -> str:
+    """A number of three digits as text; a dash for none.
+
+    Examples:
+        >>> figure(0.01234), figure(None)
+        ('0.0123', '–')
+    """
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _depth(subject: Subject) -> Part:
+    title = "Activations through depth"
+    outputs, inputs = grid(subject.monitor, "rms_out"), grid(subject.monitor, "rms_in")
+    if outputs is None:
+        return Part(title=title, missing=no_monitor(subject))
+    gains = None if inputs is None else _ratio(outputs, inputs)
+    text = [DEPTH_TEXT]
+    if gains is not None and (last := gains.last()):
+        far = max(last, key=lambda name: abs(math.log(last[name])))
+        text.append(f"Furthest from 1, each at its newest value: {far}, {last[far]:.3g}.")
+    return Part(title=title, text=text, picture=pictures.depth(outputs, gains))
+
+
+def _ratio(above: Grid, below: Grid) -> Grid | None:
+    """One quantity over another, for layers and steps that have both."""
+    known = dict(zip(below.layers, below.values, strict=True))
+    shared = np.isin(above.steps, below.steps)
+    places = np.searchsorted(below.steps, above.steps[shared])
+    pairs = {
+        name: (row[shared], known[name][places])
+        for name, row in zip(above.layers, above.values, strict=True)
+        if name in known
+    }
+    # NaN compares as False, so that it stays NaN as a zero becomes it.
+    rows = {
+        name: np.divide(a, b, out=np.full(a.shape, math.nan), where=(a > 0) & (b > 0))
+        for name, (a, b) in pairs.items()
+    }
+    if not any(np.isfinite(row).any() for row in rows.values()):
+        return None
+    values = np.stack(list(rows.values()))
+    return Grid(steps=above.steps[shared], layers=tuple(rows), values=values)
+
+
+def sides_of(shapes: Mapping[str, Sequence[int]], found: Curves | None) -> dict[str, int]:
+    """Of each layer the smaller side of its matrix: of the model, else as many as it has values.
+
+    Args:
+        shapes: of the parameters by name, where there is a model.
+        found: magnitudes, of which a monitor keeps at most 64.
+    """
+    if shapes:
+        return {
+            layer(name): min(shape[0], math.prod(shape[1:]))
+            for name, shape in shapes.items()
+            if len(shape) >= 2
+        }
+    rows = {} if found is None else {k: max(map(len, v.values())) for k, v in found.values.items()}
+    return {name: count for name, count in rows.items() if count < 64}

@@ -1,0 +1,229 @@
+"""What there is to diagnose: a run, a trial, a checkpoint, or the records of a monitor."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from steepest._common.errors import invalid
+from steepest._common.files import Record, read_lines
+from steepest.apps.train.checkpoint import SHARDED, checkpoints, identity
+from steepest.apps.train.config import Config, OptimizerConfig, resolve_device
+from steepest.apps.train.constraint import Spectra
+from steepest.apps.train.data import Corpus, load_text, prepare
+from steepest.apps.train.metrics import METRICS, MONITOR, read_metrics
+from steepest.apps.train.run import CONFIG, read_config
+from steepest.apps.train.trial import Learner, Trial, trials
+
+SEED = re.compile(r"seed-(\d+)")
+IN_CHECKPOINT = ("optimizer", "seed", "settings", "text")
+"""What a checkpoint says about itself beside the configuration of its run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What one part of the page is about: a trial, or a training of the user's own.
+
+    Args:
+        name: what to call it.
+        folder: where its files lie.
+        metrics: the records of `metrics.jsonl`.
+        monitor: the records of `monitor.jsonl`.
+        spectra: what `spectra.npz` holds.
+        trial: which one it is; None for a training of the user's own.
+        config: of its run; None where nothing says it.
+        text: the fingerprint of its text, None where nothing says it.
+        checkpoint: the one to look at; None if there is none.
+    """
+
+    name: str
+    folder: Path
+    metrics: Sequence[Record]
+    monitor: Sequence[Record]
+    spectra: Spectra = field(default_factory=Spectra)
+    trial: Trial | None = None
+    config: Config | None = None
+    text: str | None = None
+    checkpoint: Path | None = None
+
+    def learner(self, corpus: Corpus) -> Learner | None:
+        """The trial as its checkpoint has it; None without one.
+
+        Raises:
+            ValueError: the checkpoint is damaged or that of another run.
+        """
+        if self.checkpoint is None or self.config is None or self.trial is None:
+            return None
+        learner = Learner(self.trial, self.config, corpus)
+        learner.load(self.checkpoint)
+        return learner
+
+
+def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Subject]:
+    """The subjects of a path, in the order of the run.
+
+    Args:
+        path: the folder of a run or a trial, a checkpoint, or a folder with a `monitor.jsonl`.
+        optimizers: which of a run; all of them if none is named.
+        seed: which of a run; None for its first.
+
+    Raises:
+        ValueError: there is no such path, nothing in it to show, or no such optimizer or seed.
+        OSError: a file cannot be read.
+    """
+    if not path.exists():
+        raise invalid("path", str(path), "there is no such file or folder")
+    # A training of somebody's own may have a file of that name too, beside its records.
+    if (path / CONFIG).is_file() and not (path / MONITOR).is_file():
+        found = [_trial(path, trial) for trial in _chosen(path, optimizers, seed)]
+        if not any(map(_has_anything, found)):
+            raise invalid("path", str(path), "this run has not begun: there is nothing to show yet")
+        return [subject for subject in found if _has_anything(subject)]
+    if optimizers or seed is not None:
+        raise invalid("path", str(path), "only a run has --optimizer and --seed; leave them out")
+    if path.is_file() or path.suffix == SHARDED:
+        return [_checkpoint(path)]
+    if (trial := _trial_at(path)) is not None:
+        found = [_trial(_as_given(path, path.resolve().parent.parent), trial)]
+    elif kept := checkpoints(path):
+        found = [_checkpoint(kept[-1])]
+    else:
+        found = [_subject(path.resolve().name, path)]
+    if not _has_anything(found[0]):
+        raise invalid(
+            "path",
+            str(path),
+            f"has no {CONFIG}, {METRICS}, {MONITOR} or checkpoint: give the folder of a run of "
+            "`steepest train`, or one that a steepest.diagnostics.Monitor has written to",
+        )
+    return found
+
+
+def _trial_at(path: Path) -> Trial | None:
+    """The trial of a run whose folder this is; None if it is none."""
+    here = path.resolve()
+    run, seed = here.parent.parent, SEED.fullmatch(here.name)
+    if seed is None or not (run / CONFIG).is_file():
+        return None
+    trial = Trial(optimizer=here.parent.name, seed=int(seed[1]))
+    return trial if trial.optimizer in read_config(run)[0].optimizers else None
+
+
+def _as_given(path: Path, place: Path) -> Path:
+    """A place relative to the working folder if `path` is: a page shows no more of this machine."""
+    return place if path.is_absolute() else Path(os.path.relpath(place))
+
+
+def _has_anything(subject: Subject) -> bool:
+    return bool(subject.metrics or subject.monitor or subject.checkpoint)
+
+
+def _chosen(run: Path, optimizers: Sequence[str], seed: int | None) -> list[Trial]:
+    """The trials of a run to look at."""
+    config, _ = read_config(run)
+    for name in optimizers:
+        if name not in config.optimizers:
+            raise invalid("optimizer", name, f"this run has only {', '.join(config.optimizers)}")
+    if seed is None:
+        seed = config.seeds[0]
+    elif seed not in config.seeds:
+        raise invalid("seed", seed, f"this run has only {', '.join(map(str, config.seeds))}")
+    wanted = optimizers or list(config.optimizers)
+    return [t for t in trials(config) if t.seed == seed and t.optimizer in wanted]
+
+
+def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
+    """What a folder has recorded, up to a step."""
+    return Subject(
+        name=name,
+        folder=folder,
+        metrics=[r for r in read_metrics(folder) if _is_up_to(step, r)],
+        monitor=[r for r in read_lines(folder / MONITOR) if _is_up_to(step, r)],
+        spectra=Spectra.load(folder, step=step),
+    )
+
+
+def _is_up_to(step: float, record: Record) -> bool:
+    """Whether a record is of a step, and of none that comes later."""
+    at = record.get("step")
+    return isinstance(at, int) and at <= step
+
+
+def _trial(run: Path, trial: Trial, checkpoint: Path | None = None) -> Subject:
+    """A trial of a run: at a checkpoint, or at its newest with all that has been recorded."""
+    config, text = read_config(run)
+    folder = trial.folder(run)
+    kept = checkpoints(folder)
+    step = float("inf") if checkpoint is None else _step(checkpoint)
+    return replace(
+        _subject(str(trial), folder, step=step),
+        trial=trial,
+        config=_here(config),
+        text=text.get("sha256"),
+        checkpoint=checkpoint or (kept[-1] if kept else None),
+    )
+
+
+def _step(checkpoint: Path) -> float:
+    """The step in the name of a checkpoint; inf if somebody has renamed it."""
+    found = re.search(r"(\d+)", checkpoint.stem)
+    return int(found[1]) if found else float("inf")
+
+
+def _checkpoint(path: Path) -> Subject:
+    """A checkpoint: in its run, or on its own, since it says what it belongs to."""
+    known = identity(path)
+    trial = Trial(optimizer=known["optimizer"], seed=known["seed"])
+    run = path.resolve().parent.parent.parent
+    if (run / CONFIG).is_file() and trial.folder(run) == path.resolve().parent:
+        return _trial(_as_given(path, run), trial, path)
+    plain = {k: v for k, v in known.items() if k not in IN_CHECKPOINT}
+    names = {"optimizers": {trial.optimizer: known["settings"]}, "seeds": [trial.seed]}
+    config = Config.from_json({**plain, **names})
+    return replace(
+        _subject(str(trial), path.parent, step=_step(path)),
+        trial=trial,
+        config=_here(config),
+        text=known["text"],
+        checkpoint=path,
+    )
+
+
+def _here(config: Config) -> Config:
+    """The configuration on this machine, which may be another than the one that trained."""
+    return replace(config, device=resolve_device("auto", config.dtype))
+
+
+def corpus_of(subject: Subject, data: Path | None) -> Corpus:
+    """The text that a subject was trained on.
+
+    Args:
+        subject: one with a configuration.
+        data: where the text lies now; None for where it lay.
+
+    Raises:
+        ValueError: it is another text.
+        OSError: it cannot be read.
+    """
+    assert subject.config is not None
+    place = subject.config.data if data is None else str(data.expanduser().resolve())
+    text = load_text(place)
+    corpus = prepare(text, context=subject.config.model.context)
+    if corpus.sha256 != subject.text:
+        raise invalid(
+            "data",
+            text.name,
+            f"is not the text that {subject.folder} was trained on; say where that one is: "
+            "--data FILE",
+        )
+    return corpus
+
+
+def settings_of(subject: Subject) -> OptimizerConfig | None:
+    """The settings of the optimizer of a trial."""
+    if subject.config is None or subject.trial is None:
+        return None
+    return subject.config.optimizers[subject.trial.optimizer]

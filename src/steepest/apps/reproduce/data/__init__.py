@@ -1,0 +1,1 @@
+"""What networks of the reproductions are trained on."""

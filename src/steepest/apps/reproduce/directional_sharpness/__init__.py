@@ -1,0 +1,1 @@
+"""Along which direction does the loss fall furthest?"""

@@ -1,0 +1,215 @@
+"""The optimizers of `steepest train`: one table of name, tuned settings and constructor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+import steepest
+from steepest._common.errors import invalid
+from steepest.apps.train.config import Config, OptimizerConfig
+from steepest.apps.train.norms import parse_norm
+
+BETAS = (0.9, 0.95)
+
+
+class TorchMuon(Optimizer):
+    """`torch.optim.Muon` on the matrices of the blocks and AdamW on the rest, as one optimizer.
+
+    Both parts share their groups with this object, so that one scheduler drives the two.
+
+    Args:
+        model: a GPT whose hidden matrices are the 2-D parameters below `blocks`.
+        settings: `lr` and `weight_decay` go to Muon, `rest_lr` to AdamW.
+    """
+
+    def __init__(self, model: nn.Module, settings: OptimizerConfig) -> None:
+        hidden = {n: p for n, p in model.named_parameters() if "blocks." in n and p.ndim == 2}
+        rest = [p for n, p in model.named_parameters() if n not in hidden]
+        self.muon = torch.optim.Muon(
+            hidden.values(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.adamw = torch.optim.AdamW(rest, lr=_rest_lr(settings), betas=BETAS, weight_decay=0.0)
+        super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update the matrices, then the rest; a closure is refused.
+
+        Raises:
+            ValueError: a closure was given.
+        """
+        if closure is not None:
+            raise invalid("closure", closure, "call step() without one")
+        self.muon.step()
+        self.adamw.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of both parts, each under its name."""
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.muon.load_state_dict(state_dict["muon"])
+        self.adamw.load_state_dict(state_dict["adamw"])
+        # Loading makes new groups; without this the scheduler would drive the old ones.
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+
+def _rest_lr(settings: OptimizerConfig) -> float:
+    if settings.rest_lr is None:
+        raise invalid("rest_lr", None, "this optimizer needs a learning rate for AdamW's part")
+    return settings.rest_lr
+
+
+def _muon(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+    return steepest.Muon(
+        model,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        rest_lr=_rest_lr(settings),
+        rest_betas=BETAS,
+    )
+
+
+def _named(kind: Callable[..., Optimizer]) -> Build:
+    """A named optimizer for the whole model; a `rest_lr` is that of AdamW on what it leaves."""
+
+    def build(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+        rest = {} if settings.rest_lr is None else {"rest_lr": settings.rest_lr}
+        return kind(
+            model,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            rest_betas=BETAS,
+            **rest,
+        )
+
+    return build
+
+
+def _descent(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+    if settings.norm is None:
+        raise invalid("norm", None, "say in which norm: --norm schatten:4")
+    return steepest.SteepestDescent(
+        model,
+        parse_norm(settings.norm),
+        lr=settings.lr,
+        momentum=0.95,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+        rest_lr=_rest_lr(settings),
+        rest_betas=BETAS,
+    )
+
+
+def _adamw(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, betas=BETAS, weight_decay=settings.weight_decay
+    )
+
+
+def _sgd(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+    return torch.optim.SGD(
+        model.parameters(), lr=settings.lr, momentum=0.9, weight_decay=settings.weight_decay
+    )
+
+
+Build: TypeAlias = Callable[[nn.Module, OptimizerConfig], Optimizer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One row of the table: tuned settings and how to build the optimizer from settings."""
+
+    tuned: OptimizerConfig
+    build: Build
+
+
+# Settings tuned on the default text and model; docs/tuning.md has the runs behind them.
+RECIPES: Mapping[str, Recipe] = {
+    "muon": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=_muon),
+    "adamw": Recipe(tuned=OptimizerConfig(lr=4e-3, weight_decay=0.01), build=_adamw),
+    "torch-muon": Recipe(
+        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=TorchMuon
+    ),
+    "sgd": Recipe(tuned=OptimizerConfig(lr=0.2, weight_decay=0.0), build=_sgd),
+    "normalized-sgd": Recipe(
+        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0), build=_named(steepest.NormalizedSGD)
+    ),
+    "sign": Recipe(
+        tuned=OptimizerConfig(lr=1e-3, weight_decay=0.0), build=_named(steepest.SignSGD)
+    ),
+    "lion": Recipe(tuned=OptimizerConfig(lr=1e-3, weight_decay=0.1), build=_named(steepest.Lion)),
+    "spectral": Recipe(
+        tuned=OptimizerConfig(lr=0.2, weight_decay=0.0, rest_lr=4e-3),
+        build=_named(steepest.SpectralDescent),
+    ),
+    "polargrad": Recipe(
+        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0, rest_lr=4e-3),
+        build=_named(steepest.PolarGrad),
+    ),
+    "scion": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.0), build=_named(steepest.Scion)),
+    "descent": Recipe(
+        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3, norm="spectral"),
+        build=_descent,
+    ),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The row of an optimizer.
+
+    Raises:
+        ValueError: there is no such row.
+
+    Examples:
+        >>> recipe("sgd").tuned.lr
+        0.2
+    """
+    if name not in RECIPES:
+        raise invalid("optimizer", name, f"choose from {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def parts(optimizer: Optimizer) -> dict[str, Optimizer]:
+    """The optimizers whose states the state of this one is made of, each by its place in it."""
+    if isinstance(optimizer, TorchMuon):
+        return {"muon": optimizer.muon, "adamw": optimizer.adamw}
+    return {"": optimizer}
+
+
+def lr_factor(config: Config, step: int) -> float:
+    """The learning rate of a step as a part of its peak.
+
+    Linear warm-up to 1, then with t from 0 to 1 over the rest: 1 − t, ½(1 + cos πt), or 1.
+
+    Args:
+        config: gives `steps`, `warmup` and `schedule`.
+        step: the steps already taken.
+
+    Examples:
+        >>> from steepest.apps.train.config import OptimizerConfig
+        >>> sgd = {"sgd": OptimizerConfig(lr=0.1, weight_decay=0.0)}
+        >>> config = Config(optimizers=sgd, steps=10, warmup=2)
+        >>> [round(lr_factor(config, s), 3) for s in (0, 1, 2, 6, 10)]
+        [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    warmup = config.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    t = (step - warmup) / max(config.steps - warmup, 1)
+    if config.schedule == "linear":
+        return 1 - t
+    return 0.5 * (1 + math.cos(math.pi * t)) if config.schedule == "cosine" else 1.0
+
+
+def scheduler(optimizer: Optimizer, config: Config) -> LambdaLR:
+    """One schedule for every group of an optimizer, each from its own peak."""
+    return LambdaLR(optimizer, lambda step: lr_factor(config, step))

@@ -1,0 +1,222 @@
+"""Checkpoints of several processes: each writes what it holds, and any number read it again.
+
+A checkpoint is a folder. Its tensors are in the format of torch.distributed.checkpoint (DCP), which
+brings every process the parts that it needs, however many there were. All else is in one file: the
+same tree of plain data with an empty tensor, on the meta device, in the place of each tensor.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from steepest._common.errors import invalid
+from steepest.apps.train.parallel.team import Team, is_lost
+
+METADATA = ".metadata"  # the name that DCP gives to its table of contents
+
+# What DCP's writer pickles for tensors, by name; a test loads what torch saves. The mark of other
+# content is left out: DCP would unpickle it.
+CONTENTS = frozenset(
+    {
+        "pathlib.PosixPath",
+        "pathlib.WindowsPath",
+        "pathlib._local.PosixPath",
+        "pathlib._local.WindowsPath",
+        "torch.Size",
+        "torch.distributed.checkpoint.filesystem._StorageInfo",
+        "torch.distributed.checkpoint.metadata.ChunkStorageMetadata",
+        "torch.distributed.checkpoint.metadata.Metadata",
+        "torch.distributed.checkpoint.metadata.MetadataIndex",
+        "torch.distributed.checkpoint.metadata.StorageMeta",
+        "torch.distributed.checkpoint.metadata.TensorProperties",
+        "torch.distributed.checkpoint.metadata.TensorStorageMetadata",
+        "torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING",
+        "torch.serialization._get_layout",
+    }
+)
+
+Like = Callable[[str], Tensor | None]
+"""The parameter that a tensor of a checkpoint belongs to, by its place in the tree."""
+
+
+def mapped(tree: Any, change: Callable[[str, Tensor], Any], place: str = "") -> Any:
+    """A tree of dictionaries and sequences with `change(place, tensor)` for each of its tensors.
+
+    Examples:
+        >>> mapped({"a": [torch.ones(2), 3]}, lambda place, x: (place, x.numel()))
+        {'a': [('a.0', 2), 3]}
+    """
+    if isinstance(tree, Tensor):
+        return change(place, tree)
+    if isinstance(tree, Mapping):
+        return {k: mapped(v, change, f"{place}.{k}".lstrip(".")) for k, v in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(mapped(v, change, f"{place}.{i}") for i, v in enumerate(tree))
+    return tree
+
+
+def tensors(tree: Any) -> dict[str, Tensor]:
+    """The tensors of a tree by their places."""
+    found: dict[str, Tensor] = {}
+    mapped(tree, found.__setitem__)
+    return found
+
+
+def frame(tree: Any) -> Any:
+    """The tree with tensors that have a shape and a type and no content."""
+    return mapped(tree, lambda _, x: torch.empty(x.shape, dtype=x.dtype, device="meta"))
+
+
+def placed(tree: Any, like: Like) -> Any:
+    """A tree of whole tensors, cut as the parameters are that they belong to."""
+
+    def cut(place: str, whole: Tensor) -> Tensor:
+        parameter = like(place)
+        if not isinstance(parameter, DTensor) or parameter.shape != whole.shape:
+            return whole
+        mesh, placements = parameter.device_mesh, parameter.placements
+        return distribute_tensor(whole, mesh, placements, src_data_rank=None)
+
+    return mapped(tree, cut)
+
+
+def _room(place: str, shape: Tensor, like: Like) -> Tensor:
+    """A tensor for DCP to read into: cut as its parameter, or whole and on the host."""
+    parameter = like(place)
+    if isinstance(parameter, DTensor) and parameter.shape == shape.shape:
+        return torch.empty_like(parameter, dtype=shape.dtype, requires_grad=False)
+    return torch.empty(shape.shape, dtype=shape.dtype)
+
+
+def write(folder: Path, tree: Any, team: Team) -> dict[str, str]:
+    """Write the tensors of a tree into a folder that no process has begun to fill.
+
+    Returns:
+        The fingerprint of each file.
+
+    Raises:
+        OSError: a process could not write.
+    """
+    team.first(lambda: shutil.rmtree(folder, ignore_errors=True))
+    try:
+        with _as_one_process_would(folder):
+            state_dict_saver.save(
+                tensors(tree),
+                storage_writer=FileSystemWriter(folder),
+                no_dist=team.mesh is None,
+            )
+    except (OSError, RuntimeError) as error:
+        if is_lost(error):
+            raise
+        if team.leads:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        # torch's C++ writer says with this type that a file does not grow.
+        said = str(error).splitlines()[0]
+        raise OSError(errno.EIO, f"could not be written ({said})", str(folder)) from None
+    names = team.first(lambda: sorted(p.name for p in folder.iterdir()))
+    mine = names[team.rank :: team.size]
+    own = team.agreed(lambda: {name: fingerprint(folder / name) for name in mine})
+    return {name: mark for marks in team.gathered(own) for name, mark in marks.items()}
+
+
+def read(folder: Path, empty: Any, marks: Mapping[str, str], *, like: Like, team: Team) -> Any:
+    """The tree that `write` got, cut for this process.
+
+    Args:
+        folder: with the tensors.
+        empty: the `frame` of the tree.
+        marks: the fingerprints of the files.
+        like: tells how to cut.
+        team: all its processes call this.
+
+    Raises:
+        ValueError: a file has changed or is missing, or the table of contents is none.
+        OSError: a file cannot be read.
+    """
+    mine = sorted(marks.items())[team.rank :: team.size]
+
+    def check() -> None:
+        for name, mark in mine:
+            if not (folder / name).is_file() or fingerprint(folder / name) != mark:
+                raise invalid("checkpoint", str(folder / name), "is damaged")
+
+    team.agreed(check)
+    reader = _Reader(folder)
+    # DCP would read it as well, but torch 2.10 says only "metadata is None" of what is wrong there.
+    team.agreed(reader.read_metadata)
+    tree = mapped(empty, lambda place, shape: _room(place, shape, like))
+    with _as_one_process_would(folder):
+        state_dict_loader.load(
+            tensors(tree),
+            storage_reader=reader,
+            no_dist=team.mesh is None,
+        )
+    return tree
+
+
+def fingerprint(path: Path) -> str:
+    """A fingerprint of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+@contextmanager
+def _as_one_process_would(folder: Path) -> Iterator[None]:
+    """DCP gathers the errors of all processes; raise the first. Quiet, where it warns of itself."""
+    try:
+        with warnings.catch_warnings():
+            # Where there is no group; and of its own code, in torch 2.10.
+            for message in ("torch.distributed is disabled", "TypedStorage is deprecated"):
+                warnings.filterwarnings("ignore", message, UserWarning, r"torch\.")
+            yield
+    except CheckpointException as error:
+        first, _ = next(iter(error.failures.values()))
+        if isinstance(first, OSError):
+            raise OSError(first.errno, first.strerror or str(first), str(folder)) from None
+        raise first from None
+
+
+class _Reader(FileSystemReader):
+    """DCP's reader, which unpickles its table of contents, here with the classes of one only.
+
+    Raises:
+        ValueError: the table of contents is none.
+    """
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        try:
+            with (Path(self.path) / METADATA).open("rb") as file:
+                content = _Unpickler(file).load()
+        except pickle.UnpicklingError as error:
+            raise invalid("checkpoint", str(self.path), str(error)) from None
+        if not isinstance(content, Metadata):
+            raise invalid("checkpoint", str(self.path), "has no table of contents")
+        return content
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the classes of a table of contents and the types of numbers, and no other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        plain = module == "torch" and isinstance(vars(torch).get(name), torch.dtype)
+        if not plain and f"{module}.{name}" not in CONTENTS:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of a table of contents")
+        return super().find_class(module, name)

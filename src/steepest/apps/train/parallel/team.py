@@ -1,0 +1,232 @@
+"""The processes that torchrun has started for one run, and what they say to each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
+
+from steepest._common.errors import invalid
+from steepest.apps.train.parallel.mesh import NONE, Grid, grid
+
+T = TypeVar("T")
+
+TIMEOUT = 300.0
+"""Seconds that a process waits for the others before it gives up."""
+
+COMMAND = "torchrun --nproc-per-node 2 -m steepest train --parallel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What the launcher says about this process.
+
+    Args:
+        rank: number of the process in the run.
+        world: processes of the run.
+        local_rank: number of the process on this machine.
+        local_world: processes on this machine.
+        run_id: the same for all processes of a launch, and for all that torchrun starts again;
+            empty without torchrun.
+        restarts: how often torchrun has started them again.
+        max_restarts: how often it would.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    run_id: str = ""
+    restarts: int = 0
+    max_restarts: int = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether a launcher has started this process."""
+        return bool(self.run_id) or self.world > 1
+
+    def check(self, parallel: str) -> None:
+        """Raise unless `--parallel` fits the way this process was started.
+
+        Raises:
+            ValueError: one process was told to share, or several were not told how.
+        """
+        if parallel != NONE and not self.started:
+            remedy = f"needs several processes; start them with {COMMAND} {parallel}"
+            raise invalid("parallel", parallel, remedy)
+        if parallel == NONE and self.world > 1:
+            raise invalid(
+                "parallel",
+                parallel,
+                f"{self.world} processes would each train alone, in one folder; add "
+                "--parallel ddp, fsdp, tp or fsdp+tp, or start steepest without torchrun",
+            )
+
+
+def launch(environment: Mapping[str, str] = os.environ) -> Launch:
+    """What the environment says; torchrun and other launchers set the first four names.
+
+    Sources:
+        https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
+    """
+
+    def number(name: str, otherwise: int) -> int:
+        return int(environment.get(name, otherwise))
+
+    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return Launch()
+    return Launch(
+        rank=number("RANK", 0),
+        world=number("WORLD_SIZE", 1),
+        local_rank=number("LOCAL_RANK", 0),
+        local_world=number("LOCAL_WORLD_SIZE", 1),
+        run_id=environment.get("TORCHELASTIC_RUN_ID", ""),
+        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
+        max_restarts=number("TORCHELASTIC_MAX_RESTARTS", 0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """The processes of a run; the default is one process by itself, which says nothing to anybody.
+
+    Every process must call the same methods in the same order.
+
+    Args:
+        rank: number of this process; that of number 0 alone prints and writes.
+        size: how many there are.
+        grid: how they share the work.
+        mesh: the same as torch has it, with the axes "data" and "tensor"; None for one process
+            without a process group.
+    """
+
+    rank: int = 0
+    size: int = 1
+    grid: Grid = field(default_factory=Grid)
+    mesh: DeviceMesh | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return self.rank == 0
+
+    @property
+    def part(self) -> int:
+        """Which part of the data this process sees, of `grid.data`."""
+        return self.rank // self.grid.tensor
+
+    def gathered(self, value: T) -> list[T]:
+        """The value of each process, in the order of their numbers; plain data."""
+        if self.mesh is None:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def agreed(self, make: Callable[[], T]) -> T:
+        """What `make` gives on this process, if it raises nothing on any.
+
+        Raises:
+            ValueError, OSError: what the first process that failed has raised; all of them raise
+                it.
+        """
+        error: Exception | None = None
+        try:
+            value = make()
+        except (ValueError, OSError) as caught:
+            error = caught
+        for found in self.gathered(error):
+            if found is not None:
+                raise found
+        return value
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on process 0, which alone calls it; raises what it raises there."""
+        own = self.agreed(lambda: make() if self.leads else None)
+        return self.gathered(own)[0]  # type: ignore[return-value]
+
+    def sums(self, *values: float) -> list[float]:
+        """The sum over the processes of each value."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def most(self, value: int) -> int:
+        """The largest of the values that the processes have."""
+        return int(self._reduced([value], dist.ReduceOp.MAX)[0])
+
+    def _reduced(self, values: Any, operation: Any) -> list[float]:
+        if self.mesh is None:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.mesh.device_type)
+        dist.all_reduce(tensor, operation)
+        found: list[float] = tensor.tolist()
+        return found
+
+
+ALONE = Team()
+
+
+def take_device(started: Launch) -> None:
+    """Let "cuda" mean the GPU of the local rank, before anything else puts something on the first.
+
+    Without as many GPUs nothing is done here, and `together` raises if they are asked for.
+    """
+    if started.started and started.local_rank < torch.accelerator.device_count():
+        torch.accelerator.set_device_index(started.local_rank)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether this error says that another process has gone or has not answered in time."""
+    # gloo raises plain RuntimeErrors that name its own sources.
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+@contextmanager
+def together(
+    parallel: str, *, device: str, started: Launch, timeout: float = TIMEOUT
+) -> Iterator[Team]:
+    """The team of this process, for as long as the block lasts.
+
+    Args:
+        parallel: a value of `--parallel`; "none" makes a team of one.
+        device: where to compute; "cuda" is the GPU of the local rank.
+        started: what the launcher says.
+        timeout: seconds that a process waits for the others.
+
+    Raises:
+        ValueError: the processes do not make a grid of this kind, or share one GPU.
+    """
+    if parallel == NONE:
+        yield ALONE
+        return
+    shape = grid(parallel, world=started.world)
+    place = torch.device(device)
+    devices = 1 if ":" in device else torch.accelerator.device_count()
+    if place.type != "cpu" and started.local_world > devices:
+        remedy = f"{started.local_world} processes would share {devices}; start fewer of them, or "
+        raise invalid("device", device, f"{remedy}give --device cpu")
+    wait = timedelta(seconds=timeout)
+    # torchrun keeps its store when it starts the processes again, and in it the addresses of those
+    # that are gone, which gloo would try to reach.
+    store, rank, size = next(rendezvous("env://", timeout=wait))
+    dist.init_process_group(
+        dist.get_default_backend_for_device(place),
+        store=PrefixStore(f"attempt {started.restarts}", store),
+        rank=rank,
+        world_size=size,
+        timeout=wait,
+    )
+    mesh = init_device_mesh(
+        place.type, (shape.data, shape.tensor), mesh_dim_names=("data", "tensor")
+    )
+    yield Team(rank=rank, size=size, grid=shape, mesh=mesh)
+    # After an error the others may be gone, and waiting for them would only delay it.
+    dist.destroy_process_group()

@@ -1,0 +1,68 @@
+"""The picture of a run: validation loss against steps and against seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from steepest._common.files import write_atomic
+from steepest.apps._figures import BLUE, FAINT, GREEN, INK, ORANGE, YELLOW, png
+from steepest.apps.train.report import Curve, Report
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = {"muon": ORANGE, "adamw": BLUE, "torch-muon": YELLOW, "sgd": GREEN}
+
+
+def _panel(axes: Axes, report: Report, *, by_time: bool) -> None:
+    """Draw every optimizer's mean, its band over the seeds and the baseline's final loss."""
+    for line, c in zip(report.rows, report.curves, strict=True):
+        x = c.seconds if by_time else c.steps
+        colour = COLOURS.get(line.optimizer, INK)
+        axes.plot(x, c.losses, color=colour, linewidth=1.8, label=line.optimizer)
+        if report.seeds > 1:
+            axes.fill_between(x, c.low, c.high, color=colour, alpha=0.2, linewidth=0)
+        if line.optimizer == report.baseline and c.finished:
+            axes.axhline(c.losses[-1], color=colour, linewidth=0.9, linestyle=(0, (4, 4)))
+    axes.set_xlabel("seconds of training" if by_time else "steps")
+    axes.set_xlim(left=0)
+    axes.set_ylim(*_limits(report.curves))
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK)
+
+
+def _limits(curves: tuple[Curve, ...]) -> tuple[float, float]:
+    """The range where the curves differ: the fall of the first steps is left out."""
+    late = [v for c in curves for v in c.high[len(c.high) // 10 + 1 :] or c.high]
+    low = min(v for c in curves for v in c.low)
+    margin = 0.05 * (max(late) - low) or 0.05
+    return low - margin, max(late) + margin
+
+
+def draw(report: Report) -> bytes:
+    """The picture as PNG."""
+    figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
+    # The canvas by name: pyplot would choose a backend for the whole process.
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _panel(left, report, by_time=False)
+    _panel(right, report, by_time=True)
+    left.set_ylabel("validation loss (nats a character)")
+    left.legend(frameon=False, labelcolor=INK)
+    if report.seeds > 1:
+        right.set_title(
+            f"mean and range of {report.seeds} seeds", loc="right", fontsize=9, color=INK
+        )
+    return png(figure)
+
+
+def write_picture(run: Path, report: Report) -> None:
+    """Write `loss.png`.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    write_atomic(run / "loss.png", draw(report))

@@ -1,0 +1,51 @@
+"""The command line in this process, with a small text and a tiny model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from steepest.apps.app import app
+from steepest.apps.train import trial
+from tests.apps.train.tiny import TINY, Invoke, words
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes longer than training a tiny model: long samples, waiting for disks."""
+    monkeypatch.setattr(trial, "SAMPLE", 20)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """A text of 4 000 characters."""
+    path = tmp_path / "words.txt"
+    path.write_text(words(4000), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def steepest(monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Call the command line; the result has its exit code, stdout and stderr."""
+    monkeypatch.setattr("sys.argv", ["steepest"])
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(
+            app, [str(a) for a in arguments], env={"COLUMNS": "200"}, catch_exceptions=False
+        )
+
+    return call
+
+
+@pytest.fixture
+def tiny(steepest: Invoke, text_file: Path) -> Invoke:
+    """`steepest train` with the tiny model on the small text; later flags win."""
+
+    def call(*arguments: object) -> Result:
+        return steepest("train", *TINY, "--data", text_file, *arguments)
+
+    return call

