@@ -51,7 +51,7 @@ SHARED_PATHS = {
     "steepest._common.errors",
     "steepest._common.files",
     "steepest._common.records",
-    "steepest._tensorboard",
+    "steepest._common.tensorboard",
     "steepest.apps._figures",
     "steepest.apps._machine",
     "steepest.apps._terminal",
@@ -75,7 +75,10 @@ LATE_IMPORTS = {
         "apps.train.trial",
         "steepest.apps.train.parallel.placement",
     ): "FSDP takes long to import; one process needs none",
-    ("diagnostics.monitor", "steepest._tensorboard"): "TensorBoard is an extra, and heavy",
+    (
+        "diagnostics.monitor.monitor",
+        "steepest._common.tensorboard",
+    ): "TensorBoard is an extra, and heavy",
 }
 
 # Functions that are longer than MAX_FUNCTION, and why they are one piece.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from steepest._common.files import Record, read_lines
 from steepest._common.records import Log
-from steepest._tensorboard import EVENTS, event_file
+from steepest._common.tensorboard import EVENTS, event_file
 
 METRICS = "metrics.jsonl"
 MONITOR = "monitor.jsonl"  # what diagnostics.Monitor writes beside it

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from steepest.diagnostics._point import Point, dot, named
+from steepest.diagnostics.curvature.loss import Point, dot, named
 from tests.diagnostics.dense import dense_hessian, flat
 from tests.refusals import assert_refused
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from steepest.diagnostics.ranks import Spectrum, ranks_of, spectrum
+from steepest.diagnostics.spectra.spectrum import Spectrum, ranks_of, spectrum
 from steepest.polar.base import safe_divisor
 
 # Measured on one x86-64 core: 0.1 s for the eigenvalues at a side of 768, 0.25 s at 1024; the

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
-from steepest.diagnostics._measured import Measured
+from steepest._common.text import for_json, table
 from steepest.diagnostics._selected import Model, selected
-from steepest.diagnostics._table import for_json, table
-from steepest.diagnostics.spectra import ConstraintSpectrum, spectrum_of
+from steepest.diagnostics.constraint._measured import Measured
+from steepest.diagnostics.constraint.spectra import ConstraintSpectrum, spectrum_of
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
 from steepest.optim import Constrained

@@ -12,8 +12,8 @@ from jaxtyping import Float64, Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
-from steepest.diagnostics._krylov import rounding
-from steepest.diagnostics._sketch import Sketch, sketch
+from steepest.diagnostics.spectra._estimators import Sketch, sketch
+from steepest.diagnostics.spectra._krylov import rounding
 from steepest.polar.base import (
     check_matrices,
     epsilon,

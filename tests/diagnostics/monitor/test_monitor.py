@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 import steepest
-from steepest.diagnostics import Monitor, monitor
+from steepest.diagnostics import Monitor
+from steepest.diagnostics.monitor import monitor
 from steepest.polar import Svd
 from tests.refusals import assert_refused
 
@@ -286,7 +287,7 @@ def test_bad_arguments_are_refused() -> None:
 
 
 def test_large_matrices_have_randomised_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steepest.diagnostics._decompose.EXACT", 100)
+    monkeypatch.setattr("steepest.diagnostics.spectra._batched.EXACT", 100)
     model = nn.Linear(200, 120, bias=False)
     optimizer = steepest.Muon(model.parameters(), lr=0.02)
     with Monitor(model, optimizer, every=1) as m:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._curvature import Top, top_eigenvalue
-from steepest.diagnostics._layers import Call, Calls
-from steepest.diagnostics._point import PRECISE, Point
+from steepest.diagnostics.curvature._lanczos import Top, top_eigenvalue
+from steepest.diagnostics.curvature.loss import PRECISE, Point
+from steepest.diagnostics.geometry.layer_products import Call, Calls
 
 MISSING = (
     "its input never arrives: the weight itself is given to no linear, embedding, convolution or "

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._guarantees import guarantees
 from steepest.diagnostics._kept import Kept
-from steepest.diagnostics._layers import squares
-from steepest.diagnostics._point import named
-from steepest.diagnostics._scene import MISSING, Scene
-from steepest.diagnostics.sharpness import along_at
-from steepest.diagnostics.verdict import LayerVerdict, Verdict
+from steepest.diagnostics.curvature.loss import named
+from steepest.diagnostics.curvature.sharpness import along_at
+from steepest.diagnostics.geometry._scene import MISSING, Scene
+from steepest.diagnostics.geometry.bounds import guarantees
+from steepest.diagnostics.geometry.layer_products import squares
+from steepest.diagnostics.geometry.verdict import LayerVerdict, Verdict
 from steepest.polar import Svd
 from steepest.polar.base import in_double
 

@@ -19,10 +19,10 @@ from torch.optim import Optimizer
 from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
 from steepest._common.records import Log, number
-from steepest.diagnostics._alarms import Alarms, MonitorWarning
-from steepest.diagnostics._findings import as_records, by_cause, line
-from steepest.diagnostics._observe import measure, see
-from steepest.diagnostics._watch import Watch
+from steepest.diagnostics.monitor.findings import as_records, by_cause, line
+from steepest.diagnostics.monitor.parameters import Watch
+from steepest.diagnostics.monitor.step import measure, see
+from steepest.diagnostics.monitor.warnings import Alarms, MonitorWarning
 from steepest.polar.base import widened
 
 FILE = "monitor.jsonl"
@@ -292,7 +292,7 @@ def _log(out: Path, tensorboard: bool | str | Path, step: int) -> Log:
             "it is not installed: pip install tensorboard, or give tensorboard=False",
         )
     # Only here: TensorBoard is an extra, and importing it takes a second.
-    from steepest._tensorboard import EVENTS, event_file
+    from steepest._common.tensorboard import EVENTS, event_file
 
     board = out if tensorboard is True else Path(tensorboard)
     return Log(out / FILE, also={board / EVENTS: event_file()}, step=step or None)

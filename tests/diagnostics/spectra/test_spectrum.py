@@ -15,8 +15,8 @@ from steepest.diagnostics import (
     stable_rank,
     svd_entropy,
 )
-from steepest.diagnostics._krylov import leading, quadrature, stretch, tangent
-from steepest.diagnostics.ranks import EXACT_SIZE, QUANTITIES
+from steepest.diagnostics.spectra._krylov import leading, quadrature, stretch, tangent
+from steepest.diagnostics.spectra.spectrum import EXACT_SIZE, QUANTITIES
 from tests.matrices import log_spaced, wide, with_spectrum
 from tests.refusals import assert_refused
 

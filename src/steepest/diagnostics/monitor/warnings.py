@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest.diagnostics._findings import Finding
-from steepest.diagnostics._observe import Seen
-from steepest.diagnostics._pace import Pace
+from steepest.diagnostics.monitor.findings import Finding
+from steepest.diagnostics.monitor.pace import Pace
+from steepest.diagnostics.monitor.step import Seen
 from steepest.routing import Routing
 
 # Ours, each with its reason.

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.diagnostics._measured import Measured
 from steepest.diagnostics._selected import Model, selected
+from steepest.diagnostics.constraint._measured import Measured
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
 
 KINDS: dict[type[Basis], str] = {

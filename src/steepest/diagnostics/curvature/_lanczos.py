@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from steepest.diagnostics._point import Named, dot
+from steepest.diagnostics.curvature.loss import Named, dot
 
 Operator = Callable[[Named], Named]
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from steepest._common.errors import invalid
 from steepest.diagnostics._kept import Kept
-from steepest.diagnostics._layers import Calls, counts, side_by_side
 from steepest.diagnostics._selected import Model, names_of, views_in
-from steepest.diagnostics.ranks import Method, Spectrum, of_values, spectrum
+from steepest.diagnostics.geometry.layer_products import Calls, counts, side_by_side
+from steepest.diagnostics.spectra.spectrum import Method, Spectrum, of_values, spectrum
 from steepest.optim import SteepestOptimizer
 from steepest.optim._groups import default_view
 from steepest.routing import route

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from steepest.diagnostics._measured import unscaled
+from steepest.diagnostics.constraint._measured import unscaled
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import RMS, Norm, Operator, Spectral
 from steepest.norms.base import inner

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from steepest.diagnostics._curvature import top_eigenvalue
-from steepest.diagnostics._layers import Calls, squares
+from steepest.diagnostics.curvature._lanczos import top_eigenvalue
+from steepest.diagnostics.geometry.layer_products import Calls, squares
 from tests.matrices import with_spectrum
 
 MODULES = {

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from steepest.diagnostics import Monitor
-from steepest.diagnostics._findings import Finding, as_records, by_cause, line, monitor_warnings
+from steepest.diagnostics.monitor.findings import (
+    Finding,
+    as_records,
+    by_cause,
+    line,
+    monitor_warnings,
+)
 
 
 @dataclass(frozen=True)

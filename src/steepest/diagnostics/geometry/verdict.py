@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from steepest._common.errors import shape_text
-from steepest.diagnostics._sentences import favoured, sentence
-from steepest.diagnostics._table import for_json, table
+from steepest._common.text import for_json, table
+from steepest.diagnostics.geometry._sentences import favoured, sentence
 
 
 @dataclass(frozen=True, kw_only=True)

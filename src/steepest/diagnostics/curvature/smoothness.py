@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._extreme import largest_eigenvector
-from steepest.diagnostics._joint import Joint, Views, joint, matrix_views
+from steepest._common.text import for_json
 from steepest.diagnostics._kept import Kept
-from steepest.diagnostics._point import Loss, Named, Params, Point, dot, named
-from steepest.diagnostics._table import for_json
+from steepest.diagnostics.curvature._extreme import largest_eigenvector
+from steepest.diagnostics.curvature._joint import Joint, Views, joint, matrix_views
+from steepest.diagnostics.curvature.loss import Loss, Named, Params, Point, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
 from steepest.optim._lengths import PROBE
 from steepest.polar.base import epsilon

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._joint import joint
-from steepest.diagnostics._point import Named, Point
+from steepest.diagnostics.curvature._joint import joint
+from steepest.diagnostics.curvature.loss import Named, Point
 from steepest.norms import LInf, Norm, ProductNorm, Spectral
 from steepest.polar import JORDAN, NewtonSchulz
 from steepest.views import MatrixView

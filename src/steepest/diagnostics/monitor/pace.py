@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from steepest.diagnostics._findings import Finding
-from steepest.diagnostics._observe import Seen
-from steepest.diagnostics._watch import Watched
+from steepest.diagnostics.monitor.findings import Finding
+from steepest.diagnostics.monitor.parameters import Watched
+from steepest.diagnostics.monitor.step import Seen
 from steepest.routing import Routing
 
 # Ours, each with its reason.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from steepest.diagnostics import LayerVerdict, Verdict, compare
-from steepest.diagnostics._guarantees import guarantees
+from steepest.diagnostics.geometry.bounds import guarantees
 from tests.diagnostics.dense import dense_hessian, flat
 from tests.matrices import naive_polar
 from tests.refusals import assert_refused

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest.diagnostics._krylov import (
+from steepest.diagnostics.spectra._krylov import (
     Function,
     Leading,
     Quadrature,

@@ -8,10 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._joint import Views, matrix_views
-from steepest.diagnostics._point import Direction, Loss, Named, Params, Point, dot, named
-from steepest.diagnostics._table import for_json, table
-from steepest.diagnostics.directions import DIRECTIONS, Chosen, direction_of, has_adam_state
+from steepest._common.text import for_json, table
+from steepest.diagnostics.curvature._joint import Views, matrix_views
+from steepest.diagnostics.curvature.directions import (
+    DIRECTIONS,
+    Chosen,
+    direction_of,
+    has_adam_state,
+)
+from steepest.diagnostics.curvature.loss import Direction, Loss, Named, Params, Point, dot, named
 from steepest.views import MatrixView
 
 Over = Literal["matrices", "all"]

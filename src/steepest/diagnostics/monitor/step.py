@@ -11,9 +11,9 @@ from torch import Tensor
 
 from steepest._common.files import Record
 from steepest._common.records import number
-from steepest.diagnostics._decompose import RANKS, Decomposed, decompose
-from steepest.diagnostics._measured import unscaled
-from steepest.diagnostics._watch import Watched
+from steepest.diagnostics.constraint._measured import unscaled
+from steepest.diagnostics.monitor.parameters import Watched
+from steepest.diagnostics.spectra._batched import RANKS, Decomposed, decompose
 from steepest.norms import Spectral
 from steepest.norms.base import inner
 from steepest.polar.base import Accuracy, epsilon, in_double, safe_divisor, widened

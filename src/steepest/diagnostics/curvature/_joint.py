@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._point import Named, Params
 from steepest.diagnostics._selected import views_in
+from steepest.diagnostics.curvature.loss import Named, Params
 from steepest.norms import MaxOf, Norm, ProductNorm
 from steepest.optim._groups import default_view
 from steepest.routing import route

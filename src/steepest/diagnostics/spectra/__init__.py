@@ -1,0 +1,1 @@
+"""Singular values: of one matrix in a few numbers, and of every matrix of a model."""
