@@ -6,7 +6,7 @@ from __future__ import annotations
 # know each other.
 LAYERS = (
     ("_common.errors", "_common.files", "_common.text", "_common.torch_modules"),
-    ("_common.patterns", "_common.records"),
+    ("_common.numerics", "_common.patterns", "_common.records"),
     ("_common.tensorboard",),
     ("_common",),
     ("views",),
@@ -14,7 +14,7 @@ LAYERS = (
     ("sharding.exchange", "sharding.reductions"),
     ("sharding.agree",),
     ("sharding",),
-    ("polar.base", "polar._blocks", "polar._members"),
+    ("polar.method", "polar._blocks", "polar._members", "polar._rounding"),
     ("polar.costs", "polar.schedule"),
     ("polar.design",),
     ("polar._ends", "polar.exact", "polar.iterate", "polar.rational"),

@@ -239,7 +239,9 @@ def test_sensitivities_of_activations_are_their_largest_slopes(module: nn.Module
     told = sensitivity_of(module)
     assert told is not None
     assert slopes(module) <= told + 1e-8
-    assert told == pytest.approx(slopes(module), abs=2e-5)
+    # At a kink a kernel may take the slope of either side: then a step of the grid, 1e-4, is
+    # missing from a slope that grows by less than its length.
+    assert told == pytest.approx(slopes(module), abs=1e-4)
 
 
 def amplification(module: nn.Module, x: Tensor) -> float:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from steepest._common.numerics import has_autocast
 from steepest.optim import muon
-from steepest.polar.base import has_autocast
 from tests.optim.compiled import CASES
 from tests.optim.suite import every_optimizer, loss, model
 

@@ -14,8 +14,8 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+from steepest._common.numerics import epsilon, widened
 from steepest.polar import Auto, Certificate, GramEigh, NewtonSchulz, Svd, certify
-from steepest.polar.base import epsilon, widened
 from tests.matrices import log_spaced, orthonormal, wide
 from tests.polar.longer import certificate
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from steepest._common.numerics import epsilon
 from steepest.polar import JORDAN_POLISHED, Auto, CostTable, GramNewtonSchulz, design_schedule
-from steepest.polar.base import HALF_NOISE, epsilon, gram_noise
+from steepest.polar._rounding import HALF_NOISE, gram_noise
 from steepest.polar.choose import HALF_SAFETY
 from steepest.polar.costs import PRODUCTS_ONLY
 from steepest.polar.iterate import segments

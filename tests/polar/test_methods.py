@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import steepest.polar
+from steepest._common.numerics import epsilon, unit_scale
 from steepest.polar import (
     CANS,
     JORDAN,
@@ -23,7 +24,6 @@ from steepest.polar import (
     design_schedule,
     polar_express,
 )
-from steepest.polar.base import epsilon, unit_scale
 from tests.matrices import log_spaced, naive_polar, spectral_distance, wide, with_spectrum
 
 METHODS = {

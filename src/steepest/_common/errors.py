@@ -1,10 +1,8 @@
-"""Wording of errors and names of types that every layer shares."""
+"""Wording of errors that every layer shares."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
 
 
 def invalid(argument: str, value: object, remedy: str) -> ValueError:
@@ -25,8 +23,3 @@ def shape_text(shape: Sequence[int]) -> str:
         '64×3×7×7'
     """
     return "×".join(str(int(d)) for d in shape) or "scalar"
-
-
-def real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type of the real and imaginary parts; a real type is its own."""
-    return dtype.to_real() if dtype.is_complex else dtype

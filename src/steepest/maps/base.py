@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._common.errors import invalid, real_dtype
+from steepest._common.errors import invalid
+from steepest._common.numerics import in_double, real_dtype, widened
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
 from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square, is_positive
 from steepest.maps.weighted import Weighted
 from steepest.norms import Couples, Extent, Factor, Geometry, Norm, Scaled
 from steepest.polar import PolarMethod
-from steepest.polar.base import in_double, product_rounding, widened
+from steepest.polar._rounding import product_rounding
 
 # Margin over the rounding of a product of orthogonal factors; a test holds large gradients to it.
 TOLERANCE = 4.0

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import full_precision, unit_power, widened
 from steepest.maps.scalars import Scalar
 from steepest.norms import ColumnNorm, LInf, Lp, Norm, RowNorm, Spectral
 from steepest.polar import PolarMethod
 from steepest.polar._members import svd, svdvals
-from steepest.polar.base import full_precision, unit_power, widened
 from steepest.sharding.reductions import held_as, total
 
 

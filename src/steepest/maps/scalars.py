@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import epsilon, full_precision, unit_power
 from steepest.polar import PolarMethod
 from steepest.polar._members import eigh
-from steepest.polar.base import epsilon, full_precision, unit_power
 
 
 class Scalar(ABC):

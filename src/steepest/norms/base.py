@@ -12,9 +12,9 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
+from steepest._common.numerics import looked_at, widened
 from steepest.polar import PolarMethod
-from steepest.polar.base import widened
-from steepest.sharding.reductions import all_true, held_as, looked_at, total
+from steepest.sharding.reductions import all_true, held_as, total
 
 
 class Couples(Enum):

@@ -10,11 +10,11 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import in_double
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.norms.entry import Lp
 from steepest.polar import PolarMethod
-from steepest.polar.base import in_double
 from steepest.sharding.reductions import largest, total
 
 

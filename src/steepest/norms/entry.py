@@ -10,10 +10,10 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import in_double, widened
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.base import Couples, Extent, Norm, ball_radius, inner
 from steepest.norms.scaled import Factor, Scaled
-from steepest.polar.base import in_double, widened
 from steepest.sharding.reductions import held_as, total
 
 _NAMES = {1.0: "L1", 2.0: "L2", math.inf: "LInf"}

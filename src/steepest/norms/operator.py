@@ -10,6 +10,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import widened
 from steepest.norms._vectors import Exponent
 from steepest.norms.base import Norm
 from steepest.norms.blocks import ColumnNorm, RowNorm, taps
@@ -17,7 +18,6 @@ from steepest.norms.entry import Lp
 from steepest.norms.scaled import Factor, Scaled
 from steepest.norms.schatten import Spectral
 from steepest.polar import PolarMethod
-from steepest.polar.base import widened
 
 VectorNorm: TypeAlias = float | Literal["rms"]
 

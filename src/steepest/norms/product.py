@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest._common.errors import invalid, real_dtype
+from steepest._common.errors import invalid
+from steepest._common.numerics import in_double, looked_at, real_dtype, widened
 from steepest.norms._vectors import falling_root
 from steepest.norms.base import Norm, ball_radius, gaussian
 from steepest.norms.scaled import Scaled
 from steepest.polar import PolarMethod
-from steepest.polar.base import in_double, widened
-from steepest.sharding.reductions import looked_at
 
 Tensors = Mapping[str, Tensor]
 

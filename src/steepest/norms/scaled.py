@@ -9,9 +9,9 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import widened
 from steepest.norms.base import Couples, Extent, Norm, ball_radius
 from steepest.polar import PolarMethod
-from steepest.polar.base import widened
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
 from steepest.optim._groups import Group, momentum_dtype, name_of
 from steepest.optim._moves import Item
-from steepest.polar.base import widened
 from steepest.sharding import whole
 
 

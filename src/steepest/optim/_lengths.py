@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import epsilon, widened
 from steepest.norms import Norm
 from steepest.optim._groups import Group
 from steepest.optim._inspect import Shared
 from steepest.optim._linesearch import line_search
 from steepest.optim._moves import Move, rate
 from steepest.optim._shards import Slice
-from steepest.polar.base import epsilon, widened
 from steepest.sharding import Team, is_sharded, layout_of, local, sharded_like, summed, whole
 
 Loss: TypeAlias = float | Tensor

@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from steepest._common.errors import real_dtype, shape_text
+from steepest._common.errors import shape_text
+from steepest._common.numerics import real_dtype, widened
 from steepest.norms import Norm
 from steepest.optim.rule import Decay, Flag, descend, is_known
-from steepest.polar.base import widened
 from steepest.sharding import local, local_like
 from steepest.views import LINEAR, MatrixView
 

@@ -10,10 +10,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import widened
 from steepest.norms import Couples, Geometry, Norm
 from steepest.optim._moves import Bundles, Item, Move, batches, bundles, moves, nearest
 from steepest.optim.rule import Flag
-from steepest.polar.base import widened
 from steepest.sharding import (
     BUCKET,
     Exchange,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import widened
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
 from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
@@ -17,7 +18,6 @@ from steepest.optim._moves import Item
 from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.optim.rule import SHAPE_RULES, Decay, ShapeRule, shape_factor
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
-from steepest.polar.base import widened
 
 TORCH_STEPS = 5
 """The number of Newton–Schulz steps in torch.optim.Muon."""

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from steepest._common.errors import real_dtype
-from steepest.polar.base import widened
+from steepest._common.numerics import real_dtype, widened
 
 ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
 SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)

@@ -1,8 +1,6 @@
 """Polar factors of matrices: exact, iterative, and the choice between them."""
 
 from steepest.polar._blocks import definite_inverse as definite_inverse
-from steepest.polar.base import Accuracy as Accuracy
-from steepest.polar.base import PolarMethod as PolarMethod
 from steepest.polar.certify import Certificate as Certificate
 from steepest.polar.certify import Interval as Interval
 from steepest.polar.certify import certify as certify
@@ -21,6 +19,8 @@ from steepest.polar.exact import GramEigh as GramEigh
 from steepest.polar.exact import Svd as Svd
 from steepest.polar.iterate import GramNewtonSchulz as GramNewtonSchulz
 from steepest.polar.iterate import NewtonSchulz as NewtonSchulz
+from steepest.polar.method import Accuracy as Accuracy
+from steepest.polar.method import PolarMethod as PolarMethod
 from steepest.polar.rational import Zolotarev as Zolotarev
 from steepest.polar.schedule import CANS as CANS
 from steepest.polar.schedule import CLASSIC as CLASSIC

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import safe_divisor
 from steepest.polar._ends import DOUBT, EPS, Ends, Judged, frobenius, off_one, outwards, rounding
-from steepest.polar.base import refine, safe_divisor
+from steepest.polar._rounding import refine
 
 # The eigenvalues of a Gram matrix, which is rounded before it is decomposed, are off by so many
 # `rounding`·λ₁. Measured in longer arithmetic: 0.6 at most (4 × 4 to 300 × 1000, two kernels).

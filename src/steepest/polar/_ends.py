@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest.polar.base import epsilon, safe_divisor, times, unit_power
+from steepest._common.numerics import epsilon, safe_divisor, times, unit_power
 
 Ends = tuple[Tensor, Tensor]
 """What a number is not below and what it is not above, for each matrix of a batch."""

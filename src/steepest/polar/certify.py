@@ -10,10 +10,11 @@ from jaxtyping import Float64, Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
+from steepest._common.numerics import epsilon, unit_scale, widened
 from steepest.polar._bounded import bounded
 from steepest.polar._decomposed import decomposed
 from steepest.polar._ends import Ends
-from steepest.polar.base import check_matrices, epsilon, unit_scale, widened
+from steepest.polar.method import check_matrices
 
 # Up to here the decomposition takes about a second for one matrix: 0.2 s at 512×512, 1.2 s at
 # 512×2048, with bounds 0.1 s and 0.2 s (torch 2.13, one x86-64 core).

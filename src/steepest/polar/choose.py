@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._common.errors import invalid, real_dtype
+from steepest._common.errors import invalid
+from steepest._common.numerics import HALF, epsilon, looked_at, real_dtype
 from steepest.polar._blocks import HALVED
-from steepest.polar.base import HALF, Accuracy, PolarMethod, check_matrices, epsilon
 from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
+from steepest.polar.method import Accuracy, PolarMethod, check_matrices
 from steepest.polar.rational import Zolotarev, spread
-from steepest.sharding.reductions import looked_at
 
 
 class Prediction(NamedTuple):

@@ -8,20 +8,17 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import epsilon, safe_divisor, widened
 from steepest.polar._members import eigh, svd
-from steepest.polar.base import (
+from steepest.polar._rounding import (
     GRAM_NOISE,
-    Accuracy,
-    PolarMethod,
     applied,
-    epsilon,
     factor_rounding,
     gram_matrix,
     refine,
     refined_error,
-    safe_divisor,
-    widened,
 )
+from steepest.polar.method import Accuracy, PolarMethod
 
 # The error allowed at the resolution of a Gram matrix that has no digits to spare.
 GRAM_ERROR = 0.02

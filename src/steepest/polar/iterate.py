@@ -9,21 +9,17 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import HALF, epsilon, safe_divisor, widened
 from steepest.polar._blocks import Workspace
-from steepest.polar.base import (
+from steepest.polar._rounding import (
     GRAM_NOISE,
-    HALF,
-    Accuracy,
-    PolarMethod,
     applied,
-    epsilon,
     factor_rounding,
     gram_matrix,
     gram_noise,
     has_long_rows,
-    safe_divisor,
-    widened,
 )
+from steepest.polar.method import Accuracy, PolarMethod
 from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
 
 # How far rounding, eps at first, may grow in a Gram matrix before it is formed anew.

@@ -11,21 +11,18 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import epsilon, safe_divisor, widened
 from steepest.polar._blocks import Workspace, inverse_in, workspace
-from steepest.polar.base import (
-    Accuracy,
-    PolarMethod,
+from steepest.polar._rounding import (
     applied,
-    epsilon,
     factor_rounding,
     gram_matrix,
     has_long_rows,
     refine,
     refined_error,
-    safe_divisor,
-    widened,
 )
 from steepest.polar.design import Rational, best_odd_polynomial, best_rational
+from steepest.polar.method import Accuracy, PolarMethod
 
 # Measured: of the rounding of a Gram matrix (`GRAM_NOISE`), this many eps·λ₁ at most reach its
 # small eigenvalues; 3.7 was the largest seen (sizes 64 to 768; log-spaced, flat, spiked and linear

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import looked_at
 from steepest.sharding.layout import is_sharded, sharded_like
 
 Dims = int | tuple[int, ...]
@@ -45,17 +46,6 @@ def all_true(a: Tensor) -> bool | None:
     None under `torch.func.vmap`, where no value can be looked at.
     """
     return looked_at(complete(a.all()))
-
-
-def looked_at(a: Tensor) -> bool | None:
-    """The truth of a tensor of one entry; None under `torch.func.vmap`, which has none to show."""
-    try:
-        return bool(a)
-    except RuntimeError as error:
-        # torch has no public question for this; tests/norms/test_vmap.py fails if the words change.
-        if "vmap" not in str(error):
-            raise
-        return None
 
 
 def complete(x: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import in_double
 from steepest.maps import ConvexMap
 from steepest.maps.bases import Basis, Singular, basis_of
 from steepest.norms import Norm, Scaled, SpectralNorm
 from steepest.optim import Constrained
-from steepest.polar.base import in_double
 
 
 def unscaled(norm: Norm, x: Tensor | None = None) -> tuple[Norm, float]:

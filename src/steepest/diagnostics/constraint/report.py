@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
+from steepest._common.numerics import in_double
 from steepest._common.text import for_json, table
 from steepest.diagnostics._selected import Model, selected
 from steepest.diagnostics.constraint._measured import Measured
@@ -18,7 +19,7 @@ from steepest.diagnostics.constraint.spectra import ConstraintSpectrum, spectrum
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
 from steepest.optim import Constrained
-from steepest.polar.base import in_double, product_rounding
+from steepest.polar._rounding import product_rounding
 
 Gradient = Literal["momentum", "grad"]
 GRADIENTS = ("momentum", "grad")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest.polar.base import epsilon
+from steepest._common.numerics import epsilon
 
 # Ours: as many vectors are kept, and as many images; twenty find most top eigenvalues in one round.
 BASIS = 20

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import epsilon
 from steepest._common.text import for_json
 from steepest.diagnostics._kept import Kept
 from steepest.diagnostics.curvature._extreme import largest_eigenvector
@@ -17,7 +18,6 @@ from steepest.diagnostics.curvature._joint import Joint, Views, joint, matrix_vi
 from steepest.diagnostics.curvature.loss import Loss, Named, Params, Point, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
 from steepest.optim._lengths import PROBE
-from steepest.polar.base import epsilon
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import in_double
 from steepest.diagnostics._kept import Kept
 from steepest.diagnostics.curvature.loss import named
 from steepest.diagnostics.curvature.sharpness import along_at
@@ -20,7 +21,6 @@ from steepest.diagnostics.geometry.bounds import guarantees
 from steepest.diagnostics.geometry.layer_products import squares
 from steepest.diagnostics.geometry.verdict import LayerVerdict, Verdict
 from steepest.polar import Svd
-from steepest.polar.base import in_double
 
 ModelLoss: TypeAlias = Callable[[Any, Any], Tensor]
 

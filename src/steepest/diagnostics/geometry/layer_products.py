@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from steepest.polar.base import in_double
+from steepest._common.numerics import in_double
 from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
 
 

@@ -18,12 +18,12 @@ from torch.optim import Optimizer
 
 from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
+from steepest._common.numerics import widened
 from steepest._common.records import Log, number
 from steepest.diagnostics.monitor.findings import as_records, by_cause, line
 from steepest.diagnostics.monitor.parameters import Watch
 from steepest.diagnostics.monitor.step import measure, see
 from steepest.diagnostics.monitor.warnings import Alarms, MonitorWarning
-from steepest.polar.base import widened
 
 FILE = "monitor.jsonl"
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from steepest._common.numerics import in_double, widened
 from steepest.diagnostics.constraint._measured import unscaled
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import RMS, Norm, Operator, Spectral
@@ -19,7 +20,7 @@ from steepest.optim._groups import default_view
 from steepest.optim.muon import torch_newton_schulz
 from steepest.optim.rule import shape_factor
 from steepest.polar import Svd
-from steepest.polar.base import Accuracy, in_double, widened
+from steepest.polar.method import Accuracy
 from steepest.routing import Routing, route
 from steepest.views import INPUT_FIRST, LINEAR, conv
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from steepest._common.files import Record
+from steepest._common.numerics import epsilon, in_double, safe_divisor, widened
 from steepest._common.records import number
 from steepest.diagnostics.constraint._measured import unscaled
 from steepest.diagnostics.monitor.parameters import Watched
 from steepest.diagnostics.spectra._batched import RANKS, Decomposed, decompose
 from steepest.norms import Spectral
 from steepest.norms.base import inner
-from steepest.polar.base import Accuracy, epsilon, in_double, safe_divisor, widened
+from steepest.polar.method import Accuracy
 
 KEPT = 64
 """The most singular values of a layer that go into a record, evenly spaced in their order."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest.polar.base import epsilon
+from steepest._common.numerics import epsilon
 
 Function = Callable[[Tensor], Tensor]
 """Of singular values, entry by entry; zero at zero."""

@@ -12,16 +12,10 @@ from jaxtyping import Float64, Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
+from steepest._common.numerics import epsilon, in_double, safe_divisor, unit_power, unit_scale
 from steepest.diagnostics.spectra._estimators import Sketch, sketch
 from steepest.diagnostics.spectra._krylov import rounding
-from steepest.polar.base import (
-    check_matrices,
-    epsilon,
-    in_double,
-    safe_divisor,
-    unit_power,
-    unit_scale,
-)
+from steepest.polar.method import check_matrices
 
 Method = Literal["auto", "exact", "randomised"]
 METHODS = ("auto", "exact", "randomised")

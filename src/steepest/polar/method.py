@@ -1,0 +1,112 @@
+"""A polar method: its laws, and what all of them share: shapes, scale, orientation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Inexact
+from torch import Tensor
+
+from steepest._common.errors import invalid, shape_text
+from steepest._common.numerics import full_precision, unit_scale
+
+
+class Accuracy(NamedTuple):
+    """What a polar method promises for one shape and type.
+
+    Singular values σ ≥ `resolution`·σ₁ of the input become singular values within `error` of 1;
+    smaller ones are damped; none becomes larger than `upper`.
+    """
+
+    resolution: float
+    error: float
+    upper: float
+
+
+class PolarMethod(ABC):
+    """A way to compute the polar factor UVᴴ of X = UΣVᴴ.
+
+    Laws, for a method `polar` and an input `x` of shape (*batch, m, n):
+
+        polar(c * x) == polar(x)                  for every c > 0 that leaves c·x representable
+        polar(0 * x) == 0
+        polar(x.mH) == polar(x).mH
+        polar(x)[i] == polar(x[i])                a batch is its members
+        accuracy(m, n, dtype).upper >= σ₁(polar(x))
+
+    The output has the dtype and device of the input and never shares its memory. Neither autocast
+    nor torch's setting for float32 products changes it. A subclass writes
+    `_factor` and `accuracy`; the scale and the transposition are done here.
+    """
+
+    @abstractmethod
+    def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Polar factor of (batch, m, n), m ≤ n, in compute type; `dtype` is the caller's type."""
+
+    @abstractmethod
+    def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
+        """What the method promises for m × n matrices of this dtype."""
+
+    @abstractmethod
+    def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+        """The type in which an input of `dtype` on `device` is computed."""
+
+    def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
+        """The method that runs for m × n matrices of this dtype: this one, if it is no choice."""
+        return self
+
+    def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
+        """The polar factor of each matrix of `x`; entries must be finite (not checked)."""
+        return self.factors([x])[0]
+
+    def factors(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """The polar factors of several stacks, each of shape (*batch, m, n) with m and n its own.
+
+        Stacks of one dtype and device whose smaller sides are equal may share work: a method that
+        computes with m × m matrices does it once for all of them.
+        """
+        out = list(xs)
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for i, x in enumerate(xs):
+            check_matrices(x)
+            if x.numel():
+                alike.setdefault((min(x.shape[-2:]), x.dtype, x.device), []).append(i)
+            else:
+                out[i] = torch.zeros_like(x)
+        for places in alike.values():
+            for i, q in zip(places, self._oriented([xs[i] for i in places]), strict=True):
+                out[i] = q
+        return out
+
+    def _oriented(self, xs: list[Tensor]) -> list[Tensor]:
+        """The factors of stacks that are alike, by `_factors` of the wide ones among m ≤ n."""
+        dtype, device = xs[0].dtype, xs[0].device
+        compute = self.compute_dtype(dtype, device)
+        with full_precision(device, compute):
+            work = [unit_scale(x).to(compute).reshape(-1, *x.shape[-2:]) for x in xs]
+            tall = [x.shape[-2] > x.shape[-1] for x in xs]
+            wide = [x.mH if t else x for x, t in zip(work, tall, strict=True)]
+            factors = self._factors(wide, dtype)
+            turned = [q.mH if t else q for q, t in zip(factors, tall, strict=True)]
+        return [
+            q.reshape(x.shape).to(dtype).resolve_conj() for q, x in zip(turned, xs, strict=True)
+        ]
+
+    def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """`_factor` of each; a method may do what they have in common once."""
+        return [self._factor(x, dtype) for x in xs]
+
+
+def check_matrices(x: object, argument: str = "x") -> None:
+    """Raise unless `x` holds real or complex matrices."""
+    if not isinstance(x, Tensor):
+        raise invalid(argument, type(x).__name__, "give a tensor, such as torch.as_tensor of it")
+    if x.ndim < 2 or not (x.is_floating_point() or x.is_complex()):
+        raise invalid(
+            argument,
+            f"{shape_text(x.shape)} {x.dtype}",
+            "give floating-point or complex matrices of shape (*batch, m, n)",
+        )
