@@ -1,21 +1,21 @@
 """Norms as objects: value, dual norm, duality map, projection and initialisation."""
 
-from steepest.norms.base import Couples as Couples
-from steepest.norms.base import Extent as Extent
-from steepest.norms.base import Geometry as Geometry
-from steepest.norms.base import Norm as Norm
 from steepest.norms.blocks import ColumnNorm as ColumnNorm
 from steepest.norms.blocks import Cut as Cut
 from steepest.norms.blocks import MaxOver as MaxOver
 from steepest.norms.blocks import RowNorm as RowNorm
 from steepest.norms.blocks import SumOver as SumOver
-from steepest.norms.entry import L1 as L1
-from steepest.norms.entry import L2 as L2
-from steepest.norms.entry import RMS as RMS
-from steepest.norms.entry import LInf as LInf
-from steepest.norms.entry import Lp as Lp
 from steepest.norms.kyfan import KyFan as KyFan
 from steepest.norms.kyfan import KyFanDual as KyFanDual
+from steepest.norms.lp import L1 as L1
+from steepest.norms.lp import L2 as L2
+from steepest.norms.lp import RMS as RMS
+from steepest.norms.lp import LInf as LInf
+from steepest.norms.lp import Lp as Lp
+from steepest.norms.norm import Couples as Couples
+from steepest.norms.norm import Extent as Extent
+from steepest.norms.norm import Geometry as Geometry
+from steepest.norms.norm import Norm as Norm
 from steepest.norms.operator import Conv as Conv
 from steepest.norms.operator import Operator as Operator
 from steepest.norms.operator import VectorNorm as VectorNorm

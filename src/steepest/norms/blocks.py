@@ -12,8 +12,8 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import in_double
 from steepest.norms._vectors import falling_root
-from steepest.norms.base import Couples, Extent, Norm, ball_radius
-from steepest.norms.entry import Lp
+from steepest.norms.lp import Lp
+from steepest.norms.norm import Couples, Extent, Norm, ball_radius
 from steepest.polar import PolarMethod
 from steepest.sharding.reductions import largest, total
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
 from steepest.norms._vectors import Exponent, falling_root, lp_dualize
-from steepest.norms.base import Norm
+from steepest.norms.norm import Norm
 from steepest.norms.schatten import SpectralNorm, method
 from steepest.polar import PolarMethod
 

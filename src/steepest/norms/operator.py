@@ -12,9 +12,9 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
 from steepest.norms._vectors import Exponent
-from steepest.norms.base import Norm
 from steepest.norms.blocks import ColumnNorm, RowNorm, taps
-from steepest.norms.entry import Lp
+from steepest.norms.lp import Lp
+from steepest.norms.norm import Norm
 from steepest.norms.scaled import Factor, Scaled
 from steepest.norms.schatten import Spectral
 from steepest.polar import PolarMethod

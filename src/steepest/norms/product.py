@@ -13,7 +13,7 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import in_double, looked_at, real_dtype, widened
 from steepest.norms._vectors import falling_root
-from steepest.norms.base import Norm, ball_radius, gaussian
+from steepest.norms.norm import Norm, ball_radius, gaussian
 from steepest.norms.scaled import Scaled
 from steepest.polar import PolarMethod
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
-from steepest.norms.base import Couples, Extent, Norm, ball_radius
+from steepest.norms.norm import Couples, Extent, Norm, ball_radius
 from steepest.polar import PolarMethod
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, full_precision, unit_power, unit_scale, widened
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
-from steepest.norms.base import Couples, Norm, ball_radius
+from steepest.norms.norm import Couples, Norm, ball_radius
 from steepest.polar import PolarMethod, Svd
 from steepest.polar._members import eigh, svd, svdvals
 from steepest.sharding.reductions import held_as

@@ -14,7 +14,7 @@ from steepest._common.numerics import in_double, widened
 from steepest.diagnostics.constraint._measured import unscaled
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import RMS, Norm, Operator, Spectral
-from steepest.norms.base import inner
+from steepest.norms.norm import inner
 from steepest.optim import Constrained, SteepestOptimizer
 from steepest.optim._groups import default_view
 from steepest.optim.muon import torch_newton_schulz

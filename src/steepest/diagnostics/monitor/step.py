@@ -16,7 +16,7 @@ from steepest.diagnostics.constraint._measured import unscaled
 from steepest.diagnostics.monitor.parameters import Watched
 from steepest.diagnostics.spectra._batched import RANKS, Decomposed, decompose
 from steepest.norms import Spectral
-from steepest.norms.base import inner
+from steepest.norms.norm import inner
 from steepest.polar.method import Accuracy
 
 KEPT = 64

@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import in_double, widened
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
-from steepest.norms.base import Couples, Extent, Norm, ball_radius, inner
+from steepest.norms.norm import Couples, Extent, Norm, ball_radius, inner
 from steepest.norms.scaled import Factor, Scaled
 from steepest.sharding.reductions import held_as, total
 
