@@ -17,6 +17,7 @@ from types import ModuleType
 
 import pytest
 
+import steepest
 from tests.layers import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,11 +172,8 @@ def test_imports_point_downwards(path: Path) -> None:
     name = module_name(path)
     assert name in LEVEL, f"give {name} its row in LAYERS of tests/layers.py"
     for other in own_imports(path):
-        if application(other):
-            # `app` collects the commands, and nothing else of an application.
-            assert (name, other) == ("apps.app", f"apps.{application(other)}.command")
-        else:
-            assert LEVEL[other] < LEVEL[name], f"{name} imports {other}, which is not below it"
+        assert not application(other), f"{name} imports {other}, which is above it"
+        assert LEVEL[other] < LEVEL[name], f"{name} imports {other}, which is not below it"
 
 
 @of_every_file([p for p in SOURCES if application(module_name(p))])
@@ -283,7 +281,9 @@ def state():
         torch.is_grad_enabled(), torch.get_rng_state().tolist(), list(warnings.filters),
     )
 before, known = state(), set(sys.modules)
-import steepest, steepest.polar, steepest.optim
+import steepest
+for name in dir(steepest):
+    getattr(steepest, name)
 assert state() == before, "importing steepest changes torch"
 roots, old = ({name.split(".")[0] for name in names} for names in (sys.modules, known))
 print(*sorted(roots - old - set(sys.stdlib_module_names)))
@@ -353,9 +353,10 @@ def test_the_tree_stands_alone() -> None:
 
 def public(package: str) -> dict[str, object]:
     """What a package offers: names without an underscore, for objects made in this library."""
+    module = importlib.import_module(package)
     return {
         f"{package}.{name}": value
-        for name, value in vars(importlib.import_module(package)).items()
+        for name, value in ((name, getattr(module, name)) for name in dir(module))
         if not name.startswith("_")
         and not isinstance(value, ModuleType)
         and re.match(r"steepest(\.[a-z]|$)", getattr(value, "__module__", "steepest"))
@@ -370,6 +371,22 @@ PUBLIC = {
     )
     for k, v in public("steepest" + name).items()
 }
+
+
+def test_type_checkers_and_the_program_see_the_same_names() -> None:
+    (block,) = (n for n in tree(SRC / "__init__.py").body if isinstance(n, ast.If))
+    seen = {
+        alias.name: getattr(importlib.import_module(node.module or ""), alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    names = {name for name in dir(steepest) if not name.startswith("_")}
+    assert names >= seen.keys()
+    assert names - seen.keys() <= {"apps", "jaxtyping"}, "one is imported, one is of these tests"
+    assert all(getattr(steepest, name) is value for name, value in seen.items())
+    with pytest.raises(AttributeError, match="'steepest' has no attribute 'Mouon'"):
+        _ = steepest.Mouon  # type: ignore[attr-defined]
 
 
 def test_every_public_name_is_in_the_api_page_once() -> None:

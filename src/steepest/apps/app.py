@@ -1,26 +1,64 @@
-"""The commands of `steepest` as one application."""
+"""The commands of `steepest` as one application, each imported when it is asked for."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from steepest.apps.bench.command import bench
-from steepest.apps.diagnose.command import diagnose
-from steepest.apps.gallery.command import gallery
-from steepest.apps.plan.command import plan
-from steepest.apps.reproduce.command import reproduce
-from steepest.apps.train.command import train
+# The first line of each command's docstring, which a test compares: importing a command imports
+# torch, and a list of commands needs none.
+COMMANDS = {
+    "train": "Train a character GPT with each optimizer and compare them.",
+    "reproduce": "Measure published claims again; the same command goes on after an interruption.",
+    "gallery": "Draw norms, their duals and their duality maps as pictures.",
+    "diagnose": "Show what a training has done: spectra, ranks, sharpness, activations, in one "
+    "page.",
+    "bench": "Time polar methods and optimizer steps on the matrices of real models, with their "
+    "errors.",
+    "plan": "Predict what Muon and AdamW cost on many devices, and which mesh to take.",
+}
 
 # Rich's markup would turn `operator:A:B` into an emoji, and leave out what stands in brackets.
+PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
+def command_of(name: str) -> Any:
+    """Import a command: the function of its name in `command.py` of the folder of its name."""
+    alone = typer.Typer(**PLAIN)
+    alone.command()(getattr(import_module(f"steepest.apps.{name}.command"), name))
+    return get_command(alone)
+
+
+class Commands(TyperGroup):
+    """A group whose commands are imported one by one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands.update(dict.fromkeys(COMMANDS))  # type: ignore[arg-type]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, None if there is none."""
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = command_of(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write names and sentences without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"max_content_width": 100},
+    cls=Commands, no_args_is_help=True, context_settings={"max_content_width": 100}, **PLAIN
 )
 
 
@@ -38,8 +76,3 @@ def steepest(
     ] = False,
 ) -> None:
     """Steepest descent in the norm of your choice."""
-
-
-for command in (train, reproduce, gallery, diagnose, bench, plan):
-    # What is not given as short is cut off after a line.
-    app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)

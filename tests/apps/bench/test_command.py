@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-import typer.main
 from typer.testing import CliRunner, Result
 
-from steepest.apps.app import app
+from steepest.apps.app import app, command_of
 from steepest.apps.bench import command, execute, measure
 from steepest.apps.bench.measure import Result as Measured
 from steepest.apps.bench.picture import draw
@@ -63,7 +62,7 @@ def says(result: Result, *parts: str) -> None:
 
 
 def test_the_flags_are_frozen_and_documented() -> None:
-    shown = typer.main.get_command(app).commands["bench"]  # type: ignore[attr-defined]
+    shown = command_of("bench")
     assert [o for p in shown.params for o in p.opts] == FLAGS
     assert not [o for p in shown.params for o in p.secondary_opts]
     page = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer.main
 from typer.testing import Result
 
-from steepest.apps.app import app
+from steepest.apps.app import command_of
 from steepest.apps.diagnose import command
 from steepest.apps.diagnose.source import find
 from steepest.apps.train import trial
@@ -33,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_flags_are_frozen_and_documented() -> None:
-    shown = typer.main.get_command(app).commands["diagnose"]  # type: ignore[attr-defined]
+    shown = command_of("diagnose")
     assert [o for p in shown.params for o in p.opts if o.startswith("-")] == FLAGS
     page = PAGE.read_text(encoding="utf-8")
     assert [flag for flag in FLAGS if f"`{flag}`" not in page] == []

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-import typer.main
 from typer.testing import CliRunner, Result
 
-from steepest.apps.app import app
+from steepest.apps.app import app, command_of
 from steepest.apps.gallery import command
 from steepest.apps.gallery.command import PICTURES, chosen
 from tests.apps.gallery.pictures import size
@@ -25,7 +24,7 @@ def call(*arguments: object) -> Result:
 
 
 def test_the_flags_are_frozen_and_documented() -> None:
-    shown = typer.main.get_command(app).commands["gallery"]  # type: ignore[attr-defined]
+    shown = command_of("gallery")
     assert [o for p in shown.params for o in p.opts] == FLAGS
     page = (ROOT / "docs" / "duality.md").read_text(encoding="utf-8")
     assert [f for f in (*FLAGS, *PICTURES) if f"`{f}`" not in page] == []

@@ -9,10 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
-import typer.main
 from typer.testing import CliRunner, Result
 
-from steepest.apps.app import app
+from steepest.apps.app import app, command_of
 from steepest.apps.plan import command
 from steepest.apps.plan.models import MODELS
 from steepest.apps.plan.picture import draw
@@ -32,7 +31,7 @@ def call(*arguments: object) -> Result:
 
 
 def test_the_flags_are_frozen_and_documented() -> None:
-    shown = typer.main.get_command(app).commands["plan"]  # type: ignore[attr-defined]
+    shown = command_of("plan")
     assert [o for p in shown.params for o in p.opts] == FLAGS
     names = (*FLAGS, *MODELS, *command.DEVICES, *command.NUMBERS)
     assert [n for n in names if f"`{n}`" not in PAGE] == []

@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer.main
 from matplotlib.image import imread
 from typer.testing import Result
 
-from steepest.apps.app import app
+from steepest.apps.app import command_of
 from steepest.apps.reproduce.framework.claims import UNDECIDED
 from steepest.apps.reproduce.framework.reproduce import csv_text
 from steepest.apps.reproduce.table import REPRODUCTIONS
@@ -53,7 +52,7 @@ def says(result: Result, *parts: str) -> None:
 
 
 def test_the_flags_are_frozen_and_documented() -> None:
-    command = typer.main.get_command(app).commands["reproduce"]  # type: ignore[attr-defined]
+    command = command_of("reproduce")
     assert [o for p in command.params for o in p.opts] == FLAGS
     assert not [o for p in command.params for o in p.secondary_opts]
     page = (DOCS / "reproductions.md").read_text(encoding="utf-8")

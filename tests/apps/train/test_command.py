@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer.main
 from matplotlib.image import imread
 
-from steepest.apps.app import app
+from steepest.apps.app import command_of
 from steepest.apps.train.optimizers import RECIPES
 from tests.apps.train.tiny import Invoke, contents, history, read_json
 
@@ -47,7 +46,7 @@ FLAGS = [
 
 
 def test_the_flags_are_frozen() -> None:
-    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    command = command_of("train")
     assert [o for p in command.params for o in p.opts] == FLAGS
     assert [o for p in command.params for o in p.secondary_opts] == ["--no-spectra"]
 
