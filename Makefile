@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 
 # These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/sharding
-# Tracing makes a test up to twice as slow: only those that the coverage counts run under it.
+# Tracing makes a test up to twice as slow, so these run under it once more.
 COVERED := tests/polar tests/optim tests/routing tests/modular_norm
 TOGETHER := -n $(WORKERS) --dist worksteal -q
 
@@ -21,7 +21,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-kernels check format lint types doctest docs docs-serve wheel clean
+.PHONY: help train test test-kernels coverage check format lint types doctest docs docs-serve wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,16 +44,18 @@ $(STAMP): pyproject.toml constraints.txt
 train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in ARGS="..."
 	$(BIN)/steepest train $(ARGS)
 
-test: $(STAMP) ## the whole test suite, with the coverage that polar and optim must have
+test: $(STAMP) ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) --ignore=$(DISTRIBUTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
+
+coverage: $(STAMP) ## the tests of the library's core again, with the coverage that it must have
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) --cov --cov-report= $(COVERED)
 	@$(BIN)/python tools/coverage_gate.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) $(patsubst %,--ignore=%,$(COVERED) $(DISTRIBUTED))
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
 
 test-kernels: $(STAMP) ## the numerical tests under other kernels of the same libraries; flags go in ARGS="..."
 	$(BIN)/python tools/kernels.py --workers $(WORKERS) $(ARGS)
 
-check: lint types docs doctest wheel test ## the gate: everything from lint to wheel, and the tests
+check: lint types docs doctest wheel test coverage ## the gate: everything from lint to coverage
 
 lint: $(STAMP) ## format and lint, nothing is changed
 	$(BIN)/python -m ruff format --check .

@@ -367,7 +367,7 @@ PUBLIC = {
     k: v
     for name in (
         *("", ".apps.plan", ".diagnostics", ".maps", ".modular_norm", ".norms", ".optim", ".polar"),
-        *(".routing", ".views"),
+        *(".routing", ".testing", ".views"),
     )
     for k, v in public("steepest" + name).items()
 }

@@ -18,6 +18,7 @@ if _typing.TYPE_CHECKING:
     from steepest import polar as polar
     from steepest import routing as routing
     from steepest import sharding as sharding
+    from steepest import testing as testing
     from steepest import views as views
     from steepest.diagnostics import constraint_report as constraint_report
     from steepest.modular_norm import Atom as Atom
@@ -48,7 +49,7 @@ __getattr__, __dir__ = _lazy(
     {
         "steepest": (
             *("diagnostics", "maps", "modular_norm", "norms", "optim", "polar", "routing"),
-            *("sharding", "views"),
+            *("sharding", "testing", "views"),
         ),
         "steepest.diagnostics": ("constraint_report",),
         "steepest.modular_norm": ("Atom", "Chain", "Parallel", "Residual", "modular"),

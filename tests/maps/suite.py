@@ -114,9 +114,3 @@ def over(cases):
 NEAR = draws(exponents=(-5, 5))
 DOUBLE = draws(dtypes=(torch.float64, torch.complex128), exponents=(-1, 1))
 GENERIC = draws(kinds=("gaussian",), dtypes=(torch.float64, torch.complex128), exponents=(-1, 1))
-
-
-def size(map, x):
-    """Frobenius length of each member of the batch."""
-    wide = x.to(torch.complex128 if x.is_complex() else torch.float64)
-    return map.inner(wide, wide).sqrt()

@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from steepest import norms
 from steepest.norms import Cut, Factor
 from steepest.polar import GramEigh, Svd
+from steepest.testing._tensors import DTYPES, KINDS, Draw, drawn, rounding
 
 ENTRIES = ((5,), (1,), (), (3, 4), (2, 1, 3))
 VECTORS = ((5,), (1,), (3, 4), (2, 1, 3))
@@ -129,7 +129,7 @@ def over(cases):
     return pytest.mark.parametrize("case", cases, ids=[c.name for c in cases])
 
 
-class Draw(NamedTuple):
+class Drawn(NamedTuple):
     """What hypothesis chooses; `tensors` makes the input of one norm of it."""
 
     seed: int
@@ -140,17 +140,13 @@ class Draw(NamedTuple):
 
     @property
     def rtol(self) -> float:
-        return {4: 2e-5, 8: 1e-10}[torch.zeros(1, dtype=self.dtype).real.itemsize]
-
-
-KINDS = ("gaussian", "low rank", "signs", "tied", "sparse", "zero")
-DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+        return rounding(self.dtype)
 
 
 def draws(kinds=KINDS, dtypes=DTYPES, exponents=(-100, 100)):
     """Any input: 2^±100 is 1e±30; in double precision three times as many digits."""
     return st.builds(
-        Draw,
+        Drawn,
         seed=st.integers(0, 2**31),
         kind=st.sampled_from(kinds),
         dtype=st.sampled_from(dtypes),
@@ -170,91 +166,8 @@ def examples(cases, part=5):
     return settings(max_examples=count)
 
 
-def each(function, *xs):
-    """`function` of tensors, or of the tensors of every name."""
-    if isinstance(xs[0], Tensor):
-        return function(*xs)
-    return {name: function(*(x[name] for x in xs)) for name in xs[0]}
-
-
-def leaves(x):
-    return [x] if isinstance(x, torch.Tensor) else list(x.values())
-
-
-def tensors(case: Case, draw: Draw, salt: int = 0, kind: str | None = None):
+def tensors(case: Case, draw: Drawn, salt: int = 0, kind: str | None = None):
     """A tensor for this norm, or a mapping of tensors; another `salt` gives another one."""
     shape = case.shapes[draw.shape % len(case.shapes)]
-    generator = torch.Generator().manual_seed(draw.seed + 7919 * salt)
     axes = getattr(case.norm, "axes", 2) or 2
-
-    def one(shape):
-        return _tensor(shape, axes, draw, kind or draw.kind, generator)
-
-    return {k: one(s) for k, s in shape.items()} if isinstance(shape, dict) else one(shape)
-
-
-def _tensor(shape, axes, draw, kind, generator):
-    wide = torch.complex128 if draw.dtype.is_complex else torch.float64
-
-    def gaussian(*size):
-        return torch.randn(*size, dtype=wide, generator=generator)
-
-    def integers(low, high):
-        return torch.randint(low, high + 1, shape, generator=generator).to(wide)
-
-    x = gaussian(shape)
-    if kind == "zero":
-        x = 0 * x
-    elif kind == "low rank" and len(shape) >= axes:
-        m, n, *taps = shape[len(shape) - axes :]
-        product = gaussian((*shape[: len(shape) - axes], m, 1)) @ gaussian((1, n))
-        x = product.reshape(*product.shape, *[1] * len(taps)).expand(shape).clone()
-    elif kind == "signs":
-        x = integers(-1, 1)
-    elif kind == "tied" and len(shape) >= axes:  # a multiple of an orthogonal matrix
-        m, n, *taps = shape[len(shape) - axes :]
-        x = 3 * torch.eye(m, n, dtype=wide).reshape(m, n, *[1] * len(taps)).expand(shape).clone()
-    elif kind == "sparse":
-        x = x * integers(0, 1)
-    if wide.is_complex and kind in ("signs", "tied"):
-        x = x * torch.tensor([1, 1j, -1, -1j])[integers(0, 3).real.long()]
-    exponent = draw.exponent * (1 if torch.zeros(1, dtype=draw.dtype).real.itemsize == 4 else 3)
-    return (x * 2.0**exponent).to(draw.dtype)
-
-
-def inner(norm, g, x) -> Tensor:
-    """⟨g, x⟩ in double precision: one number for each member of the batch, as the norm counts."""
-    if not isinstance(g, Tensor):
-        return torch.stack([(_wide(g[k]).conj() * _wide(x[k])).real.sum() for k in g]).sum()
-    value = norm(g)
-    product = (_wide(g).conj() * _wide(x)).real
-    return product.sum_to_size(norm.spread(value, g).shape).reshape(value.shape)
-
-
-def times(norm, value, x):
-    """Every member of the batch times its own number."""
-    if not isinstance(x, Tensor):
-        return {k: value.to(t.real.dtype) * t for k, t in x.items()}
-    return norm.spread(value.to(x.real.dtype), x) * x
-
-
-def minus(a, b):
-    return each(lambda s, t: s - t, a, b)
-
-
-def length(norm, x) -> Tensor:
-    """Frobenius length; entries of 1e±100 have squares."""
-    return inner(norm, x, x).sqrt()
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.complex128 if x.is_complex() else torch.float64)
-
-
-def assert_close(a, b, *, within):
-    """|a − b| ≤ within, where `within` already has the scale of the problem."""
-    gap = (torch.as_tensor(a).double() - torch.as_tensor(b).double()).abs()
-    bound = torch.as_tensor(within).double().expand(gap.shape)
-    assert bool((gap <= bound).all()), (
-        f"off by {float(gap.max()):.3g}, allowed {float(bound.min()):.3g}"
-    )
+    return drawn(Draw(*draw[:4], shape), axes, salt, kind)

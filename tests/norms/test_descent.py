@@ -7,7 +7,8 @@ import torch
 
 from steepest import norms
 from steepest.norms import Modular, Operator
-from tests.norms.suite import ALL, Draw, each, inner, leaves, length, over, tensors
+from steepest.testing._tensors import each, inner, leaves, length
+from tests.norms.suite import ALL, Drawn, over, tensors
 from tests.norms.test_closed_forms import close, gaussian, signs
 
 LAMBDA = 2.5
@@ -21,7 +22,7 @@ def flat(x):
 def gradient(case):
     """A gradient for which the norm is one number; None if it is always one of each vector."""
     for shape in range(len(case.shapes)):
-        g = tensors(case, Draw(shape + 1, "gaussian", torch.float64, 0, shape))
+        g = tensors(case, Drawn(shape + 1, "gaussian", torch.float64, 0, shape))
         if flat(g).numel() > 1 and case.norm(g).ndim == 0:
             return g
     return None

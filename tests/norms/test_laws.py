@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from steepest import norms
 from steepest.norms import Couples, MaxOf, Norm, ProductNorm, SumOf
+from steepest.testing import norms as laws
+from steepest.testing._tensors import assert_close, each, inner, leaves, length
 from tests.matrices import orthonormal
 from tests.norms.suite import (
     ALL,
@@ -17,17 +19,10 @@ from tests.norms.suite import (
     PRODUCTS,
     SINGLE,
     TABLE,
-    assert_close,
     draws,
-    each,
     examples,
-    inner,
-    leaves,
-    length,
-    minus,
     over,
     tensors,
-    times,
 )
 
 NO_NORMS = {"Norm", "ProductNorm", "SpectralNorm", "Geometry", "Couples", "Extent", "Factor"}
@@ -48,14 +43,9 @@ def test_the_table_is_complete():
 @given(draw=draws(), factor=st.floats(0.01, 100))
 def test_it_is_a_norm(case, draw, factor):
     """n(x) > 0 unless x = 0, n(c·x) = |c|·n(x), n(x + y) ≤ n(x) + n(y)."""
-    norm, rtol = case.norm, case.loose * draw.rtol
     x, y = tensors(case, draw), tensors(case, draw, salt=1)
-    value = norm(x)
-    assert torch.equal(value > 0, length(norm, x) > 0)
     c = factor * (0.6 - 0.8j) if draw.dtype.is_complex else -factor
-    assert_close(norm(each(lambda t: c * t, x)), factor * value, within=factor * rtol * value)
-    both = value + norm(y)
-    assert bool((norm(each(torch.add, x, y)) <= both * (1 + rtol)).all())
+    laws.is_a_norm(case.norm, x, y, c, case.loose * draw.rtol)
 
 
 @over(ALL)
@@ -63,15 +53,8 @@ def test_it_is_a_norm(case, draw, factor):
 @given(draw=draws())
 def test_duality(case, draw):
     """⟨g, x⟩ ≤ n(x)·n.dual(g), with equality at x = dualize(g), whose norm is 1."""
-    norm, rtol = case.norm, case.loose * draw.rtol
     g, x = tensors(case, draw), tensors(case, draw, salt=1, kind="gaussian")
-    dual, t = norm.dual(g), norm.dualize(g)
-    nonzero = length(norm, g) > 0
-    assert torch.equal(dual > 0, nonzero)
-    assert_close(norm(t), nonzero, within=rtol)
-    assert torch.equal(length(norm, t) > 0, nonzero)
-    assert_close(inner(norm, g, t), dual, within=rtol * dual)
-    assert bool((inner(norm, g, x).abs() <= norm(x) * dual.double() * (1 + rtol)).all())
+    laws.is_dual(case.norm, g, x, case.loose * draw.rtol)
 
 
 @over(ALL)
@@ -79,13 +62,7 @@ def test_duality(case, draw):
 @given(draw=draws())
 def test_sharp_operator(case, draw):
     """⟨g, g^♯⟩ = n(g^♯)² = n.dual(g)², and g^♯ = n.dual(g)·dualize(g)."""
-    norm, rtol = case.norm, 3 * case.loose * draw.rtol
-    g = tensors(case, draw)
-    dual, sharp = norm.dual(g).double(), norm.sharp(g)
-    assert_close(norm(sharp), dual, within=rtol * dual)
-    assert_close(inner(norm, g, sharp), dual**2, within=rtol * dual**2)
-    expected = times(norm, dual, norm.dualize(g))
-    assert_close(length(norm, minus(sharp, expected)), 0, within=rtol * length(norm, expected))
+    laws.has_a_sharp_operator(case.norm, tensors(case, draw), 3 * case.loose * draw.rtol)
 
 
 @over(ALL)
@@ -97,24 +74,8 @@ def test_dual_of_the_dual_is_the_norm(case):
 
 
 def check_projection(case, draw, fraction):
-    norm, rtol = case.norm, 3 * case.loose * draw.rtol
     x, z = tensors(case, draw), tensors(case, draw, salt=1, kind="gaussian")
-    value = norm(x).double()
-    r = fraction * value
-    p = norm.project(x, r)
-    if fraction > 1:
-        assert all(torch.equal(s, t) for s, t in zip(leaves(p), leaves(x), strict=True))
-        return
-    rest = minus(x, p)
-    assert_close(norm(p), r, within=rtol * value)
-    size = length(norm, x)
-    slack = r * norm.dual(x).double() + size**2
-    assert_close(inner(norm, rest, p), r * norm.dual(rest).double(), within=rtol * slack)
-    assert_close(length(norm, minus(norm.project(p, r), p)), 0, within=rtol * size)
-    for part in (1.0, 0.5):
-        other = times(norm, part * r / norm(z).double(), z)
-        away = length(norm, minus(x, other))
-        assert bool((length(norm, rest) <= away + rtol * size).all())
+    laws.projects(case.norm, x, z, fraction, 3 * case.loose * draw.rtol)
 
 
 FRACTIONS = st.sampled_from((0.0, 0.05, 0.5, 0.95, 2.0))
@@ -167,30 +128,16 @@ BATCHED = [c for c in SINGLE if getattr(c.norm, "dims", (0,)) and "dims=0" not i
 def test_a_batch_is_its_members(case, draw, fraction):
     if getattr(getattr(case.norm, "norm", case.norm), "dims", 0) is None:
         return  # a vector norm of the whole tensor has no batch
-    norm, rtol = case.norm, 10 * case.loose * draw.rtol
     members = [tensors(case, draw, salt=i) for i in range(3)]
-    x = torch.stack(members)
-    r = fraction * norm(x).double()
-    for i, member in enumerate(members):
-        assert_close(norm(x)[i], norm(member), within=rtol * norm(member))
-        pairs = [(f(x)[i], f(member), f(member)) for f in (norm.dualize, norm.sharp)]
-        if case.costly == 1:
-            pairs.append((norm.project(x, r)[i], norm.project(member, r[i]), member))
-        for batched, single, like in pairs:
-            scale = length(norm, like)
-            # Singular vectors of neighbouring singular values turn easily.
-            assert_close(length(norm, batched - single), 0, within=1e3 * rtol * scale)
+    rtol = 10 * case.loose * draw.rtol
+    laws.batches(case.norm, members, fraction, rtol, project=case.costly == 1)
 
 
 @over(ALL)
 @examples(ALL, part=25)
 @given(draw=DOUBLE)
 def test_gradient_of_the_dual_is_the_duality_map(case, draw):
-    norm = case.norm
-    g = each(lambda t: t.requires_grad_(), tensors(case, draw))
-    norm.dual(g).sum().backward()
-    gradient, expected = each(lambda t: t.grad, g), norm.dualize(each(torch.Tensor.detach, g))
-    assert_close(length(norm, minus(gradient, expected)), 0, within=1e-6 * length(norm, expected))
+    laws.dual_has_its_gradient(case.norm, tensors(case, draw))
 
 
 @over(ALL)
@@ -198,10 +145,7 @@ def test_gradient_of_the_dual_is_the_duality_map(case, draw):
 @given(draw=draws())
 def test_gradient_is_finite(case, draw):
     """Also where the norm has no derivative: at zero, and where singular values tie."""
-    x = each(lambda t: t.requires_grad_(), tensors(case, draw))
-    case.norm(x).sum().backward()
-    for t in leaves(x):
-        assert t.grad is not None and bool(torch.isfinite(t.grad).all())
+    laws.has_finite_gradients(case.norm, tensors(case, draw))
 
 
 @over(ALL)
@@ -217,16 +161,9 @@ def test_types_and_memory(case, draw, strided):
     norm, x = case.norm, tensors(case, draw)
     if strided:
         x = each(lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0) if t.ndim else t, x)
-    before = each(torch.clone, x)
     value = norm(x)
     assert value.dtype == torch.float32
-    results = [norm.dualize(x), norm.sharp(x), norm.project(x, 1e6)]
-    results += [norm.project(x, 0.1)] if case.costly <= 10 else []
-    for result in results:
-        for t, like in zip(leaves(result), leaves(x), strict=True):
-            assert t.dtype == like.dtype and t.shape == like.shape and t.device == like.device
-            assert t.untyped_storage().data_ptr() != like.untyped_storage().data_ptr()
-    assert all(torch.equal(a, b) for a, b in zip(leaves(x), leaves(before), strict=True))
+    laws.leaves_its_input_alone(norm, x, project=case.costly <= 10)
     # Half precision is computed in single: only the result is rounded.
     wide = each(lambda t: t if t.is_complex() else t.float(), x)
     assert_close(value, norm(wide), within=1e-6 * case.loose * norm(wide))

@@ -3,8 +3,6 @@
 import math
 
 import pytest
-import torch
-from torch import nn
 
 from steepest import (
     SGD,
@@ -21,6 +19,11 @@ from steepest import (
     norms,
 )
 from steepest.polar import Svd
+from steepest.testing.optimizers import loss as loss
+from steepest.testing.optimizers import model as model
+from steepest.testing.optimizers import parameters as parameters
+from steepest.testing.optimizers import same
+from steepest.testing.optimizers import train as train
 
 OPTIMIZERS = {
     "muon": lambda params, **kw: Muon(params, **{"lr": 0.05, "rest_lr": 0.01, **kw}),
@@ -68,47 +71,5 @@ OPTIMIZERS = {
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 
 
-class Model(nn.Module):
-    """An embedding, a convolution, two hidden layers of one shape, a gain and a head."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(10, 8)
-        self.conv = nn.Conv1d(8, 8, 3, padding=1)
-        self.up = nn.Linear(8, 12)
-        self.norm = nn.LayerNorm(12)
-        self.down = nn.Linear(12, 8)
-        self.head = nn.Linear(8, 10)
-
-    def forward(self, tokens):
-        x = self.embedding(tokens)
-        x = x + self.conv(x.transpose(1, 2)).transpose(1, 2)
-        return self.head(x + self.down(self.norm(self.up(x)).relu()))
-
-
-def model(seed=0):
-    torch.manual_seed(seed)
-    return Model()
-
-
-def loss(m, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(0, 10, (4, 6), generator=generator)
-    dtype = m.head.weight.dtype
-    return nn.functional.cross_entropy(m(tokens).to(dtype).flatten(0, 1), tokens.flatten())
-
-
-def train(m, optimizer, steps=3, start=0):
-    for t in range(start, start + steps):
-        optimizer.zero_grad()
-        loss(m, t).backward()
-        optimizer.step()
-
-
-def parameters(m):
-    return [p.detach().clone() for p in m.parameters()]
-
-
 def assert_equal(a, b):
-    assert len(a) == len(b) > 0
-    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert same(a, b)

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 import steepest.optim
 from steepest.optim import SteepestOptimizer
+from steepest.testing import optimizers as contract
 from tests.optim.suite import (
     OPTIMIZERS,
     assert_equal,
@@ -32,63 +33,23 @@ def test_the_table_is_complete():
 
 @every_optimizer
 def test_it_descends_and_moves_every_parameter(make):
-    m = model()
-    before, first = parameters(m), loss(m).item()
-    optimizer = make(m)
-    for _ in range(20):
-        optimizer.zero_grad()
-        loss(m).backward()
-        optimizer.step()
-    assert loss(m).item() < 0.8 * first
-    assert all(not torch.equal(a, b) for a, b in zip(before, parameters(m), strict=True))
+    contract.descends(make)
 
 
 @every_optimizer
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_gradients_are_not_written_to(make, dtype):
-    m = model().to(dtype)
-    optimizer = make(m)
-    for _ in range(2):
-        optimizer.zero_grad()
-        loss(m).backward()
-        before = [p.grad.clone() for p in m.parameters()]
-        identity = [p.grad for p in m.parameters()]
-        optimizer.step()
-        assert all(p.grad is g for p, g in zip(m.parameters(), identity, strict=True))
-        assert_equal(before, [p.grad for p in m.parameters()])
+    contract.leaves_gradients_alone(make, dtype)
 
 
 @every_optimizer
 def test_closure_runs_once_with_gradients_enabled(make):
-    m = model()
-    optimizer = make(m)
-    calls = []
-
-    def closure():
-        assert torch.is_grad_enabled()
-        optimizer.zero_grad()
-        value = loss(m)
-        value.backward()
-        calls.append(value.item())
-        return value
-
-    returned = optimizer.step(closure)
-    assert [returned.item()] == calls
-    assert optimizer.step() is None
+    contract.calls_its_closure(make)
 
 
 @every_optimizer
 def test_a_scheduler_reaches_every_group_from_its_own_base(make):
-    m = model()
-    optimizer = make(m)
-    bases = [group["lr"] for group in optimizer.param_groups]
-    scheduler = LambdaLR(optimizer, lambda t: 0.0 if t else 0.5)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([b / 2 for b in bases])
-    train(m, optimizer, 1)
-    scheduler.step()
-    before = parameters(m)
-    train(m, optimizer, 1)
-    assert_equal(before, parameters(m))  # lr 0 in every group: nothing moves, nothing decays
+    contract.obeys_a_scheduler(make)
 
 
 @every_optimizer
@@ -163,13 +124,7 @@ def test_a_refused_group_leaves_the_optimizer_as_it_was(make):
 
 @every_optimizer
 def test_step_hooks(make):
-    m = model()
-    optimizer = make(m)
-    seen = []
-    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
-    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
-    train(m, optimizer, 1)
-    assert seen == ["before", "after"]
+    contract.calls_step_hooks(make)
 
 
 @every_optimizer
@@ -201,18 +156,12 @@ def test_grad_scaler_and_clipping(make):
 @every_optimizer
 def test_parameters_without_gradient_are_left_alone(make):
     """No zero gradient, no decay, no state."""
-    m = model()
-    m.up.weight.data.mul_(100)
-    optimizer = make(m, weight_decay=0.5)
-    loss(m).backward()
-    m.up.weight.grad = None
-    m.embedding.weight.grad = None
-    before = m.up.weight.detach().clone(), m.embedding.weight.detach().clone()
-    optimizer.step()
-    assert torch.equal(before[0], m.up.weight)
-    assert torch.equal(before[1], m.embedding.weight)
-    assert m.up.weight not in optimizer.state
-    assert m.embedding.weight not in optimizer.state
+    contract.leaves_alone_what_has_no_gradient(lambda m: make(m, weight_decay=0.5))
+
+
+@every_optimizer
+def test_it_goes_on_bit_for_bit(make):
+    contract.resumes(make)
 
 
 @every_optimizer
