@@ -6,7 +6,7 @@ from __future__ import annotations
 # know each other.
 LAYERS = (
     ("_common.errors", "_common.files", "_common.lazy", "_common.text", "_common.torch_modules"),
-    ("_common.numerics", "_common.patterns", "_common.records"),
+    ("_common.checks", "_common.numerics", "_common.patterns", "_common.records"),
     ("_common.tensorboard",),
     ("_common",),
     ("views",),

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._common.checks import is_positive, positive
 from steepest._common.errors import invalid
 from steepest._common.numerics import in_double, real_dtype, widened
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
-from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square, is_positive
+from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square
 from steepest.maps.weighted import Weighted
 from steepest.norms import Couples, Extent, Factor, Geometry, Norm, Scaled
 from steepest.polar import PolarMethod
@@ -212,15 +213,13 @@ class ConvexMap(Geometry):
         return float(tolerance)
 
 
-def positive(factor: float) -> float:
-    """`factor`, if it is a positive number.
+def convex_factor(factor: float) -> float:
+    """`factor`, if it is a positive finite number.
 
     Raises:
         ValueError: it is something else.
     """
-    if not is_positive(factor):
-        raise invalid("factor", factor, "give a positive number: K stays convex")
-    return float(factor)
+    return positive("factor", factor, "give a positive number: K stays convex")
 
 
 # What the functions of `steepest.maps` that make them are called.
@@ -351,7 +350,7 @@ class Separable(ConvexMap):
 
     def __rmul__(self, factor: float) -> Separable:
         """`factor` times the map."""
-        return Separable(Weighted.of((positive(factor), self.scalar)), self.basis)
+        return Separable(Weighted.of((convex_factor(factor), self.scalar)), self.basis)
 
     def plus(self, other: Separable) -> Separable:
         """The sum of two maps in one basis.

@@ -11,7 +11,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.maps.base import ConvexMap, Separable, positive
+from steepest.maps.base import ConvexMap, Separable, convex_factor
 from steepest.maps.bases import basis_of
 from steepest.maps.scalars import Modulus
 from steepest.norms import Factor, Norm, Scaled
@@ -77,7 +77,7 @@ class NormMap(ConvexMap):
     def __rmul__(self, factor: float) -> NormMap:
         """`factor` times the norm."""
         weight, norm = _split(self.norm)
-        return NormMap(_times(positive(factor) * weight, norm))
+        return NormMap(_times(convex_factor(factor) * weight, norm))
 
     def __add__(self, other: ConvexMap) -> ConvexMap:
         """The sum with a multiple of the same norm."""
@@ -99,7 +99,7 @@ def _split(norm: Norm) -> tuple[float, Norm]:
 
 def _times(weight: float, norm: Norm) -> Norm:
     """c·n for what `_split` gives."""
-    if positive(weight) == 1:
+    if convex_factor(weight) == 1:
         return norm
     if isinstance(norm, Scaled):
         return Scaled(norm.norm, replace(norm.factor, numerator=weight))

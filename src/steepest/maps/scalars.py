@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steepest._common.checks import is_positive
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, full_precision, unit_power
 from steepest.polar import PolarMethod
@@ -68,11 +69,6 @@ class Scalar(ABC):
     def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """The largest singular value that `by_polar` can give, over the limit."""
         return polar.accuracy(m, n, dtype).upper
-
-
-def is_positive(number: object) -> bool:
-    """Whether it is a positive finite number."""
-    return isinstance(number, int | float) and 0 < number < math.inf
 
 
 def hermitian(h: Tensor) -> Tensor:

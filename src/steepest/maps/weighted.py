@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steepest._common.checks import positive
 from steepest._common.errors import invalid
-from steepest.maps.scalars import Scalar, is_positive
+from steepest.maps.scalars import Scalar
 from steepest.polar import PolarMethod
 
 BISECTIONS = 54
@@ -37,8 +38,7 @@ class Weighted(Scalar):
         if not self.terms:
             raise invalid("terms", self.terms, "give at least one pair (weight, maps.Scalar)")
         for weight, scalar in self.terms:
-            if not is_positive(weight):
-                raise invalid("weight", weight, "give a positive finite number: K stays convex")
+            positive("weight", weight, "give a positive finite number: K stays convex")
             if not isinstance(scalar, Scalar):
                 raise invalid("scalar", scalar, "give a maps.Scalar")
 

@@ -14,9 +14,10 @@ from typing import TypeAlias
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from steepest._common.checks import positive
 from steepest._common.errors import invalid
 from steepest._common.patterns import Patterns
-from steepest.modular_norm.flow import Atom, Flow, Use, positive
+from steepest.modular_norm.flow import Atom, Flow, Use
 from steepest.modular_norm.walk import Tree, Walk, aliases
 from steepest.norms import Modular, Norm
 from steepest.polar import PolarMethod

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from steepest._common.checks import positive
 from steepest._common.errors import invalid
 from steepest.norms import Norm
 
@@ -211,13 +212,6 @@ def composed(pieces: Sequence[Piece]) -> Piece:
         uses = [*piece.before(sensitivity), *uses]
         sensitivity *= piece.sensitivity
     return Piece(sensitivity, tuple(uses))
-
-
-def positive(argument: str, value: object) -> float:
-    """The value, if it is a positive finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise invalid(argument, value, "give a positive number")
-    return float(value)
 
 
 def checked(parts: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._common.checks import positive
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
 from steepest.norms.norm import Couples, Extent, Norm, ball_radius
@@ -40,8 +41,7 @@ class Factor:
 
     def __post_init__(self) -> None:
         for name in ("numerator", "denominator"):
-            if not _is_positive(getattr(self, name)):
-                raise invalid(name, getattr(self, name), "give a positive number")
+            positive(name, getattr(self, name))
 
     def __repr__(self) -> str:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -63,10 +63,6 @@ class Factor:
             cols=-self.cols,
             taps=-self.taps,
         )
-
-
-def _is_positive(x: object) -> bool:
-    return isinstance(x, int | float) and 0 < x < float("inf")
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,9 +97,8 @@ class Scaled(Norm):
         object.__setattr__(self, "norm", norm)
         object.__setattr__(self, "name", name)
         if not isinstance(factor, Factor):
-            if not _is_positive(factor):
-                raise invalid("factor", factor, "give a positive number or a norms.Factor")
-            factor = Factor(numerator=float(factor))
+            remedy = "give a positive number or a norms.Factor"
+            factor = Factor(numerator=positive("factor", factor, remedy))
         object.__setattr__(self, "factor", factor)
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from steepest._common.checks import positive
 from steepest._common.errors import invalid
 from steepest.norms import (
     L2,
@@ -23,7 +24,7 @@ from steepest.norms import (
     Scaled,
     Spectral,
 )
-from steepest.optim._groups import Group, number, two_weights
+from steepest.optim._groups import Group, two_weights
 from steepest.optim.descent import Scale, Sharpness, SteepestDescent
 from steepest.optim.optimizer import Params
 from steepest.polar import Auto
@@ -275,8 +276,7 @@ class Scion(_Named):
         head_scale: float = HEAD_SCALE,
         **options: Any,
     ) -> None:
-        if not number(head_scale) > 0:
-            raise invalid("head_scale", head_scale, "give a positive number")
+        positive("head_scale", head_scale)
         params = self._unwrapped(params)
         self._kinds: dict[str, str] | None = None
         self._head_scale = head_scale

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from steepest._common.checks import positive
 from steepest._common.errors import invalid
 
 Costs = tuple[tuple[int, float], ...]
@@ -49,8 +50,7 @@ class CostTable:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not isinstance(value, tuple):
-                if not (math.isfinite(value) and value > 0):
-                    raise invalid(name, value, "give a positive number")
+                positive(name, value)
                 continue
             sizes = [m for m, _ in value]
             if len(sizes) == 1 or sizes != sorted(set(sizes)):

@@ -1,4 +1,4 @@
-"""Laws as functions: hold a norm, a convex map, a polar method or an optimizer of your own to them.
+"""Laws as functions, for a norm, a map, a polar method or an optimizer of your own.
 
 Each function raises an `AssertionError` that names the law, the input and by how much it fails, so
 that a test of pytest is one line:

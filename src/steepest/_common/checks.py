@@ -1,0 +1,29 @@
+"""Checks of arguments that several parts of the library make."""
+
+from __future__ import annotations
+
+import math
+
+from steepest._common.errors import invalid
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a positive finite number; a boolean is none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < math.inf  # type: ignore[operator]
+
+
+def positive(argument: str, value: object, remedy: str = "give a positive number") -> float:
+    """The value, if it is a positive finite number.
+
+    Args:
+        argument: its name in the error.
+        value: the value.
+        remedy: what the error says to do.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not is_positive(value):
+        raise invalid(argument, value, remedy)
+    return float(value)  # type: ignore[arg-type]

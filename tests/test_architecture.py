@@ -1,0 +1,40 @@
+"""The page on the architecture says what is there."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tools import folder_table
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+NAMES = sorted(set(re.findall(r"`(steepest(?:\.\w+){2,})`", TEXT)))
+
+
+def test_the_table_of_folders_is_what_the_layers_say() -> None:
+    assert folder_table.replaced(TEXT) == TEXT, "python tools/folder_table.py --write"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_the_page_exists(name: str) -> None:
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part)
+        return
+    raise AssertionError(name)
+
+
+def test_the_words_are_in_order_and_said_once() -> None:
+    rows = re.findall(r"^\| (?!word|---)(.+?) \|", TEXT.split("## Words")[1], re.MULTILINE)
+    plain = [row.lower().replace("λ", "lambda") for row in rows]
+    assert plain == sorted(plain)
+    assert 35 <= len(set(plain)) == len(plain)
