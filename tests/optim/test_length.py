@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from steepest import SteepestDescent, norms
-from steepest.optim._linesearch import ARMIJO, line_search
+from steepest.optim.line_search import ARMIJO, line_search
 
 NORMS = [norms.L1(), norms.L2(), norms.LInf(), norms.Spectral(), norms.Operator(1, "rms")]
 every_norm = pytest.mark.parametrize("norm", NORMS, ids=str)

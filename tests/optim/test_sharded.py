@@ -18,9 +18,9 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import steepest
 from steepest import maps, norms
-from steepest.optim import _inspect
-from steepest.optim._moves import Item
-from steepest.optim._shards import (
+from steepest.optim import finite
+from steepest.optim.batching import Item
+from steepest.optim.sharded import (
     Plan,
     _axes_stay,
     _by_members,
@@ -160,13 +160,13 @@ def test_gradients_of_one_bad_rank_are_skipped_by_all(monkeypatch):
     divided(optimizer)
     nn.functional.cross_entropy(net(torch.arange(7)), torch.arange(7) % 3).backward()
     before = [p.detach().clone() for p in net.parameters()]
-    real = _inspect.agreed
+    real = finite.agreed
 
     def other_is_bad(codes, team):
         low, high = real(codes, team)
         return torch.where(low > 1, 1, low).to(low.dtype), high
 
-    monkeypatch.setattr(_inspect, "agreed", other_is_bad)
+    monkeypatch.setattr(finite, "agreed", other_is_bad)
     optimizer.step()
     hidden = [i for i, (n, _) in enumerate(net.named_parameters()) if n[0] != "0" and "w" in n]
     after = list(net.parameters())
@@ -175,15 +175,15 @@ def test_gradients_of_one_bad_rank_are_skipped_by_all(monkeypatch):
     optimizer.param_groups[0]["nonfinite"] = "raise"
     with pytest.raises(FloatingPointError, match=r"1\.weight"):
         optimizer.step()
-    monkeypatch.setattr(_inspect, "agreed", lambda codes, team: (codes * 0, codes))
+    monkeypatch.setattr(finite, "agreed", lambda codes, team: (codes * 0, codes))
     with pytest.raises(ValueError, match=r"grad=.*missing on some ranks \(1\.weight, .*freeze"):
         optimizer.step()
 
 
 def test_flags_on_a_device_are_not_waited_for(monkeypatch):
     """With flags that may not be looked at, everything takes part, and a skip is a step of 0."""
-    monkeypatch.setattr(_inspect, "is_known", lambda flags: False)
-    monkeypatch.setattr(_inspect, "looked_at", lambda flags: list(flags.unbind()))
+    monkeypatch.setattr(finite, "is_known", lambda flags: False)
+    monkeypatch.setattr(finite, "looked_at", lambda flags: list(flags.unbind()))
     net = model()
     optimizer = OPTIMIZERS["Muon"](net)
     divided(optimizer)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from steepest import Muon, SteepestDescent, norms
-from steepest.optim import _shards
-from steepest.optim._moves import Item
+from steepest.optim import sharded
+from steepest.optim.batching import Item
 from steepest.polar import Svd
 from steepest.sharding import CollectiveCounter, balanced
 from steepest.views import EXPERTS, LINEAR, MatrixView
@@ -72,7 +72,7 @@ def count(
     bucket: int | None = None,
 ) -> Count:
     """The collectives of the second step: in the first one the ranks look who they are."""
-    before, _shards.BUCKET = _shards.BUCKET, bucket or _shards.BUCKET
+    before, sharded.BUCKET = sharded.BUCKET, bucket or sharded.BUCKET
     try:
         wells = Wells(layout, world, torch.float32, shapes)
         optimizer = MAKE[name](wells)
@@ -81,7 +81,7 @@ def count(
             with CollectiveCounter() as counter:
                 optimizer.step()
     finally:
-        _shards.BUCKET = before
+        sharded.BUCKET = before
     return Count(dict(counter.calls), dict(counter.sent))
 
 
@@ -164,7 +164,7 @@ def test_the_polar_work_is_divided(ranks: int) -> None:
         for shape, view in matrices.values()
         for p in [torch.empty(shape, device="meta")]
     ]
-    owners = balanced([_shards.cost(item) for item in items], ranks)
+    owners = balanced([sharded.cost(item) for item in items], ranks)
     work = [0] * ranks
     for item, owner in zip(items, owners, strict=True):
         work[owner] += sum(b * quintic(m, n) for b, m, n in item.shapes)

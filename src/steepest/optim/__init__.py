@@ -1,6 +1,5 @@
 """Optimizers: the step loop and the named optimizers."""
 
-from steepest.optim._constrained import Constrained as Constrained
 from steepest.optim.descent import SteepestDescent as SteepestDescent
 from steepest.optim.lionk import LionK as LionK
 from steepest.optim.muon import Muon as Muon
@@ -14,3 +13,4 @@ from steepest.optim.named import Scion as Scion
 from steepest.optim.named import SignSGD as SignSGD
 from steepest.optim.named import SpectralDescent as SpectralDescent
 from steepest.optim.optimizer import SteepestOptimizer as SteepestOptimizer
+from steepest.optim.weight_ball import Constrained as Constrained

@@ -12,11 +12,11 @@ from steepest._common.errors import invalid, shape_text
 from steepest.maps import ConvexMap, FromNorm
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
-from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, number, rest_values
-from steepest.optim._lengths import estimated_sharpness, search, slope_of
-from steepest.optim._moves import Item
+from steepest.optim.batching import Item
+from steepest.optim.groups import REST_BETAS, REST_LR, Group, members, number, rest_values
 from steepest.optim.optimizer import Constraint, Loss, NonFinite, Params, SteepestOptimizer
-from steepest.optim.rule import Decay, Flag
+from steepest.optim.step_length import estimated_sharpness, search, slope_of
+from steepest.optim.updates import Decay, Flag
 
 Scale = Literal["unit", "dual", "linesearch"]
 Sharpness = float | Literal["estimate"]

@@ -11,10 +11,10 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest.maps import L1, ConvexMap
 from steepest.norms import Norm
-from steepest.optim._groups import REST_BETAS, REST_LR, Group, members, rest_values, two_weights
-from steepest.optim._moves import Item
+from steepest.optim.batching import Item
+from steepest.optim.groups import REST_BETAS, REST_LR, Group, members, rest_values, two_weights
 from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
-from steepest.optim.rule import Decay
+from steepest.optim.updates import Decay
 
 
 class LionK(SteepestOptimizer):

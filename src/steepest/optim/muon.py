@@ -13,10 +13,10 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import widened
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
-from steepest.optim._groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
-from steepest.optim._moves import Item
+from steepest.optim.batching import Item
+from steepest.optim.groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
 from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
-from steepest.optim.rule import SHAPE_RULES, Decay, ShapeRule, shape_factor
+from steepest.optim.updates import SHAPE_RULES, Decay, ShapeRule, shape_factor
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
 
 TORCH_STEPS = 5

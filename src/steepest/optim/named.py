@@ -24,8 +24,8 @@ from steepest.norms import (
     Scaled,
     Spectral,
 )
-from steepest.optim._groups import Group, two_weights
 from steepest.optim.descent import Scale, Sharpness, SteepestDescent
+from steepest.optim.groups import Group, two_weights
 from steepest.optim.optimizer import Params
 from steepest.polar import Auto
 from steepest.routing.table import Assignment, Routing, route

@@ -12,21 +12,21 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest.maps import ConvexMap
-from steepest.optim._constrained import Constrained, constrained
-from steepest.optim._groups import Group, check_ball, momentum_dtype, name_of
-from steepest.optim._inspect import Shared, agree, inspected, shared
-from steepest.optim._moves import Item, Move, moves, scalar, take
-from steepest.optim._rest import step_rest
-from steepest.optim._routed import Params as Params
-from steepest.optim._routed import RoutedOptimizer
-from steepest.optim._shards import Inner, Plan, planned, projected, shared_moves
-from steepest.optim._state import as_text, loadable, restore_dtypes
-from steepest.optim.rule import (
+from steepest.optim.adamw import step_rest
+from steepest.optim.batching import Item, Move, moves, scalar, take
+from steepest.optim.finite import Shared, agree, inspected, shared
+from steepest.optim.groups import Group, check_ball, momentum_dtype, name_of
+from steepest.optim.routed import Params as Params
+from steepest.optim.routed import RoutedOptimizer
+from steepest.optim.sharded import Inner, Plan, planned, projected, shared_moves
+from steepest.optim.state import as_text, loadable, restore_dtypes
+from steepest.optim.updates import (
     Flag,
     accumulate,
     averages_of_one,
     replace,
 )
+from steepest.optim.weight_ball import Constrained, constrained
 from steepest.sharding import local
 
 Loss = float | Tensor
@@ -37,7 +37,7 @@ Constraint = Literal["project"] | None
 class SteepestOptimizer(RoutedOptimizer, ABC):
     """Decoupled decay, momentum and a duality map, in the one step loop of the library.
 
-        u = momentum average of the gradient (`steepest.optim.rule.accumulate`)
+        u = momentum average of the gradient (`steepest.optim.updates.accumulate`)
         W ← (1 − lr·weight_decay)·W − lr·length·dualize(u)
 
     A subclass says which norm a parameter group moves in, how long the step is, and which keys of a

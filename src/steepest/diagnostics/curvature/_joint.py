@@ -13,7 +13,7 @@ from steepest._common.errors import invalid
 from steepest.diagnostics._selected import views_in
 from steepest.diagnostics.curvature.loss import Named, Params
 from steepest.norms import MaxOf, Norm, ProductNorm
-from steepest.optim._groups import default_view
+from steepest.optim.groups import default_view
 from steepest.routing import route
 from steepest.views import MatrixView
 

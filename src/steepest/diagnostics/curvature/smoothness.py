@@ -17,7 +17,7 @@ from steepest.diagnostics.curvature._extreme import largest_eigenvector
 from steepest.diagnostics.curvature._joint import Joint, Views, joint, matrix_views
 from steepest.diagnostics.curvature.loss import Loss, Named, Params, Point, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
-from steepest.optim._lengths import PROBE
+from steepest.optim.step_length import PROBE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -16,9 +16,9 @@ from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import RMS, Norm, Operator, Spectral
 from steepest.norms.norm import inner
 from steepest.optim import Constrained, SteepestOptimizer
-from steepest.optim._groups import default_view
+from steepest.optim.groups import default_view
 from steepest.optim.muon import torch_newton_schulz
-from steepest.optim.rule import shape_factor
+from steepest.optim.updates import shape_factor
 from steepest.polar import Svd
 from steepest.polar.method import Accuracy
 from steepest.routing import Routing, route

@@ -14,7 +14,7 @@ from steepest.diagnostics._selected import Model, names_of, views_in
 from steepest.diagnostics.geometry.layer_products import Calls, counts, side_by_side
 from steepest.diagnostics.spectra.spectrum import Method, Spectrum, of_values, spectrum
 from steepest.optim import SteepestOptimizer
-from steepest.optim._groups import default_view
+from steepest.optim.groups import default_view
 from steepest.routing import route
 from steepest.views import MatrixView
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steepest._common.errors import invalid
 from steepest.norms import Geometry, Norm
-from steepest.optim._groups import (
+from steepest.optim.groups import (
     Group,
     check_ball,
     check_group,

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest.optim._groups import Group
-from steepest.optim._moves import local_grad
-from steepest.optim.rule import Flag, adamw_update
+from steepest.optim.batching import local_grad
+from steepest.optim.groups import Group
+from steepest.optim.updates import Flag, adamw_update
 from steepest.sharding import local
 
 

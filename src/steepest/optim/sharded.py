@@ -12,8 +12,8 @@ from torch import Tensor
 
 from steepest._common.numerics import widened
 from steepest.norms import Couples, Geometry, Norm
-from steepest.optim._moves import Bundles, Item, Move, batches, bundles, moves, nearest
-from steepest.optim.rule import Flag
+from steepest.optim.batching import Bundles, Item, Move, batches, bundles, moves, nearest
+from steepest.optim.updates import Flag
 from steepest.sharding import (
     BUCKET,
     Exchange,

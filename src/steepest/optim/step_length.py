@@ -10,11 +10,11 @@ from torch import Tensor
 
 from steepest._common.numerics import epsilon, widened
 from steepest.norms import Norm
-from steepest.optim._groups import Group
-from steepest.optim._inspect import Shared
-from steepest.optim._linesearch import line_search
-from steepest.optim._moves import Move, rate
-from steepest.optim._shards import Slice
+from steepest.optim.batching import Move, rate
+from steepest.optim.finite import Shared
+from steepest.optim.groups import Group
+from steepest.optim.line_search import line_search
+from steepest.optim.sharded import Slice
 from steepest.sharding import Team, is_sharded, layout_of, local, sharded_like, summed, whole
 
 Loss: TypeAlias = float | Tensor

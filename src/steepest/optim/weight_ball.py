@@ -14,8 +14,8 @@ from torch import Tensor
 from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
-from steepest.optim._groups import Group, momentum_dtype, name_of
-from steepest.optim._moves import Item
+from steepest.optim.batching import Item
+from steepest.optim.groups import Group, momentum_dtype, name_of
 from steepest.sharding import whole
 
 

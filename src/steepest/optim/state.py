@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.optim._groups import Group, momentum_dtype, name_of, text_of
+from steepest.optim.groups import Group, momentum_dtype, name_of, text_of
 from steepest.sharding import is_sharded
 
 

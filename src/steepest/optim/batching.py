@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest._common.errors import shape_text
 from steepest._common.numerics import real_dtype, widened
 from steepest.norms import Norm
-from steepest.optim.rule import Decay, Flag, descend, is_known
+from steepest.optim.updates import Decay, Flag, descend, is_known
 from steepest.sharding import local, local_like
 from steepest.views import LINEAR, MatrixView
 

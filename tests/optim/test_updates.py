@@ -9,7 +9,7 @@ from torch import nn
 
 from steepest import MatrixView, Muon
 from steepest.norms import Schatten
-from steepest.optim.rule import ONE_THREAD, descend, finite
+from steepest.optim.updates import ONE_THREAD, descend, finite
 from steepest.polar import Auto, Svd
 from tests.matrices import naive_polar, spectral_distance
 
