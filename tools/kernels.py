@@ -1,6 +1,6 @@
 """The numerical tests under other kernels of the same libraries, as other processors have them.
 
-    python tools/kernels.py [--kernels NAME ...] [--workers 2] [PATH ...]
+    python tools/kernels.py [PATH ...] [--workers 2] [--kernels NAME ...]
 
 A processor chooses how MKL, ATen and oneDNN round. These environments make them choose otherwise,
 each for a process of its own, so that one machine stands for several.

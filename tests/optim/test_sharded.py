@@ -20,14 +20,8 @@ import steepest
 from steepest import maps, norms
 from steepest.optim import finite
 from steepest.optim.batching import Item
-from steepest.optim.sharded import (
-    Plan,
-    _axes_stay,
-    _by_members,
-    _through,
-    projected,
-    shared_moves,
-)
+from steepest.optim.plan import Plan, _axes_stay, _by_members
+from steepest.optim.sharded import in_batches, projected, travelling
 from steepest.polar import Svd
 from steepest.sharding import Layout, Team, Waiting, is_sharded
 
@@ -132,24 +126,28 @@ def test_a_norm_of_entries_sees_a_dtensor(norm):
     one = item(x, norm)
     plan = Plan([], [one], [], {})
 
-    def write(batch, out, stacks, *, cut=True):
-        assert batch == [one] and not cut
-        out[0].copy_(g)
+    class Step:
+        def __init__(self):
+            self.finite, self.inner, self.moves = {one.param: True}, norm, []
 
-    directions = [norm.dualize]
-    moves = shared_moves(
-        plan,
-        {one.param: True},
-        write,
-        lambda us: [directions[0](u) for u in us],
-        lambda item: [1.0],
-        norm.inner,
-    )
-    ((move,),) = moves
+        def average(self, batch, out, stacks, *, cut=True):
+            assert batch == [one] and not cut
+            out[0].copy_(g)
+
+        def lengths(self, item):
+            return [1.0]
+
+        def move(self, moves):
+            self.moves += moves
+
+    step = Step()
+    ((batch,),) = in_batches(plan, step)
+    batch.apply([norm.dualize(u) for u in batch.averages()])
+    (move,) = step.moves
     expected = norm.dualize(g)
     assert not is_sharded(move.direction[0]) and torch.allclose(move.direction[0], expected)
     assert torch.allclose(move.dual, norm.inner(g, expected).sum())
-    ((_, inside),) = projected(plan, norm, lambda item: [0.1])
+    ((_, inside),) = projected(plan, norm, step, weight_decay=10.0)
     assert torch.allclose(inside, norm.project(x, 0.1))
 
 
@@ -247,17 +245,19 @@ def test_a_bucket_travels_while_its_neighbour_is_computed():
     log: list[str] = []
     buckets = [type("Stop", (), {"exchange": _Road(str(i), log)})() for i in range(3)]
 
-    def compute(bucket, wholes):
-        log.append(f"compute {bucket.exchange.name}")
-        return {}, {}
+    class Cargo:
+        def send(self, bucket):
+            return {}
 
-    # The types of the real ones are checked at every call in tests; these are stand-ins.
-    through = getattr(_through, "__wrapped__", _through)
-    assert len(list(through(buckets, lambda bucket: {}, compute))) == 3
+        def arrive(self, bucket, parts):
+            log.append(f"move {bucket.exchange.name}")
+
+    for bucket, _, _ in travelling(buckets, Cargo()):
+        log.append(f"compute {bucket.exchange.name}")
     order = [
         *("gather 0", "gather 1", "compute 0", "scatter 0"),
-        *("gather 2", "compute 1", "scatter 1", "back 0"),
-        *("compute 2", "scatter 2", "back 1", "back 2"),
+        *("gather 2", "compute 1", "scatter 1", "back 0", "move 0"),
+        *("compute 2", "scatter 2", "back 1", "move 1", "back 2", "move 2"),
     ]
     assert log == order
 

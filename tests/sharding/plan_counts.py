@@ -17,7 +17,7 @@ import steepest
 from steepest.apps.plan.exchange import tensor_axis
 from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Model, Weights, experts, linear
-from steepest.optim import sharded
+from steepest.optim import plan as planning
 from steepest.sharding import CollectiveCounter, Layout
 from steepest.views import EXPERTS, LINEAR
 
@@ -111,11 +111,11 @@ def _muon(parameters: Sequence[tuple[Weights, nn.Parameter]]) -> Counts:
 @contextmanager
 def small_buckets() -> Iterator[None]:
     """Buckets of a few kilobytes, so that small parameters need several."""
-    usual, sharded.BUCKET = sharded.BUCKET, SMALL_BUCKET
+    usual, planning.BUCKET = planning.BUCKET, SMALL_BUCKET
     try:
         yield
     finally:
-        sharded.BUCKET = usual
+        planning.BUCKET = usual
 
 
 def exchanges(rank: int, world: int) -> list[Counts]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from steepest import Muon, SteepestDescent, norms
-from steepest.optim import sharded
+from steepest.optim import plan as planning
 from steepest.optim.batching import Item
 from steepest.polar import Svd
 from steepest.sharding import CollectiveCounter, balanced
@@ -72,7 +72,7 @@ def count(
     bucket: int | None = None,
 ) -> Count:
     """The collectives of the second step: in the first one the ranks look who they are."""
-    before, sharded.BUCKET = sharded.BUCKET, bucket or sharded.BUCKET
+    before, planning.BUCKET = planning.BUCKET, bucket or planning.BUCKET
     try:
         wells = Wells(layout, world, torch.float32, shapes)
         optimizer = MAKE[name](wells)
@@ -81,7 +81,7 @@ def count(
             with CollectiveCounter() as counter:
                 optimizer.step()
     finally:
-        sharded.BUCKET = before
+        planning.BUCKET = before
     return Count(dict(counter.calls), dict(counter.sent))
 
 
@@ -164,7 +164,7 @@ def test_the_polar_work_is_divided(ranks: int) -> None:
         for shape, view in matrices.values()
         for p in [torch.empty(shape, device="meta")]
     ]
-    owners = balanced([sharded.cost(item) for item in items], ranks)
+    owners = balanced([planning.cost(item) for item in items], ranks)
     work = [0] * ranks
     for item, owner in zip(items, owners, strict=True):
         work[owner] += sum(b * quintic(m, n) for b, m, n in item.shapes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -259,49 +259,88 @@ def bound_of(item: Item, limit: int | None) -> int:
     return limit or (HOST_STACK if item.body.device.type == "cpu" else DEVICE_STACK)
 
 
-def stacked(batch: Sequence[Item]) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """Fresh memory for a batch: the stacks, and of each item the places of its parts in them.
+class Step(Protocol):
+    """What a batch needs to know of the step that a group takes."""
 
-    There is a stack for each part of a parameter that an unequal split makes; without a view there
-    is one for each parameter.
-    """
-    dtype = widened(batch[0].dtype)
-    if batch[0].view is None:
-        stacks = [torch.empty_like(item.body, dtype=dtype) for item in batch]
-        return stacks, [[stack] for stack in stacks]
-    stacks = [
-        batch[0].body.new_empty((sum(i.shapes[k][0] for i in batch), m, n), dtype=dtype)
-        for k, (m, n) in enumerate(batch[0].sizes)
-    ]
-    return stacks, _places(batch, stacks)
+    finite: Mapping[Tensor, Flag]
+    """Of each parameter that takes part, whether its gradient is finite."""
+    inner: Norm | None
+    """The norm in whose inner product ⟨u, direction⟩ is asked for."""
+
+    def average(
+        self,
+        batch: Sequence[Item],
+        out: list[Tensor],
+        stacks: Sequence[Tensor],
+        *,
+        cut: bool = True,
+    ) -> None:
+        """Update momentum averages and write u: a tensor a part, or a parameter if not `cut`.
+
+        The tensors fill the stacks. Nothing is written if there are none.
+        """
+
+    def lengths(self, item: Item) -> Sequence[Tensor | float]:
+        """The length of the step over `lr`, for each part of a parameter."""
+
+    def move(self, moves: Sequence[Move]) -> None:
+        """Decay and move parameters of one type on one device."""
 
 
-def moves(
-    bundle: Sequence[Sequence[Item]],
-    ok: Mapping[Tensor, Flag],
-    write: Callable[[Sequence[Item], list[Tensor], Sequence[Tensor]], None],
-    directions: Callable[[Sequence[Tensor]], list[Tensor]],
-) -> Iterator[list[Move]]:
-    """Where every parameter of a bundle goes, batch by batch.
+class StackedBatch:
+    """Parameters whose matrices lie in common stacks, in one step.
 
     Args:
-        bundle: batches of parameters that can be stacked.
-        ok: of each parameter whether its gradient is finite.
-        write: puts the momentum averages u of a batch into given tensors, one for each part of
-            each parameter, which fill the stacks given last.
-        directions: where stacks of averages point.
+        items: the parameters.
+        step: the step of their group.
     """
-    ready = [stacked(batch) for batch in bundle]
-    for batch, (stacks, places) in zip(bundle, ready, strict=True):
-        write(batch, [place for parts in places for place in parts], stacks)
-    mapped = directions([stack for each, _ in ready for stack in each])
-    for batch, (each, places) in zip(bundle, ready, strict=True):
-        own, mapped = mapped[: len(each)], mapped[len(each) :]
-        parts = [[d] for d in own] if batch[0].view is None else _places(batch, own)
-        yield [
-            Move(item, ok[item.param], u, d)
-            for item, u, d in zip(batch, places, parts, strict=True)
+
+    def __init__(self, items: Sequence[Item], step: Step) -> None:
+        self.items, self.step = items, step
+        self.places: list[list[Tensor]] = []
+
+    def averages(self) -> list[Tensor]:
+        """Update the momentum and stack the averages u, shape (matrices, rows, columns) each.
+
+        There is a stack for each part of a parameter that an unequal split makes; without a view
+        there is one for each parameter, in its shape.
+        """
+        stacks = self._stacks()
+        self.places = self._parts_in(stacks)
+        self._fill([place for parts in self.places for place in parts], stacks)
+        return stacks
+
+    def apply(self, directions: Sequence[Tensor]) -> None:
+        """Move the parameters along stacks of directions, which are used up."""
+        pairs = zip(self.items, self.places, self._parts_in(directions), strict=True)
+        finite = self.step.finite
+        moves = [Move(item, finite[item.param], u, d) for item, u, d in pairs]
+        self.places = []  # the memory of the averages goes with the batch
+        self._take(moves)
+
+    def _fill(self, places: list[Tensor], stacks: Sequence[Tensor]) -> None:
+        """Write the averages, one for each part of each parameter."""
+        self.step.average(self.items, places, stacks)
+
+    def _take(self, moves: Sequence[Move]) -> None:
+        self.step.move(moves)
+
+    def _stacks(self) -> list[Tensor]:
+        """Fresh memory."""
+        first = self.items[0]
+        dtype = widened(first.dtype)
+        if first.view is None:
+            return [torch.empty_like(item.body, dtype=dtype) for item in self.items]
+        return [
+            first.body.new_empty((sum(i.shapes[k][0] for i in self.items), m, n), dtype=dtype)
+            for k, (m, n) in enumerate(first.sizes)
         ]
+
+    def _parts_in(self, stacks: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Of each parameter its parts in the stacks, as its view has them."""
+        if self.items[0].view is None:
+            return [[stack] for stack in stacks]
+        return _places(self.items, stacks)
 
 
 def _places(batch: Sequence[Item], stacks: Sequence[Tensor]) -> list[list[Tensor]]:

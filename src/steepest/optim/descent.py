@@ -12,9 +12,16 @@ from steepest._common.errors import invalid, shape_text
 from steepest.maps import ConvexMap, FromNorm
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
-from steepest.optim.batching import Item
+from steepest.optim.batching import Item, Move
 from steepest.optim.groups import REST_BETAS, REST_LR, Group, members, number, rest_values
-from steepest.optim.optimizer import Constraint, Loss, NonFinite, Params, SteepestOptimizer
+from steepest.optim.optimizer import (
+    Constraint,
+    GroupStep,
+    Loss,
+    NonFinite,
+    Params,
+    SteepestOptimizer,
+)
 from steepest.optim.step_length import estimated_sharpness, search, slope_of
 from steepest.optim.updates import Decay, Flag
 
@@ -277,12 +284,11 @@ class SteepestDescent(SteepestOptimizer):
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")
         # A parameter that stays is still part of the one problem.
         flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in ok.items()}
-        todo = [
-            (group, move)
-            for group in used
-            for batch in self._moves(group, flags, self._geometry(group).inner)
-            for move in batch
-        ]
+        todo = list[tuple[Group, Move]]()
+        for group in used:
+            step = GroupStep(self, group, flags, inner=self._geometry(group), keep=True)
+            self._move(step)
+            todo += [(group, move) for move in step.kept or ()]
         if not todo:
             return
         head, sets = self.param_groups[0], self._shared()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -12,13 +11,15 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest.maps import ConvexMap
+from steepest.norms import Norm
 from steepest.optim.adamw import step_rest
-from steepest.optim.batching import Item, Move, moves, scalar, take
+from steepest.optim.batching import Item, Move, take
 from steepest.optim.finite import Shared, agree, inspected, shared
 from steepest.optim.groups import Group, check_ball, momentum_dtype, name_of
+from steepest.optim.plan import Plan, planned
 from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
-from steepest.optim.sharded import Inner, Plan, planned, projected, shared_moves
+from steepest.optim.sharded import Batch, in_batches, projected
 from steepest.optim.state import as_text, loadable, restore_dtypes
 from steepest.optim.updates import (
     Flag,
@@ -131,16 +132,25 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         return loss
 
     def _descend(
-        self, ok: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
+        self, finite: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
-        """Move every parameter that has a norm, batch by batch: each length depends on it alone."""
+        """Move every parameter that has a norm: each length depends on it alone."""
         for group in self.param_groups:
             if not group["rest"]:
-                for batch in self._moves(group, ok):
-                    lengths = [self._lengths(group, move.item) for move in batch]
-                    self._take(group, batch, lengths)
-                    # Its memory goes before that of the next one comes.
-                    del batch
+                self._move(GroupStep(self, group, finite))
+
+    def _move(self, step: GroupStep) -> None:
+        """Take the step of a group, bundle by bundle: what one needs is gone before the next."""
+        for bundle in in_batches(self._plan(step.group, step.finite), step):
+            self._move_bundle(bundle, step.group)
+
+    def _move_bundle(self, bundle: Sequence[Batch], group: Group) -> None:
+        """Average, map and apply: the two lines of the formula, for matrices in stacks."""
+        averages = [batch.averages() for batch in bundle]
+        directions = self._directions(group, [u for stacks in averages for u in stacks])
+        for batch, stacks in zip(bundle, averages, strict=True):
+            own, directions = directions[: len(stacks)], directions[len(stacks) :]
+            batch.apply(own)
 
     def _take(
         self, group: Group, batch: Sequence[Move], lengths: Sequence[Sequence[Tensor | float]]
@@ -148,16 +158,13 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """Move parameters of a group by these lengths, after or before decay."""
         take(batch, lengths, **{key: group[key] for key in ("lr", "weight_decay", "decay")})
 
-    def _project(self, group: Group, ok: Mapping[Tensor, Flag]) -> None:
+    def _project(self, group: Group, finite: Mapping[Tensor, Flag]) -> None:
         """Project the parameters of a group on its ball."""
         ball = self._ball(group)
         assert ball is not None, "checked before the step"
-
-        def radii(item: Item) -> list[Tensor | float]:
-            return [n / scalar(group["weight_decay"]) for n in self._lengths(group, item)]
-
-        for item, inside in projected(self._plan(group, ok), ball.with_polar(None), radii):
-            replace([item.local], [inside], [ok[item.param]])
+        plan, step = self._plan(group, finite), GroupStep(self, group, finite)
+        for item, inside in projected(plan, ball.with_polar(None), step, group["weight_decay"]):
+            replace([item.local], [inside], [finite[item.param]])
 
     def _inspect(self) -> dict[Tensor, Flag]:
         """For each parameter that takes part, whether its gradient is finite; before any update."""
@@ -199,17 +206,6 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             if len(judged) < len(flags):
                 self._skips[device] += len(flags) - len(judged)
 
-    def _moves(
-        self, group: Group, ok: Mapping[Tensor, Flag], inner: Inner | None = None
-    ) -> Iterator[Sequence[Move]]:
-        """What each parameter of a group does, before the length of the step is known."""
-        write = partial(self._average, group, ok)
-        directions = partial(self._directions, group)
-        plan = self._plan(group, ok)
-        for bundle in plan.here:
-            yield from moves(bundle, ok, write, directions)
-        yield from shared_moves(plan, ok, write, directions, partial(self._lengths, group), inner)
-
     def _plan(self, group: Group, ok: Mapping[Tensor, Flag]) -> Plan:
         """What is done with what: as in the last step, if the same parameters take part."""
         # What is known to be not finite has no part in the step.
@@ -220,62 +216,18 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             if ok.get(p, False) is not False
         ]
         geometry = self._geometry(group)
-        made = partial(planned, taking, geometry, self._replicas, self.max_batch_bytes)
+        limit = self.max_batch_bytes
         if torch.compiler.is_compiling():
-            return made({})
+            return planned(taking, geometry, self._replicas, limit, {})
         place = next(i for i, other in enumerate(self.param_groups) if other is group)
         # Groups are planned in order: what an owner has of those before counts.
         loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, *rest) for p, *rest in taking]
-        key = (geometry.symmetric, self.max_batch_bytes, loads, memory)
+        key = (geometry.symmetric, limit, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
-            self._plans[place] = key, made(loads)
+            self._plans[place] = key, planned(taking, geometry, self._replicas, limit, loads)
         return self._plans[place][1]
-
-    def _average(
-        self,
-        group: Group,
-        known: Mapping[Tensor, Flag],
-        batch: Sequence[Item],
-        out: list[Tensor],
-        stacks: Sequence[Tensor],
-        *,
-        cut: bool = True,
-    ) -> None:
-        """Write the momentum averages; without momentum the gradients, and no state."""
-        if not batch:
-            return
-        ok = [known[item.param] for item in batch]
-        grads = [item.grad for item in batch]
-
-        def parts(tensors: Sequence[Tensor]) -> list[Tensor]:
-            if not cut or all(item.whole for item in batch):
-                return list(tensors)
-            return [part for item, x in zip(batch, tensors, strict=True) for part in item.cut(x)]
-
-        momentum, past = group["momentum"], group.get("past")
-        if not isinstance(momentum, Tensor) and momentum == 0 and not past:
-            averages_of_one(grads, ok, out, cut=parts, maximize=group["maximize"])
-            return
-        states = [self.state[item.param] for item in batch]
-        for item, state in zip(batch, states, strict=True):
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(
-                    item.param, dtype=item.dtype, memory_format=torch.preserve_format
-                )
-        accumulate(
-            grads,
-            [local(state["momentum_buffer"]) for state in states],
-            ok,
-            out,
-            cut=parts,
-            stacks=stacks,
-            momentum=momentum,
-            nesterov=group["nesterov"],
-            maximize=group["maximize"],
-            past=past,
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data: tensors, numbers and text.
@@ -302,3 +254,85 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
         kept = {"max_batch_bytes": self.max_batch_bytes, "_skips": self._skips}
         return {**super().__getstate__(), **kept, "_plans": {}, "_together": []}
+
+
+class GroupStep:
+    """One group in one step: its momentum, its lengths, and how its parameters move.
+
+    Args:
+        optimizer: the optimizer.
+        group: one of its groups.
+        finite: whether the gradient of each parameter that takes part is finite.
+        inner: the norm in whose inner product ⟨u, direction⟩ is asked for, if it is.
+        keep: whether moves are kept in `kept`, for a length that all parameters share.
+    """
+
+    def __init__(
+        self,
+        optimizer: SteepestOptimizer,
+        group: Group,
+        finite: Mapping[Tensor, Flag],
+        *,
+        inner: Norm | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.optimizer, self.group, self.finite, self.inner = optimizer, group, finite, inner
+        self.kept: list[Move] | None = [] if keep else None
+
+    def average(
+        self,
+        batch: Sequence[Item],
+        out: list[Tensor],
+        stacks: Sequence[Tensor],
+        *,
+        cut: bool = True,
+    ) -> None:
+        """Update the momentum averages and write u; without momentum the gradients, and no state.
+
+        Args:
+            batch: the parameters.
+            out: a tensor for each part of each parameter, or for each parameter if not `cut`;
+                empty if no one asks for u.
+            stacks: the memory that `out` fills; empty with it.
+            cut: whether `out` has parts.
+        """
+        if not batch:
+            return
+        group, state = self.group, self.optimizer.state
+        ok = [self.finite[item.param] for item in batch]
+        grads = [item.grad for item in batch]
+        views = None if not cut or all(item.whole for item in batch) else batch
+        momentum, past = group["momentum"], group.get("past")
+        if not isinstance(momentum, Tensor) and momentum == 0 and not past:
+            averages_of_one(grads, ok, out, views=views, maximize=group["maximize"])
+            return
+        states = [state[item.param] for item in batch]
+        for item, own in zip(batch, states, strict=True):
+            if "momentum_buffer" not in own:
+                own["momentum_buffer"] = torch.zeros_like(
+                    item.param, dtype=item.dtype, memory_format=torch.preserve_format
+                )
+        accumulate(
+            grads,
+            [local(own["momentum_buffer"]) for own in states],
+            ok,
+            out,
+            views=views,
+            stacks=stacks,
+            momentum=momentum,
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+            past=past,
+        )
+
+    def lengths(self, item: Item) -> list[Tensor | float]:
+        """The length of the step over `lr`, for each part of a parameter."""
+        return self.optimizer._lengths(self.group, item)
+
+    def move(self, moves: Sequence[Move]) -> None:
+        """Decay and move parameters of one type on one device, or keep the moves."""
+        if self.kept is None:
+            lengths = [self.lengths(move.item) for move in moves]
+            self.optimizer._take(self.group, moves, lengths)
+        else:
+            self.kept += moves

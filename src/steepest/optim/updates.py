@@ -6,8 +6,8 @@ file that calls them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -95,13 +95,27 @@ def looked_at(flags: Tensor) -> list[Flag]:
     return flags.tolist() if is_known(flags) else list(flags.unbind())
 
 
+class Splits(Protocol):
+    """What reads a tensor as the tensors that a norm measures."""
+
+    def cut(self, x: Tensor) -> list[Tensor]:
+        """The parts of a tensor; views of its memory where its layout allows it."""
+
+
+def _parts(tensors: Sequence[Tensor], views: Sequence[Splits] | None) -> list[Tensor]:
+    """The parts of all tensors, one after the other; the tensors themselves without views."""
+    if views is None:
+        return list(tensors)
+    return [part for view, x in zip(views, tensors, strict=True) for part in view.cut(x)]
+
+
 def accumulate(
     grads: Sequence[Tensor],
     buffers: Sequence[Tensor],
     ok: Sequence[Flag],
     out: Sequence[Tensor],
     *,
-    cut: Callable[[Sequence[Tensor]], list[Tensor]],
+    views: Sequence[Splits] | None,
     stacks: Sequence[Tensor],
     momentum: float,
     nesterov: bool,
@@ -126,9 +140,8 @@ def accumulate(
         grads: gradients.
         buffers: the averages, each of the shape of its gradient.
         ok: whether each gradient is finite.
-        out: what takes u, each of the shape of the part of it that `cut` makes; empty if no one
-            asks for u.
-        cut: tensors of the shapes of the gradients as all their parts.
+        out: tensors for u, each of the shape of a part of it; empty if no one asks for u.
+        views: the view of each gradient, which cuts it into parts; None where each is one part.
         stacks: the memory that `out` fills; empty with it.
         momentum: weight of the past.
         nesterov: whether u looks one step ahead.
@@ -141,11 +154,11 @@ def accumulate(
     safe = [_where(o, _as(g, b.dtype), b) for o, g, b in zip(ok, grads, buffers, strict=True)]
 
     def mix(weight: float) -> None:
-        pairs = zip(cut(buffers), out, strict=True)
+        pairs = zip(_parts(buffers, views), out, strict=True)
         torch._foreach_lerp_(list(out), [_as(b, u.dtype) for b, u in pairs], weight)
 
     if out:
-        torch._foreach_copy_(list(out), cut(safe))
+        torch._foreach_copy_(list(out), _parts(safe, views))
     zero = [stack == 0 for stack in stacks]
     if past is not None and out:
         mix(past)
@@ -153,7 +166,7 @@ def accumulate(
     if past is None and nesterov and out:
         mix(momentum)
     elif past is None and out:
-        torch._foreach_copy_(list(out), cut(buffers))
+        torch._foreach_copy_(list(out), _parts(buffers, views))
     _forget(stacks, zero, max(FORGOTTEN, torch.finfo(buffers[0].dtype).smallest_normal))
 
 
@@ -170,13 +183,14 @@ def averages_of_one(
     ok: Sequence[Flag],
     out: Sequence[Tensor],
     *,
-    cut: Callable[[Sequence[Tensor]], list[Tensor]],
+    views: Sequence[Splits] | None,
     maximize: bool,
 ) -> None:
     """Write the directions without momentum: the gradients, or zero where `ok` is false."""
     if not out:
         return
-    torch._foreach_copy_(list(out), cut([_where(o, g, 0) for o, g in zip(ok, grads, strict=True)]))
+    safe = [_where(o, g, 0) for o, g in zip(ok, grads, strict=True)]
+    torch._foreach_copy_(list(out), _parts(safe, views))
     if maximize:
         torch._foreach_neg_(list(out))
 
