@@ -85,7 +85,7 @@ def shown() -> Iterator[tuple[str, str]]:
                 yield label, inspect.cleandoc(each.__doc__ or "")
 
 
-HEADINGS = {"Args", "Attributes", "Examples", "Raises", "Returns", "Sources"}
+HEADINGS = {"Args", "Attributes", "Examples", "Raises", "Returns", "Sources", "Yields"}
 
 
 def test_markdown_eats_nothing_of_the_api_page() -> None:
