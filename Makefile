@@ -12,8 +12,8 @@ STAMP := $(VENV)/.installed
 
 # These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/sharding
-# Tracing makes a test up to twice as slow, so these run under it once more; not those that take
-# long and reach no line that the others do not.
+# Tracing makes a test up to twice as slow, so these run under it once more; not those that take half
+# of the time: all together they add half a percent.
 COVERED := tests/polar tests/optim tests/routing tests/modular_norm
 UNCOVERED := $(patsubst %,--ignore=tests/%.py,polar/test_stated polar/test_certify_truth \
   polar/test_scale_law polar/test_members optim/test_compiled optim/test_unwaiting \

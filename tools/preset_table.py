@@ -39,12 +39,17 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def between(text: str, begin: str, end: str, content: str) -> str:
+    """`text` with other lines between two marks, of which it has one pair."""
+    marks = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", flags=re.DOTALL)
+    if len(marks.findall(text)) != 1:
+        raise SystemExit(f"each page needs one pair of marks: {begin} … {end}")
+    return marks.sub(lambda _: f"{begin}\n{content}\n{end}", text)
+
+
 def replaced(text: str) -> str:
     """`text` with the present table between its two marks."""
-    marks = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", flags=re.DOTALL)
-    if len(marks.findall(text)) != 1:
-        raise SystemExit(f"each page needs one pair of marks: {BEGIN} … {END}")
-    return marks.sub(lambda _: f"{BEGIN}\n{table()}\n{END}", text)
+    return between(text, BEGIN, END, table())
 
 
 if __name__ == "__main__":

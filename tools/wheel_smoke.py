@@ -103,7 +103,7 @@ def main() -> None:
         if "train" not in help_text:
             raise SystemExit(f"error: `steepest --help` does not name `train`\n{help_text}")
         message = run(python, "-I", "-c", WITHOUT_EXTRAS, cwd=folder, code=2)
-        if "[train]" not in message or "Traceback" in message:
+        if "pip install '.[train]'" not in message or "Traceback" in message:
             raise SystemExit(
                 f"error: without the extra, `steepest` should say how to get it\n{message}"
             )

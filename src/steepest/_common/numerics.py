@@ -43,6 +43,11 @@ def safe_divisor(norm: Tensor) -> Tensor:
     return torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
+def is_known(x: Tensor) -> bool:
+    """Whether looking at a value costs nothing: in the memory of the host, outside a graph."""
+    return not torch.compiler.is_compiling() and type(x) is Tensor and x.device.type == "cpu"
+
+
 def looked_at(a: Tensor) -> bool | None:
     """The truth of a tensor of one entry; None under `torch.func.vmap`, which has none to show."""
     try:
@@ -87,8 +92,7 @@ def unit_scale(x: Tensor) -> Tensor:
     power, rest = unit_powers(x)
     x = times(x, power)
     # Hardly ever is there a rest: where looking costs nothing, no pass over the matrix is made.
-    known = not torch.compiler.is_compiling() and type(x) is Tensor and x.device.type == "cpu"
-    return x if known and looked_at((rest == 1).all()) else times(x, rest)
+    return x if is_known(x) and looked_at((rest == 1).all()) else times(x, rest)
 
 
 def times(x: Tensor, factor: Tensor) -> Tensor:

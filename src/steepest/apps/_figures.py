@@ -71,9 +71,14 @@ def xy(point: Tensor) -> tuple[float, float]:
 
 
 def graph(axes: Axes) -> None:
-    """A graph of numbers: two spines and a faint grid."""
-    axes.grid(color=FAINT, linewidth=0.6)
+    """A graph of numbers: two spines and a faint grid below what is drawn."""
+    _open(axes)
     axes.set_axisbelow(True)
+
+
+def _open(axes: Axes) -> None:
+    """Two spines and a faint grid."""
+    axes.grid(color=FAINT, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -96,8 +101,7 @@ def panels(
     found = list(grid.flat)
     for axes, title in zip(found, titles, strict=True):
         axes.set_title(title, color=INK, fontsize=11)
-        axes.grid(color=FAINT, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        _open(axes)
         axes.tick_params(colors=INK)
     return figure, found
 

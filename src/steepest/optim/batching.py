@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import shape_text
-from steepest._common.numerics import real_dtype, widened
+from steepest._common.numerics import is_known, real_dtype, widened
 from steepest.norms import Norm
-from steepest.optim.updates import Decay, Flag, descend, is_known
+from steepest.optim.updates import Decay, Flag, descend
 from steepest.sharding import local, local_like
 from steepest.views import LINEAR, MatrixView
 

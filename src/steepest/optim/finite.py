@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import is_known
 from steepest.norms import Couples, Geometry
 from steepest.optim.groups import Group, momentum_dtype, name_of
-from steepest.optim.updates import Flag, finite, is_known, looked_at
+from steepest.optim.updates import Flag, finite, looked_at
 from steepest.sharding import Team, agreed, is_sharded, local_like, same_everywhere
 from steepest.sharding.agree import BAD, FINE, NONE
 

@@ -10,9 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid, shape_text
-from steepest._common.numerics import widened
+from steepest._common.numerics import is_known, widened
 from steepest.norms import Geometry, Norm
-from steepest.optim.updates import is_known
 from steepest.polar import PolarMethod
 from steepest.sharding import Team
 from steepest.views import LINEAR, MatrixView, conv

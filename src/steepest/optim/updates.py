@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from steepest._common.numerics import real_dtype, widened
+from steepest._common.numerics import is_known, real_dtype, widened
 
 ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
 SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
@@ -83,11 +83,6 @@ def _representable(values: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> T
     if len(good) == 1:
         return good[dtypes[0]]
     return torch.stack([good[dtype][i] for i, dtype in enumerate(dtypes)])
-
-
-def is_known(x: Tensor) -> bool:
-    """Whether looking at a value costs nothing: in the memory of the host, outside a graph."""
-    return not torch.compiler.is_compiling() and type(x) is Tensor and x.device.type == "cpu"
 
 
 def looked_at(flags: Tensor) -> list[Flag]:

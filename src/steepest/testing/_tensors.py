@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -163,6 +164,15 @@ def assert_close(a: Any, b: Any, *, within: Any, law: str = "equal") -> None:
     assert_true(
         gap <= bound, f"{law}: off by {float(gap.max()):.3g}, allowed {float(bound.min()):.3g}"
     )
+
+
+@contextmanager
+def on(subject: str) -> Iterator[None]:
+    """Name in the message of a broken law what it was held on."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{subject}: {error}") from error
 
 
 def assert_true(holds: Any, law: str) -> None:

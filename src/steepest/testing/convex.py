@@ -15,6 +15,7 @@ from steepest.testing._tensors import (
     assert_true,
     drawn,
     inputs,
+    on,
     rounding,
 )
 from steepest.testing.norms import SHAPES
@@ -139,7 +140,7 @@ def check_convex_map(
         rtol = loose * rounding(draw.dtype)
         x, z = drawn(draw, axes), drawn(draw, axes, salt=1, kind="gaussian")
         other = drawn(draw, axes, salt=3, kind="gaussian")
-        try:
+        with on(f"{K!r} on {draw}"):
             is_convex_and_even(K, x, z, 0.3, rtol)
             has_subgradients(K, x, z, 10 * rtol)
             keeps_to_its_domain(K, x, rtol)
@@ -149,5 +150,3 @@ def check_convex_map(
                 if K.domain is not None:
                     other = K.spread(0.5 / K.domain(other), other) * other
                 is_conjugate(K, x, other, loose)
-        except AssertionError as error:
-            raise AssertionError(f"{K!r} on {draw}: {error}") from error

@@ -21,6 +21,7 @@ from steepest.testing._tensors import (
     leaves,
     length,
     minus,
+    on,
     rounding,
     times,
 )
@@ -135,14 +136,17 @@ def batches(
 ) -> None:
     """A batch is its members."""
     x = torch.stack(list(members))
-    r = fraction * norm(x).double()
+    values, directions, sharps = norm(x), norm.dualize(x), norm.sharp(x)
+    r = fraction * values.double()
+    nearest = norm.project(x, r) if project else None
     for i, member in enumerate(members):
         value = norm(member)
-        assert_close(norm(x)[i], value, within=rtol * value, law="n(x)[i] == n(x[i])")
-        pairs = [(f(x)[i], f(member), f(member)) for f in (norm.dualize, norm.sharp)]
-        if project:
-            pairs.append((norm.project(x, r)[i], norm.project(member, r[i]), member))
-        for batched, single, like in pairs:
+        assert_close(values[i], value, within=rtol * value, law="n(x)[i] == n(x[i])")
+        direction, sharp = norm.dualize(member), norm.sharp(member)
+        triples = [(directions[i], direction, direction), (sharps[i], sharp, sharp)]
+        if nearest is not None:
+            triples.append((nearest[i], norm.project(member, r[i]), member))
+        for batched, single, like in triples:
             # Singular vectors of neighbouring singular values turn easily.
             within = 1e3 * rtol * length(norm, like)
             gap = length(norm, batched - single)
@@ -181,7 +185,7 @@ def check_norm(
         rtol = loose * rounding(draw.dtype)
         x, y = drawn(draw, axes), drawn(draw, axes, salt=1, kind="gaussian")
         c = 0.6 - 0.8j if draw.dtype.is_complex else -3.0
-        try:
+        with on(f"{norm!r} on {draw}"):
             is_a_norm(norm, x, y, c, rtol)
             is_dual(norm, x, y, rtol)
             has_a_sharp_operator(norm, x, 3 * rtol)
@@ -191,8 +195,6 @@ def check_norm(
             leaves_its_input_alone(norm, x)
             if draw.kind == "gaussian" and rounding(draw.dtype) < 1e-6:
                 dual_has_its_gradient(norm, x)
-        except AssertionError as error:
-            raise AssertionError(f"{norm!r} on {draw}: {error}") from error
     # Of a modular norm it is the maximum over the same blocks, an object of another type.
     if not isinstance(norm, ProductNorm):
         assert_true(norm.dual.dual == norm, f"{norm!r}: n.dual.dual == n")

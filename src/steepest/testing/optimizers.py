@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from steepest.testing._tensors import assert_true
+from steepest.testing._tensors import assert_true, on
 
 Make: TypeAlias = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -201,7 +201,5 @@ def check_optimizer(make: Make) -> None:
         >>> check_optimizer(lambda model: Muon(model, lr=0.05, rest_lr=0.01))
     """
     for law in CONTRACT:
-        try:
+        with on(law.__name__):
             law(make)
-        except AssertionError as error:
-            raise AssertionError(f"{law.__name__}: {error}") from error

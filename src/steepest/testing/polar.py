@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest._common.numerics import HALF, in_double
 from steepest.polar import PolarMethod
-from steepest.testing._tensors import assert_true
+from steepest.testing._tensors import assert_true, on
 
 SHAPES = ((1, 1), (1, 7), (7, 1), (4, 4), (5, 16), (16, 5), (32, 32), (24, 96))
 DTYPES = (*HALF, torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -130,7 +130,7 @@ def check_polar(
         >>> from steepest.polar import Svd
         >>> check_polar(Svd(), shapes=[(4, 7)])
     """
-    try:
+    with on(repr(polar)):
         for dtype in dtypes:
             coarse = dtype in HALF or polar.compute_dtype(dtype, torch.device("cpu")) in HALF
             for m, n in shapes:
@@ -144,5 +144,3 @@ def check_polar(
                     ignores_scale(polar, one, 2.0**exponent)
                 commutes_with_transposition(polar, one, 0.02 if coarse else 1e-5)
                 batches(polar, torch.stack([one, 2 * one.flip(-1)]), 0.02 if coarse else 2e-3)
-    except AssertionError as error:
-        raise AssertionError(f"{polar!r}: {error}") from error

@@ -21,6 +21,7 @@ from steepest.apps.bench.sets import SETS
 from steepest.polar import CostTable
 from tests.apps.bench.tiny import SQUARE, TINY, made_up
 from tests.apps.gallery.pictures import size
+from tests.refusals import says
 from tools import bench_table
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,15 +51,6 @@ def call(*arguments: object) -> Result:
 def read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def says(result: Result, *parts: str) -> None:
-    """One line on stderr with these parts, nothing on stdout, exit code 2."""
-    assert (result.exit_code, result.stdout) == (2, ""), result.output
-    assert result.stderr.startswith("steepest: error: ")
-    assert result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr
 
 
 def test_the_flags_are_frozen_and_documented() -> None:

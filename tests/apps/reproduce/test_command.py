@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from typer.testing import Result
 
 from steepest.apps.app import command_of
 from steepest.apps.reproduce.framework.claims import UNDECIDED
@@ -18,6 +17,8 @@ from steepest.apps.reproduce.framework.reproduce import csv_text
 from steepest.apps.reproduce.table import REPRODUCTIONS
 from tests.apps.reproduce import toy
 from tests.apps.reproduce.toy import Invoke
+from tests.apps.train.tiny import contents
+from tests.refusals import says
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 FLAGS = [
@@ -36,19 +37,6 @@ FILES = {
     *("settings.json", "cells.jsonl", "claims.json", "ledger.md"),
     *("curve.png", "curve.csv", "curve.json", "extra.csv", "extra.json"),
 }
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def says(result: Result, *parts: str) -> None:
-    """One line on stderr with these parts, nothing on stdout, exit code 2."""
-    assert (result.exit_code, result.stdout) == (2, ""), result.output
-    assert result.stderr.startswith("steepest: error: ")
-    assert result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr
 
 
 def test_the_flags_are_frozen_and_documented() -> None:

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 from steepest.apps.app import command_of
 from steepest.apps.train.optimizers import RECIPES
 from tests.apps.train.tiny import Invoke, contents, history, read_json
+from tests.refusals import says
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "training.md"
 FLAGS = [
@@ -126,17 +127,6 @@ def test_a_diverged_training_has_its_own_exit_code(
     assert result.exit_code == 1
     assert "diverged" in " ".join(result.stdout.split())
     assert steepest("train", "--resume", tmp_path / "run").exit_code == 1
-
-
-def says(result: object, *parts: str) -> None:
-    """One line on stderr with these parts, nothing on stdout, exit code 2."""
-    code, out, err = (getattr(result, name) for name in ("exit_code", "stdout", "stderr"))
-    assert (code, out) == (2, ""), (out, err)
-    assert err.startswith("steepest: error: ")
-    assert err.count("\n") == 1
-    assert err.endswith("\n")
-    for part in parts:
-        assert part in err
 
 
 @pytest.mark.parametrize(
