@@ -69,7 +69,7 @@ def test_the_page_does_not_say_where_on_this_machine_the_run_lies(
     out = tmp_path / "page.html"
     monkeypatch.chdir(run.parent)
     trial = Path(run.name, "muon", "seed-0")
-    for path in (Path(run.name), trial / "step-000010.pt"):
+    for path in (Path(run.name), trial, trial / "step-000010.pt"):
         assert call("diagnose", path, "--out", out).exit_code == 0
         assert f"From {path}" in read(out).text
         assert str(run.parent) not in out.read_text(encoding="utf-8")

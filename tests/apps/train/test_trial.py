@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pkgutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -122,15 +123,26 @@ def test_the_default_polar_method_follows_the_exact_one(tmp_path: Path, corpus: 
         assert now == pytest.approx(then, rel=5e-3), f"step {step}"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# One way through the program for all optimizers: what differs is the state, full after a step.
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("muon", range(1, 8)),
+        *((name, (5,)) for name in RECIPES if name != "muon"),
+        *(
+            pytest.param(name, range(1, 8), marks=pytest.mark.slow)
+            for name in RECIPES
+            if name != "muon"
+        ),
+    ],
+)
 def test_stopping_at_any_step_and_going_on_changes_nothing(
-    tmp_path: Path, corpus: Corpus, name: str
+    tmp_path: Path, corpus: Corpus, name: str, stops: Sequence[int]
 ) -> None:
     settings = config(name)
     assert go(tmp_path / "whole", settings, corpus)
     whole = folder(tmp_path / "whole", settings)
-    # One way through the program for all: what differs is the state, and it is full after a step.
-    for step in range(1, 8) if name == "muon" else (5,):
+    for step in stops:
         run = tmp_path / f"stop-{step}"
         assert not go(run, settings, corpus, stop_at=step)
         assert not is_done(folder(run, settings), settings)
