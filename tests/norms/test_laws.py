@@ -25,7 +25,15 @@ from tests.norms.suite import (
     tensors,
 )
 
-NO_NORMS = {"Norm", "ProductNorm", "SpectralNorm", "Geometry", "Couples", "Extent", "Factor"}
+NO_NORMS = {
+    "Norm",
+    "ProductNorm",
+    "UnitarilyInvariantNorm",
+    "Geometry",
+    "Couples",
+    "Extent",
+    "Factor",
+}
 NO_NORMS |= {"Cut", "estimate"}
 DOUBLE = draws(kinds=("gaussian",), dtypes=(torch.float64, torch.complex128))
 

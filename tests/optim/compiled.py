@@ -40,7 +40,7 @@ def groups(seed=0):
     views = [MatrixView() for _ in SHAPES]
     views[2], views[4] = INPUT_FIRST, MatrixView(split=(16, 4, 4))
     rest = [nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(5, 3))]
-    return [{"params": params, "views": views}, {"params": rest, "rest": True}]
+    return [{"params": params, "views": views}, {"params": rest, "adamw": True}]
 
 
 def plain(seed=0):
@@ -61,10 +61,10 @@ def give_gradients(optimizer, seed, bad=()):
 
 
 TRACED = {
-    "muon": lambda: Muon(groups(), lr=torch.tensor(0.1), rest_lr=torch.tensor(0.01)),
+    "muon": lambda: Muon(groups(), lr=torch.tensor(0.1), adamw_lr=torch.tensor(0.01)),
     "muon_torch": lambda: Muon(groups(), lr=torch.tensor(0.1), ns_steps=5),
     "muon_maximize": lambda: Muon(
-        groups(), lr=torch.tensor(0.1), maximize=True, nesterov=False, rest_weight_decay=0.1
+        groups(), lr=torch.tensor(0.1), maximize=True, nesterov=False, adamw_weight_decay=0.1
     ),
     "lion": lambda: Lion(plain(), lr=torch.tensor(0.1), weight_decay=0.1),
     "sgd": lambda: SGD(plain(), lr=torch.tensor(0.1)),

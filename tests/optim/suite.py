@@ -26,37 +26,37 @@ from steepest.testing.optimizers import same
 from steepest.testing.optimizers import train as train
 
 OPTIMIZERS = {
-    "muon": lambda params, **kw: Muon(params, **{"lr": 0.05, "rest_lr": 0.01, **kw}),
+    "muon": lambda params, **kw: Muon(params, **{"lr": 0.05, "adamw_lr": 0.01, **kw}),
     "muon_svd": lambda params, **kw: Muon(
-        params, **{"lr": 0.05, "rest_lr": 0.01, "polar": Svd(), "nesterov": False, **kw}
+        params, **{"lr": 0.05, "adamw_lr": 0.01, "polar": Svd(), "nesterov": False, **kw}
     ),
     "muon_torch": lambda params, **kw: Muon(
-        params, **{"lr": 0.05, "rest_lr": 0.01, "ns_steps": 5, **kw}
+        params, **{"lr": 0.05, "adamw_lr": 0.01, "ns_steps": 5, **kw}
     ),
     "muon_rms": lambda params, **kw: Muon(
-        params, **{"lr": 0.05, "adjust_lr_fn": "match_rms_adamw", "rest_weight_decay": 0.1, **kw}
+        params, **{"lr": 0.05, "adjust_lr_fn": "match_rms_adamw", "adamw_weight_decay": 0.1, **kw}
     ),
     "schatten": lambda params, **kw: SteepestDescent(
-        params, norms.Schatten(4), **{"lr": 0.05, "momentum": 0.9, "rest_lr": 0.01, **kw}
+        params, norms.Schatten(4), **{"lr": 0.05, "momentum": 0.9, "adamw_lr": 0.01, **kw}
     ),
     "rows": lambda params, **kw: SteepestDescent(
         params,
         norms.Operator("rms", math.inf),
-        **{"lr": 0.05, "momentum": 0.9, "rest_lr": 0.01, **kw},
+        **{"lr": 0.05, "momentum": 0.9, "adamw_lr": 0.01, **kw},
     ),
-    "sgd": lambda params, **kw: SGD(params, **{"lr": 0.5, "rest_lr": 0.01, **kw}),
+    "sgd": lambda params, **kw: SGD(params, **{"lr": 0.5, "adamw_lr": 0.01, **kw}),
     "normalized_sgd": lambda params, **kw: NormalizedSGD(
-        params, **{"lr": 0.1, "rest_lr": 0.01, **kw}
+        params, **{"lr": 0.1, "adamw_lr": 0.01, **kw}
     ),
-    "sign_sgd": lambda params, **kw: SignSGD(params, **{"lr": 0.01, "rest_lr": 0.01, **kw}),
-    "lion": lambda params, **kw: Lion(params, **{"lr": 0.01, "rest_lr": 0.01, **kw}),
+    "sign_sgd": lambda params, **kw: SignSGD(params, **{"lr": 0.01, "adamw_lr": 0.01, **kw}),
+    "lion": lambda params, **kw: Lion(params, **{"lr": 0.01, "adamw_lr": 0.01, **kw}),
     "spectral_descent": lambda params, **kw: SpectralDescent(
-        params, **{"lr": 0.2, "rest_lr": 0.01, **kw}
+        params, **{"lr": 0.2, "adamw_lr": 0.01, **kw}
     ),
     "scion": lambda params, **kw: Scion(
-        params, **{"lr": 0.05, "head_scale": 2.0, "rest_lr": 0.01, **kw}
+        params, **{"lr": 0.05, "head_scale": 2.0, "adamw_lr": 0.01, **kw}
     ),
-    "polar_grad": lambda params, **kw: PolarGrad(params, **{"lr": 0.3, "rest_lr": 0.01, **kw}),
+    "polar_grad": lambda params, **kw: PolarGrad(params, **{"lr": 0.3, "adamw_lr": 0.01, **kw}),
     "lion_k": lambda params, momentum=0.9, **kw: LionK(
         params,
         **{"lr": 0.05, "K": maps.SmoothNuclear(1e-3), "betas": (momentum, momentum), **kw},
@@ -65,7 +65,7 @@ OPTIMIZERS = {
         params,
         weight_decay=weight_decay,
         constraint="project" if weight_decay else None,
-        **{"lr": 0.05, "rest_lr": 0.01, **kw},
+        **{"lr": 0.05, "adamw_lr": 0.01, **kw},
     ),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())

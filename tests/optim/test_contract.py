@@ -87,7 +87,7 @@ def test_tensor_lr_equals_float_lr(make, shape):
 @every_optimizer
 def test_a_scheduler_reaches_tensor_lr(make):
     m = model()
-    optimizer = make(m, lr=torch.tensor(0.25), rest_lr=torch.tensor(0.25))
+    optimizer = make(m, lr=torch.tensor(0.25), adamw_lr=torch.tensor(0.25))
     LambdaLR(optimizer, lambda t: 0.0)
     before = parameters(m)
     train(m, optimizer, 1)
@@ -99,7 +99,7 @@ def test_add_param_group(make):
     m, extra = model(), nn.Linear(5, 5)
     optimizer = make(m)
     optimizer.add_param_group({"params": [("extra.weight", extra.weight)], "lr": 0.5})
-    optimizer.add_param_group({"params": [("extra.bias", extra.bias)], "rest": True})
+    optimizer.add_param_group({"params": [("extra.bias", extra.bias)], "adamw": True})
     before = extra.weight.detach().clone(), extra.bias.detach().clone()
     extra(torch.randn(3, 5)).square().sum().backward()
     train(m, optimizer, 1)
@@ -215,7 +215,7 @@ def test_complex_parameters(make):
     w = nn.Parameter(torch.randn(4, 6, dtype=torch.complex64))
     b = nn.Parameter(torch.randn(4, dtype=torch.complex64))
     target = torch.randn(4, 6, dtype=torch.complex64)
-    optimizer = make([{"params": [w]}, {"params": [b], "rest": True}], weight_decay=0.0)
+    optimizer = make([{"params": [w]}, {"params": [b], "adamw": True}], weight_decay=0.0)
 
     def value():
         return (w - target).abs().square().sum() + b.abs().square().sum()
@@ -253,7 +253,7 @@ def test_channels_last_and_empty_parameters(make):
     for layer, more in ((conv, []), (other, [empty])):
         empty.grad = torch.zeros(0, 4)
         optimizer = make(
-            [{"params": [layer.weight, *more]}, {"params": [layer.bias], "rest": True}]
+            [{"params": [layer.weight, *more]}, {"params": [layer.bias], "adamw": True}]
         )
         for _ in range(2):
             optimizer.zero_grad()

@@ -206,9 +206,9 @@ def test_a_norm_of_entries_takes_the_whole_module():
 
 def test_a_norm_of_matrices_routes_the_module():
     m = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
-    optimizer = SteepestDescent(m, norms.Schatten(4), lr=0.1, rest_lr=0.5)
-    assert [g["rest"] for g in optimizer.param_groups] == [False, True, True]
-    assert {g["lr"] for g in optimizer.param_groups if g["rest"]} == {0.5}
+    optimizer = SteepestDescent(m, norms.Schatten(4), lr=0.1, adamw_lr=0.5)
+    assert [g["adamw"] for g in optimizer.param_groups] == [False, True, True]
+    assert {g["lr"] for g in optimizer.param_groups if g["adamw"]} == {0.5}
 
 
 def test_a_convolution_in_its_own_norm():
@@ -311,8 +311,8 @@ def test_a_group_cannot_leave_the_shared_length(unchecked):
     for options in ({"scale": "linesearch", "sharpness": None}, {"sharpness": "estimate"}):
         with pytest.raises(ValueError, match="one length for all parameters"):
             SteepestDescent([{"params": W, **options}], norms.Spectral(), sharpness=3.0)
-    rest = {"params": [nn.Parameter(torch.zeros(2))], "rest": True}
-    with pytest.raises(ValueError, match="rest=True: a line search moves all"):
+    rest = {"params": [nn.Parameter(torch.zeros(2))], "adamw": True}
+    with pytest.raises(ValueError, match="adamw=True: a line search moves all"):
         SteepestDescent([{"params": W}, rest], norms.Spectral(), scale="linesearch")
 
 

@@ -235,7 +235,7 @@ def test_a_map_for_each_group_and_its_own_betas():
 def test_a_module_is_routed_for_matrices_and_whole_for_entries():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
     routed = LionK(model, K=maps.Nuclear())
-    assert [g["rest"] for g in routed.param_groups] == [False, True]
+    assert [g["adamw"] for g in routed.param_groups] == [False, True]
     assert len(LionK(model, K=maps.L1()).param_groups[0]["params"]) == 6
 
 

@@ -120,7 +120,7 @@ def test_a_module_is_routed_and_the_rest_is_torchs_adamw():
     )
     twin = copy.deepcopy(model)
     optimizer = Muon(
-        model, lr=0.1, rest_lr=0.01, rest_betas=(0.8, 0.9), rest_eps=1e-6, rest_weight_decay=0.3
+        model, lr=0.1, adamw_lr=0.01, adamw_betas=(0.8, 0.9), adamw_eps=1e-6, adamw_weight_decay=0.3
     )
     tables = [twin["embedding"].weight, twin["head"].weight]
     vectors = [twin["hidden"].bias, twin["head"].bias]
@@ -170,7 +170,7 @@ def test_what_it_accepts(kind):
 
 def test_a_bare_vector_is_refused_with_the_remedy():
     layer = nn.Linear(3, 4)
-    with pytest.raises(ValueError, match=r"bias, 4.*pass the module.*rest=True"):
+    with pytest.raises(ValueError, match=r"bias, 4.*pass the module.*adamw=True"):
         Muon(layer.named_parameters())
     with pytest.raises(ValueError, match=r"parameter 1 of its group \(4\)"):
         Muon(layer.parameters())
@@ -183,7 +183,7 @@ def test_nothing_to_orthogonalise_is_refused():
     with pytest.raises(ValueError, match=r"plain AdamW.*torch\.optim\.AdamW"):
         Muon(nn.LayerNorm(4))
     with pytest.raises(ValueError, match="no matrix"):
-        Muon([{"params": [parameter(3)], "rest": True}])
+        Muon([{"params": [parameter(3)], "adamw": True}])
 
 
 def test_a_group_may_ask_for_newton_schulz_alone():
@@ -220,7 +220,7 @@ def test_bad_arguments(arguments, message, unchecked):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"rest_lr": -1.0}, "lr="), ({"rest_betas": (0.9, 1.0)}, "betas=")]
+    ("arguments", "message"), [({"adamw_lr": -1.0}, "lr="), ({"adamw_betas": (0.9, 1.0)}, "betas=")]
 )
 def test_bad_arguments_of_the_rest(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -241,7 +241,7 @@ DESTINATIONS = [
     (lambda m: steepest.Muon(m, ns_steps=5), "Muon, Spectral()", "AdamW, no decay"),
     (lambda m: steepest.PolarGrad(m, lr=0.1), "PolarGrad, Spectral()", "AdamW, no decay"),
     (
-        lambda m: SteepestDescent(m, norms.Schatten(4), lr=0.1, rest_weight_decay=0.1),
+        lambda m: SteepestDescent(m, norms.Schatten(4), lr=0.1, adamw_weight_decay=0.1),
         "SteepestDescent, Schatten(4)",
         "AdamW",
     ),

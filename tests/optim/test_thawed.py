@@ -126,7 +126,7 @@ def test_an_added_group_takes_the_routing_of_its_model(make, named):
     for name, (group, view) in ours.items():
         other, expected = theirs[name]
         assert view == expected
-        for key in ("rest", "norm", "weight_decay"):
+        for key in ("adamw", "norm", "weight_decay"):
             assert group.get(key) == other.get(key), (name, key)
     for group in optimizer.param_groups[count:]:
         assert group["lr"] == 0.01
@@ -172,7 +172,7 @@ def test_a_module_is_routed_in_an_optimizer_without_names():
     w, extra = nn.Parameter(torch.zeros(3, 3)), nn.Linear(3, 3)
     optimizer = Muon([w], lr=0.1)
     optimizer.add_param_group({"params": nn.Sequential(nn.Embedding(4, 3), extra)})
-    assert [g["rest"] for g in optimizer.param_groups] == [False, False, True, True]
+    assert [g["adamw"] for g in optimizer.param_groups] == [False, False, True, True]
     assert "param_names" not in optimizer.param_groups[-1]
 
 
@@ -191,9 +191,9 @@ def test_what_a_group_says_is_stronger_than_the_routing():
     m.up.requires_grad_(False)
     optimizer = Muon(m, lr=0.02)
     with pytest.raises(ValueError, match="more than one parameter group"):
-        optimizer.add_param_group({"params": [("up.weight", m.up.weight)], "rest": True})
+        optimizer.add_param_group({"params": [("up.weight", m.up.weight)], "adamw": True})
     # Left where it was: the group has been refused.
-    assert members(optimizer)["up.weight"][0]["rest"] is False
+    assert members(optimizer)["up.weight"][0]["adamw"] is False
 
 
 def test_a_parameter_that_trains_is_not_added_again():

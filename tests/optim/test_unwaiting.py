@@ -56,7 +56,7 @@ def on(device, dtype):
     shapes = [(8, 8), (8, 8), (12, 4), (4, 12), (64, 256), (256, 64)]
     matrices = [nn.Parameter(torch.empty(s, device=device, dtype=dtype)) for s in shapes]
     rest = [nn.Parameter(torch.empty(8, device=device, dtype=dtype))]
-    return [{"params": matrices}, {"params": rest, "rest": True}]
+    return [{"params": matrices}, {"params": rest, "adamw": True}]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def on_the_device(groups):
 
 UNWAITING = {
     "lion": lambda groups: Lion(groups, lr=0.1, weight_decay=0.1),
-    "tensor_lr": lambda groups: Muon(groups, lr=on_the_device(groups), rest_lr=0.1),
+    "tensor_lr": lambda groups: Muon(groups, lr=on_the_device(groups), adamw_lr=0.1),
     "wide_momentum": lambda groups: Muon(groups, momentum_dtype=torch.float64),
     "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
     "sign_sgd": lambda groups: SignSGD(groups, lr=0.1),

@@ -48,7 +48,7 @@ def test_adamw_respects_strides(case):
     twin = nn.Parameter(p.detach().clone(memory_format=torch.contiguous_format))
     outside = storage[:, 2:].clone() if case is strided else torch.zeros(0)
     matrix = nn.Parameter(torch.zeros(2, 2))
-    optimizer = Muon([{"params": [matrix]}, {"params": [p], "rest": True}], rest_lr=0.1)
+    optimizer = Muon([{"params": [matrix]}, {"params": [p], "adamw": True}], adamw_lr=0.1)
     reference = torch.optim.AdamW(
         [twin], lr=0.1, betas=(0.9, 0.95), weight_decay=0.0, foreach=False
     )
@@ -66,7 +66,7 @@ def test_adamw_loads_a_state_of_another_layout():
     matrix = nn.Parameter(torch.zeros(2, 2))
 
     def make(q):
-        return Muon([{"params": [matrix]}, {"params": [q], "rest": True}], rest_lr=0.1)
+        return Muon([{"params": [matrix]}, {"params": [q], "adamw": True}], adamw_lr=0.1)
 
     grads = [torch.randn(2, 3, 4, 5) for _ in range(3)]
     optimizer = make(p)
@@ -284,10 +284,10 @@ def test_whatever_is_refused_is_not_kept(bad):
 
 def test_a_checkpoint_with_matrices_and_rest_exchanged_is_refused():
     a, b = (nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
-    saved = Muon([{"params": [a], "rest": True}, {"params": [b]}]).state_dict()
-    optimizer = Muon([{"params": [a]}, {"params": [b], "rest": True}])
+    saved = Muon([{"params": [a], "adamw": True}, {"params": [b]}]).state_dict()
+    optimizer = Muon([{"params": [a]}, {"params": [b], "adamw": True}])
     before = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(ValueError, match=r"\['rest'\]"):
+    with pytest.raises(ValueError, match=r"\['adamw'\]"):
         optimizer.load_state_dict(saved)
     assert optimizer.state_dict() == before
 
@@ -313,13 +313,13 @@ def test_nothing_is_counted_when_a_step_raises():
 def test_adamws_step_moves_with_its_parameter():
     """A checkpoint mapped to the host; the kernel wants the count beside the weights."""
     a, b = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
-    optimizer = Muon([{"params": [a]}, {"params": [b], "rest": True}])
+    optimizer = Muon([{"params": [a]}, {"params": [b], "adamw": True}])
     a.grad, b.grad = torch.ones(2, 2), torch.ones(2)
     optimizer.step()
     there = [
         nn.Parameter(torch.zeros(2, 2, device="meta")),
         nn.Parameter(torch.zeros(2, device="meta")),
     ]
-    loaded = Muon([{"params": there[:1]}, {"params": there[1:], "rest": True}])
+    loaded = Muon([{"params": there[:1]}, {"params": there[1:], "adamw": True}])
     loaded.load_state_dict(optimizer.state_dict())
     assert {v.device.type for v in loaded.state[there[1]].values()} == {"meta"}

@@ -41,7 +41,7 @@ def test_every_optimizer_comes_to_rest(make):
     """Matrices in their norm and vectors by AdamW; without decay, which would go on to zero."""
     w, b = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.zeros(4))
     optimizer = make(
-        [{"params": [w]}, {"params": [b], "rest": True}], weight_decay=0.0, rest_weight_decay=0.0
+        [{"params": [w]}, {"params": [b], "adamw": True}], weight_decay=0.0, adamw_weight_decay=0.0
     )
     for group in optimizer.param_groups:
         group.update(momentum=min(group["momentum"], 0.5), betas=(0.5, 0.5))

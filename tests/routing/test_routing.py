@@ -34,14 +34,14 @@ def names(group: dict[str, Any]) -> list[str]:
 
 def test_groups_are_matrices_then_tables_then_vectors() -> None:
     model = small()
-    matrices, tables, vectors = route(model, overrides={"3.*": "rest"}).groups()
+    matrices, tables, vectors = route(model, overrides={"3.*": "adamw"}).groups()
     assert names(matrices) == ["1.weight"]
     assert matrices["views"] == (LINEAR,)
     assert matrices.keys() == {"params", "views"}
     assert names(tables) == ["0.weight", "3.weight"]
-    assert tables.keys() == {"params", "rest"}  # the optimizer's own weight decay
+    assert tables.keys() == {"params", "adamw"}  # the optimizer's own weight decay
     assert names(vectors) == ["1.bias", "2.weight", "2.bias"]
-    assert (vectors["rest"], vectors["weight_decay"]) == (True, 0.0)
+    assert (vectors["adamw"], vectors["weight_decay"]) == (True, 0.0)
     assert matrices["params"][0][1] is model[1].weight
 
 
@@ -115,7 +115,7 @@ def test_the_table_by_hand() -> None:
             "vector: 12 numbers (15.8%) in 3 parameters",
             "Guesses, marked ?: 1 of 6 parameters.",
             "To settle them, write overrides={name: …} with",
-            '  \'3.weight\': "rest" if it is the output head, "matrix" if it is hidden',
+            '  \'3.weight\': "adamw" if it is the output head, "matrix" if it is hidden',
         ]
     )
 
@@ -147,11 +147,11 @@ def test_a_copy_follows_the_copied_model() -> None:
 @pytest.mark.parametrize(
     ("overrides", "target", "view"),
     [
-        ({"1.weight": "rest"}, "table", None),
-        ({"*.weight": "rest"}, "table", None),
-        ({"1.weight": "matrix", "*.weight": "rest"}, "matrix", LINEAR),
-        ({"1.*": MatrixView(split=2), "*.weight": "rest"}, "matrix", MatrixView(split=2)),
-        ({"[12].weight": "rest"}, "table", None),
+        ({"1.weight": "adamw"}, "table", None),
+        ({"*.weight": "adamw"}, "table", None),
+        ({"1.weight": "matrix", "*.weight": "adamw"}, "matrix", LINEAR),
+        ({"1.*": MatrixView(split=2), "*.weight": "adamw"}, "matrix", MatrixView(split=2)),
+        ({"[12].weight": "adamw"}, "table", None),
     ],
 )
 def test_the_first_override_that_matches_wins(
@@ -164,7 +164,7 @@ def test_the_first_override_that_matches_wins(
 
 
 def test_rest_keeps_vectors_vectors() -> None:
-    routing = route(zoo.ViT(), overrides={"*": "rest"})
+    routing = route(zoo.ViT(), overrides={"*": "adamw"})
     assert routing["pos_embed"].target == "vector"
     assert routing["blocks.0.mlp.fc1.bias"].target == "vector"
     assert routing["blocks.0.mlp.fc1.weight"].target == "table"
@@ -188,12 +188,12 @@ def test_a_tied_parameter_answers_to_each_of_its_names() -> None:
 
 def test_a_pattern_that_matches_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"overrides='lm_haed\.\*': matches no parameter"):
-        route(small(), overrides={"lm_haed.*": "rest"})
+        route(small(), overrides={"lm_haed.*": "adamw"})
 
 
 def test_a_pattern_in_the_shadow_of_another_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"overrides='1\.weight': earlier patterns take every"):
-        route(small(), overrides={"*.weight": "rest", "1.weight": "matrix"})
+        route(small(), overrides={"*.weight": "adamw", "1.weight": "matrix"})
 
 
 @pytest.mark.parametrize(
@@ -215,15 +215,15 @@ def test_an_override_that_does_not_fit_names_the_parameter(
 
 @pytest.mark.usefixtures("unchecked")
 def test_an_override_has_to_be_a_word_it_knows() -> None:
-    with pytest.raises(ValueError, match=r"overrides='adamw': give \"matrix\", \"rest\" or a"):
-        route(small(), overrides={"*": "adamw"})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"overrides='rest': give \"matrix\", \"adamw\" or a"):
+        route(small(), overrides={"*": "rest"})  # type: ignore[dict-item]
 
 
 def test_strict_names_every_guess_and_the_override_to_write() -> None:
     with pytest.raises(ValueError, match="strict=True: these are guesses") as caught:
         route(zoo.sequential(), strict=True)
     assert "'3.weight': \"rest\" if it is the output head" in str(caught.value)
-    settled = route(zoo.sequential(), strict=True, overrides={"3.weight": "rest"})
+    settled = route(zoo.sequential(), strict=True, overrides={"3.weight": "adamw"})
     assert settled["3.weight"].target == "table"
     assert len(route(zoo.GPT(), strict=True)) == 28
 

@@ -26,7 +26,7 @@ def test_an_anonymous_sequential_is_hidden_with_a_note_on_its_last_layer() -> No
     assert targets(routing) == dict.fromkeys(["0.weight", "2.weight", "3.weight"], "matrix")
     assert [a.name for a in routing.uncertain] == ["3.weight"]
     assert routing["3.weight"].reason == GUESS
-    assert '"rest" if it is the output head' in routing["3.weight"].settle
+    assert '"adamw" if it is the output head' in routing["3.weight"].settle
 
 
 def test_a_bare_linear_is_a_guess() -> None:

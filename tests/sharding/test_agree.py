@@ -75,7 +75,7 @@ OPTIMIZERS: Mapping[str, Callable[[Wells], torch.optim.Optimizer]] = {
 
 # Each on a whole model; DistributedDataParallel is passed as it is, so that the work is divided.
 FOR_MODELS: Mapping[str, Callable[[Spread], torch.optim.Optimizer]] = {
-    "muon": lambda s: Muon(s.module, lr=0.02, momentum=0.9, polar=Svd(), rest_lr=0.01),
+    "muon": lambda s: Muon(s.module, lr=0.02, momentum=0.9, polar=Svd(), adamw_lr=0.01),
     "muon_rms": lambda s: Muon(
         s.module, lr=0.01, momentum=0.9, adjust_lr_fn="match_rms_adamw", polar=GramEigh()
     ),

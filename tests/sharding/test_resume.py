@@ -17,7 +17,7 @@ from tests.sharding.pool import pool
 
 HALF = 4
 MAKE: Mapping[str, Callable[[Spread], torch.optim.Optimizer]] = {
-    "muon": lambda s: Muon(s.module, lr=0.02, polar=Svd(), rest_lr=0.01),
+    "muon": lambda s: Muon(s.module, lr=0.02, polar=Svd(), adamw_lr=0.01),
     "scion": lambda s: Scion(s.module, lr=0.02, head_scale=2.0, momentum=0.9),
 }
 

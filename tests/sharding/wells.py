@@ -90,7 +90,7 @@ class Wells:
         matrices = {n: v for n, (_, v) in self.shapes.items() if v is not None}
         return [
             {"params": self.named(matrices), "views": tuple(matrices.values())},
-            {"params": self.named(n for n in self.shapes if n not in matrices), "rest": True},
+            {"params": self.named(n for n in self.shapes if n not in matrices), "adamw": True},
         ]
 
     def named(self, names: Iterable[str] | None = None) -> Named:

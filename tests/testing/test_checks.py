@@ -130,7 +130,7 @@ def test_a_broken_method_is_found_by_the_law_that_it_breaks(law):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda m: Muon(m, lr=0.05, rest_lr=0.01),
+        lambda m: Muon(m, lr=0.05, adamw_lr=0.01),
         lambda m: SGD(m, lr=0.5),
         lambda m: torch.optim.AdamW(m.parameters(), lr=0.01),
     ],

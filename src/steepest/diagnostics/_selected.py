@@ -56,6 +56,6 @@ def views_in(optimizer: Any) -> dict[Tensor, MatrixView]:
     """How an optimizer of this library sees its matrices; another one says nothing."""
     if not isinstance(optimizer, SteepestOptimizer):
         return {}
-    groups = (group for group in optimizer.param_groups if not group["rest"])
+    groups = (group for group in optimizer.param_groups if not group["adamw"])
     pairs = (pair for g in groups for pair in zip(g["params"], g["views"], strict=True))
     return {param: view for param, view in pairs if view is not None}

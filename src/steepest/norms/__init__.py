@@ -30,4 +30,4 @@ from steepest.norms.schatten import Frobenius as Frobenius
 from steepest.norms.schatten import Nuclear as Nuclear
 from steepest.norms.schatten import Schatten as Schatten
 from steepest.norms.schatten import Spectral as Spectral
-from steepest.norms.schatten import SpectralNorm as SpectralNorm
+from steepest.norms.schatten import UnitarilyInvariantNorm as UnitarilyInvariantNorm

@@ -10,7 +10,7 @@ from torch import Tensor
 from steepest._common.errors import invalid, shape_text
 from steepest.norms._vectors import Exponent, falling_root, lp_dualize
 from steepest.norms.norm import Norm
-from steepest.norms.schatten import SpectralNorm, method
+from steepest.norms.schatten import UnitarilyInvariantNorm, method
 from steepest.polar import PolarMethod
 
 
@@ -19,7 +19,7 @@ def _is_count(k: object) -> bool:
 
 
 @dataclass(frozen=True)
-class _FirstK(SpectralNorm):
+class _FirstK(UnitarilyInvariantNorm):
     """A norm that treats the first k singular values as one thing."""
 
     k: int

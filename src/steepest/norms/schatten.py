@@ -22,7 +22,7 @@ from steepest.sharding.reductions import held_as
 _NAMES = {1.0: "Nuclear", 2.0: "Frobenius", math.inf: "Spectral"}
 
 
-class SpectralNorm(Norm):
+class UnitarilyInvariantNorm(Norm):
     """A norm of matrices that depends on the singular values alone.
 
     With X = U·diag(σ)·Vᴴ and a symmetric norm f of vectors:
@@ -158,7 +158,7 @@ def method(polar: object) -> PolarMethod | None:
 
 
 @dataclass(frozen=True, repr=False)
-class Schatten(SpectralNorm):
+class Schatten(UnitarilyInvariantNorm):
     """The Schatten-p norm (Σσᵢ^p)^(1/p): the ℓp norm of the singular values.
 
         dual: Schatten-q with 1/p + 1/q = 1
@@ -170,7 +170,7 @@ class Schatten(SpectralNorm):
     Args:
         p: in [1, inf].
         polar: a method of `steepest.polar`; None means an SVD. For p = ∞ the duality map is
-            this method; for other p but 2 it replaces the SVD, as `SpectralNorm` says.
+            this method; for other p but 2 it replaces the SVD, as `UnitarilyInvariantNorm` says.
 
     Raises:
         ValueError: p < 1.

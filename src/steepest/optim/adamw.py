@@ -14,13 +14,13 @@ from steepest.optim.updates import Flag, adamw_update
 from steepest.sharding import local
 
 
-def step_rest(
+def step_adamw(
     group: Group, ok: Mapping[Tensor, Flag], states: Mapping[Tensor, dict[str, Any]]
 ) -> None:
     """Take AdamW's step for a group.
 
     Args:
-        group: with `rest=True`.
+        group: with `adamw=True`.
         ok: of each parameter that takes part whether its gradient is finite.
         states: of the optimizer, which makes an empty one for a parameter that has none.
     """

@@ -13,7 +13,7 @@ from steepest.maps import ConvexMap, FromNorm
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
 from steepest.optim.batching import Item, Move
-from steepest.optim.groups import REST_BETAS, REST_LR, Group, members, number, rest_values
+from steepest.optim.groups import ADAMW_BETAS, ADAMW_LR, Group, adamw_defaults, members, number
 from steepest.optim.optimizer import (
     Constraint,
     GroupStep,
@@ -85,10 +85,10 @@ class SteepestDescent(SteepestOptimizer):
         momentum_dtype: type of the momentum buffers; None means the parameter's.
         max_batch_bytes: bound on one stack of matrices, in bytes; a single parameter may exceed it.
             None means 16 MiB in the memory of the host and 512 MiB on an accelerator.
-        rest_lr: learning rate of AdamW for groups with `rest=True`.
-        rest_betas: AdamW's betas.
-        rest_eps: AdamW's eps.
-        rest_weight_decay: AdamW's decoupled decay for embeddings, heads and your `rest` groups.
+        adamw_lr: learning rate of AdamW for groups with `adamw=True`.
+        adamw_betas: AdamW's betas.
+        adamw_eps: AdamW's eps.
+        adamw_weight_decay: AdamW's decoupled decay for embeddings, heads and your `adamw` groups.
 
     Raises:
         ValueError: neither lr nor sharpness, a scale that contradicts them, a value out of range, a
@@ -129,10 +129,10 @@ class SteepestDescent(SteepestOptimizer):
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
         max_batch_bytes: int | None = None,
-        rest_lr: float | Tensor = REST_LR,
-        rest_betas: tuple[float, float] = REST_BETAS,
-        rest_eps: float = 1e-8,
-        rest_weight_decay: float = 0.0,
+        adamw_lr: float | Tensor = ADAMW_LR,
+        adamw_betas: tuple[float, float] = ADAMW_BETAS,
+        adamw_eps: float = 1e-8,
+        adamw_weight_decay: float = 0.0,
     ) -> None:
         if scale is None:
             scale = "unit" if sharpness is None else "dual"
@@ -168,7 +168,7 @@ class SteepestDescent(SteepestOptimizer):
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
         }
-        rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
+        rest = adamw_defaults(adamw_lr, adamw_betas, adamw_eps, adamw_weight_decay)
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
 
     def add_param_group(self, param_group: Group) -> None:
@@ -178,7 +178,7 @@ class SteepestDescent(SteepestOptimizer):
             ValueError: as the constructor.
         """
         group = dict(param_group)
-        if group.get("sharpness") is not None and not group.get("rest"):
+        if group.get("sharpness") is not None and not group.get("adamw"):
             group.setdefault("scale", "dual")
             if self.defaults["lr"] is None:
                 group.setdefault("lr", 1.0)
@@ -201,9 +201,9 @@ class SteepestDescent(SteepestOptimizer):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if group["rest"]:
+        if group["adamw"]:
             if group["scale"] == "linesearch":
-                raise invalid("rest", True, "a line search moves all parameters along their norms")
+                raise invalid("adamw", True, "a line search moves all parameters along their norms")
             return
         if not isinstance(group["norm"], Norm):
             raise _no_norm(group["norm"])
@@ -278,7 +278,7 @@ class SteepestDescent(SteepestOptimizer):
         if searched and (closure is None or loss is None):
             missing = "step(closure)" if closure is None else "the closure has to return it"
             raise invalid("closure", None, f'scale="linesearch" evaluates the loss: {missing}')
-        used = [group for group in self.param_groups if not group["rest"]]
+        used = [group for group in self.param_groups if not group["adamw"]]
         given = {group["sharpness"] for group in used}
         if len(given) > 1:
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")

@@ -34,7 +34,7 @@ def inspected(group: Group) -> dict[Tensor, Flag]:
             )
     for device in dict.fromkeys(p.device for p in params):
         mine = [p for p in params if p.device == device]
-        dtypes = [p.dtype if group["rest"] else momentum_dtype(group, p) for p in mine]
+        dtypes = [p.dtype if group["adamw"] else momentum_dtype(group, p) for p in mine]
         flags = finite([local_like(p.grad, p) for p in mine], dtypes)
         ok.update(zip(mine, looked_at(flags), strict=True))
     return ok
@@ -67,7 +67,7 @@ def shared(
     """
     found: dict[Team, Shared] = {}
     for number, group in enumerate(groups):
-        divided = not group["rest"] and geometry(group).couples is Couples.MATRIX
+        divided = not group["adamw"] and geometry(group).couples is Couples.MATRIX
         views = group.get("views") or [None] * len(group["params"])
         for p, view in zip(group["params"], views, strict=True):
             team = Team.of_mesh(p.device_mesh) if is_sharded(p) else replicas if divided else None
@@ -75,7 +75,7 @@ def shared(
                 one = found.setdefault(team, Shared(team))
                 one.names.append(name_of(group, p))
                 one.params.append(p)
-                dtype = None if group["rest"] else momentum_dtype(group, p)
+                dtype = None if group["adamw"] else momentum_dtype(group, p)
                 one.plans.append(f"{number} {view} {dtype}")
     # From small to large, so that a larger team hears of what its parts have found.
     sets = sorted(found.values(), key=lambda one: one.team.size)

@@ -19,14 +19,14 @@ from steepest.views import LINEAR, MatrixView, conv
 Group = dict[str, Any]
 
 # KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
-REST_LR = 3e-4
-REST_BETAS = (0.9, 0.95)
+ADAMW_LR = 3e-4
+ADAMW_BETAS = (0.9, 0.95)
 
 
-def rest_values(
+def adamw_defaults(
     lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float
 ) -> Group:
-    """AdamW's values in a group with `rest=True`, unless it has its own."""
+    """AdamW's values in a group with `adamw=True`, unless it has its own."""
     return {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
 
 
@@ -66,7 +66,7 @@ def check_group(group: Group) -> None:
     dtype = group["momentum_dtype"]
     if dtype is not None and not dtype.is_floating_point:
         raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
-    if group["rest"]:
+    if group["adamw"]:
         two_weights(group["betas"])
     if group["nonfinite"] not in ("skip", "raise"):
         raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
@@ -221,6 +221,6 @@ def _default_view(group: Group, param: Tensor) -> MatrixView:
         "params",
         f"{name_of(group, param)}, {shape_text(param.shape)}",
         "it is not a matrix: pass the module, so that its parameters are routed, or put it into a "
-        "group with rest=True for AdamW"
+        "group with adamw=True for AdamW"
         + (", or say with `views` which axes are rows and columns" if param.ndim > 2 else ""),
     )

@@ -12,7 +12,7 @@ from steepest._common.errors import invalid
 from steepest.maps import L1, ConvexMap
 from steepest.norms import Norm
 from steepest.optim.batching import Item
-from steepest.optim.groups import REST_BETAS, REST_LR, Group, members, rest_values, two_weights
+from steepest.optim.groups import ADAMW_BETAS, ADAMW_LR, Group, adamw_defaults, members, two_weights
 from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.optim.updates import Decay
 
@@ -50,10 +50,10 @@ class LionK(SteepestOptimizer):
         maximize: ascend instead of descend.
         momentum_dtype: type of the momentum buffers; None means the parameter's.
         max_batch_bytes: bound on one stack of matrices, in bytes, as in `Muon`.
-        rest_lr: learning rate of AdamW for groups with `rest=True`.
-        rest_betas: AdamW's betas.
-        rest_eps: AdamW's eps.
-        rest_weight_decay: AdamW's decoupled decay.
+        adamw_lr: learning rate of AdamW for groups with `adamw=True`.
+        adamw_betas: AdamW's betas.
+        adamw_eps: AdamW's eps.
+        adamw_weight_decay: AdamW's decoupled decay.
 
     Raises:
         ValueError: a value out of range, a map that does not fit a parameter, a projection without
@@ -91,10 +91,10 @@ class LionK(SteepestOptimizer):
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
         max_batch_bytes: int | None = None,
-        rest_lr: float | Tensor = REST_LR,
-        rest_betas: tuple[float, float] = REST_BETAS,
-        rest_eps: float = 1e-8,
-        rest_weight_decay: float = 0.0,
+        adamw_lr: float | Tensor = ADAMW_LR,
+        adamw_betas: tuple[float, float] = ADAMW_BETAS,
+        adamw_eps: float = 1e-8,
+        adamw_weight_decay: float = 0.0,
     ) -> None:
         K = L1() if K is None else K
         past, momentum = two_weights(betas)
@@ -111,7 +111,7 @@ class LionK(SteepestOptimizer):
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
         }
-        rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
+        rest = adamw_defaults(adamw_lr, adamw_betas, adamw_eps, adamw_weight_decay)
         if not isinstance(K, ConvexMap):
             raise _no_map(K)
         params = members(self._unwrapped(params), K, "K")
@@ -124,7 +124,7 @@ class LionK(SteepestOptimizer):
             ValueError: as the constructor.
         """
         group = dict(param_group)
-        if "betas" in group and not group.get("rest"):
+        if "betas" in group and not group.get("adamw"):
             group["past"], group["momentum"] = two_weights(group.pop("betas"))
         super().add_param_group(group)
 

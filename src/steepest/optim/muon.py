@@ -14,7 +14,7 @@ from steepest._common.numerics import widened
 from steepest.maps import ConvexMap, Nuclear
 from steepest.norms import Norm, Spectral
 from steepest.optim.batching import Item
-from steepest.optim.groups import REST_BETAS, REST_LR, Group, momentum_dtype, rest_values
+from steepest.optim.groups import ADAMW_BETAS, ADAMW_LR, Group, adamw_defaults, momentum_dtype
 from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
 from steepest.optim.updates import SHAPE_RULES, Decay, ShapeRule, shape_factor
 from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
@@ -45,7 +45,7 @@ class Muon(SteepestOptimizer):
 
     Args:
         params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
-            group may hold `views`, and with `rest=True` belongs to AdamW.
+            group may hold `views`, and with `adamw=True` belongs to AdamW.
         lr: spectral norm of a step, before the factor.
         weight_decay: decoupled decay; bounds the weights by ‖W‖₂ ≤ factor·upper/weight_decay,
             where upper is the method's largest output singular value.
@@ -73,22 +73,22 @@ class Muon(SteepestOptimizer):
             it. None means 16 MiB in the memory of the host and 512 MiB on an accelerator. Over the
             parameters, their momentum and AdamW's state a step needs at most ten times its largest
             stack, with the default polar method.
-        rest_lr: learning rate of AdamW for the rest. None means 3e-4, or `lr` with
+        adamw_lr: learning rate of AdamW for the rest. None means 3e-4, or `lr` with
             "match_rms_adamw".
-        rest_betas: AdamW's betas for the rest.
-        rest_eps: AdamW's eps for the rest.
-        rest_weight_decay: AdamW's decoupled decay for embeddings, heads and your `rest` groups;
+        adamw_betas: AdamW's betas for the rest.
+        adamw_eps: AdamW's eps for the rest.
+        adamw_weight_decay: AdamW's decoupled decay for embeddings, heads and your `adamw` groups;
             a module's biases, gains and other vectors are never decayed.
 
     Raises:
         ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is no
-            matrix outside a `rest` group, or no matrix at all.
+            matrix outside an `adamw` group, or no matrix at all.
 
     Examples:
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8))
         >>> optimizer = Muon(model, lr=0.02)
-        >>> [group["rest"] for group in optimizer.param_groups]
+        >>> [group["adamw"] for group in optimizer.param_groups]
         [False, True, True]
 
     Sources:
@@ -117,16 +117,16 @@ class Muon(SteepestOptimizer):
         maximize: bool = False,
         momentum_dtype: torch.dtype | None = None,
         max_batch_bytes: int | None = None,
-        rest_lr: float | Tensor | None = None,
-        rest_betas: tuple[float, float] = REST_BETAS,
-        rest_eps: float = 1e-8,
-        rest_weight_decay: float = 0.0,
+        adamw_lr: float | Tensor | None = None,
+        adamw_betas: tuple[float, float] = ADAMW_BETAS,
+        adamw_eps: float = 1e-8,
+        adamw_weight_decay: float = 0.0,
     ) -> None:
         asked = ns_coefficients is not None or ns_steps is not None
         if asked and polar is not None:
             raise _ambiguous(polar)
-        if rest_lr is None:
-            rest_lr = lr if adjust_lr_fn == "match_rms_adamw" else REST_LR
+        if adamw_lr is None:
+            adamw_lr = lr if adjust_lr_fn == "match_rms_adamw" else ADAMW_LR
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -143,7 +143,7 @@ class Muon(SteepestOptimizer):
             "maximize": maximize,
             "momentum_dtype": momentum_dtype,
         }
-        rest = rest_values(rest_lr, rest_betas, rest_eps, rest_weight_decay)
+        rest = adamw_defaults(adamw_lr, adamw_betas, adamw_eps, adamw_weight_decay)
         self._methods: dict[tuple[Any, int], NewtonSchulz] = {}
         super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
 

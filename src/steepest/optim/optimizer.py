@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest.maps import ConvexMap
 from steepest.norms import Norm
-from steepest.optim.adamw import step_rest
+from steepest.optim.adamw import step_adamw
 from steepest.optim.batching import Item, Move, take
 from steepest.optim.finite import Shared, agree, inspected, shared
 from steepest.optim.groups import Group, check_ball, momentum_dtype, name_of
@@ -42,7 +42,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         W ← (1 − lr·weight_decay)·W − lr·length·dualize(u)
 
     A subclass says which norm a parameter group moves in, how long the step is, and which keys of a
-    group hold objects. Groups with `rest=True` are updated by AdamW in the same optimizer.
+    group hold objects. Groups with `adamw=True` are updated by AdamW in the same optimizer.
 
     Gradients are never written to. A parameter without a gradient is left alone. Where an entry of
     a gradient is exactly zero, its average is taken as zero once it is no larger than 1e-12 (6e-5
@@ -89,7 +89,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
 
     def constraints(self) -> Iterator[Constrained]:
         """Every parameter that AdamW does not have, with the ball in which its decay keeps it."""
-        for group in (g for g in self.param_groups if not g["rest"]):
+        for group in (g for g in self.param_groups if not g["adamw"]):
             maps = self._geometry(group), self.constraint_map(group)
             yield from constrained(group, *maps, self._lengths, self.state)
 
@@ -125,8 +125,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         ok = self._inspect()
         self._descend(ok, closure, loss)
         for group in self.param_groups:
-            if group["rest"]:
-                step_rest(group, ok, self.state)
+            if group["adamw"]:
+                step_adamw(group, ok, self.state)
             elif group["constraint"]:
                 self._project(group, ok)
         return loss
@@ -136,7 +136,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     ) -> None:
         """Move every parameter that has a norm: each length depends on it alone."""
         for group in self.param_groups:
-            if not group["rest"]:
+            if not group["adamw"]:
                 self._move(GroupStep(self, group, finite))
 
     def _move(self, step: GroupStep) -> None:
@@ -170,7 +170,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """For each parameter that takes part, whether its gradient is finite; before any update."""
         ok: dict[Tensor, Flag] = {}
         for group in self.param_groups:
-            if not group["rest"]:
+            if not group["adamw"]:
                 check_ball(group, self._ball(group))
             ok.update(inspected(group))
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}

@@ -54,7 +54,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     Args:
         params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them.
         defaults: values of a group.
-        rest: values of a group with `rest=True`, in place of the defaults.
+        rest: values of a group with `adamw=True`, in place of the defaults.
     """
 
     objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
@@ -75,11 +75,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             {"decay": "explicit", "constraint": None, **defaults},
         )
         self._routed = params if isinstance(params, Routing) else None
-        if all(group["rest"] for group in self.param_groups):
+        if all(group["adamw"] for group in self.param_groups):
             raise invalid(
                 "params",
                 "no matrix",
-                f"every parameter is in a `rest` group, so {type(self).__name__} would run plain "
+                f"every parameter is in an `adamw` group, so {type(self).__name__} would run plain "
                 "AdamW: use torch.optim.AdamW, or give at least one matrix",
             )
 
@@ -108,7 +108,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     def _destination(self, group: Group) -> str:
         """What moves the parameters of a group, as the routing table says it."""
-        if group["rest"]:
+        if group["adamw"]:
             return "AdamW" if known(group["weight_decay"]) != 0 else "AdamW, no decay"
         return f"{type(self).__name__}, {self._norm_name(group)}"
 
@@ -122,9 +122,9 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         return [{**options, **group} for group in routing.groups()]
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group: matrices, or with `rest=True` parameters for AdamW.
+        """Add a group: matrices, or with `adamw=True` parameters for AdamW.
 
-        Parameters of a routed module keep their routing: unless the group says `views` or `rest`,
+        Parameters of a routed module keep their routing: unless the group says `views` or `adamw`,
         they become a group for each kind, with what else the group says. Those that were frozen
         when the module was given, and have not been trained since, leave the groups they were in.
 
@@ -167,7 +167,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     def _add(self, group: Group) -> None:
         """Add a group of one kind."""
-        if group.setdefault("rest", False):
+        if group.setdefault("adamw", False):
             for key, value in self._rest.items():
                 group.setdefault(key, value)
         views = group.pop("views", None)
@@ -178,7 +178,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if len({id(p) for p in group["params"]}) < len(group["params"]):
             raise invalid("params", "a parameter twice", "give each parameter once")
         self._check_group(group)
-        if not group["rest"]:
+        if not group["adamw"]:
             group["views"] = views_of(group, views, self._geometry(group))
             self._check_shapes(group)
             choose_polar(group, self._geometry(group).polar)
@@ -191,7 +191,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def _check(self, group: Group) -> None:
         """Raise if a group that has its views cannot be used."""
         self._check_group(group)
-        if not group["rest"]:
+        if not group["adamw"]:
             self._check_shapes(group)
             check_ball(group, self._ball(group))
 
@@ -236,7 +236,7 @@ def join(group: Group, routing: Routing | None, named: bool, number: int) -> Joi
     if isinstance(given, Routing):
         routing = _extended(routing, given)
         pairs = [(a.name, p) for a, p in zip(given, given.parameters, strict=True)]
-    elif {"views", "rest"} & group.keys() or not named:
+    elif {"views", "adamw"} & group.keys() or not named:
         return None
     else:
         pairs = _pairs(given)

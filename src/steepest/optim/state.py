@@ -42,7 +42,7 @@ def loadable(
     merged = []
     for i, group in enumerate(saved["param_groups"]):
         own = groups[i] if i < len(groups) else {}
-        for key in (*objects, "rest", "param_names"):
+        for key in (*objects, "adamw", "param_names"):
             mine = text_of(own[key]) if key in objects and key in own else own.get(key)
             if key in group and key in own and group[key] != mine:
                 raise invalid(
@@ -87,6 +87,6 @@ def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
             if buffer is not None:
                 dtype = momentum_dtype(own, p)
                 optimizer.state[p]["momentum_buffer"] = buffer.to(p.device, dtype, copy=True)
-            if own["rest"] and "step" in optimizer.state[p]:
+            if own["adamw"] and "step" in optimizer.state[p]:
                 step = torch.as_tensor(optimizer.state[p]["step"], dtype=torch.float32)
                 optimizer.state[p]["step"] = step.to(p.device)

@@ -113,7 +113,7 @@ RULES: tuple[Rule, ...] = (
         "matrix",
         "the layer computes its weight from this tensor",
         ask.stored,
-        settle='"matrix" for steps of this tensor in the spectral norm, "rest" for AdamW',
+        settle='"matrix" for steps of this tensor in the spectral norm, "adamw" for AdamW',
     ),
     # Projections of attention and of gated layers, by name.
     matrix("low-rank update", ask.linear_map, ask.lora),
@@ -191,7 +191,7 @@ RULES: tuple[Rule, ...] = (
         "last layer of the model: hidden, or the output head?",
         ask.at_the_end,
         ask.headless,
-        settle='"rest" if it is the output head, "matrix" if it is hidden',
+        settle='"adamw" if it is the output head, "matrix" if it is hidden',
     ),
     # Every other layer is hidden.
     matrix("transposed convolution as out × (in·k)", layer, of(*TRANSPOSED)),
@@ -230,26 +230,26 @@ RULES: tuple[Rule, ...] = (
         "vector",
         "unknown; its first axis of 1 looks like something added to activations",
         lambda site, _: site.shape[0] == 1,
-        settle='"rest" if so, "matrix" or a MatrixView if it multiplies them',
+        settle='"adamw" if so, "matrix" or a MatrixView if it multiplies them',
     ),
     guess(
         "matrix",
         "unknown: taken as out × in",
         axes(2),
         settle='"matrix" for out × in, MatrixView(rows=(1,), cols=(0,)) for in × out, '
-        '"rest" if it is a table or a vector',
+        '"adamw" if it is a table or a vector',
     ),
     guess(
         "matrix",
         "unknown: taken as a stack of matrices out × in",
         axes(3),
-        settle='"matrix" if so, another MatrixView, or "rest"',
+        settle='"matrix" if so, another MatrixView, or "adamw"',
     ),
     guess(
         "matrix",
         "unknown: taken as out × everything else",
         axes(4, 99),
-        settle='"matrix" if so, another MatrixView, or "rest"',
+        settle='"matrix" if so, another MatrixView, or "adamw"',
     ),
 )
 

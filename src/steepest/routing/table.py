@@ -21,7 +21,7 @@ from steepest.routing.places import HEADS, Site, Survey
 from steepest.routing.rules import Target, Verdict, judge
 from steepest.views import MatrixView
 
-Override: TypeAlias = Literal["matrix", "rest"]
+Override: TypeAlias = Literal["matrix", "adamw"]
 
 TARGETS: tuple[Target, ...] = ("matrix", "table", "vector", "constant")
 
@@ -123,7 +123,7 @@ class Routing:
 
         Returns:
             Groups of named parameters, frozen ones among them, none of them empty. The matrix group
-            has `views`, one for each parameter; the others have `rest=True`. Vectors are never
+            has `views`, one for each parameter; the others have `adamw=True`. Vectors are never
             decayed, so their group sets `weight_decay=0.0`; tables take the optimizer's value.
 
         Examples:
@@ -131,8 +131,8 @@ class Routing:
             >>> for group in route(model).groups():
             ...     print([name for name, _ in group["params"]], sorted(group))
             ['1.weight'] ['params', 'views']
-            ['0.weight'] ['params', 'rest']
-            ['1.bias', '2.weight', '2.bias'] ['params', 'rest', 'weight_decay']
+            ['0.weight'] ['params', 'adamw']
+            ['1.bias', '2.weight', '2.bias'] ['params', 'adamw', 'weight_decay']
         """
         members: dict[Target, list[tuple[str, nn.Parameter]]] = {t: [] for t in TARGETS}
         for a, parameter in zip(self.assignments, self.parameters, strict=True):
@@ -140,8 +140,8 @@ class Routing:
         views = tuple(a.view for a in self.assignments if a.target == "matrix")
         groups: list[dict[str, Any]] = [
             {"params": members["matrix"], "views": views},
-            {"params": members["table"], "rest": True},
-            {"params": members["vector"], "rest": True, "weight_decay": 0.0},
+            {"params": members["table"], "adamw": True},
+            {"params": members["vector"], "adamw": True, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
 
@@ -213,19 +213,19 @@ def _override(
 ) -> Assignment:
     """The assignment that an override asks for."""
     reason = f"override {pattern!r}"
-    if value == "rest":
+    if value == "adamw":
         target = verdict.rule.target
         if target == "matrix":
             target = "table"
         return replace(a, target=target, view=None, reason=reason, certain=True, settle="")
     if isinstance(value, str) and value != "matrix":
-        raise invalid("overrides", value, 'give "matrix", "rest" or a MatrixView')
+        raise invalid("overrides", value, 'give "matrix", "adamw" or a MatrixView')
     view = verdict.view if isinstance(value, str) else value
     if view is None:
         raise invalid(
             "overrides",
             value,
-            f"{a.name} has shape {shape_text(a.shape)}: a matrix needs two axes; write 'rest'",
+            f"{a.name} has shape {shape_text(a.shape)}: a matrix needs two axes; write 'adamw'",
         )
     try:
         view.shapes(a.shape)
@@ -345,7 +345,7 @@ def route(
         model: the model, with initialised parameters.
         overrides: `{pattern: value}` on full parameter names, with the wildcards of `fnmatch`; the
             first pattern that matches wins, and a tied parameter answers to each of its names.
-            Values: `"matrix"`, `"rest"` (AdamW), or a `MatrixView`.
+            Values: `"matrix"`, `"adamw"` (AdamW), or a `MatrixView`.
         heads: query heads, to orthogonalise each head of the query, key and value projections by
             itself: a number for all of them, `{pattern: number}`, or `"auto"` for what the
             attention modules say (`num_heads`, `n_head`, …). None: one matrix a projection.
@@ -361,7 +361,7 @@ def route(
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10))
-        >>> print(route(model, overrides={"2.weight": "rest"}))
+        >>> print(route(model, overrides={"2.weight": "adamw"}))
            parameter  shape  matrices  to      why
            0.weight   32×16  32×16     matrix  hidden layer
            0.bias     32               vector  bias, gain or scale: one axis

@@ -198,7 +198,7 @@ def check_optimizer(make: Make) -> None:
 
     Examples:
         >>> from steepest import Muon
-        >>> check_optimizer(lambda model: Muon(model, lr=0.05, rest_lr=0.01))
+        >>> check_optimizer(lambda model: Muon(model, lr=0.05, adamw_lr=0.01))
     """
     for law in CONTRACT:
         with on(law.__name__):

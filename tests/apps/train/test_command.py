@@ -27,7 +27,7 @@ FLAGS = [
     "--steps",
     "--lr",
     "--weight-decay",
-    "--rest-lr",
+    "--adamw-lr",
     "--norm",
     "--warmup",
     "--schedule",
@@ -139,7 +139,7 @@ def test_a_diverged_training_has_its_own_exit_code(
         (["--optimizer", "sgd", "--lr", "fast"], ["lr='fast'", "number"]),
         (["--lr", "0.1"], ["lr='0.1'", "muon=0.1"]),
         (["--lr", "sgd=0.1"], ["lr='sgd=0.1'", "only muon, adamw"]),
-        (["--rest-lr", "adamw=0.1"], ["rest_lr=0.1", "adamw has none"]),
+        (["--adamw-lr", "adamw=0.1"], ["adamw_lr=0.1", "adamw has none"]),
         (["--weight-decay", "muon=-1"], ["weight_decay=-1.0"]),
         (["--steps", "0"], ["steps=0"]),
         (["--width", "17"], ["width=17", "heads=2"]),
@@ -312,5 +312,5 @@ def test_the_documented_settings_are_those_of_the_table() -> None:
     for name, recipe in RECIPES.items():
         (cells,) = [row[3:6] for row in rows if len(row) == 7 and row[1].strip() == f"`{name}`"]
         tuned = recipe.tuned
-        expected = (tuned.lr, tuned.rest_lr, tuned.weight_decay)
+        expected = (tuned.lr, tuned.adamw_lr, tuned.weight_decay)
         assert [float(c) if c.strip() else None for c in cells] == [*expected]

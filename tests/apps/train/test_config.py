@@ -16,9 +16,9 @@ SGD = {"sgd": OptimizerConfig(lr=0.1, weight_decay=0.0)}
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "rest_lr"])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "adamw_lr"])
 def test_optimizer_settings_are_finite_and_not_negative(name: str, value: float) -> None:
-    settings = {"lr": 0.1, "weight_decay": 0.0, "rest_lr": 0.1, name: value}
+    settings = {"lr": 0.1, "weight_decay": 0.0, "adamw_lr": 0.1, name: value}
     with pytest.raises(ValueError, match=f"^{name}="):
         OptimizerConfig(**settings)
 
@@ -73,7 +73,7 @@ def test_the_default_warmup_fits_short_runs(steps: int, warmup: int | None, expe
 )
 def test_json_gives_the_same_configuration_back(lr: float, steps: int, seeds: set[int]) -> None:
     config = Config(
-        optimizers={"muon": OptimizerConfig(lr=lr, weight_decay=0.1, rest_lr=lr), **SGD},
+        optimizers={"muon": OptimizerConfig(lr=lr, weight_decay=0.1, adamw_lr=lr), **SGD},
         steps=steps,
         seeds=tuple(seeds),
         model=ModelConfig(layers=2),

@@ -83,8 +83,8 @@ def test_the_schedule_reaches_every_group_from_its_own_peak(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_settings_reach_the_optimizer(name: str) -> None:
     tuned = recipe(name).tuned
-    rest = None if tuned.rest_lr is None else 0.017
-    settings = replace(tuned, lr=0.013, weight_decay=0.23, rest_lr=rest)
+    rest = None if tuned.adamw_lr is None else 0.017
+    settings = replace(tuned, lr=0.013, weight_decay=0.23, adamw_lr=rest)
     groups = recipe(name).build(model(), settings).param_groups
     if name == "scion":  # the head has a larger ball: lr and 1/weight_decay are in proportion
         assert {g["lr"] * g["weight_decay"] for g in groups} == {0.013 * 0.23}

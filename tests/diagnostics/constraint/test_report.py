@@ -161,7 +161,7 @@ def test_every_optimizer_has_a_report_and_nothing_changes(make, weight_decay):
     assert now["param_groups"] == state["param_groups"]
     for key, kept in state["state"].items():
         assert all(torch.equal(v, now["state"][key][k]) for k, v in kept.items())
-    moved = [p for g in optimizer.param_groups if not g["rest"] for p in g["params"]]
+    moved = [p for g in optimizer.param_groups if not g["adamw"] for p in g["params"]]
     names = {p: n for n, p in m.named_parameters()}
     assert [r.name for r in report] == [names[p] for p in moved]
     for found in report:

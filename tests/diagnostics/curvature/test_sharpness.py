@@ -162,7 +162,7 @@ ADAMS = {
     "coupled decay": lambda m: torch.optim.Adam(m.parameters(), weight_decay=0.3),
     "adamw": lambda m: torch.optim.AdamW(m.parameters(), amsgrad=True, weight_decay=0.0),
     "upwards": lambda m: torch.optim.Adam(m.parameters(), maximize=True, weight_decay=0.1),
-    "ours": lambda m: steepest.Muon(m, rest_betas=(0.7, 0.9), rest_eps=1e-2),
+    "ours": lambda m: steepest.Muon(m, adamw_betas=(0.7, 0.9), adamw_eps=1e-2),
 }
 
 

@@ -52,7 +52,7 @@ def pace(found: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
 TUNED: dict[str, tuple[float, Build]] = {
     "adamw": (3e-3, lambda m: torch.optim.AdamW(m.parameters(), lr=1.0)),
     "rmsprop": (1e-3, lambda m: torch.optim.RMSprop(m.parameters(), lr=1.0)),
-    "muon": (0.03, lambda m: steepest.Muon(m, lr=1.0, weight_decay=0.0, rest_lr=3e-3)),
+    "muon": (0.03, lambda m: steepest.Muon(m, lr=1.0, weight_decay=0.0, adamw_lr=3e-3)),
     "lion": (1e-3, lambda m: steepest.Lion(m, lr=1.0)),
     "normalized": (0.1, lambda m: steepest.NormalizedSGD(m, lr=1.0)),
     "sgd": (0.5, lambda m: torch.optim.SGD(m.parameters(), lr=1.0, momentum=0.9)),
@@ -63,7 +63,7 @@ def built(name: str, model: nn.Module, factor: float) -> Optimizer:
     lr, build = TUNED[name]
     optimizer = build(model)
     for group in optimizer.param_groups:
-        group["lr"] = factor * (3e-3 if group.get("rest") else lr)
+        group["lr"] = factor * (3e-3 if group.get("adamw") else lr)
     return optimizer
 
 
@@ -97,9 +97,9 @@ def test_a_constant_rate_that_is_far_too_large_is_seen_at_the_second_look() -> N
 
 def test_the_rate_of_the_rest_has_a_line_of_its_own() -> None:
     model, loss = net()
-    optimizer = steepest.Muon(model, lr=3.0, rest_lr=0.3)
+    optimizer = steepest.Muon(model, lr=3.0, adamw_lr=0.3)
     found = [text for _, text in pace(watched(model, optimizer, loss, [1.0] * 3))]
-    assert [any(f" {key} = " in text for text in found) for key in ("lr", "rest_lr")] == [True] * 2
+    assert [any(f" {key} = " in text for text in found) for key in ("lr", "adamw_lr")] == [True] * 2
 
 
 def lora(rank: int = 4) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -169,7 +169,7 @@ def test_steps_that_grow_without_end_are_seen_though_their_length_follows_the_gr
     for optimizer in (
         torch.optim.SGD(model.parameters(), lr=0.1),
         steepest.SteepestDescent(
-            [{"params": [model.weight]}, {"params": [model.bias], "rest": True, "lr": 1e-3}],
+            [{"params": [model.weight]}, {"params": [model.bias], "adamw": True, "lr": 1e-3}],
             Spectral(),
             sharpness=5.0,
         ),

@@ -34,8 +34,8 @@ def settings(name: str, factor: float = 1.0) -> OptimizerConfig:
     tuned = recipe(name).tuned
     if norm:
         tuned = replace(tuned, norm=norm, lr=TUNED[norm])
-    rest = None if tuned.rest_lr is None else factor * tuned.rest_lr
-    return replace(tuned, lr=factor * tuned.lr, rest_lr=rest)
+    rest = None if tuned.adamw_lr is None else factor * tuned.adamw_lr
+    return replace(tuned, lr=factor * tuned.lr, adamw_lr=rest)
 
 
 def trained(
@@ -79,8 +79,8 @@ def test_ten_times_the_tuned_learning_rate_is_seen_in_one_line(name: str) -> Non
     found = trained(name, steps=20, until=3, every=20, factor=10.0)
     rates = [text for text in found if "far too large" in text]
     assert rates and all("divide it by ten" in text for text in rates), found
-    # One line for each learning rate: `lr`, and `rest_lr` of AdamW beside it.
-    assert len(rates) == len({"rest_lr = " in text for text in rates}), found
+    # One line for each learning rate: `lr`, and `adamw_lr` of AdamW beside it.
+    assert len(rates) == len({"adamw_lr = " in text for text in rates}), found
 
 
 def test_the_named_optimizers_are_all_tried() -> None:

@@ -51,7 +51,7 @@ def tuned(name: str, factor: float) -> list[str]:
     settings = type(r)(
         lr=factor * r.lr,
         weight_decay=r.weight_decay,
-        rest_lr=None if r.rest_lr is None else factor * r.rest_lr,
+        adamw_lr=None if r.adamw_lr is None else factor * r.adamw_lr,
     )
     optimizer = recipe(name).build(model, settings)
     warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
@@ -86,13 +86,13 @@ def test_a_learning_rate_that_does_nothing_is_seen() -> None:
 def test_an_embedding_and_a_head_on_muon_are_named() -> None:
     model = gpt()
     matrices = [p for p in model.parameters() if p.ndim == 2]
-    rest = {"params": [p for p in model.parameters() if p.ndim < 2], "rest": True}
+    rest = {"params": [p for p in model.parameters() if p.ndim < 2], "adamw": True}
     groups: list[dict[str, Any]] = [{"params": matrices}, rest]
     ours = steepest.Muon(groups, lr=0.002)
     for optimizer in (ours, torch.optim.Muon(matrices, lr=0.002)):
         found = [t for t in said(model, optimizer, text_loss, steps=1) if "on Muon" in t]
         assert [t.partition(":")[0] for t in found] == ["2 layers (tok_emb, pos_emb)", "head"]
-        assert all("rest=True" in t for t in found)
+        assert all("adamw=True" in t for t in found)
 
 
 def test_a_gradient_of_rank_one_is_seen_once() -> None:
@@ -150,7 +150,7 @@ def test_gradients_that_are_not_finite_are_counted() -> None:
     scale[1] = math.nan
     groups: list[dict[str, Any]] = [
         {"params": [model.weight]},
-        {"params": [model.bias], "rest": True},
+        {"params": [model.bias], "adamw": True},
     ]
     optimizer = steepest.Muon(groups, lr=1e-3)
     found = said(model, optimizer, lambda m: (m(torch.ones(3, 8)) * scale).sum())

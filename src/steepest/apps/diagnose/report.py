@@ -36,7 +36,7 @@ def line_of(subject: Subject) -> str:
         steps = [int(r["step"]) for r in subject.monitor or subject.metrics]
         return f"{len(steps)} records from step {steps[0]} to step {steps[-1]}, in {subject.folder}"
     model = config.model
-    rest = "" if settings.rest_lr is None else f", rest {settings.rest_lr:g}"
+    rest = "" if settings.adamw_lr is None else f", rest {settings.adamw_lr:g}"
     norm = "" if settings.norm is None else f" in the norm {settings.norm}"
     return (
         f"GPT with {model.layers} layers, width {model.width}, {model.heads} heads, context "

@@ -39,7 +39,7 @@ DEFAULT = Config(optimizers={name: recipe(name).tuned for name in ("muon", "adam
 ANY_NORM = "descent"
 GRACE = 5.0
 """Seconds that other processes leave the first to say what is wrong."""
-SETTINGS = ("lr", "weight_decay", "rest_lr")
+SETTINGS = ("lr", "weight_decay", "adamw_lr")
 MODEL = ("layers", "width", "heads", "context")
 PLAIN = (
     "batch",
@@ -95,7 +95,7 @@ NormName = Annotated[
         show_default="spectral",
     ),
 ]
-RestLr = Annotated[list[str] | None, setting("Learning rate of AdamW on what Muon leaves")]
+AdamwLr = Annotated[list[str] | None, setting("Learning rate of AdamW on what Muon leaves")]
 Warmup = Annotated[int | None, flag("20, at most a tenth of the steps", "Steps of linear warm-up.")]
 Schedule = Annotated[
     str | None, flag(DEFAULT.schedule, f"After the warm-up: {', '.join(SCHEDULES)}.")
@@ -311,7 +311,7 @@ def train(
     steps: Steps = None,
     lr: Lr = None,
     weight_decay: WeightDecay = None,
-    rest_lr: RestLr = None,
+    adamw_lr: AdamwLr = None,
     norm: NormName = None,
     warmup: Warmup = None,
     schedule: Schedule = None,

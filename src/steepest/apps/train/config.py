@@ -72,7 +72,7 @@ class OptimizerConfig:
     Args:
         lr: peak learning rate; for Muon the spectral norm of an update before its shape factor.
         weight_decay: the decoupled decay; a step shrinks a weight by 1 − lr·weight_decay.
-        rest_lr: peak learning rate of AdamW on embeddings, head and gains, for the optimizers
+        adamw_lr: peak learning rate of AdamW on embeddings, head and gains, for the optimizers
             that treat only the matrices themselves; None for the others.
         norm: name of the norm, for the optimizer that takes any; None for the others.
 
@@ -82,11 +82,11 @@ class OptimizerConfig:
 
     lr: float
     weight_decay: float
-    rest_lr: float | None = None
+    adamw_lr: float | None = None
     norm: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "rest_lr"):
+        for name in ("lr", "weight_decay", "adamw_lr"):
             value = getattr(self, name)
             if value is not None:
                 not_negative(name, value)

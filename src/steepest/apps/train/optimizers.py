@@ -27,7 +27,7 @@ class TorchMuon(Optimizer):
 
     Args:
         model: a GPT whose hidden matrices are the 2-D parameters below `blocks`.
-        settings: `lr` and `weight_decay` go to Muon, `rest_lr` to AdamW.
+        settings: `lr` and `weight_decay` go to Muon, `adamw_lr` to AdamW.
     """
 
     def __init__(self, model: nn.Module, settings: OptimizerConfig) -> None:
@@ -36,7 +36,7 @@ class TorchMuon(Optimizer):
         self.muon = torch.optim.Muon(
             hidden.values(), lr=settings.lr, weight_decay=settings.weight_decay
         )
-        self.adamw = torch.optim.AdamW(rest, lr=_rest_lr(settings), betas=BETAS, weight_decay=0.0)
+        self.adamw = torch.optim.AdamW(rest, lr=_adamw_lr(settings), betas=BETAS, weight_decay=0.0)
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -62,10 +62,10 @@ class TorchMuon(Optimizer):
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
 
 
-def _rest_lr(settings: OptimizerConfig) -> float:
-    if settings.rest_lr is None:
-        raise invalid("rest_lr", None, "this optimizer needs a learning rate for AdamW's part")
-    return settings.rest_lr
+def _adamw_lr(settings: OptimizerConfig) -> float:
+    if settings.adamw_lr is None:
+        raise invalid("adamw_lr", None, "this optimizer needs a learning rate for AdamW's part")
+    return settings.adamw_lr
 
 
 def _muon(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
@@ -73,21 +73,21 @@ def _muon(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
         model,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
-        rest_lr=_rest_lr(settings),
-        rest_betas=BETAS,
+        adamw_lr=_adamw_lr(settings),
+        adamw_betas=BETAS,
     )
 
 
 def _named(kind: Callable[..., Optimizer]) -> Build:
-    """A named optimizer for the whole model; a `rest_lr` is that of AdamW on what it leaves."""
+    """A named optimizer for the whole model; `adamw_lr` is that of AdamW on what it leaves."""
 
     def build(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
-        rest = {} if settings.rest_lr is None else {"rest_lr": settings.rest_lr}
+        rest = {} if settings.adamw_lr is None else {"adamw_lr": settings.adamw_lr}
         return kind(
             model,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
-            rest_betas=BETAS,
+            adamw_betas=BETAS,
             **rest,
         )
 
@@ -104,8 +104,8 @@ def _descent(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
         momentum=0.95,
         nesterov=True,
         weight_decay=settings.weight_decay,
-        rest_lr=_rest_lr(settings),
-        rest_betas=BETAS,
+        adamw_lr=_adamw_lr(settings),
+        adamw_betas=BETAS,
     )
 
 
@@ -134,10 +134,10 @@ class Recipe:
 
 # Settings tuned on the default text and model; docs/tuning.md has the runs behind them.
 RECIPES: Mapping[str, Recipe] = {
-    "muon": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=_muon),
+    "muon": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, adamw_lr=4e-3), build=_muon),
     "adamw": Recipe(tuned=OptimizerConfig(lr=4e-3, weight_decay=0.01), build=_adamw),
     "torch-muon": Recipe(
-        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3), build=TorchMuon
+        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, adamw_lr=4e-3), build=TorchMuon
     ),
     "sgd": Recipe(tuned=OptimizerConfig(lr=0.2, weight_decay=0.0), build=_sgd),
     "normalized-sgd": Recipe(
@@ -148,16 +148,16 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "lion": Recipe(tuned=OptimizerConfig(lr=1e-3, weight_decay=0.1), build=_named(steepest.Lion)),
     "spectral": Recipe(
-        tuned=OptimizerConfig(lr=0.2, weight_decay=0.0, rest_lr=4e-3),
+        tuned=OptimizerConfig(lr=0.2, weight_decay=0.0, adamw_lr=4e-3),
         build=_named(steepest.SpectralDescent),
     ),
     "polargrad": Recipe(
-        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0, rest_lr=4e-3),
+        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0, adamw_lr=4e-3),
         build=_named(steepest.PolarGrad),
     ),
     "scion": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.0), build=_named(steepest.Scion)),
     "descent": Recipe(
-        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, rest_lr=4e-3, norm="spectral"),
+        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, adamw_lr=4e-3, norm="spectral"),
         build=_descent,
     ),
 }

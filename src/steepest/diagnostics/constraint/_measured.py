@@ -11,7 +11,7 @@ from torch import Tensor
 from steepest._common.numerics import in_double
 from steepest.maps import ConvexMap
 from steepest.maps.bases import Basis, Singular, basis_of
-from steepest.norms import Norm, Scaled, SpectralNorm
+from steepest.norms import Norm, Scaled, UnitarilyInvariantNorm
 from steepest.optim import Constrained
 
 
@@ -71,7 +71,9 @@ class Measured:
         """What the ball bounds one by one; None where there are no such numbers."""
         if self.plain is None:
             return None
-        return Singular() if isinstance(self.plain, SpectralNorm) else basis_of(self.plain)
+        return (
+            Singular() if isinstance(self.plain, UnitarilyInvariantNorm) else basis_of(self.plain)
+        )
 
     @cached_property
     def magnitudes(self) -> list[Tensor]:

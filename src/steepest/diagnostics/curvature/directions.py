@@ -46,7 +46,7 @@ def adam_step(
     Args:
         grads: the present gradient of each parameter.
         params: the parameters, where an optimizer is given.
-        optimizer: a `torch.optim.Adam` or `AdamW`, or one of this library with `rest` groups.
+        optimizer: a `torch.optim.Adam` or `AdamW`, or one of this library with `adamw` groups.
 
     Examples:
         >>> adam_step({"w": torch.tensor([4.0, -0.5])})["w"].round(decimals=4).tolist()
@@ -103,7 +103,7 @@ def _adam_direction(
 
 def _is_adam(group: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
     """Whether a group's betas and eps are those of Adam: those of other optimizers are not."""
-    return "exp_avg_sq" in state or "amsgrad" in group or bool(group.get("rest"))
+    return "exp_avg_sq" in state or "amsgrad" in group or bool(group.get("adamw"))
 
 
 DIRECTIONS: Mapping[str, Chosen] = MappingProxyType(

@@ -81,7 +81,7 @@ class Pace:
         # In a warm-up steps are not yet as long as they are meant to be.
         if rising or step <= LARGE * size:
             return None
-        key = "rest_lr" if s.of.rest else "lr"
+        key = "adamw_lr" if s.of.rest else "lr"
         after, remedy = "", "divide it by ten, or warm up"
         if name in self._warmed:
             after = ", after its warm-up,"

@@ -87,13 +87,13 @@ class Watched:
     @property
     def rest(self) -> bool:
         """Whether AdamW has it in an optimizer of this library."""
-        return bool(self.group.get("rest"))
+        return bool(self.group.get("adamw"))
 
     @property
     def decays(self) -> bool:
         """Whether its weights are decayed beside the step, and not by way of the gradient."""
         # torch tells AdamW from Adam by the first key; Muon always decouples.
-        keys = ("decoupled_weight_decay", "ns_steps", "rest")
+        keys = ("decoupled_weight_decay", "ns_steps", "adamw")
         decoupled = self.constrained is not None or any(self.group.get(key) for key in keys)
         return decoupled and self.value("lr") * self.value("weight_decay") > 0
 
@@ -219,7 +219,7 @@ class Watch:
             if isinstance(norm, Norm):
                 whose = f"of the optimizer's group, {c.geometry}"
                 return norm.with_polar(None), whose, c.cut, c.cut if norm.axes == 2 else matrices
-        if c is None and p.ndim == 2 and "ns_steps" in group and not group.get("rest"):
+        if c is None and p.ndim == 2 and "ns_steps" in group and not group.get("adamw"):
             return Spectral(), "of torch.optim.Muon", LINEAR.matrices, LINEAR.matrices
         if p.ndim < 2:
             return RMS(), "a vector", lambda x: [x.reshape(-1)], matrices

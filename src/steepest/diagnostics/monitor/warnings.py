@@ -190,7 +190,7 @@ class Alarms:
             return None
         text = (
             f"{place.reason} on Muon: its rows do not act together as those of a matrix do, and "
-            "AdamW is better for it; give Muon the module itself, or this in a group with rest=True"
+            "AdamW is better for it; give Muon the module, or this in a group with adamw=True"
         )
         return Finding(s.of.name, f"{place.reason} on Muon", text)
 

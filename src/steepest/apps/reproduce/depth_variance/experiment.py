@@ -46,7 +46,7 @@ BAND = 2.0
 ROUNDING = 1e-4
 """Room for float32 in an inequality that holds exactly in exact arithmetic."""
 
-REST_LR = 2.0**-8
+ADAMW_LR = 2.0**-8
 """Of AdamW, which has the head beside Muon."""
 
 POLAR_ERROR = 0.05
@@ -66,7 +66,7 @@ def _adamw(model: nn.Module, lr: float) -> Optimizer:
 
 
 def _muon(model: nn.Module, lr: float) -> Optimizer:
-    return steepest.Muon(model, lr=lr, weight_decay=0.0, rest_lr=REST_LR)
+    return steepest.Muon(model, lr=lr, weight_decay=0.0, adamw_lr=ADAMW_LR)
 
 
 @dataclass(frozen=True, kw_only=True)

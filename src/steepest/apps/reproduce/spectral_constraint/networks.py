@@ -30,7 +30,7 @@ from steepest.apps.train.trial import Learner, Trial
 POOL, SIDE = 2, 14
 # Nesterov's momentum 0.95 as Lion-K, that of `steepest.Muon`.
 BETAS = (0.95**2, 0.95)
-REST_LR = 4e-3
+ADAMW_LR = 4e-3
 SCALE = 3.0
 
 MAPS: Mapping[str, maps.ConvexMap] = {
@@ -102,11 +102,11 @@ class Watched:
         self.K, self.ball = K, K.domain.with_polar(None)
         self.radius, self.every = radius, every
         *_, (head, _) = model.named_parameters()
-        groups = steepest.route(model, overrides={head: "rest"}).groups()
+        groups = steepest.route(model, overrides={head: "adamw"}).groups()
         if K.axes is None:
             del groups[0]["views"]
         decay = 1 / radius if decays else 0.0
-        self.optimizer = steepest.LionK(groups, rate * radius, BETAS, decay, K, rest_lr=REST_LR)
+        self.optimizer = steepest.LionK(groups, rate * radius, BETAS, decay, K, adamw_lr=ADAMW_LR)
         self.optimizer.register_step_post_hook(lambda *_: self.after_step())
         self.rows: list[Record] = []
         self.excess = 0.0
