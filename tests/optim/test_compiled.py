@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from steepest._common.numerics import has_autocast
+from steepest._common.numerics import product_settings
 from steepest.optim import muon
 from tests.optim.compiled import CASES
 from tests.optim.suite import every_optimizer, loss, model
@@ -57,4 +57,4 @@ def test_a_later_step_sets_no_attribute(make, monkeypatch):
 
 
 def test_what_torch_2_10_cannot_trace_is_called_while_tracing():
-    assert has_autocast._dynamo_marked_constant
+    assert product_settings._dynamo_marked_constant

@@ -110,16 +110,10 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
-@constant_when_traced
-def product_setting() -> str:
-    """torch's setting for float32 products."""
-    return torch.get_float32_matmul_precision()
-
-
-@constant_when_traced  # torch 2.10 cannot trace the call
-def has_autocast(device: str) -> bool:
-    """Whether torch has autocast for a type of device, such as "cpu"."""
-    return torch.amp.is_autocast_available(device)
+@constant_when_traced  # torch 2.10 cannot trace the second call
+def product_settings(device: str) -> tuple[str, bool]:
+    """torch's setting for float32 products, and whether this type of device has autocast."""
+    return torch.get_float32_matmul_precision(), torch.amp.is_autocast_available(device)
 
 
 @contextmanager
@@ -133,9 +127,9 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
         ValueError: in a function under torch.compile, which cannot change the setting, where the
             setting is another one and `dtype` is single precision.
     """
-    before = product_setting()
-    with torch.autocast(device.type, enabled=False) if has_autocast(device.type) else nullcontext():
-        if before == "highest" or real_dtype(dtype) != torch.float32:
+    before, autocast = product_settings(device.type)
+    with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
+        if before == "highest" or dtype not in (torch.float32, torch.complex64):
             yield
             return
         if torch.compiler.is_compiling():

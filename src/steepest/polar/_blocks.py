@@ -1,4 +1,4 @@
-"""Blocked products and inverses of Hermitian matrices, faster on a CPU than one library call.
+"""Products and inverses of stacks of matrices, blocked where that is faster than a library call.
 
 A batched Cholesky factorisation takes a CPU twenty times as long as a product of the same size when
 the matrices are small. Cut into blocks, nearly all of the work is products.
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from steepest._common.numerics import HALF
+
 # Measured in torch 2.13 on two x86-64 cores. Below, a product by halves costs more in calls than it
 # saves in arithmetic.
 HALVED = 512
@@ -22,6 +24,11 @@ LEAF = 32
 # `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call
 # each.
 BATCHED = 192
+# Rows so many times as long as there are rows, and of this length at least, are cut: a product of
+# few long rows is added up entry by entry. Measured for 1 to 8 rows in float32: 6·eps·λ₁ at a
+# length of 512, 20 at 4096, 210 at 100 000, where small singular values are noise.
+LONG_ROWS, LONG_ROW = 64, 512
+
 # Memory that a thread keeps from one call to the next, on the host alone, for each dtype.
 KEPT_BYTES = 2**26
 
@@ -99,6 +106,37 @@ class Workspace:
         out = self.empty(a.shape[0], a.shape[1], b.shape[2])
         _write_hermitian(a, b, out)
         return out
+
+
+def applied(a: Tensor, x: Tensor) -> Tensor:
+    """The product a·x in the memory order of x: columns are dense where those of x are.
+
+    A tall matrix comes as its transpose. A factor in another order than the parameter it belongs to
+    is four to twenty times as slow to add to it on a CPU.
+    """
+    return a @ x if x.stride(-1) == 1 else (x.mH @ a.mH).mH
+
+
+def gram_matrix(x: Tensor, space: Workspace | None = None, *, halved: bool = False) -> Tensor:
+    """XXᴴ of (batch, m, n), the products of long rows added up in pieces.
+
+    Args:
+        x: the matrices.
+        space: memory for a result that is one product.
+        halved: whether that product may be `Workspace.hermitian`.
+    """
+    batch, m, n = x.shape
+    length = max(LONG_ROW, LONG_ROWS * m)
+    # Products of half precision are added up in float32 and rounded once.
+    if n < 2 * length or x.dtype in HALF:
+        if space is None:
+            return torch.bmm(x, x.mH)
+        return space.hermitian(x, x.mH) if halved else space.product(x, x.mH)
+    count = n // length
+    pieces = x[..., : count * length].unflatten(-1, (count, length)).movedim(-2, 1).flatten(0, 1)
+    whole = torch.bmm(pieces, pieces.mH).unflatten(0, (batch, count)).sum(dim=1)
+    rest = x[..., count * length :]
+    return torch.baddbmm(whole, rest, rest.mH) if rest.shape[-1] else whole
 
 
 _kept = threading.local()

@@ -1,4 +1,4 @@
-"""Products of matrices, and what rounding leaves of them and of polar factors."""
+"""Bounds on what rounding leaves of products of matrices and of polar factors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.numerics import HALF, epsilon, widened
-
-# Rows so many times as long as there are rows, and of this length at least, are cut: a product of
-# few long rows is added up entry by entry. Measured for 1 to 8 rows in float32: 6·eps·λ₁ at a
-# length of 512, 20 at 4096, 210 at 100 000, where small singular values are noise.
-LONG_ROWS, LONG_ROW = 64, 512
+from steepest.polar._blocks import applied, gram_matrix
 
 # Measured: the eigenvalues of a Gram matrix formed in floating point are off by about 3·eps·λ₁,
 # whatever its size (2 to 4096; log-spaced spectra of condition number 1e4). Bounds use this margin.
@@ -22,38 +18,6 @@ GRAM_NOISE = 8.0
 # when it is rescaled. Measured: eigenvalues off by 0.66·eps·λ₁ at most (size 4 to 1024; flat,
 # log-spaced, rank-one, diagonal, spiky).
 HALF_NOISE = 1.0
-
-
-def applied(a: Tensor, x: Tensor) -> Tensor:
-    """The product a·x in the memory order of x: columns are dense where those of x are.
-
-    A tall matrix comes as its transpose. A factor in another order than the parameter it belongs to
-    is four to twenty times as slow to add to it on a CPU.
-    """
-    return a @ x if x.stride(-1) == 1 else (x.mH @ a.mH).mH
-
-
-def has_long_rows(x: Tensor) -> bool:
-    """Whether `gram_matrix` cuts the rows of (…, m, n)."""
-    # Products of half precision are added up in float32 and rounded once.
-    return x.shape[-1] >= 2 * _piece(x) and x.dtype not in HALF
-
-
-def _piece(x: Tensor) -> int:
-    return max(LONG_ROW, LONG_ROWS * x.shape[-2])
-
-
-def gram_matrix(x: Tensor) -> Tensor:
-    """XXᴴ of (batch, m, n), the products of long rows added up in pieces."""
-    if not has_long_rows(x):
-        return torch.bmm(x, x.mH)
-    length = _piece(x)
-    batch, _, n = x.shape
-    count = n // length
-    pieces = x[..., : count * length].unflatten(-1, (count, length)).movedim(-2, 1).flatten(0, 1)
-    whole = torch.bmm(pieces, pieces.mH).unflatten(0, (batch, count)).sum(dim=1)
-    rest = x[..., count * length :]
-    return torch.baddbmm(whole, rest, rest.mH) if rest.shape[-1] else whole
 
 
 def gram_noise(eps: float) -> float:

@@ -180,22 +180,6 @@ class Auto(PolarMethod):
         """That of the method chosen on a CPU."""
         return self.choose(m, n, dtype, torch.device("cpu")).accuracy(m, n, dtype)
 
-    def factors(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """The polar factors of several stacks; those with the same method share its work."""
-        out = list(xs)
-        alike: dict[PolarMethod, list[int]] = {}
-        for i, x in enumerate(xs):
-            check_matrices(x)
-            if x.numel():
-                method = self.choose(x.shape[-2], x.shape[-1], x.dtype, x.device)
-                alike.setdefault(method, []).append(i)
-            else:
-                out[i] = torch.zeros_like(x)
-        for method, places in alike.items():
-            for i, q in zip(places, method.factors([xs[i] for i in places]), strict=True):
-                out[i] = q
-        return out
-
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return self.choose(x.shape[-2], x.shape[-1], dtype, x.device)._factor(x, dtype)
 

@@ -9,15 +9,9 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, safe_divisor, widened
+from steepest.polar._blocks import applied, gram_matrix
 from steepest.polar._members import eigh, svd
-from steepest.polar._rounding import (
-    GRAM_NOISE,
-    applied,
-    factor_rounding,
-    gram_matrix,
-    refine,
-    refined_error,
-)
+from steepest.polar._rounding import GRAM_NOISE, factor_rounding, refine, refined_error
 from steepest.polar.method import Accuracy, PolarMethod
 
 # The error allowed at the resolution of a Gram matrix that has no digits to spare.

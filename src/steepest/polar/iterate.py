@@ -10,15 +10,8 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import HALF, epsilon, safe_divisor, widened
-from steepest.polar._blocks import Workspace
-from steepest.polar._rounding import (
-    GRAM_NOISE,
-    applied,
-    factor_rounding,
-    gram_matrix,
-    gram_noise,
-    has_long_rows,
-)
+from steepest.polar._blocks import Workspace, applied, gram_matrix
+from steepest.polar._rounding import GRAM_NOISE, factor_rounding, gram_noise
 from steepest.polar.method import Accuracy, PolarMethod
 from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
 
@@ -166,7 +159,7 @@ class GramNewtonSchulz(_Iteration):
         q = _polynomial(gram, square, first, space)
         for steps in others:
             x = applied(q, x)
-            gram = gram_matrix(x) if has_long_rows(x) else space.product(x, x.mH)
+            gram = gram_matrix(x, space)
             space.give_back(q)
             q = _polynomial(gram, space.product(gram, gram), steps, space)
         return applied(q, x)

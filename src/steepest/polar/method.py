@@ -65,19 +65,21 @@ class PolarMethod(ABC):
     def factors(self, xs: Sequence[Tensor]) -> list[Tensor]:
         """The polar factors of several stacks, each of shape (*batch, m, n) with m and n its own.
 
-        Stacks of one dtype and device whose smaller sides are equal may share work: a method that
-        computes with m × m matrices does it once for all of them.
+        Stacks of one dtype and device with equal smaller sides may share work if one method is
+        chosen for them: a method that computes with m × m matrices does it once for all of them.
         """
         out = list(xs)
-        alike: dict[tuple[object, ...], list[int]] = {}
+        alike: dict[tuple[PolarMethod, int, torch.dtype, torch.device], list[int]] = {}
         for i, x in enumerate(xs):
             check_matrices(x)
+            m, n = x.shape[-2:]
             if x.numel():
-                alike.setdefault((min(x.shape[-2:]), x.dtype, x.device), []).append(i)
+                method = self.choose(m, n, x.dtype, x.device)
+                alike.setdefault((method, min(m, n), x.dtype, x.device), []).append(i)
             else:
                 out[i] = torch.zeros_like(x)
-        for places in alike.values():
-            for i, q in zip(places, self._oriented([xs[i] for i in places]), strict=True):
+        for (method, *_), places in alike.items():
+            for i, q in zip(places, method._oriented([xs[i] for i in places]), strict=True):
                 out[i] = q
         return out
 

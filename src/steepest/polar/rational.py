@@ -12,15 +12,8 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, safe_divisor, widened
-from steepest.polar._blocks import Workspace, inverse_in, workspace
-from steepest.polar._rounding import (
-    applied,
-    factor_rounding,
-    gram_matrix,
-    has_long_rows,
-    refine,
-    refined_error,
-)
+from steepest.polar._blocks import Workspace, applied, gram_matrix, inverse_in, workspace
+from steepest.polar._rounding import factor_rounding, refine, refined_error
 from steepest.polar.design import Rational, best_odd_polynomial, best_rational
 from steepest.polar.method import Accuracy, PolarMethod
 
@@ -153,7 +146,7 @@ class Zolotarev(PolarMethod):
 
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         with workspace(xs[0]) as space:
-            grams = [gram_matrix(x) if has_long_rows(x) else space.hermitian(x, x.mH) for x in xs]
+            grams = [gram_matrix(x, space, halved=True) for x in xs]
             gram = space.together(grams)
             root = self._root(gram, space)
             parts = root.split([len(x) for x in xs])
