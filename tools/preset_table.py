@@ -18,8 +18,8 @@ BEGIN, END = "<!-- presets: tools/preset_table.py -->", "<!-- end of presets -->
 
 
 def _average(row: Preset) -> str:
-    if row.past is not None:
-        return f"{row.momentum:g}, u from {row.past:g}"
+    if row.betas is not None:
+        return f"{row.betas[1]:g}, u from {row.betas[0]:g}"
     if not row.momentum:
         return "none"
     return f"{row.momentum:g}" + (", Nesterov" if row.nesterov else "")
@@ -34,7 +34,14 @@ def table() -> str:
     for name, row in PRESETS.items():
         scale = {"unit": "1", "dual": "‖u‖†"}[row.scale] + (f"; {row.note}" if row.note else "")
         decay = f"{row.weight_decay:g}"
-        cells = (f"`{name}`", f"`{row.shown}`", _average(row), scale, decay, row.source)
+        cells = (
+            f"`{name}`",
+            f"`{row.norm.with_polar(None)}`",
+            _average(row),
+            scale,
+            decay,
+            row.source,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

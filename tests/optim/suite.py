@@ -49,7 +49,11 @@ OPTIMIZERS = {
         params, **{"lr": 0.1, "adamw_lr": 0.01, **kw}
     ),
     "sign_sgd": lambda params, **kw: SignSGD(params, **{"lr": 0.01, "adamw_lr": 0.01, **kw}),
-    "lion": lambda params, **kw: Lion(params, **{"lr": 0.01, "adamw_lr": 0.01, **kw}),
+    "lion": lambda params, momentum=None, **kw: Lion(
+        params,
+        betas=None if momentum is None else (momentum, momentum),
+        **{"lr": 0.01, "adamw_lr": 0.01, **kw},
+    ),
     "spectral_descent": lambda params, **kw: SpectralDescent(
         params, **{"lr": 0.2, "adamw_lr": 0.01, **kw}
     ),

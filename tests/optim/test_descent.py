@@ -39,7 +39,7 @@ def draw(*shape, seed=0):
         {},
         {"momentum": 0.9},
         {"momentum": 0.8, "nesterov": True},
-        {"momentum": 0.9, "past": 0.6},
+        {"betas": (0.6, 0.9)},
     ],
     ids=str,
 )
@@ -47,13 +47,13 @@ def test_the_formula_of_the_docstring(norm, sharpness, average):
     w = nn.Parameter(draw(4, 6))
     optimizer = SteepestDescent([w], norm, lr=0.1, sharpness=sharpness, weight_decay=0.2, **average)
     expected, buffer = w.detach().clone(), torch.zeros_like(w)
-    mu = average.get("momentum", 0.0)
+    ahead, mu = average.get("betas", (None, average.get("momentum", 0.0)))
     for t in range(4):
         w.grad = draw(4, 6, seed=t + 1)
         before, buffer = buffer, mu * buffer + (1 - mu) * w.grad
         u = mu * buffer + (1 - mu) * w.grad if average.get("nesterov") else buffer
-        if "past" in average:
-            u = average["past"] * before + (1 - average["past"]) * w.grad
+        if ahead is not None:
+            u = ahead * before + (1 - ahead) * w.grad
         length = 1.0 if sharpness is None else norm.dual(u) / sharpness
         expected = (1 - 0.1 * 0.2) * expected - 0.1 * length * norm.dualize(u)
         optimizer.step()
@@ -264,10 +264,10 @@ BAD = [
     ({"scale": "linesearch", "sharpness": 2.0}, 'sharpness=2.0: scale="linesearch" has none'),
     ({"scale": "linesearch", "momentum": 0.9}, "momentum=0.9: a line search"),
     ({"scale": "linesearch", "weight_decay": 0.1}, "weight_decay=0.1: a line search"),
-    ({"lr": 1.0, "past": 1.5}, "past=1.5: give a weight"),
+    ({"lr": 1.0, "betas": (1.5, 0.5)}, "betas=(1.5, 0.5\\): give two numbers"),
     ({"lr": 1.0, "norm": norms.Spectral}, "give a norm object"),
-    ({"lr": 1.0, "past": "a"}, "past='a': give a weight"),
-    ({"lr": 1.0, "past": 0.5, "nesterov": True}, "past=0.5: give a weight"),
+    ({"lr": 1.0, "betas": "a"}, "betas='a': give two numbers"),
+    ({"lr": 1.0, "betas": (0.5, 0.5), "nesterov": True}, "nesterov=True: betas are the weights"),
     ({"lr": 1.0, "momentum": 1.0}, "momentum=1.0"),
     ({"lr": 1.0, "norm": norms.KyFan(3)}, "k=3: a 2×3 matrix has 2 singular values"),
     ({"lr": 1.0, "norm": norms.Conv(2)}, "acts on 4 axes"),

@@ -113,9 +113,10 @@ def test_l1_is_lion_and_loads_its_state():
 
 def test_lion_takes_the_papers_betas():
     group = Lion([weight()], lr=0.1, betas=(0.5, 0.6)).param_groups[0]
-    assert (group["past"], group["momentum"]) == (0.5, 0.6)
-    with pytest.raises(ValueError, match=r"past=0\.1: it is part of betas"):
-        Lion([weight()], lr=0.1, betas=(0.5, 0.6), past=0.1)
+    assert group["betas"] == (0.5, 0.6)
+    for given in ({"momentum": 0.1}, {"nesterov": True}):
+        with pytest.raises(ValueError, match="betas are the weights: give either"):
+            Lion([weight()], lr=0.1, **given)
 
 
 def test_half_the_square_is_gradient_descent():
@@ -225,7 +226,7 @@ def test_a_map_for_each_group_and_its_own_betas():
     optimizer = LionK(groups, lr=0.1, K=maps.Nuclear())
     assert [g["K"] for g in optimizer.param_groups] == [maps.Nuclear(), maps.GroupRows()]
     second = optimizer.param_groups[1]
-    assert (second["past"], second["momentum"]) == (0.1, 0.2)
+    assert second["betas"] == (0.1, 0.2)
     last = list(run(optimizer, b, 1))[-1]
     grad = 0.9 * b.grad
     expected = weight(seed=3) - 0.1 * maps.GroupRows().grad(grad)

@@ -18,10 +18,11 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import steepest
 from steepest import maps, norms
-from steepest.optim import finite
-from steepest.optim.batching import Item
-from steepest.optim.plan import Plan, _axes_stay, _by_members
-from steepest.optim.sharded import in_batches, projected, travelling
+from steepest.optim import finite, updates
+from steepest.optim.batching import GroupStep, Member
+from steepest.optim.plan import StepPlan, _axes_stay, _by_members
+from steepest.optim.rule import NormRule
+from steepest.optim.sharded import projected, sharded_batches, travelling
 from steepest.polar import Svd
 from steepest.sharding import Layout, Team, Waiting, is_sharded
 
@@ -114,40 +115,28 @@ def test_ddp_is_unwrapped_and_the_names_are_those_of_one_process():
         assert sorted(names) == sorted(n for n, _ in model().named_parameters())
 
 
-def item(x: torch.Tensor, norm: norms.Norm) -> Item:
+def member(x: torch.Tensor, norm: norms.Norm) -> Member:
     view = steepest.MatrixView() if norm.axes == 2 else None
     param = nn.Parameter(distribute_tensor(x, init_device_mesh("cpu", (1,)), [Shard(0)]))
-    return Item(param, torch.float64, view, norm.symmetric, param)
+    return Member(param, torch.float64, view, NormRule(norm), param)
 
 
 @pytest.mark.parametrize("norm", [norms.LInf(), norms.RowNorm(), norms.ColumnNorm()], ids=str)
 def test_a_norm_of_entries_sees_a_dtensor(norm):
     x, g = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
-    one = item(x, norm)
-    plan = Plan([], [one], [], {})
-
-    class Step:
-        def __init__(self):
-            self.finite, self.inner, self.moves = {one.param: True}, norm, []
-
-        def average(self, batch, out, stacks, *, cut=True):
-            assert batch == [one] and not cut
-            out[0].copy_(g)
-
-        def lengths(self, item):
-            return [1.0]
-
-        def move(self, moves):
-            self.moves += moves
-
-    step = Step()
-    ((batch,),) = in_batches(plan, step)
+    one = member(x, norm)
+    plan = StepPlan([], [one], [], {})
+    one.param.grad = distribute_tensor(g, one.param.device_mesh, one.param.placements)
+    group = {"momentum": 0.0, "maximize": False, "weight_decay": 10.0}
+    kept = []
+    step = GroupStep(group, one.rule, {one.param: True}, {}, inner=norm, kept=kept)
+    ((batch,),) = sharded_batches(plan, step)
     batch.apply([norm.dualize(u) for u in batch.averages()])
-    (move,) = step.moves
+    (update,) = kept
     expected = norm.dualize(g)
-    assert not is_sharded(move.direction[0]) and torch.allclose(move.direction[0], expected)
-    assert torch.allclose(move.dual, norm.inner(g, expected).sum())
-    ((_, inside),) = projected(plan, norm, step, weight_decay=10.0)
+    assert not is_sharded(update.direction[0]) and torch.allclose(update.direction[0], expected)
+    assert torch.allclose(update.dual, norm.inner(g, expected).sum())
+    ((_, inside),) = projected(plan, norm, step)
     assert torch.allclose(inside, norm.project(x, 0.1))
 
 
@@ -181,7 +170,7 @@ def test_gradients_of_one_bad_rank_are_skipped_by_all(monkeypatch):
 def test_flags_on_a_device_are_not_waited_for(monkeypatch):
     """With flags that may not be looked at, everything takes part, and a skip is a step of 0."""
     monkeypatch.setattr(finite, "is_known", lambda flags: False)
-    monkeypatch.setattr(finite, "looked_at", lambda flags: list(flags.unbind()))
+    monkeypatch.setattr(updates, "is_known", lambda flags: False)
     net = model()
     optimizer = OPTIMIZERS["Muon"](net)
     divided(optimizer)

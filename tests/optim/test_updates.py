@@ -9,7 +9,7 @@ from torch import nn
 
 from steepest import MatrixView, Muon
 from steepest.norms import Schatten
-from steepest.optim.updates import ONE_THREAD, descend, finite
+from steepest.optim.updates import ONE_THREAD, descend, finite_flags
 from steepest.polar import Auto, Svd
 from tests.matrices import naive_polar, spectral_distance
 
@@ -98,9 +98,19 @@ def test_a_gradient_too_large_for_its_momentum_is_skipped(dtype):
 
 
 def test_finite_judges_in_the_type_asked_for():
-    grads = [torch.tensor([1e5]), torch.tensor([1e5]), torch.tensor([float("nan")])]
-    types = [torch.float16, torch.float32, torch.float32]
-    assert finite(grads, types).tolist() == [False, True, False]
+    grads = [torch.tensor([1e5]), torch.tensor([float("nan")]), torch.tensor([1.0])]
+    assert finite_flags(grads, torch.float16) == [False, False, True]
+    assert finite_flags(grads, torch.float32) == [True, False, True]
+
+
+def test_each_gradient_of_a_step_is_judged_in_the_type_of_its_own_momentum():
+    a, b = (nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
+    optimizer = Muon([{"params": [a], "momentum_dtype": torch.float16}, {"params": [b]}], lr=0.1)
+    for p in (a, b):
+        p.grad = torch.full((2, 2), 1e5)
+    optimizer.step()
+    assert optimizer.skipped == 1
+    assert bool((a == 0).all()) and bool((b != 0).any())
 
 
 @pytest.mark.parametrize("size", [3, ONE_THREAD + 1])
@@ -108,7 +118,7 @@ def test_finite_is_about_entries_not_their_squares(size):
     grads = [torch.full((size,), 1e30) for _ in range(4)]
     for grad, bad in zip(grads, (float("inf"), float("-inf"), float("nan")), strict=False):
         grad[-1] = bad
-    assert finite(grads, [torch.float32] * 4).tolist() == [False, False, False, True]
+    assert finite_flags(grads, torch.float32) == [False, False, False, True]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])

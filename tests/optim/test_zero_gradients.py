@@ -44,7 +44,10 @@ def test_every_optimizer_comes_to_rest(make):
         [{"params": [w]}, {"params": [b], "adamw": True}], weight_decay=0.0, adamw_weight_decay=0.0
     )
     for group in optimizer.param_groups:
-        group.update(momentum=min(group["momentum"], 0.5), betas=(0.5, 0.5))
+        if "betas" in group:
+            group["betas"] = (0.5, 0.5)
+        else:
+            group["momentum"] = min(group["momentum"], 0.5)
     kick(optimizer, w, b)
     assert bool((w != 0).any())
     assert coast(optimizer, [w, b]) < STEPS

@@ -11,7 +11,8 @@ import torch
 
 from steepest import Muon, SteepestDescent, norms
 from steepest.optim import plan as planning
-from steepest.optim.batching import Item
+from steepest.optim.batching import Member
+from steepest.optim.rule import NormRule
 from steepest.polar import Svd
 from steepest.sharding import CollectiveCounter, balanced
 from steepest.views import EXPERTS, LINEAR, MatrixView
@@ -160,7 +161,7 @@ def quintic(m: int, n: int) -> int:
 def test_the_polar_work_is_divided(ranks: int) -> None:
     matrices = gpt(768, 12)
     items = [
-        Item(p, torch.float32, view, True, p)
+        Member(p, torch.float32, view, NormRule(norms.Spectral()), p)
         for shape, view in matrices.values()
         for p in [torch.empty(shape, device="meta")]
     ]

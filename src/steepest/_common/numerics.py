@@ -35,7 +35,7 @@ def in_double(x: Tensor) -> Tensor:
 
 def epsilon(dtype: torch.dtype) -> float:
     """Machine epsilon of a real or complex type."""
-    return float(torch.finfo(real_dtype(dtype)).eps)
+    return float(torch.finfo(dtype).eps)
 
 
 def safe_divisor(norm: Tensor) -> Tensor:
@@ -46,6 +46,18 @@ def safe_divisor(norm: Tensor) -> Tensor:
 def is_known(x: Tensor) -> bool:
     """Whether looking at a value costs nothing: in the memory of the host, outside a graph."""
     return not torch.compiler.is_compiling() and type(x) is Tensor and x.device.type == "cpu"
+
+
+def number(value: object) -> float:
+    """A number as it is, NaN for anything else: no comparison with it holds."""
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def host_value(value: object) -> float:
+    """A number, or that of a tensor where looking costs nothing; NaN where it is not known."""
+    if isinstance(value, Tensor):
+        return float(value) if is_known(value) and value.numel() == 1 else float("nan")
+    return number(value)
 
 
 def looked_at(a: Tensor) -> bool | None:
@@ -90,7 +102,7 @@ def unit_powers(x: Tensor) -> tuple[Tensor, Tensor]:
 def unit_scale(x: Tensor) -> Tensor:
     """Each matrix times its `unit_powers`; zero stays zero."""
     power, rest = unit_powers(x)
-    x = times(x, power)
+    x = times(x, power) if x.is_complex() else x * power
     # Hardly ever is there a rest: where looking costs nothing, no pass over the matrix is made.
     return x if is_known(x) and looked_at((rest == 1).all()) else times(x, rest)
 

@@ -239,10 +239,11 @@ class Schatten(UnitarilyInvariantNorm):
 
     def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """`dualize` of each; for p = ∞ matrices with equal smaller sides share work."""
-        if self.p < math.inf:
+        if self.exponent.p < math.inf:
             return super().dualize_all(gs, check=check)
-        for g in gs:
-            self.accept(g, check, "g")
+        if check:
+            for g in gs:
+                self.accept(g, check, "g")
         return (self.polar or Svd()).factors(gs)
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:

@@ -1,10 +1,10 @@
-"""The way of a gradient through the step: momentum, matrices, duality map, update."""
+"""Parameters in stacks: what is computed together in a step, how it is split and joined again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,11 +12,15 @@ from torch import Tensor
 from steepest._common.errors import shape_text
 from steepest._common.numerics import is_known, real_dtype, widened
 from steepest.norms import Norm
-from steepest.optim.updates import Decay, Flag, descend
-from steepest.sharding import local, local_like
+from steepest.optim.options import Group
+from steepest.optim.rule import Rule
+from steepest.optim.updates import Flag, accumulate, descend, without_momentum
+from steepest.sharding import is_sharded, local, local_like
 from steepest.views import LINEAR, MatrixView
 
 T = TypeVar("T")
+Lengths = Sequence[Tensor | float]
+"""The length of a step over `lr`, for each part of a parameter."""
 
 # Measured on two x86-64 cores: a copy to the transpose takes four times as long as a copy for
 # 64 × 256, twenty times for 768 × 3072. One stack less is worth that only below this size.
@@ -28,49 +32,55 @@ HOST_STACK, DEVICE_STACK = 2**24, 2**29
 
 
 @dataclass(eq=False)
-class Item:
+class Member:
     """A parameter that takes part in steps: what does not change from one to the next.
 
     Args:
-        param: the parameter; a DTensor if it is sharded.
-        dtype: type of its momentum.
-        view: the body as matrices; None for a norm that takes the tensor as it is.
-        symmetric: whether the norm does not mind transposed matrices.
-        body: what the norm measures, for its shape, its order in memory and its device: the
+        param: The parameter; a DTensor if it is sharded.
+        dtype: Type of its momentum.
+        view: The view of `like` as matrices; None for a norm that takes the tensor as it is.
+        rule: The rule of its group.
+        like: A tensor with the shape, memory order and device of what the norm measures: the
             parameter, the part of it that lies on this rank, or a tensor like the whole.
     """
 
     param: Tensor
     dtype: torch.dtype
     view: MatrixView | None
-    symmetric: bool
-    body: Tensor
+    rule: Rule
+    like: Tensor
 
     shapes: list[tuple[int, int, int]] = field(init=False)
     """(batch, rows, columns) of its matrices."""
     sizes: tuple[tuple[int, int], ...] = field(init=False)
     """Rows and columns of its matrices in a stack."""
-    whole: bool = field(init=False)
-    """Whether the body as it is, without a batch, is what the norm measures."""
-    turned: list[bool] = field(init=False)
-    """Which of its matrices are transposed in a stack: see `_turned`."""
+    is_one_part: bool = field(init=False)
+    """Whether the tensor as it is, without a batch, is what the norm measures."""
+    transposed: list[bool] = field(init=False)
+    """Which of its matrices are transposed in a stack: see `_transposed`."""
+    lengths: list[float] = field(init=False)
+    """Length of a step over `lr`, for each part."""
+    sharded: bool = field(init=False)
+    """Whether the parameter is a DTensor."""
 
     def __post_init__(self) -> None:
-        self.whole = self.view is None or self.view == LINEAR
-        self.shapes = self.view.shapes(self.body.shape) if self.view else []
-        turn = self.symmetric and self.view is not None
-        self.turned = self._turned() if turn else [False] * len(self.shapes)
-        pairs = zip(self.turned, self.shapes, strict=True)
+        self.is_one_part = self.view is None or self.view == LINEAR
+        self.shapes = self.view.shapes(self.like.shape) if self.view else []
+        self.lengths = self.rule.lengths(self.shapes)
+        self.sharded = is_sharded(self.param)
+        turn = self.rule.geometry.symmetric and self.view is not None
+        self.transposed = self._transposed() if turn else [False] * len(self.shapes)
+        pairs = zip(self.transposed, self.shapes, strict=True)
         self.sizes = tuple((n, m) if turn else (m, n) for turn, (_, m, n) in pairs)
 
-    def _turned(self) -> list[bool]:
+    def _transposed(self) -> list[bool]:
         """Tall ones where a pair of transposed shapes is worth one stack, else as memory has them.
 
         Columns that are dense in memory become rows.
         """
-        if self.body.device.type != "cpu" or self.body.numel() <= PAIRED_ENTRIES:
+        if self.like.device.type != "cpu" or self.like.numel() <= PAIRED_ENTRIES:
             return [m > n for _, m, n in self.shapes]
-        return [part.stride(-2) < part.stride(-1) for part in self.cut(self.body)]
+        return [part.stride(-2) < part.stride(-1) for part in self.split(self.like)]
 
     @property
     def local(self) -> Tensor:
@@ -78,34 +88,24 @@ class Item:
         return local(self.param)
 
     @property
-    def grad(self) -> Tensor:
-        """The gradient of `local` in this step."""
-        return local_grad(self.param)
-
-    @property
-    def parts(self) -> int:
-        """How many tensors `cut` makes of it."""
-        return len(self.shapes) if self.view else 1
-
-    @property
     def nbytes(self) -> int:
         """Size of its matrices in a stack, which is in float32 at least."""
-        return self.body.numel() * max(4, self.dtype.itemsize)
+        return self.like.numel() * max(4, self.dtype.itemsize)
 
     @property
-    def work(self) -> torch.dtype:
+    def compute_dtype(self) -> torch.dtype:
         """Real type of the arithmetic: a Python float would take torch's default type."""
         return real_dtype(widened(self.dtype))
 
-    def cut(self, x: Tensor) -> list[Tensor]:
-        """A tensor of the body's shape as the tensors that the norm measures."""
-        return [x] if self.view is None or self.whole else self.view.matrices(x)
+    def split(self, x: Tensor) -> list[Tensor]:
+        """The parts that the norm measures, of a tensor of the shape of `like`."""
+        return [x] if self.view is None or self.is_one_part else self.view.matrices(x)
 
-    def restore(self, parts: Sequence[Tensor]) -> Tensor:
-        """The tensor of the body's shape that has these parts."""
-        if self.view is None or self.whole:
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """The tensor of the shape of `like` that has these parts."""
+        if self.view is None or self.is_one_part:
             return parts[0]
-        return self.view.restore(parts, self.body.shape)
+        return self.view.restore(parts, self.like.shape)
 
 
 def local_grad(param: Tensor) -> Tensor:
@@ -118,71 +118,143 @@ def local_grad(param: Tensor) -> Tensor:
     return local_like(param.grad, param)
 
 
-Bundles = list[tuple[list[Item], ...]]
-"""Bundles of batches of parameters."""
+Bundle = tuple[list[Member], ...]
+"""Members of one stack each, whose averages are mapped together."""
 
 
 @dataclass(eq=False, slots=True)
-class Move:
-    """What one parameter does in this step, before the length of the step is known.
+class Update:
+    """The update of one parameter in this step, before its length is known.
 
     Args:
-        item: the parameter.
-        ok: whether its gradient is finite, on the device; True if that is known.
-        u: the momentum average, cut into what the norm measures.
-        direction: where each part of `u` points.
+        member: The parameter.
+        finite: Whether its gradient is finite, on the device; True if that is known.
+        u: The parts of its momentum average.
+        direction: The direction of each part.
     """
 
-    item: Item
-    ok: Flag
+    member: Member
+    finite: Flag
     u: list[Tensor]
     direction: list[Tensor]
 
-    def update(self, lengths: Sequence[Tensor | float]) -> tuple[Tensor, Tensor | float]:
-        """The direction in one piece, and the length that it has yet to get; destroys the move."""
+    def joined(self, lengths: Lengths) -> tuple[Tensor, Tensor | float]:
+        """The direction in one tensor, and the factor that it has yet to get.
+
+        Several parts get their lengths here, in place.
+        """
         if len(lengths) == 1:
-            return self.item.restore(self.direction), lengths[0]
+            one = self.member.is_one_part
+            return self.direction[0] if one else self.member.join(self.direction), lengths[0]
         for part, length in zip(self.direction, lengths, strict=True):
             part.mul_(length)
-        return self.item.restore(self.direction), 1.0
+        return self.member.join(self.direction), 1.0
+
+    def rate(self, lr: float | Tensor) -> Tensor:
+        """The learning rate on the parameter's device, 0 where the gradient is not finite."""
+        ok, dtype = self.finite, self.member.compute_dtype
+        one = ok if isinstance(ok, Tensor) else self.member.like.new_ones((), dtype=dtype)
+        return one.to(dtype) * scalar(lr)
 
 
-def take(
-    moves: Sequence[Move],
-    lengths: Sequence[Sequence[Tensor | float]],
-    *,
-    lr: float | Tensor,
-    weight_decay: float | Tensor,
-    decay: Decay,
-) -> None:
-    """Decay the weights and move them by −lr·length·direction, unless a gradient was not finite.
+@dataclass(eq=False)
+class GroupStep:
+    """One step of one group: what all of its batches have in common.
 
     Args:
-        moves: of parameters of one type on one device; used up.
-        lengths: of each part of each.
-        lr: the learning rate.
-        weight_decay: the decay.
-        decay: its kind, as in `descend`.
+        group: The group.
+        rule: The rule of the group.
+        finite: Whether the gradient of each parameter that takes part is finite.
+        state: The state of the optimizer.
+        inner: The norm in whose inner product ⟨u, direction⟩ is asked for, if it is.
+        kept: A list that takes the updates, for a length that all parameters share; None to apply
+            them at once.
     """
-    pairs = [move.update(each) for move, each in zip(moves, lengths, strict=True)]
-    updates, common = [update for update, _ in pairs], [length for _, length in pairs]
-    sure = not any(isinstance(v, Tensor) for v in (lr, *common, *(m.ok for m in moves)))
-    descend(
-        [move.item.local for move in moves],
-        updates,
-        rates=float(lr) if sure else [rate(move, lr) for move in moves],
-        lengths=common,
-        weight_decay=scalar(weight_decay),
-        decay=decay,
-    )
 
+    group: Group
+    rule: Rule
+    finite: Mapping[Tensor, Flag]
+    state: MutableMapping[Tensor, dict[str, Any]]
+    inner: Norm | None = None
+    kept: list[Update] | None = None
 
-def rate(move: Move, lr: float | Tensor) -> Tensor:
-    """The learning rate of a parameter on its device, 0 where the gradient is not finite."""
-    ok, work = move.ok, move.item.work
-    return (ok if isinstance(ok, Tensor) else move.item.body.new_ones((), dtype=work)).to(
-        work
-    ) * scalar(lr)
+    def average(
+        self,
+        members: Sequence[Member],
+        out: Sequence[Tensor],
+        stacks: Sequence[Tensor],
+        *,
+        split: bool = True,
+    ) -> None:
+        """Update the momentum averages and write u; without momentum the gradients, and no state.
+
+        Args:
+            members: The parameters.
+            out: A tensor for each part of each parameter, or for each parameter if not `split`;
+                empty if u is not needed.
+            stacks: The memory that `out` fills; empty with it.
+            split: Whether `out` has parts.
+        """
+        if not members:
+            return
+        group, state = self.group, self.state
+        finite = [self.finite[m.param] for m in members]
+        grads = [
+            p.grad if type(p.grad) is Tensor else local_grad(p) for p in (m.param for m in members)
+        ]
+        views = None if not split or all(m.is_one_part for m in members) else members
+        betas, momentum = group.get("betas"), group.get("momentum", 0.0)
+        weights: tuple[object, ...] = betas or (momentum,)
+        if all(not isinstance(weight, Tensor) and weight == 0 for weight in weights):
+            without_momentum(grads, finite, out, views=views, maximize=group["maximize"])
+            return
+        buffers = []
+        for m in members:
+            own = state[m.param]
+            if "momentum_buffer" not in own:
+                own["momentum_buffer"] = torch.zeros_like(
+                    m.param, dtype=m.dtype, memory_format=torch.preserve_format
+                )
+            buffer = own["momentum_buffer"]
+            buffers.append(buffer if type(buffer) is Tensor else local(buffer))
+        accumulate(
+            grads,
+            buffers,
+            finite,
+            out,
+            views=views,
+            stacks=stacks,
+            momentum=momentum,
+            nesterov=group.get("nesterov", False),
+            maximize=group["maximize"],
+            betas=betas,
+        )
+
+    def apply(self, updates: Sequence[Update], lengths: Sequence[Lengths] | None = None) -> None:
+        """Decay the weights and move them by −lr·length·direction, or keep the updates.
+
+        Nothing moves where a gradient was not finite.
+
+        Args:
+            updates: The updates of parameters of one type on one device; used up.
+            lengths: For each update, one step length per part; None for those of the rule.
+        """
+        if self.kept is not None:
+            self.kept += updates
+            return
+        lr, weight_decay = self.group["lr"], self.group["weight_decay"]
+        lengths = lengths or [update.member.lengths for update in updates]
+        pairs = [update.joined(each) for update, each in zip(updates, lengths, strict=True)]
+        common = [length for _, length in pairs]
+        sure = not any(isinstance(v, Tensor) for v in (lr, *common, *(u.finite for u in updates)))
+        descend(
+            [m.local if m.sharded else m.param for m in (update.member for update in updates)],
+            [direction for direction, _ in pairs],
+            rates=float(lr) if sure else [update.rate(lr) for update in updates],
+            lengths=common,
+            weight_decay=scalar(weight_decay) if isinstance(weight_decay, Tensor) else weight_decay,
+            decay=self.group["decay"],
+        )
 
 
 def scalar(x: float | Tensor) -> float | Tensor:
@@ -190,14 +262,14 @@ def scalar(x: float | Tensor) -> float | Tensor:
     return x.reshape(()) if isinstance(x, Tensor) else x
 
 
-def nearest(item: Item, value: Tensor, ball: Norm, radii: Sequence[Tensor | float]) -> Tensor:
+def project_member(member: Member, value: Tensor, ball: Norm, radii: Lengths) -> Tensor:
     """A parameter with each of its parts projected on its ball.
 
     Args:
-        item: the parameter.
-        value: of its body.
-        ball: the norm of the balls.
-        radii: of each part's ball.
+        member: The parameter.
+        value: Its value, of the shape of `member.like`.
+        ball: The norm of the balls.
+        radii: The radius of each part's ball.
 
     Raises:
         FloatingPointError: it has NaN or inf entries, in the memory of the host; an accelerator is
@@ -209,39 +281,37 @@ def nearest(item: Item, value: Tensor, ball: Norm, radii: Sequence[Tensor | floa
             f"a parameter of shape {shape_text(value.shape)} has NaN or inf entries, and no "
             "point of the ball is nearest to it: start again from weights that are finite"
         )
-    parts = item.cut(value.to(widened(value.dtype)))
-    return item.restore(
-        [ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)]
-    )
+    parts = member.split(value.to(widened(value.dtype)))
+    return member.join([ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)])
 
 
-def batches(items: Iterable[Item], limit: int | None) -> Iterator[list[Item]]:
-    """Items for one stack, in order, as many as fit into `limit` bytes but at least one."""
-    keyed: dict[tuple[object, ...], list[Item]] = {}
-    for item in items:
-        key = (item.sizes, item.param.dtype, item.dtype, item.body.device)
-        keyed.setdefault(key, []).append(item)
+def stackable(members: Iterable[Member], limit: int | None) -> Iterator[list[Member]]:
+    """Members for one stack, in order, as many as fit into `limit` bytes but at least one."""
+    keyed: dict[tuple[object, ...], list[Member]] = {}
+    for member in members:
+        key = (member.sizes, member.param.dtype, member.dtype, member.like.device)
+        keyed.setdefault(key, []).append(member)
     for same in keyed.values():
-        yield from _filled(same, [item.nbytes for item in same], bound_of(same[0], limit))
+        yield from _chunks(same, [m.nbytes for m in same], bound_of(same[0], limit))
 
 
-def bundles(batches: Iterable[list[Item]], limit: int | None) -> Iterator[tuple[list[Item], ...]]:
-    """Batches whose matrices have equal smaller sides, as many as fit into `limit` bytes.
+def bundles(stacks: Iterable[list[Member]], limit: int | None) -> Iterator[Bundle]:
+    """Stacks whose matrices have equal smaller sides, as many as fit into `limit` bytes.
 
     A norm may share work among them.
     """
-    keyed: dict[tuple[object, ...], list[list[Item]]] = {}
-    for batch in batches:
-        first = batch[0]
+    keyed: dict[tuple[object, ...], list[list[Member]]] = {}
+    for stack in stacks:
+        first = stack[0]
         smaller = tuple(min(s[-2:]) for s in first.sizes) if first.view else id(first)
-        key = (smaller, first.param.dtype, first.dtype, first.body.device)
-        keyed.setdefault(key, []).append(batch)
+        key = (smaller, first.param.dtype, first.dtype, first.like.device)
+        keyed.setdefault(key, []).append(stack)
     for alike in keyed.values():
-        sizes = [sum(item.nbytes for item in batch) for batch in alike]
-        yield from map(tuple, _filled(alike, sizes, bound_of(alike[0][0], limit)))
+        sizes = [sum(m.nbytes for m in stack) for stack in alike]
+        yield from map(tuple, _chunks(alike, sizes, bound_of(alike[0][0], limit)))
 
 
-def _filled(things: Sequence[T], sizes: Sequence[int], bound: int) -> Iterator[list[T]]:
+def _chunks(things: Sequence[T], sizes: Sequence[int], bound: int) -> Iterator[list[T]]:
     """The things in order, as many at a time as fit into the bound, but at least one."""
     some: list[T] = []
     total = 0
@@ -254,50 +324,34 @@ def _filled(things: Sequence[T], sizes: Sequence[int], bound: int) -> Iterator[l
     yield some
 
 
-def bound_of(item: Item, limit: int | None) -> int:
-    """How many bytes may be stacked with an item."""
-    return limit or (HOST_STACK if item.body.device.type == "cpu" else DEVICE_STACK)
+def bound_of(member: Member, limit: int | None) -> int:
+    """How many bytes may be stacked with a member."""
+    return limit or (HOST_STACK if member.like.device.type == "cpu" else DEVICE_STACK)
 
 
-class Step(Protocol):
-    """What a batch needs to know of the step that a group takes."""
+class Batch(Protocol):
+    """Parameters whose averages are mapped together: two methods, called one after the other."""
 
-    finite: Mapping[Tensor, Flag]
-    """Of each parameter that takes part, whether its gradient is finite."""
-    inner: Norm | None
-    """The norm in whose inner product ⟨u, direction⟩ is asked for."""
+    def averages(self) -> list[Tensor]:
+        """Update the momentum; the averages u in fresh memory, as the norm measures them."""
 
-    def average(
-        self,
-        batch: Sequence[Item],
-        out: list[Tensor],
-        stacks: Sequence[Tensor],
-        *,
-        cut: bool = True,
-    ) -> None:
-        """Update momentum averages and write u: a tensor a part, or a parameter if not `cut`.
-
-        The tensors fill the stacks. Nothing is written if there are none.
-        """
-
-    def lengths(self, item: Item) -> Sequence[Tensor | float]:
-        """The length of the step over `lr`, for each part of a parameter."""
-
-    def move(self, moves: Sequence[Move]) -> None:
-        """Decay and move parameters of one type on one device."""
+    def apply(self, directions: Sequence[Tensor]) -> None:
+        """Move the parameters along the directions of these averages, which are used up."""
 
 
+@dataclass(eq=False)
 class StackedBatch:
-    """Parameters whose matrices lie in common stacks, in one step.
+    """Parameters of this rank alone, whose matrices lie in common stacks in one step.
 
     Args:
-        items: the parameters.
-        step: the step of their group.
+        members: The parameters, with matrices of equal sizes.
+        step: The step of their group.
     """
 
-    def __init__(self, items: Sequence[Item], step: Step) -> None:
-        self.items, self.step = items, step
-        self.places: list[list[Tensor]] = []
+    members: Sequence[Member]
+    step: GroupStep
+    u: list[list[Tensor]] = field(default_factory=list, init=False)
+    """The parts of each average, in the memory of the stacks."""
 
     def averages(self) -> list[Tensor]:
         """Update the momentum and stack the averages u, shape (matrices, rows, columns) each.
@@ -305,54 +359,42 @@ class StackedBatch:
         There is a stack for each part of a parameter that an unequal split makes; without a view
         there is one for each parameter, in its shape.
         """
-        stacks = self._stacks()
-        self.places = self._parts_in(stacks)
-        self._fill([place for parts in self.places for place in parts], stacks)
+        first = self.members[0]
+        dtype = widened(first.dtype)
+        if first.view is None:
+            stacks = [torch.empty_like(m.like, dtype=dtype) for m in self.members]
+        else:
+            stacks = [
+                first.like.new_empty((sum(i.shapes[k][0] for i in self.members), m, n), dtype=dtype)
+                for k, (m, n) in enumerate(first.sizes)
+            ]
+        self.u = self.places(stacks)
+        self.step.average(self.members, [part for parts in self.u for part in parts], stacks)
         return stacks
 
     def apply(self, directions: Sequence[Tensor]) -> None:
         """Move the parameters along stacks of directions, which are used up."""
-        pairs = zip(self.items, self.places, self._parts_in(directions), strict=True)
         finite = self.step.finite
-        moves = [Move(item, finite[item.param], u, d) for item, u, d in pairs]
-        self.places = []  # the memory of the averages goes with the batch
-        self._take(moves)
+        pairs = zip(self.members, self.u, self.places(directions), strict=True)
+        updates = [Update(member, finite[member.param], u, d) for member, u, d in pairs]
+        self.u = []  # the memory of the averages goes with the batch
+        self.step.apply(updates)
 
-    def _fill(self, places: list[Tensor], stacks: Sequence[Tensor]) -> None:
-        """Write the averages, one for each part of each parameter."""
-        self.step.average(self.items, places, stacks)
-
-    def _take(self, moves: Sequence[Move]) -> None:
-        self.step.move(moves)
-
-    def _stacks(self) -> list[Tensor]:
-        """Fresh memory."""
-        first = self.items[0]
-        dtype = widened(first.dtype)
-        if first.view is None:
-            return [torch.empty_like(item.body, dtype=dtype) for item in self.items]
-        return [
-            first.body.new_empty((sum(i.shapes[k][0] for i in self.items), m, n), dtype=dtype)
-            for k, (m, n) in enumerate(first.sizes)
-        ]
-
-    def _parts_in(self, stacks: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Of each parameter its parts in the stacks, as its view has them."""
-        if self.items[0].view is None:
+    def places(self, stacks: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The parts of each parameter in the stacks, each of the shape that its view gives it."""
+        members = self.members
+        if members[0].view is None:
             return [[stack] for stack in stacks]
-        return _places(self.items, stacks)
-
-
-def _places(batch: Sequence[Item], stacks: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Of each item the places of its parts in the stacks, as its view has them."""
-    if all(item.whole for item in batch):
-        turned = [item.turned[0] for item in batch]
-        whole = zip(stacks[0].unbind(), turned, strict=True)
-        return [[place.mT if turn else place] for place, turn in whole]
-    places: list[list[Tensor]] = [[] for _ in batch]
-    for k, stack in enumerate(stacks):
-        slices = stack.split([item.shapes[k][0] for item in batch])
-        for parts, item, place in zip(places, batch, slices, strict=True):
-            place = place.squeeze(0) if item.whole else place
-            parts.append(place.mT if item.turned[k] else place)
-    return places
+        if all(m.is_one_part for m in members):
+            # One (rows, columns) matrix for each member; back to its own orientation.
+            turns = [m.transposed[0] for m in members]
+            return [
+                [x.mT if turn else x] for x, turn in zip(stacks[0].unbind(), turns, strict=True)
+            ]
+        places: list[list[Tensor]] = [[] for _ in members]
+        for k, stack in enumerate(stacks):
+            slices = stack.split([m.shapes[k][0] for m in members])
+            for parts, member, place in zip(places, members, slices, strict=True):
+                place = place.squeeze(0) if member.is_one_part else place
+                parts.append(place.mT if member.transposed[k] else place)
+        return places

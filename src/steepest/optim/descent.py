@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid, shape_text
-from steepest.maps import ConvexMap, FromNorm
+from steepest._common.numerics import number
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
-from steepest.optim.batching import Item, Move
-from steepest.optim.groups import ADAMW_BETAS, ADAMW_LR, Group, adamw_defaults, members, number
-from steepest.optim.optimizer import (
-    Constraint,
-    GroupStep,
-    Loss,
-    NonFinite,
-    Params,
-    SteepestOptimizer,
+from steepest.optim.batching import GroupStep, Update
+from steepest.optim.groups import module_params
+from steepest.optim.optimizer import Loss, Params, SteepestOptimizer
+from steepest.optim.options import (
+    Group,
+    Scale,
+    Sharpness,
+    StepOptions,
+    adamw_defaults,
+    group_defaults,
+    unknown_options,
 )
+from steepest.optim.rule import NormRule, Rule, SharpRule, UnboundedRule
 from steepest.optim.step_length import estimated_sharpness, search, slope_of
-from steepest.optim.updates import Decay, Flag
+from steepest.optim.updates import Flag
 
-Scale = Literal["unit", "dual", "linesearch"]
-Sharpness = float | Literal["estimate"]
+
+class DescentOptions(StepOptions, total=False):
+    """The options of `SteepestDescent` but for `betas`, for optimizers that are rows of a table.
+
+    Attributes:
+        norm: A norm of `steepest.norms`, or of named blocks.
+        sharpness: The smoothness constant λ > 0 of the loss in the norm, or "estimate".
+        momentum: Weight of the past in the average, in [0, 1).
+        nesterov: Whether the average looks one step ahead.
+        weight_decay: Decoupled decay.
+        scale: "unit", "dual" or "linesearch".
+    """
+
+    norm: Norm | ProductNorm | None
+    sharpness: Sharpness | None
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    scale: Scale | None
 
 
 class SteepestDescent(SteepestOptimizer):
@@ -36,7 +56,9 @@ class SteepestDescent(SteepestOptimizer):
         u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
         W ← (1 − lr·weight_decay)·W − lr·length·norm.dualize(u)
 
-    or with `past`, u = past·buffer + (1 − past)·grad from the buffer before the step.
+    or with two weights, betas = (β₁, β₂), from the buffer before the step
+
+        u = β₁·buffer + (1 − β₁)·grad;  buffer ← β₂·buffer + (1 − β₂)·grad
 
     The length is 1 for `scale="unit"`: then a step has norm `lr`. With a `sharpness` λ it is
     norm.dual(u)/λ (`scale="dual"`), the minimiser of the model ⟨u, Δ⟩ + (λ/2)·norm(Δ)², and `lr` is
@@ -62,33 +84,19 @@ class SteepestDescent(SteepestOptimizer):
     named blocks those it names, which have to be all.
 
     Args:
-        params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
-            group may have `views` and its own `norm`, `lr`, `sharpness`, `momentum` and
+        params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
+            group may have `views` and its own `norm`, `lr`, `sharpness`, `momentum`, `betas` and
             `weight_decay`.
-        norm: a norm of `steepest.norms`, or of named blocks.
-        lr: norm of a step for `scale="unit"`, factor of the length otherwise (1 if None).
-        sharpness: λ > 0, the smoothness constant of the loss in the norm, or "estimate".
-        momentum: weight of the past in the average, in [0, 1).
-        nesterov: look one step ahead, which is past = momentum².
-        past: weight of the buffer in u, where it is neither momentum nor momentum²: Lion's β₁,
-            with β₂ for `momentum`.
-        weight_decay: decoupled decay; with `scale="unit"` it keeps norm(W) ≤ 1/weight_decay.
+        norm: A norm of `steepest.norms`, or of named blocks.
+        lr: Norm of a step for `scale="unit"`, factor of the length otherwise (1 if None).
+        sharpness: The smoothness constant λ > 0 of the loss in the norm, or "estimate".
+        momentum: Weight of the past in the average, in [0, 1).
+        nesterov: Whether the average looks one step ahead, which is betas = (momentum², momentum).
+        betas: Two weights (β₁, β₂) in [0, 1) in place of `momentum`, as in Lion.
+        weight_decay: Decoupled decay; with `scale="unit"` it keeps norm(W) ≤ 1/weight_decay.
         scale: "unit", "dual" or "linesearch"; None means "dual" with a sharpness, else "unit".
-        decay: "explicit" as above, "implicit", W ← (W − lr·length·d)/(1 + lr·weight_decay) with
-            d = norm.dualize(u), or "cautious", which decays only entries with d·W ≥ 0.
-        constraint: "project" projects every parameter on the ball norm(W) ≤ 1/weight_decay after
-            each step, exactly; only for `scale="unit"`. None leaves that to the decay, which gets
-            there exponentially.
-        nonfinite: "skip" leaves a parameter with NaN or inf in its gradient as it is, without
-            waiting for the device; "raise" names it, waiting for the device in every step.
-        maximize: ascend instead of descend.
-        momentum_dtype: type of the momentum buffers; None means the parameter's.
-        max_batch_bytes: bound on one stack of matrices, in bytes; a single parameter may exceed it.
-            None means 16 MiB in the memory of the host and 512 MiB on an accelerator.
-        adamw_lr: learning rate of AdamW for groups with `adamw=True`.
-        adamw_betas: AdamW's betas.
-        adamw_eps: AdamW's eps.
-        adamw_weight_decay: AdamW's decoupled decay for embeddings, heads and your `adamw` groups.
+        options: The options of every optimizer: see `StepOptions`. A constraint "project" needs
+            `scale="unit"`.
 
     Raises:
         ValueError: neither lr nor sharpness, a scale that contradicts them, a value out of range, a
@@ -110,6 +118,7 @@ class SteepestDescent(SteepestOptimizer):
     """
 
     objects: ClassVar[tuple[str, ...]] = (*SteepestOptimizer.objects, "norm")
+    rule_keys: ClassVar[tuple[str, ...]] = ("norm", "scale", "sharpness")
 
     def __init__(
         self,
@@ -120,20 +129,12 @@ class SteepestDescent(SteepestOptimizer):
         sharpness: Sharpness | None = None,
         momentum: float = 0.0,
         nesterov: bool = False,
-        past: float | None = None,
+        betas: tuple[float, float] | None = None,
         weight_decay: float = 0.0,
         scale: Scale | None = None,
-        nonfinite: NonFinite = "skip",
-        decay: Decay = "explicit",
-        constraint: Constraint = None,
-        maximize: bool = False,
-        momentum_dtype: torch.dtype | None = None,
-        max_batch_bytes: int | None = None,
-        adamw_lr: float | Tensor = ADAMW_LR,
-        adamw_betas: tuple[float, float] = ADAMW_BETAS,
-        adamw_eps: float = 1e-8,
-        adamw_weight_decay: float = 0.0,
+        **options: Unpack[StepOptions],
     ) -> None:
+        unknown_options(type(self).__name__, options)
         if scale is None:
             scale = "unit" if sharpness is None else "dual"
         if lr is None and scale != "unit":
@@ -147,8 +148,8 @@ class SteepestDescent(SteepestOptimizer):
                 self._frozen = _frozen_without(params, norm)
             params = _by_name(params, norm)
         elif norm is not None:
-            params = members(params, norm, "norm")
-        self._one_problem = scale != "unit" and (
+            params = module_params(params, norm, "norm")
+        self._shares_length = scale != "unit" and (
             isinstance(norm, ProductNorm) or scale == "linesearch" or sharpness == "estimate"
         )
         defaults = {
@@ -157,22 +158,22 @@ class SteepestDescent(SteepestOptimizer):
             "sharpness": sharpness,
             "momentum": momentum,
             "nesterov": nesterov,
-            "past": past,
             "weight_decay": weight_decay,
             "scale": scale,
             "estimate": None,
             "known": False,
-            "decay": decay,
-            "constraint": constraint,
-            "nonfinite": nonfinite,
-            "maximize": maximize,
-            "momentum_dtype": momentum_dtype,
+            **group_defaults(options),
         }
-        rest = adamw_defaults(adamw_lr, adamw_betas, adamw_eps, adamw_weight_decay)
-        super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
+        # Schedulers ask the defaults for betas: they are there only if they are used.
+        if betas is not None:
+            defaults["betas"] = betas
+        limit = options.get("max_batch_bytes")
+        super().__init__(params, defaults, adamw=adamw_defaults(options), max_batch_bytes=limit)
 
-    def add_param_group(self, param_group: Group) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; a `sharpness` of its own gives it `scale="dual"` and lr 1, if not said.
+
+        With `betas` of its own it has no other momentum, if not said.
 
         Raises:
             ValueError: as the constructor.
@@ -182,6 +183,8 @@ class SteepestDescent(SteepestOptimizer):
             group.setdefault("scale", "dual")
             if self.defaults["lr"] is None:
                 group.setdefault("lr", 1.0)
+        if "betas" in group and not group.get("adamw"):
+            group = {"momentum": 0.0, "nesterov": False, **group}
         super().add_param_group(group)
 
     @property
@@ -194,10 +197,6 @@ class SteepestDescent(SteepestOptimizer):
         if group["sharpness"] == "estimate":
             return float(group["estimate"]) if bool(group["known"]) else None
         return None if group["sharpness"] is None else float(group["sharpness"])
-
-    def _geometry(self, group: Group) -> Norm:
-        norm: Norm = group["norm"]
-        return norm
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
@@ -220,19 +219,21 @@ class SteepestDescent(SteepestOptimizer):
                 + ('needs one: a positive number or "estimate"' if scale == "dual" else "has none"),
             )
         if scale == "linesearch":
-            for key in ("momentum", "past", "weight_decay"):
-                if group[key]:
-                    raise invalid(key, group[key], "a line search follows the loss alone: give 0")
-        for key in ("scale", "sharpness"):
-            found = {"linesearch", "estimate"} & {group[key], self.defaults[key]}
-            shared = found or (self._one_problem and key == "scale")
-            if shared and group[key] != self.defaults[key]:
-                raise invalid(
-                    key, group[key], "one length for all parameters: no group has its own"
-                )
+            betas = group.get("betas", ())
+            none: dict[str, Any] = {"momentum": group["momentum"], "betas": any(betas) and betas}
+            none["weight_decay"] = group["weight_decay"]
+            for key, value in none.items():
+                if value:
+                    raise invalid(key, value, "a line search follows the loss alone: give 0")
+        own: dict[str, Any] = {"scale": scale, "sharpness": sharpness}
+        for key, value in own.items():
+            found = {"linesearch", "estimate"} & {value, self.defaults[key]}
+            shared = found or (self._shares_length and key == "scale")
+            if shared and value != self.defaults[key]:
+                raise invalid(key, value, "one length for all parameters: no group has its own")
 
-    def _inspect(self) -> dict[Tensor, Flag]:
-        """As the base class.
+    def _finite_gradients(self) -> dict[Tensor, Flag]:
+        """Whether each gradient that takes part is finite, on all ranks; before any update.
 
         Raises:
             ValueError: a parameter that was frozen when its model's norm was made is not any more.
@@ -245,35 +246,19 @@ class SteepestDescent(SteepestOptimizer):
                 "frozen when the norm of named blocks was made, which has no block for it: make "
                 "the norm and the optimizer again",
             )
-        return super()._inspect()
+        return super()._finite_gradients()
 
-    def _sharp(self, group: Group) -> bool:
-        """Whether a group goes along the sharp operator, whose length is the dual norm."""
-        return bool(group["scale"] == "dual") and not self._one_problem
+    def _make_rule(self, group: Group) -> Rule:
+        norm, sharpness = group["norm"], group["sharpness"]
+        if group["scale"] == "unit":
+            return NormRule(norm)
+        if self._shares_length or not isinstance(sharpness, float | int):
+            return UnboundedRule(norm)
+        return SharpRule(norm, float(sharpness))
 
-    def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
-        norm = self._geometry(group)
-        if self._sharp(group):
-            return [norm.sharp(u, check=False) for u in us]
-        return norm.dualize_all(us, check=False)
-
-    def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
-        length = 1 / group["sharpness"] if self._sharp(group) else 1.0
-        return [length] * item.parts
-
-    def _ball(self, group: Group) -> Norm | None:
-        return self._geometry(group) if group["scale"] == "unit" else None
-
-    def constraint_map(self, group: Group) -> ConvexMap | None:
-        """The dual norm of the group's norm for steps of length lr, else None."""
-        return FromNorm(group["norm"].dual) if group["scale"] == "unit" else None
-
-    def _descend(
-        self, ok: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
+    def _move_together(
+        self, finite: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
-        if not self._one_problem:
-            super()._descend(ok, closure, loss)
-            return
         searched = self.defaults["scale"] == "linesearch"
         if searched and (closure is None or loss is None):
             missing = "step(closure)" if closure is None else "the closure has to return it"
@@ -283,30 +268,31 @@ class SteepestDescent(SteepestOptimizer):
         if len(given) > 1:
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")
         # A parameter that stays is still part of the one problem.
-        flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in ok.items()}
-        todo = list[tuple[Group, Move]]()
+        flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in finite.items()}
+        todo = list[tuple[Group, Update]]()
         for group in used:
-            step = GroupStep(self, group, flags, inner=self._geometry(group), keep=True)
-            self._move(step)
-            todo += [(group, move) for move in step.kept or ()]
+            kept = list[Update]()
+            self._move(GroupStep(group, group["rule"], flags, self.state, group["norm"], kept))
+            todo += [(group, update) for update in kept]
         if not todo:
             return
-        head, sets = self.param_groups[0], self._shared()
+        head, sets = self.param_groups[0], self._replicated[0]
         if searched:
             search(todo, closure, loss, head, sets, self._replicas)  # type: ignore[arg-type]
             return
-        slope = slope_of(todo, [move.ok for _, move in todo], sets)
-        sharpness = given.pop()
+        slope = slope_of(todo, [update.finite for _, update in todo], sets)
+        sharpness: Any = given.pop()
         if sharpness == "estimate":
             sharpness = estimated_sharpness(todo, slope, head, self.state)
         length = slope / sharpness
-        for group, move in todo:
-            each = [length.to(move.item.body.device, move.item.work)] * len(move.direction)
-            self._take(group, [move], [each])
+        for group, update in todo:
+            each = length.to(update.member.like.device, update.member.compute_dtype)
+            step = GroupStep(group, group["rule"], flags, self.state)
+            step.apply([update], [[each] * len(update.direction)])
 
     def __getstate__(self) -> dict[str, Any]:
-        """As the base class, with what the constructor has concluded."""
-        own = {"_one_problem": self._one_problem, "_frozen": self._frozen}
+        """The state of the base class, with the conclusions of the constructor."""
+        own = {"_shares_length": self._shares_length, "_frozen": self._frozen}
         return {**super().__getstate__(), **own}
 
 
@@ -321,7 +307,7 @@ def _frozen_without(model: nn.Module, norm: ProductNorm) -> dict[str, Tensor]:
     return {name: p for name, p in pairs if not (p.requires_grad or name in known)}
 
 
-def _by_name(params: Params, norm: ProductNorm) -> Iterator[Group]:
+def _by_name(params: Params, norm: ProductNorm) -> Iterator[dict[str, Any]]:
     """One group for each of the norms in a norm of named blocks."""
     if not isinstance(norm, MaxOf):
         raise invalid("norm", norm, "in a sum one block moves at a time: give norms.MaxOf")

@@ -1,8 +1,8 @@
-"""What is known of the gradients before a step: which are there, and which are finite."""
+"""The agreement of ranks on which gradients are there, and which are finite, before a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -10,45 +10,23 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import is_known
-from steepest.norms import Couples, Geometry
-from steepest.optim.groups import Group, momentum_dtype, name_of
-from steepest.optim.updates import Flag, finite, looked_at
-from steepest.sharding import Team, agreed, is_sharded, local_like, same_everywhere
+from steepest.norms import Couples
+from steepest.optim.groups import name_of
+from steepest.optim.options import Group
+from steepest.optim.updates import Flag, average_dtype
+from steepest.sharding import Team, agreed, is_sharded, same_everywhere
 from steepest.sharding.agree import BAD, FINE, NONE
 
 
-def inspected(group: Group) -> dict[Tensor, Flag]:
-    """Whether the gradient of each parameter of a group is finite, of those that have one.
-
-    Raises:
-        ValueError: a sparse gradient.
-    """
-    ok: dict[Tensor, Flag] = {}
-    params = [p for p in group["params"] if p.grad is not None and p.numel()]
-    for p in params:
-        if p.grad.layout != torch.strided:
-            raise invalid(
-                "grad",
-                f"sparse ({name_of(group, p)})",
-                "give dense gradients: for an embedding, sparse=False",
-            )
-    for device in dict.fromkeys(p.device for p in params):
-        mine = [p for p in params if p.device == device]
-        dtypes = [p.dtype if group["adamw"] else momentum_dtype(group, p) for p in mine]
-        flags = finite([local_like(p.grad, p) for p in mine], dtypes)
-        ok.update(zip(mine, looked_at(flags), strict=True))
-    return ok
-
-
 @dataclass(frozen=True, eq=False)
-class Shared:
-    """Parameters that the ranks of a team hold together.
+class ReplicatedParams:
+    """Parameters that the ranks of a group hold together.
 
     Args:
-        team: the ranks.
-        names: of the parameters, for a message.
-        params: the parameters.
-        plans: what else decides on the way of each: its group, its view, the type that travels.
+        team: The ranks.
+        names: Names of the parameters, for a message.
+        params: The parameters.
+        plans: The rest of what decides on the way of each: its group, view and type of momentum.
     """
 
     team: Team
@@ -57,25 +35,27 @@ class Shared:
     plans: list[str] = field(default_factory=list)
 
 
-def shared(
-    groups: Sequence[Group], replicas: Team | None, geometry: Callable[[Group], Geometry]
-) -> list[Shared]:
-    """The parameters that several ranks step together, by teams; every rank has to ask.
+def replicated_params(groups: Sequence[Group], replicas: Team | None) -> list[ReplicatedParams]:
+    """The parameters that several ranks step together, by groups of ranks; every rank has to ask.
+
+    Args:
+        groups: The parameter groups, with their rules.
+        replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
 
     Raises:
         ValueError: the ranks do not have the same ones.
     """
-    found: dict[Team, Shared] = {}
+    found: dict[Team, ReplicatedParams] = {}
     for number, group in enumerate(groups):
-        divided = not group["adamw"] and geometry(group).couples is Couples.MATRIX
+        divided = not group["adamw"] and group["rule"].geometry.couples is Couples.MATRIX
         views = group.get("views") or [None] * len(group["params"])
         for p, view in zip(group["params"], views, strict=True):
             team = Team.of_mesh(p.device_mesh) if is_sharded(p) else replicas if divided else None
             if team is not None and p.numel():
-                one = found.setdefault(team, Shared(team))
+                one = found.setdefault(team, ReplicatedParams(team))
                 one.names.append(name_of(group, p))
                 one.params.append(p)
-                dtype = None if group["adamw"] else momentum_dtype(group, p)
+                dtype = None if group["adamw"] else average_dtype(p, group["momentum_dtype"])
                 one.plans.append(f"{number} {view} {dtype}")
     # From small to large, so that a larger team hears of what its parts have found.
     sets = sorted(found.values(), key=lambda one: one.team.size)
@@ -95,16 +75,18 @@ def shared(
     return sets
 
 
-def agree(
-    ok: Mapping[Tensor, Flag], sets: Sequence[Shared], strict: Set[Tensor]
+def all_reduce_finite(
+    flags: Mapping[Tensor, Flag], sets: Sequence[ReplicatedParams], strict: Set[Tensor]
 ) -> dict[Tensor, Flag]:
-    """`ok` with the word of all ranks: a gradient that is not finite on one of them is on none.
+    """All-reduce the flags: a parameter is stepped only if its gradient is finite on every rank.
+
+    A rank that is about to raise says so in the same all-reduce; otherwise the others would hang in
+    the next collective.
 
     Args:
-        ok: of the parameters that have a gradient here.
-        sets: what ranks hold together, small teams first.
-        strict: the parameters of which one that is not finite is an error. With the flags of a
-            team travels whether one of its ranks has to raise one, so that none waits for it.
+        flags: Whether each gradient that is here is finite.
+        sets: The parameters that ranks hold together, small groups of ranks first.
+        strict: The parameters of which one that is not finite is an error.
 
     Raises:
         ValueError: a parameter has a gradient on some ranks and none on others. Known, and raised
@@ -112,12 +94,13 @@ def agree(
             parameter is left alone.
         FloatingPointError: other ranks raise one, for parameters that this one does not hold.
     """
-    out = dict(ok)
+    out = dict(flags)
     missing: list[str] = []
-    worst = FINE if all(flag for p, flag in ok.items() if p in strict) else BAD
+    worst = FINE if all(flag for p, flag in flags.items() if p in strict) else BAD
     for one in sets:
-        flags = [*(ok.get(p) for p in one.params), {NONE: None, BAD: False, FINE: True}[worst]]
-        low, high = agreed(_codes(flags, one.params[0].device), one.team)
+        last = {NONE: None, BAD: False, FINE: True}[worst]
+        codes = _codes([*(flags.get(p) for p in one.params), last], one.params[0].device)
+        low, high = agreed(codes, one.team)
         if not is_known(low):
             trained = zip(one.params, (low[:-1] == FINE).unbind(), strict=True)
             out.update((p, flag) for p, flag in trained if p.requires_grad)

@@ -1,33 +1,21 @@
-"""What the dictionary of a parameter group holds, beyond what torch says."""
+"""The values of a parameter group: their checks, its views and the names in messages."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid, shape_text
-from steepest._common.numerics import is_known, widened
+from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
+from steepest.optim.options import Group
+from steepest.optim.updates import average_dtype
 from steepest.polar import PolarMethod
 from steepest.sharding import Team
 from steepest.views import LINEAR, MatrixView, conv
-
-Group = dict[str, Any]
-
-# KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
-ADAMW_LR = 3e-4
-ADAMW_BETAS = (0.9, 0.95)
-
-
-def adamw_defaults(
-    lr: float | Tensor, betas: tuple[float, float], eps: float, weight_decay: float
-) -> Group:
-    """AdamW's values in a group with `adamw=True`, unless it has its own."""
-    return {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
 
 
 def name_of(group: Group, param: Tensor) -> str:
@@ -38,11 +26,6 @@ def name_of(group: Group, param: Tensor) -> str:
     return f"parameter {index} of its group ({shape_text(param.shape)})"
 
 
-def number(value: object) -> float:
-    """A number as it is, NaN for anything else: no comparison with it holds."""
-    return float(value) if isinstance(value, int | float) else float("nan")
-
-
 def check_group(group: Group) -> None:
     """Raise if a hyper-parameter that every optimizer has is out of range.
 
@@ -51,23 +34,27 @@ def check_group(group: Group) -> None:
     """
     if group["lr"] is None:
         raise invalid("lr", None, "give lr, the norm of a step, or a sharpness")
-    for key in ("lr", "weight_decay", "momentum", "eps"):
-        value, seen = group.get(key, 0.0), known(group.get(key, 0.0))
+    values = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+    values |= {"momentum": group.get("momentum", 0.0), "eps": group.get("eps", 0.0)}
+    for key, value in values.items():
+        seen = host_value(value)
         if isinstance(value, Tensor) and value.numel() != 1:
             raise invalid(key, shape_text(value.shape), f"a tensor {key} holds one number")
         # NaN is refused as well, but not a tensor that cannot be looked at.
         if not 0 <= seen < math.inf and not (isinstance(value, Tensor) and math.isnan(seen)):
             raise invalid(key, value, "give a finite number >= 0")
-    if not isinstance(group["momentum"], Tensor) and group["momentum"] >= 1:
-        raise invalid("momentum", group["momentum"], "give the weight of the past, in [0, 1)")
-    past = group.get("past")
-    if past is not None and (group["nesterov"] or not 0 <= number(past) < 1):
-        raise invalid("past", past, "give a weight in [0, 1), and no nesterov")
+    momentum = values["momentum"]
+    if not isinstance(momentum, Tensor) and momentum >= 1:
+        raise invalid("momentum", momentum, "give the weight of the past, in [0, 1)")
+    if "betas" in group:
+        two_weights(group["betas"])
+        if not group["adamw"]:
+            for given in ("momentum", "nesterov"):
+                if group.get(given):
+                    raise invalid(given, group.get(given), "betas are the weights: give either")
     dtype = group["momentum_dtype"]
     if dtype is not None and not dtype.is_floating_point:
         raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
-    if group["adamw"]:
-        two_weights(group["betas"])
     if group["nonfinite"] not in ("skip", "raise"):
         raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
 
@@ -85,29 +72,20 @@ def two_weights(betas: Any) -> tuple[float, float]:
 
 
 def check_ball(group: Group, ball: Norm | None) -> None:
-    """Raise if the decay of a group does not do what is asked of it; before every step.
+    """Raise if a group cannot be constrained as it is asked; before every step.
 
     Args:
-        group: of parameters that move in a norm or along a map.
-        ball: in which decay keeps them; None if there is none.
+        group: A group of parameters that move in a norm or along a map.
+        ball: The norm in whose ball decay keeps them; None if there is none.
 
     Raises:
-        ValueError: lr·weight_decay > 1 where decay is a factor 1 − lr·weight_decay, a projection
-            without a ball or with weight_decay = 0, or another kind of decay or constraint.
+        ValueError: another constraint than "project", or a projection without a ball or with
+            weight_decay = 0.
     """
-    if group["decay"] not in ("explicit", "implicit", "cautious"):
-        raise invalid("decay", group["decay"], 'give "explicit", "implicit" or "cautious"')
-    if group["constraint"] not in (None, "project"):
-        raise invalid("constraint", group["constraint"], 'give "project" or None')
-    lr, weight_decay = known(group["lr"]), known(group["weight_decay"])
-    if group["decay"] != "implicit" and lr * weight_decay > 1:
-        raise invalid(
-            "weight_decay",
-            weight_decay,
-            f"with lr={lr:g} a step would decay weights past zero: keep lr·weight_decay at most "
-            '1, or take decay="implicit", which never does',
-        )
-    if group["constraint"] is None:
+    constraint, weight_decay = group["constraint"], host_value(group["weight_decay"])
+    if constraint not in (None, "project"):
+        raise invalid("constraint", constraint, 'give "project" or None')
+    if constraint is None:
         return
     if weight_decay <= 0:
         raise invalid(
@@ -118,36 +96,23 @@ def check_ball(group: Group, ball: Norm | None) -> None:
     if ball is None:
         raise invalid(
             "constraint",
-            group["constraint"],
+            constraint,
             "these steps have no ball: their length follows the gradient. Take steps of "
             'length lr (scale="unit", or a K with a domain), or constraint=None',
         )
 
 
-def known(value: object) -> float:
-    """A number, or that of a tensor where looking costs nothing; NaN where it is not known."""
-    if isinstance(value, Tensor):
-        return float(value) if is_known(value) and value.numel() == 1 else float("nan")
-    return number(value)
-
-
-def momentum_dtype(group: Group, param: Tensor) -> torch.dtype:
-    """The type of a momentum buffer: as asked for, complex for a complex parameter."""
-    dtype: torch.dtype = group["momentum_dtype"] or param.dtype
-    return dtype.to_complex() if param.is_complex() and not dtype.is_complex else dtype
-
-
 def choose_polar(group: Group, polar: PolarMethod | None) -> None:
     """Have the methods of polar factors chosen before a step, which may be traced."""
     for p, view in zip(group["params"], group["views"], strict=True):
-        dtype = widened(momentum_dtype(group, p))
+        dtype = widened(average_dtype(p, group["momentum_dtype"]))
         for _, m, n in view.shapes(p.shape) if view else []:
             if polar and m and n:
                 for sizes in ((m, n), (n, m)):
                     polar.choose(*sizes, dtype, p.device)
 
 
-def text_of(value: Any) -> str | list[str]:
+def repr_of(value: Any) -> str | list[str]:
     """An object of a group, or several, as a checkpoint names them."""
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
 
@@ -160,8 +125,10 @@ def replicas_of(module: nn.parallel.DistributedDataParallel) -> Team | None:
     return Team.of_group(module.process_group)
 
 
-def members(params: Any, geometry: Geometry, argument: str) -> Any:
-    """The parameters of a module that a geometry of entries moves: all; what else is as it is.
+def module_params(params: Any, geometry: Geometry, argument: str) -> Any:
+    """Return every named parameter if `params` is a module and the norm is for entries.
+
+    Otherwise return `params` unchanged.
 
     Raises:
         ValueError: a module, and a geometry that is neither for entries nor for matrices.

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
-from steepest.maps import ConvexMap, Nuclear
-from steepest.norms import Norm, Spectral
-from steepest.optim.batching import Item
-from steepest.optim.groups import ADAMW_BETAS, ADAMW_LR, Group, adamw_defaults, momentum_dtype
-from steepest.optim.optimizer import Constraint, NonFinite, Params, SteepestOptimizer
-from steepest.optim.updates import SHAPE_RULES, Decay, ShapeRule, shape_factor
-from steepest.polar import JORDAN_QUINTIC, Auto, NewtonSchulz, PolarMethod, Schedule
+from steepest.optim.optimizer import Params, SteepestOptimizer
+from steepest.optim.options import (
+    Group,
+    StepOptions,
+    adamw_defaults,
+    group_defaults,
+    unknown_options,
+)
+from steepest.optim.presets import PRESETS
+from steepest.optim.rule import Rule, ShapedRule
+from steepest.optim.updates import SHAPE_RULES, ShapeRule, average_dtype
+from steepest.polar import JORDAN_QUINTIC, NewtonSchulz, PolarMethod, Schedule
+
+ROW = PRESETS["Muon"]
 
 TORCH_STEPS = 5
 """The number of Newton–Schulz steps in torch.optim.Muon."""
@@ -44,41 +50,24 @@ class Muon(SteepestOptimizer):
     of either optimizer loads into the other. Loading torch's keeps the polar method chosen here.
 
     Args:
-        params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
+        params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
             group may hold `views`, and with `adamw=True` belongs to AdamW.
-        lr: spectral norm of a step, before the factor.
-        weight_decay: decoupled decay; bounds the weights by ‖W‖₂ ≤ factor·upper/weight_decay,
+        lr: Spectral norm of a step, before the factor.
+        weight_decay: Decoupled decay; bounds the weights by ‖W‖₂ ≤ factor·upper/weight_decay,
             where upper is the method's largest output singular value.
-        momentum: weight of the past in the average, in [0, 1).
-        nesterov: look one step ahead.
-        ns_coefficients: (a, b, c) of one quintic. Giving it or `ns_steps` asks for exactly
-            torch's Newton–Schulz in bfloat16.
-        eps: kept because torch has it; a scale-free polar factor has no use for it.
-        ns_steps: number of quintic steps, below 100.
+        momentum: Weight of the past in the average, in [0, 1).
+        nesterov: Whether the average looks one step ahead.
+        ns_coefficients: The coefficients (a, b, c) of one quintic. Giving it or `ns_steps` asks for
+            exactly torch's Newton–Schulz in bfloat16.
+        eps: A number kept because torch has it; a scale-free polar factor has no use for it.
+        ns_steps: Number of quintic steps, below 100.
         adjust_lr_fn: "original" (also None), "match_rms_adamw", which lets a learning rate and a
             decay tuned for AdamW be used unchanged, or "spectral_unclamped", √(m/n) for wide
             matrices too.
-        polar: how to compute the polar factor, an object of `steepest.polar`. None means
-            `Auto(error=0.05)`.
-        decay: "explicit" as above, "implicit" or "cautious"; see `SteepestDescent`.
-        constraint: "project" clips the singular values to factor/weight_decay after each step, by
-            an SVD; None leaves that to the decay.
-        nonfinite: "skip" leaves a parameter with NaN or inf in its gradient as it is, without
-            waiting for the device; "raise" names it, waiting for the device in every step.
-        maximize: ascend instead of descend.
-        momentum_dtype: type of the momentum buffers; None means the parameter's. Use
-            torch.float32 with bfloat16 parameters for an average that does not stall. AdamW's
-            buffers have the type of their parameter, as torch's have.
-        max_batch_bytes: bound on one stack of matrices, in bytes; a single parameter may exceed
-            it. None means 16 MiB in the memory of the host and 512 MiB on an accelerator. Over the
-            parameters, their momentum and AdamW's state a step needs at most ten times its largest
-            stack, with the default polar method.
-        adamw_lr: learning rate of AdamW for the rest. None means 3e-4, or `lr` with
-            "match_rms_adamw".
-        adamw_betas: AdamW's betas for the rest.
-        adamw_eps: AdamW's eps for the rest.
-        adamw_weight_decay: AdamW's decoupled decay for embeddings, heads and your `adamw` groups;
-            a module's biases, gains and other vectors are never decayed.
+        polar: The polar method, an object of `steepest.polar`. None means `Auto(error=0.05)`.
+        options: The options of every optimizer: see `StepOptions`. A constraint "project" clips the
+            singular values to factor/weight_decay by an SVD, and `adamw_lr` is `lr` with
+            "match_rms_adamw" unless it is given.
 
     Raises:
         ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is no
@@ -97,36 +86,29 @@ class Muon(SteepestOptimizer):
     """
 
     objects: ClassVar[tuple[str, ...]] = (*SteepestOptimizer.objects, "polar")
+    rule_keys: ClassVar[tuple[str, ...]] = ("polar", "ns_coefficients", "ns_steps", "adjust_lr_fn")
 
     def __init__(
         self,
         params: Params,
         lr: float | Tensor = 1e-3,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
-        nesterov: bool = True,
+        weight_decay: float = ROW.weight_decay,
+        momentum: float = ROW.momentum,
+        nesterov: bool = ROW.nesterov,
         ns_coefficients: tuple[float, float, float] | None = None,
         eps: float = 1e-7,
         ns_steps: int | None = None,
         adjust_lr_fn: ShapeRule = None,
         *,
         polar: PolarMethod | None = None,
-        decay: Decay = "explicit",
-        constraint: Constraint = None,
-        nonfinite: NonFinite = "skip",
-        maximize: bool = False,
-        momentum_dtype: torch.dtype | None = None,
-        max_batch_bytes: int | None = None,
-        adamw_lr: float | Tensor | None = None,
-        adamw_betas: tuple[float, float] = ADAMW_BETAS,
-        adamw_eps: float = 1e-8,
-        adamw_weight_decay: float = 0.0,
+        **options: Unpack[StepOptions],
     ) -> None:
+        unknown_options("Muon", options)
         asked = ns_coefficients is not None or ns_steps is not None
         if asked and polar is not None:
             raise _ambiguous(polar)
-        if adamw_lr is None:
-            adamw_lr = lr if adjust_lr_fn == "match_rms_adamw" else ADAMW_LR
+        if adjust_lr_fn == "match_rms_adamw":
+            options = {"adamw_lr": lr, **options}
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -136,21 +118,13 @@ class Muon(SteepestOptimizer):
             "eps": eps,
             "ns_steps": TORCH_STEPS if ns_steps is None else ns_steps,
             "adjust_lr_fn": adjust_lr_fn,
-            "polar": None if asked else polar or Auto(error=0.05),
-            "decay": decay,
-            "constraint": constraint,
-            "nonfinite": nonfinite,
-            "maximize": maximize,
-            "momentum_dtype": momentum_dtype,
+            "polar": None if asked else polar or ROW.norm.polar,
+            **group_defaults(options),
         }
-        rest = adamw_defaults(adamw_lr, adamw_betas, adamw_eps, adamw_weight_decay)
-        self._methods: dict[tuple[Any, int], NewtonSchulz] = {}
-        super().__init__(params, defaults, rest=rest, max_batch_bytes=max_batch_bytes)
+        limit = options.get("max_batch_bytes")
+        super().__init__(params, defaults, adamw=adamw_defaults(options), max_batch_bytes=limit)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_methods": self._methods}
-
-    def add_param_group(self, param_group: Group) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `ns_*` in it asks for Newton–Schulz in that group alone.
 
         Raises:
@@ -180,41 +154,21 @@ class Muon(SteepestOptimizer):
             raise invalid("ns_steps", group["ns_steps"], "give a number of steps in 1…99")
         if len(group["ns_coefficients"]) != 3:
             raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
-        self._newton_schulz(group)
 
-    def _newton_schulz(self, group: Group) -> NewtonSchulz:
-        """The method that a group's `ns_coefficients` and `ns_steps` stand for."""
-        # Kept, since torch 2.10 cannot make one in a compiled step, but finds what is there.
-        key = tuple(group["ns_coefficients"]), group["ns_steps"]
-        if key not in self._methods:
-            self._methods[key] = torch_newton_schulz(*key)
-        return self._methods[key]
-
-    def _check_shapes(self, group: Group) -> None:
+    def _check_shapes(self, group: Group, rule: Rule) -> None:
         if group["polar"] is None:
             return
         for p, view in zip(group["params"], group["views"], strict=True):
-            for _, m, n in view.shapes(p.shape):
+            dtype = widened(average_dtype(p, group["momentum_dtype"]))
+            for _, m, n in view.shapes(p.shape) if view else ():
                 # An error that no method reaches is refused here, not in the middle of a step.
                 if m and n:
-                    group["polar"].accuracy(m, n, widened(momentum_dtype(group, p)))
+                    group["polar"].accuracy(m, n, dtype)
 
-    def _geometry(self, group: Group) -> Norm:
-        return Spectral(polar=group["polar"] or self._newton_schulz(group))
-
-    def _ball(self, group: Group) -> Norm:
-        return self._geometry(group)
-
-    def constraint_map(self, group: Group) -> ConvexMap:
-        """The nuclear norm."""
-        return Nuclear(polar=self._geometry(group).polar)
-
-    def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
-        return self._geometry(group).dualize_all(us, check=False)
-
-    def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
-        rule = group["adjust_lr_fn"]
-        return [shape_factor(m, n, rule) for _, m, n in item.shapes]
+    def _make_rule(self, group: Group) -> Rule:
+        torchs = tuple(group["ns_coefficients"]), group["ns_steps"]
+        norm = ROW.norm.with_polar(group["polar"] or torch_newton_schulz(*torchs))
+        return ShapedRule(norm, group["adjust_lr_fn"])
 
 
 @lru_cache(maxsize=64)

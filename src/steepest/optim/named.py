@@ -1,107 +1,30 @@
-"""Optimizers by name: rows of one table, *name = norm + momentum + scale + decay*."""
+"""Optimizers by name: each reads its row of `PRESETS`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
 from steepest._common.checks import positive
 from steepest._common.errors import invalid
 from steepest.norms import (
-    L2,
     RMS,
     ColumnNorm,
     Conv,
     Factor,
-    LInf,
     Norm,
     Operator,
     ProductNorm,
     RowNorm,
     Scaled,
-    Spectral,
 )
-from steepest.optim.descent import Scale, Sharpness, SteepestDescent
-from steepest.optim.groups import Group, two_weights
-from steepest.optim.optimizer import Params
-from steepest.polar import Auto
+from steepest.optim.descent import DescentOptions, SteepestDescent
+from steepest.optim.options import Group, unknown_options
+from steepest.optim.presets import PRESETS, Preset
+from steepest.optim.routed import Params
 from steepest.routing.table import Assignment, Routing, route
-
-FAST = Auto(error=0.05)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """One row of the table: the values that a name stands for.
-
-    Args:
-        norm: in which a matrix, or every tensor, moves.
-        shown: the norm as an expression in the names of `steepest.norms`.
-        momentum: weight of the past in the average.
-        nesterov: whether u looks one step ahead.
-        past: weight of the buffer in u, if it differs from both.
-        scale: "unit", or "dual" with sharpness 1, so that `lr` is 1/λ.
-        weight_decay: decoupled decay.
-        note: what the row cannot say.
-        source: where it was published.
-    """
-
-    norm: Norm
-    shown: str
-    momentum: float = 0.0
-    nesterov: bool = False
-    past: float | None = None
-    scale: Scale = "unit"
-    weight_decay: float = 0.0
-    note: str = ""
-    source: str
-
-
-PRESETS: Mapping[str, Preset] = {
-    "SGD": Preset(norm=L2(), shown="L2()", scale="dual", source="Robbins & Monro 1951"),
-    "NormalizedSGD": Preset(
-        norm=L2(), shown="L2()", momentum=0.9, source="Cutkosky & Mehta, arXiv 2002.03305"
-    ),
-    "SignSGD": Preset(
-        norm=LInf(), shown="LInf()", momentum=0.9, source="Bernstein et al., arXiv 1802.04434"
-    ),
-    "Lion": Preset(
-        norm=LInf(), shown="LInf()", momentum=0.99, past=0.9, source="Chen et al., arXiv 2302.06675"
-    ),
-    "SpectralDescent": Preset(
-        norm=Spectral(polar=FAST),
-        shown="Spectral()",
-        scale="dual",
-        source="Carlson et al., NeurIPS 2015",
-    ),
-    "Muon": Preset(
-        norm=Spectral(polar=FAST),
-        shown="Spectral()",
-        momentum=0.95,
-        nesterov=True,
-        weight_decay=0.1,
-        note="lr·√max(1, out/in)",
-        source="Jordan et al. 2024",
-    ),
-    "PolarGrad": Preset(
-        norm=Spectral(polar=FAST),
-        shown="Spectral()",
-        momentum=0.95,
-        scale="dual",
-        source="Lau, Long & Su, arXiv 2505.21799",
-    ),
-    "Scion": Preset(
-        norm=Operator("rms", "rms", polar=FAST),
-        shown='Operator("rms", "rms")',
-        momentum=0.9,
-        note="embeddings 1 → RMS, head 1 → ∞, vectors RMS",
-        source="Pethick et al., arXiv 2502.07529",
-    ),
-}
-"""The table of the named optimizers; `Muon`, which has torch's arguments, is a class of its own."""
 
 
 class _Named(SteepestDescent):
@@ -114,38 +37,23 @@ class _Named(SteepestDescent):
         params: Params,
         lr: float | Tensor | None = None,
         *,
-        norm: Norm | ProductNorm | None = None,
-        momentum: float | None = None,
-        nesterov: bool | None = None,
-        past: float | None = None,
-        weight_decay: float | None = None,
-        sharpness: Sharpness | None = None,
-        scale: Scale | None = None,
-        **options: Any,
+        betas: tuple[float, float] | None = None,
+        **options: Unpack[DescentOptions],
     ) -> None:
         row = self.preset
-        if scale is None:
-            scale = row.scale if sharpness is None else "dual"
-        if lr is None and sharpness is None and scale != "linesearch":
+        unknown_options(type(self).__name__, options, DescentOptions)
+        given = {key: value for key, value in options.items() if value is not None}
+        sharp = given.get("sharpness") is not None
+        values: dict[str, Any] = {"norm": row.norm, "weight_decay": row.weight_decay}
+        values["scale"] = "dual" if sharp else row.scale
+        if betas is None:
+            values |= {"momentum": row.momentum, "nesterov": row.nesterov}
+        values |= {"betas": row.betas if betas is None else betas, **given}
+        if lr is None and not sharp and values["scale"] != "linesearch":
             raise invalid("lr", None, f"{type(self).__name__} needs a learning rate")
-        if sharpness is None and scale == "dual":
-            sharpness = 1.0
-        if nesterov is None:
-            nesterov = row.nesterov and past is None
-        if past is None and not nesterov:
-            past = row.past
-        super().__init__(
-            params,
-            row.norm if norm is None else norm,
-            lr,
-            momentum=row.momentum if momentum is None else momentum,
-            nesterov=nesterov,
-            past=past,
-            weight_decay=row.weight_decay if weight_decay is None else weight_decay,
-            sharpness=sharpness,
-            scale=scale,
-            **options,
-        )
+        if values["scale"] == "dual":
+            values.setdefault("sharpness", 1.0)
+        super().__init__(params, values.pop("norm"), lr, **values)
 
 
 class SGD(_Named):
@@ -188,11 +96,11 @@ class SignSGD(_Named):
 class Lion(_Named):
     """Lion: sign descent with two averages, W ← (1 − lr·weight_decay)·W − lr·sign(u).
 
-        u = past·buffer + (1 − past)·grad;  buffer ← momentum·buffer + (1 − momentum)·grad
+        u = β₁·buffer + (1 − β₁)·grad;  buffer ← β₂·buffer + (1 − β₂)·grad
 
-    `betas` are the paper's, (`past`, `momentum`), and (0.9, 0.99) unless given. All other arguments
-    are those of `SteepestDescent`; `weight_decay` keeps max|W| ≤ 1/weight_decay. It is `LionK` with
-    K = `maps.L1()`.
+    `betas` are (β₁, β₂), and (0.9, 0.99) unless given. All other arguments are those of
+    `SteepestDescent`; `weight_decay` keeps max|W| ≤ 1/weight_decay. It is `LionK` with K =
+    `maps.L1()`.
     """
 
     preset = PRESETS["Lion"]
@@ -202,13 +110,9 @@ class Lion(_Named):
         params: Params,
         lr: float | Tensor | None = None,
         betas: tuple[float, float] | None = None,
-        **options: Any,
+        **options: Unpack[DescentOptions],
     ) -> None:
-        if betas is not None:
-            for key in {"past", "momentum"} & options.keys():
-                raise invalid(key, options[key], "it is part of betas: give either")
-            options["past"], options["momentum"] = two_weights(betas)
-        super().__init__(params, lr, **options)
+        super().__init__(params, lr, betas=betas, **options)
 
 
 class SpectralDescent(_Named):
@@ -271,13 +175,11 @@ class Scion(_Named):
         params: Params,
         lr: float | Tensor | None = None,
         *,
-        norm: Norm | ProductNorm | None = None,
-        weight_decay: float = 0.0,
         head_scale: float = HEAD_SCALE,
-        **options: Any,
+        **options: Unpack[DescentOptions],
     ) -> None:
         positive("head_scale", head_scale)
-        params = self._unwrapped(params)
+        params, norm = self._unwrapped(params), options.get("norm") or self.preset.norm
         self._kinds: dict[str, str] | None = None
         self._head_scale = head_scale
         if isinstance(params, nn.Module):
@@ -288,13 +190,13 @@ class Scion(_Named):
             params = routing
         # The constructor's values, which a group of layers may change.
         self._hidden = {
-            "norm": self.preset.norm if norm is None else norm,
+            "norm": norm,
             "lr": 1.0 if lr is None else lr,
-            "weight_decay": weight_decay,
+            "weight_decay": options.get("weight_decay", self.preset.weight_decay),
         }
-        super().__init__(params, lr, norm=norm, weight_decay=weight_decay, **options)
+        super().__init__(params, lr, **options)
 
-    def add_param_group(self, param_group: Group) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; layers of a module that is added get the norms of their kinds.
 
         Raises:
@@ -305,7 +207,7 @@ class Scion(_Named):
             self._kinds = {a.name: _kind(a, module) for a in route(module)} | self._kinds
         super().add_param_group(param_group)
 
-    def _groups_of(self, routing: Routing, options: Group) -> list[Group]:
+    def _groups_of(self, routing: Routing, options: dict[str, Any]) -> list[Any]:
         """One group for each kind of layer, hidden matrices first."""
         if self._kinds is None:
             return super()._groups_of(routing, options)
@@ -356,8 +258,8 @@ def _kind(a: Assignment, model: nn.Module) -> str:
 
 
 def _layer_groups(
-    routing: Routing, kinds: Mapping[str, str], hidden: Norm, head: Group
-) -> list[Group]:
+    routing: Routing, kinds: Mapping[str, str], hidden: Norm, head: dict[str, Any]
+) -> list[Any]:
     """One group for each kind of layer, hidden matrices first; `head` is for that of the head."""
     members: dict[str, list[tuple[Assignment, Tensor]]] = {}
     for a, p in zip(routing, routing.parameters, strict=True):
@@ -366,7 +268,7 @@ def _layer_groups(
         if a.target != "constant":
             members.setdefault(kind, []).append((a, p))
     fixed = {"hidden": hidden, "embedding": EMBEDDING, "head": HEAD, "vector": RMS()}
-    groups: list[Group] = []
+    groups: list[dict[str, Any]] = []
     for kind in (kind for kind in {**fixed, **members} if members.get(kind)):
         norm = fixed.get(kind) or Conv(int(kind.split()[1]), polar=hidden.polar)
         groups.append({"params": [(a.name, p) for a, p in members[kind]], "norm": norm})

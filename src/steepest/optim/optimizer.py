@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, overload
+from abc import ABC
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest.maps import ConvexMap
-from steepest.norms import Norm
 from steepest.optim.adamw import step_adamw
-from steepest.optim.batching import Item, Move, take
-from steepest.optim.finite import Shared, agree, inspected, shared
-from steepest.optim.groups import Group, check_ball, momentum_dtype, name_of
-from steepest.optim.plan import Plan, planned
+from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
+from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
+from steepest.optim.groups import check_ball, name_of
+from steepest.optim.options import Group
+from steepest.optim.plan import StepPlan, planned
 from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
-from steepest.optim.sharded import Batch, in_batches, projected
+from steepest.optim.rule import Rule
+from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
-from steepest.optim.updates import (
-    Flag,
-    accumulate,
-    averages_of_one,
-    replace,
-)
+from steepest.optim.updates import Flag, check_decay, finite_flags, replace
 from steepest.optim.weight_ball import Constrained, constrained
-from steepest.sharding import local
 
 Loss = float | Tensor
-NonFinite = Literal["skip", "raise"]
-Constraint = Literal["project"] | None
 
 
 class SteepestOptimizer(RoutedOptimizer, ABC):
@@ -41,8 +35,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         u = momentum average of the gradient (`steepest.optim.updates.accumulate`)
         W ← (1 − lr·weight_decay)·W − lr·length·dualize(u)
 
-    A subclass says which norm a parameter group moves in, how long the step is, and which keys of a
-    group hold objects. Groups with `adamw=True` are updated by AdamW in the same optimizer.
+    A group's rule says which norm or map the group moves in, how long a step is, and in which ball
+    decay keeps it (`steepest.optim.rule`); a subclass makes rules of what its groups hold. Groups
+    with `adamw=True` are updated by AdamW in the same optimizer.
 
     Gradients are never written to. A parameter without a gradient is left alone. Where an entry of
     a gradient is exactly zero, its average is taken as zero once it is no larger than 1e-12 (6e-5
@@ -53,8 +48,16 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     parameter and changes nothing at all.
     """
 
+    _shares_length = False
+    """Whether all parameters share the length of a step, which `_move_together` finds."""
+
     def __init__(
-        self, params: Params, defaults: Group, *, rest: Group, max_batch_bytes: int | None = None
+        self,
+        params: Params,
+        defaults: dict[str, Any],
+        *,
+        adamw: dict[str, Any],
+        max_batch_bytes: int | None = None,
     ) -> None:
         if max_batch_bytes is not None and max_batch_bytes < 1:
             raise invalid(
@@ -62,36 +65,35 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             )
         self.max_batch_bytes = max_batch_bytes
         self._skips: dict[torch.device, Tensor] = {}
-        self._plans: dict[int, tuple[object, Plan]] = {}
+        self._plans: dict[int, tuple[object, StepPlan]] = {}
         # Filled in place by the first step: torch 2.10 compiles none that sets an attribute.
-        self._together: list[Sequence[Shared]] = []
-        super().__init__(params, defaults, rest=rest)
+        self._replicated: list[Sequence[ReplicatedParams]] = []
+        super().__init__(params, defaults, adamw=adamw)
 
     def _add(self, group: Group) -> None:
-        """As the base class; the ranks have to agree on the new parameters."""
+        """Add a group of one kind; the ranks have to agree on its parameters."""
         super()._add(group)
-        self._together = []
+        self._replicated = []
 
-    @abstractmethod
-    def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
-        """Where the averages u point, in fresh memory; nothing is checked."""
+    def _rule(self, group: Group) -> Rule:
+        """The rule that a group holds, made anew if a value that it is made of was replaced."""
+        values = [cast(dict[str, Any], group)[key] for key in self.rule_keys]
+        rule = group.get("rule")
+        if rule is None or any(a is not b for a, b in zip(values, rule.made_of, strict=True)):
+            rule = group["rule"] = self._make_rule(group).of(values)
+        return rule
 
-    @abstractmethod
-    def _lengths(self, group: Group, item: Item) -> list[Tensor | float]:
-        """The length of the step over `lr`, for each part of a parameter."""
-
-    @abstractmethod
     def constraint_map(self, group: Group) -> ConvexMap | None:
         """The K whose gradient is the direction of a group: decay λ constrains to λ·W in dom K*.
 
         None where the length of a step follows the gradient: then decay is a penalty.
         """
+        return self._rule(group).constraint_map
 
     def constraints(self) -> Iterator[Constrained]:
         """Every parameter that AdamW does not have, with the ball in which its decay keeps it."""
         for group in (g for g in self.param_groups if not g["adamw"]):
-            maps = self._geometry(group), self.constraint_map(group)
-            yield from constrained(group, *maps, self._lengths, self.state)
+            yield from constrained(group, self._rule(group), self.state)
 
     @property
     def skipped(self) -> int:
@@ -108,10 +110,11 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """Update every parameter that has a gradient.
 
         Args:
-            closure: recomputes the loss and the gradients; run with gradients enabled.
+            closure: A function that recomputes the loss and the gradients; run with gradients
+                enabled.
 
         Returns:
-            What the closure returned, or None.
+            The result of the closure, or None.
 
         Raises:
             ValueError: a sparse gradient.
@@ -122,111 +125,132 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        ok = self._inspect()
-        self._descend(ok, closure, loss)
+        finite = self._finite_gradients()
+        if self._shares_length:
+            self._move_together(finite, closure, loss)
         for group in self.param_groups:
             if group["adamw"]:
-                step_adamw(group, ok, self.state)
-            elif group["constraint"]:
-                self._project(group, ok)
+                step_adamw(group, finite, self.state)
+            elif not self._shares_length:
+                self._move(GroupStep(group, group["rule"], finite, self.state))
+                if group["constraint"]:
+                    self._project(group, finite)
         return loss
 
-    def _descend(
+    def _move_together(
         self, finite: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
-        """Move every parameter that has a norm: each length depends on it alone."""
-        for group in self.param_groups:
-            if not group["adamw"]:
-                self._move(GroupStep(self, group, finite))
+        """Move every parameter that has a rule, by one length."""
+        raise NotImplementedError("no optimizer says that its parameters share a length")
 
     def _move(self, step: GroupStep) -> None:
-        """Take the step of a group, bundle by bundle: what one needs is gone before the next."""
-        for bundle in in_batches(self._plan(step.group, step.finite), step):
-            self._move_bundle(bundle, step.group)
-
-    def _move_bundle(self, bundle: Sequence[Batch], group: Group) -> None:
         """Average, map and apply: the two lines of the formula, for matrices in stacks."""
-        averages = [batch.averages() for batch in bundle]
-        directions = self._directions(group, [u for stacks in averages for u in stacks])
-        for batch, stacks in zip(bundle, averages, strict=True):
-            own, directions = directions[: len(stacks)], directions[len(stacks) :]
-            batch.apply(own)
-
-    def _take(
-        self, group: Group, batch: Sequence[Move], lengths: Sequence[Sequence[Tensor | float]]
-    ) -> None:
-        """Move parameters of a group by these lengths, after or before decay."""
-        take(batch, lengths, **{key: group[key] for key in ("lr", "weight_decay", "decay")})
+        plan = self._plan(step.group, step.finite)
+        bundles: Iterable[list[Batch]]
+        bundles = ([StackedBatch(members, step) for members in bundle] for bundle in plan.here)
+        if plan.apart or plan.buckets:
+            bundles = chain(bundles, sharded_batches(plan, step))
+        for bundle in bundles:
+            averages = [batch.averages() for batch in bundle]
+            directions = step.rule.directions([u for stacks in averages for u in stacks])
+            for batch, stacks in zip(bundle, averages, strict=True):
+                own, directions = directions[: len(stacks)], directions[len(stacks) :]
+                batch.apply(own)
+            # The memory of a bundle is free for the next one.
+            del bundle, batch, averages, stacks, directions, own
 
     def _project(self, group: Group, finite: Mapping[Tensor, Flag]) -> None:
         """Project the parameters of a group on its ball."""
-        ball = self._ball(group)
+        ball = group["rule"].ball
         assert ball is not None, "checked before the step"
-        plan, step = self._plan(group, finite), GroupStep(self, group, finite)
-        for item, inside in projected(plan, ball.with_polar(None), step, group["weight_decay"]):
-            replace([item.local], [inside], [finite[item.param]])
+        step = GroupStep(group, group["rule"], finite, self.state)
+        for member, inside in projected(self._plan(group, finite), ball.with_polar(None), step):
+            replace([member.local], [inside], [finite[member.param]])
 
-    def _inspect(self) -> dict[Tensor, Flag]:
-        """For each parameter that takes part, whether its gradient is finite; before any update."""
-        ok: dict[Tensor, Flag] = {}
+    def _finite_gradients(self) -> dict[Tensor, Flag]:
+        """Whether each gradient that takes part is finite, on all ranks; before any update.
+
+        Raises:
+            ValueError: a group whose decay cannot be, or a sparse gradient.
+        """
+        alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for group in self.param_groups:
+            asked = None if group["adamw"] else group["momentum_dtype"]
             if not group["adamw"]:
-                check_ball(group, self._ball(group))
-            ok.update(inspected(group))
+                rule = self._rule(group)
+                check_decay(group["lr"], group["weight_decay"], group["decay"])
+                if group["constraint"] is not None:
+                    check_ball(group, rule.ball)
+            for p in group["params"]:
+                if p.grad is not None and p.numel():
+                    if p.grad.layout != torch.strided:
+                        raise invalid(
+                            "grad",
+                            f"sparse ({name_of(group, p)})",
+                            "give dense gradients: for an embedding, sparse=False",
+                        )
+                    alike.setdefault((p.device, asked or p.dtype), []).append(p)
+        finite: dict[Tensor, Flag] = {}
+        for (_, dtype), params in alike.items():
+            grads = [p.grad if type(p.grad) is Tensor else local_grad(p) for p in params]
+            finite.update(zip(params, finite_flags(grads, dtype), strict=True))
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
-        ok = agree(ok, self._shared(), strict)
+        if not self._replicated:
+            self._replicated.append(replicated_params(self.param_groups, self._replicas))
+        if sets := self._replicated[0]:
+            finite = all_reduce_finite(finite, sets, strict)
+        if strict:
+            self._raise_for(finite)
+        if not all(flag is True for flag in finite.values()):
+            self._count(finite)
+        return finite
+
+    def _raise_for(self, finite: dict[Tensor, Flag]) -> None:
+        """Wait for the flags of groups that ask for an error.
+
+        Raises:
+            FloatingPointError: a gradient of theirs is not finite.
+        """
         bad: list[str] = []
         for group in self.param_groups:
             if group["nonfinite"] == "raise":
-                mine = [p for p in group["params"] if p in ok]
-                ok.update((p, bool(ok[p])) for p in mine)
-                bad += [name_of(group, p) for p in mine if not ok[p]]
+                mine = [p for p in group["params"] if p in finite]
+                finite.update((p, bool(finite[p])) for p in mine)
+                bad += [name_of(group, p) for p in mine if not finite[p]]
         if bad:
             raise FloatingPointError(
                 f"gradient of {', '.join(bad)} has NaN or inf entries, or too large ones for the "
                 'type of its momentum: lower lr, clip gradients, or pass nonfinite="skip"'
             )
-        self._count(ok)
-        return ok
 
-    def _shared(self) -> Sequence[Shared]:
-        """The parameters that ranks hold together; the first time every rank has to ask."""
-        if not self._together:
-            self._together.append(shared(self.param_groups, self._replicas, self._geometry))
-        return self._together[0]
-
-    def _count(self, ok: Mapping[Tensor, Flag]) -> None:
+    def _count(self, finite: Mapping[Tensor, Flag]) -> None:
         """Add to `skipped`, without waiting for a device."""
-        for device in dict.fromkeys(p.device for p in ok):
+        for device in dict.fromkeys(p.device for p in finite):
             if device not in self._skips:
                 self._skips[device] = torch.zeros((), dtype=torch.int64, device=device)
-            flags = [flag for p, flag in ok.items() if flag is not True and p.device == device]
+            flags = [flag for p, flag in finite.items() if flag is not True and p.device == device]
             if judged := [flag for flag in flags if isinstance(flag, Tensor)]:
                 self._skips[device] += torch.stack(judged).logical_not().sum()
             if len(judged) < len(flags):
                 self._skips[device] += len(flags) - len(judged)
 
-    def _plan(self, group: Group, ok: Mapping[Tensor, Flag]) -> Plan:
-        """What is done with what: as in the last step, if the same parameters take part."""
-        # What is known to be not finite has no part in the step.
+    def _plan(self, group: Group, finite: Mapping[Tensor, Flag]) -> StepPlan:
+        """The plan of the last step, if the same parameters take part, or a new one."""
+        # A parameter whose gradient is known to be not finite has no part in the step.
         pairs = zip(group["params"], group["views"], strict=True)
-        taking = [
-            (p, momentum_dtype(group, p), view)
-            for p, view in pairs
-            if ok.get(p, False) is not False
-        ]
-        geometry = self._geometry(group)
-        limit = self.max_batch_bytes
+        taking = [(p, view) for p, view in pairs if finite.get(p, False) is not False]
+        rule, asked, limit = group["rule"], group["momentum_dtype"], self.max_batch_bytes
         if torch.compiler.is_compiling():
-            return planned(taking, geometry, self._replicas, limit, {})
+            return planned(taking, asked, rule, self._replicas, limit, {})
         place = next(i for i, other in enumerate(self.param_groups) if other is group)
-        # Groups are planned in order: what an owner has of those before counts.
+        # Groups are planned in order: the work that an owner has from those before counts.
         loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
         # A model may be moved or converted without its parameters becoming other objects.
-        memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, *rest) for p, *rest in taking]
-        key = (geometry.symmetric, limit, loads, memory)
+        memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
+        key = (rule, asked, limit, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
-            self._plans[place] = key, planned(taking, geometry, self._replicas, limit, loads)
+            plan = planned(taking, asked, rule, self._replicas, limit, loads)
+            self._plans[place] = key, plan
         return self._plans[place][1]
 
     def state_dict(self) -> dict[str, Any]:
@@ -248,91 +272,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """
         ready = loadable(state_dict, self.param_groups, self.objects, self._check)
         super().load_state_dict(ready)
-        restore_dtypes(self, state_dict)
+        restore_dtypes(self, ready)
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
         kept = {"max_batch_bytes": self.max_batch_bytes, "_skips": self._skips}
-        return {**super().__getstate__(), **kept, "_plans": {}, "_together": []}
-
-
-class GroupStep:
-    """One group in one step: its momentum, its lengths, and how its parameters move.
-
-    Args:
-        optimizer: the optimizer.
-        group: one of its groups.
-        finite: whether the gradient of each parameter that takes part is finite.
-        inner: the norm in whose inner product ⟨u, direction⟩ is asked for, if it is.
-        keep: whether moves are kept in `kept`, for a length that all parameters share.
-    """
-
-    def __init__(
-        self,
-        optimizer: SteepestOptimizer,
-        group: Group,
-        finite: Mapping[Tensor, Flag],
-        *,
-        inner: Norm | None = None,
-        keep: bool = False,
-    ) -> None:
-        self.optimizer, self.group, self.finite, self.inner = optimizer, group, finite, inner
-        self.kept: list[Move] | None = [] if keep else None
-
-    def average(
-        self,
-        batch: Sequence[Item],
-        out: list[Tensor],
-        stacks: Sequence[Tensor],
-        *,
-        cut: bool = True,
-    ) -> None:
-        """Update the momentum averages and write u; without momentum the gradients, and no state.
-
-        Args:
-            batch: the parameters.
-            out: a tensor for each part of each parameter, or for each parameter if not `cut`;
-                empty if no one asks for u.
-            stacks: the memory that `out` fills; empty with it.
-            cut: whether `out` has parts.
-        """
-        if not batch:
-            return
-        group, state = self.group, self.optimizer.state
-        ok = [self.finite[item.param] for item in batch]
-        grads = [item.grad for item in batch]
-        views = None if not cut or all(item.whole for item in batch) else batch
-        momentum, past = group["momentum"], group.get("past")
-        if not isinstance(momentum, Tensor) and momentum == 0 and not past:
-            averages_of_one(grads, ok, out, views=views, maximize=group["maximize"])
-            return
-        states = [state[item.param] for item in batch]
-        for item, own in zip(batch, states, strict=True):
-            if "momentum_buffer" not in own:
-                own["momentum_buffer"] = torch.zeros_like(
-                    item.param, dtype=item.dtype, memory_format=torch.preserve_format
-                )
-        accumulate(
-            grads,
-            [local(own["momentum_buffer"]) for own in states],
-            ok,
-            out,
-            views=views,
-            stacks=stacks,
-            momentum=momentum,
-            nesterov=group["nesterov"],
-            maximize=group["maximize"],
-            past=past,
-        )
-
-    def lengths(self, item: Item) -> list[Tensor | float]:
-        """The length of the step over `lr`, for each part of a parameter."""
-        return self.optimizer._lengths(self.group, item)
-
-    def move(self, moves: Sequence[Move]) -> None:
-        """Decay and move parameters of one type on one device, or keep the moves."""
-        if self.kept is None:
-            lengths = [self.lengths(move.item) for move in moves]
-            self.optimizer._take(self.group, moves, lengths)
-        else:
-            self.kept += moves
+        return {**super().__getstate__(), **kept, "_plans": {}, "_replicated": []}

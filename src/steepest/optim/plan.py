@@ -1,4 +1,4 @@
-"""Which parameters share a stack, and who computes the directions of those on several ranks."""
+"""The plan of a step: which parameters share a stack, and which rank computes what."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest.norms import Couples, Geometry
-from steepest.optim.batching import Bundles, Item, batches, bundles
+from steepest.norms import Couples
+from steepest.optim.batching import Bundle, Member, bundles, stackable
+from steepest.optim.rule import Rule
+from steepest.optim.updates import average_dtype
 from steepest.sharding import (
     BUCKET,
     Exchange,
@@ -27,104 +29,107 @@ from steepest.views import MatrixView
 
 @dataclass(eq=False)
 class Bucket:
-    """Parameters that go to their owners together.
+    """Parameters that travel to their owners together.
 
     Args:
-        items: the parameters, each with a body like the whole.
-        exchange: the way there and back.
-        limit: bound on a stack, in bytes.
+        members: The parameters, each with a tensor like the whole.
+        exchange: The exchange of their tensors with the owners.
+        limit: Bound on a stack, in bytes.
     """
 
-    items: list[Item]
+    members: list[Member]
     exchange: Exchange
     limit: int | None
 
-    own: Bundles = field(init=False)
-    """What is stacked with what of the parameters that this rank owns."""
-    number: Mapping[Item, int] = field(init=False)
+    own: list[Bundle] = field(init=False)
+    """The parameters that this rank owns, in stacks."""
+    number: Mapping[Member, int] = field(init=False)
     """The place of each parameter."""
 
     def __post_init__(self) -> None:
-        own = [self.items[i] for i in self.exchange.owned]
-        self.own = list(bundles(batches(own, self.limit), self.limit))
-        self.number = {item: i for i, item in enumerate(self.items)}
+        own = [self.members[i] for i in self.exchange.owned]
+        self.own = list(bundles(stackable(own, self.limit), self.limit))
+        self.number = {member: i for i, member in enumerate(self.members)}
 
 
 Loads = Mapping[Team, Sequence[float]]
-"""What the directions of whole matrices cost each rank of a team."""
+"""The cost of the directions of whole matrices, for each rank of a group of ranks."""
 
 
 @dataclass(eq=False)
-class Plan:
-    """What is done together with what in the steps of a group.
+class StepPlan:
+    """The parameters of a group that take part in a step, sorted by how they are computed.
 
     Args:
-        here: parameters, or parts of them, whose directions this rank computes for itself.
-        apart: parameters whose directions all ranks compute together, each for its part.
-        buckets: parameters whose directions one rank computes, for all.
-        loads: what that costs each rank of a team, with that of the groups before.
+        here: Parameters, or shards of them, whose directions this rank computes for itself.
+        apart: Parameters whose directions all ranks compute together, each for its shard.
+        buckets: Parameters whose directions one rank computes, for all.
+        loads: The cost of that for each rank of a group of ranks, with the groups before.
     """
 
-    here: Bundles
-    apart: list[Item]
+    here: list[Bundle]
+    apart: list[Member]
     buckets: list[Bucket]
     loads: Loads
 
     @property
-    def at_home(self) -> Iterator[Item]:
+    def at_home(self) -> Iterator[Member]:
         """The parameters of `here`."""
-        return (item for bundle in self.here for batch in bundle for item in batch)
+        return (member for bundle in self.here for batch in bundle for member in batch)
 
 
 def planned(
-    taking: Iterable[tuple[Tensor, torch.dtype, MatrixView | None]],
-    geometry: Geometry,
+    taking: Iterable[tuple[Tensor, MatrixView | None]],
+    momentum_dtype: torch.dtype | None,
+    rule: Rule,
     replicas: Team | None,
     limit: int | None,
     before: Loads,
-) -> Plan:
-    """The plan of a group; the same on every rank but for `here` and what each one owns.
+) -> StepPlan:
+    """The plan of a group; the same on every rank but for `here` and the parameters it owns.
 
     Args:
-        taking: parameters, each with the type of its momentum and its view.
-        geometry: of the group.
-        replicas: ranks that hold copies of the parameters that are not sharded; None if unknown.
-        limit: bound on a stack, in bytes.
-        before: what the ranks have of the groups before.
+        taking: The parameters that take part, each with its view.
+        momentum_dtype: Type of their momentum; None means the parameter's.
+        rule: The rule of the group.
+        replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
+        limit: Bound on a stack, in bytes.
+        before: The work that the ranks have from the groups before.
     """
-    here: list[Item] = []
-    apart: list[Item] = []
-    shared: dict[tuple[Team, torch.dtype, bool], list[tuple[Item, Layout]]] = {}
-    matrix, turns = geometry.couples is Couples.MATRIX, geometry.symmetric
-    for p, dtype, view in taking:
+    here: list[Member] = []
+    apart: list[Member] = []
+    shared: dict[tuple[Team, torch.dtype, bool], list[tuple[Member, Layout]]] = {}
+    matrix = rule.geometry.couples is Couples.MATRIX
+    for p, view in taking:
+        dtype = average_dtype(p, momentum_dtype)
         if not is_sharded(p):
             if replicas and matrix:
                 layout = Layout.replicated(p.shape, replicas.size)
                 shared.setdefault((replicas, dtype, True), []).append(
-                    (Item(p, dtype, view, turns, p), layout)
+                    (Member(p, dtype, view, rule, p), layout)
                 )
             else:
-                here.append(Item(p, dtype, view, turns, p))
+                here.append(Member(p, dtype, view, rule, p))
             continue
         layout = layout_of(p)
         if layout.cut and not matrix and _axes_stay(layout, view):
-            apart.append(Item(p, dtype, view, turns, p))
+            apart.append(Member(p, dtype, view, rule, p))
         elif p.device_mesh.size() == 1 or not (matrix or layout.cut) or _by_members(layout, view):
-            here.append(Item(p, dtype, view, turns, local(p)))
+            here.append(Member(p, dtype, view, rule, local(p)))
         else:
-            body = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
+            like = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
             key = Team.of_mesh(p.device_mesh), dtype, layout.copies
-            shared.setdefault(key, []).append((Item(p, dtype, view, turns, body), layout))
+            shared.setdefault(key, []).append((Member(p, dtype, view, rule, like), layout))
     buckets: list[Bucket] = []
     loads = {team: list(each) for team, each in before.items()}
     for (team, dtype, _), goods in shared.items():
-        costs = [cost(item) for item, _ in goods]
+        costs = [cost(member) for member, _ in goods]
         load = loads.setdefault(team, [0.0] * team.size)
         owners = balanced(costs, team.size, load)
         for owner, price in zip(owners, costs, strict=True):
             load[owner] += price
         buckets += _buckets(goods, owners, team, dtype, limit)
-    return Plan(list(bundles(batches(here, limit), limit)), apart, buckets, loads)
+    return StepPlan(list(bundles(stackable(here, limit), limit)), apart, buckets, loads)
 
 
 def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
@@ -148,23 +153,23 @@ def _blocks_stay(layout: Layout, view: MatrixView) -> bool:
 
 
 def _buckets(
-    goods: Sequence[tuple[Item, Layout]],
+    goods: Sequence[tuple[Member, Layout]],
     owners: Sequence[int],
     team: Team,
     dtype: torch.dtype,
     limit: int | None,
 ) -> Iterator[Bucket]:
     """Parameters with their owners, as many to a bucket as every owner has room for."""
-    sizes = [item.body.numel() * dtype.itemsize for item, _ in goods]
+    sizes = [member.like.numel() * dtype.itemsize for member, _ in goods]
     for chosen in bucketed(sizes, owners, BUCKET):
         parcels = [Parcel(goods[i][1], owners[i]) for i in chosen]
-        device = goods[0][0].body.device
-        items = [goods[i][0] for i in chosen]
-        yield Bucket(items, Exchange(team, parcels, dtype, device), limit)
+        device = goods[0][0].like.device
+        members = [goods[i][0] for i in chosen]
+        yield Bucket(members, Exchange(team, parcels, dtype, device), limit)
 
 
-def cost(item: Item) -> float:
-    """What its direction costs its owner, up to a factor: m·n·min(m, n) for each matrix."""
-    if not item.shapes:
-        return float(item.body.numel())
-    return float(sum(b * m * n * min(m, n) for b, m, n in item.shapes))
+def cost(member: Member) -> float:
+    """The cost of a direction for its owner, up to a factor: m·n·min(m, n) for each matrix."""
+    if not member.shapes:
+        return float(member.like.numel())
+    return float(sum(b * m * n * min(m, n) for b, m, n in member.shapes))

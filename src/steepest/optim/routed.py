@@ -5,26 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
-from steepest.norms import Geometry, Norm
-from steepest.optim.groups import (
-    Group,
-    check_ball,
-    check_group,
-    choose_polar,
-    known,
-    replicas_of,
-    views_of,
-)
+from steepest._common.numerics import host_value
+from steepest.norms import Norm
+from steepest.optim.groups import check_ball, check_group, choose_polar, replicas_of, views_of
+from steepest.optim.options import Group
+from steepest.optim.rule import Rule
+from steepest.optim.updates import check_decay
 from steepest.routing.table import Routing, route
 from steepest.sharding import Team
 
-Params = nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]
+Params = (
+    nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+)
 
 MEMBERS = ("params", "param_names", "views")
 """Keys of a group that hold one value for each parameter."""
@@ -52,27 +50,31 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     subclass's business.
 
     Args:
-        params: a module, a `Routing`, parameters, (name, parameter) pairs, or groups of them.
-        defaults: values of a group.
-        rest: values of a group with `adamw=True`, in place of the defaults.
+        params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them.
+        defaults: The values of a group.
+        adamw: The values of a group with `adamw=True`, in place of the defaults.
     """
+
+    param_groups: list[Group]  # type: ignore[assignment]
 
     objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
     """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
 
+    rule_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of a group that its rule is made of."""
+
     _replicas: Team | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
-    def __init__(self, params: Params, defaults: Group, *, rest: Group) -> None:
+    def __init__(self, params: Params, defaults: dict[str, Any], *, adamw: dict[str, Any]) -> None:
         params = self._unwrapped(params)
         if isinstance(params, nn.Module):
             params = route(params)
         # Not while torch adds the first groups, which are routed already.
         self._routed: Routing | None = None
-        self._rest = rest
+        self._adamw = adamw
         super().__init__(
-            self._groups_of(params, {}) if isinstance(params, Routing) else params,
-            {"decay": "explicit", "constraint": None, **defaults},
+            self._groups_of(params, {}) if isinstance(params, Routing) else params, defaults
         )
         self._routed = params if isinstance(params, Routing) else None
         if all(group["adamw"] for group in self.param_groups):
@@ -91,12 +93,12 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         return params
 
     @abstractmethod
-    def _geometry(self, group: Group) -> Geometry:
-        """What decides on the directions of a group."""
+    def _make_rule(self, group: Group) -> Rule:
+        """The rule of a group, from its values of `rule_keys`."""
 
     @abstractmethod
-    def _ball(self, group: Group) -> Norm | None:
-        """The norm in whose ball decay keeps a group; None without one."""
+    def _rule(self, group: Group) -> Rule:
+        """The rule that a group holds."""
 
     @property
     def routing(self) -> Routing | None:
@@ -109,19 +111,19 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def _destination(self, group: Group) -> str:
         """What moves the parameters of a group, as the routing table says it."""
         if group["adamw"]:
-            return "AdamW" if known(group["weight_decay"]) != 0 else "AdamW, no decay"
+            return "AdamW" if host_value(group["weight_decay"]) != 0 else "AdamW, no decay"
         return f"{type(self).__name__}, {self._norm_name(group)}"
 
     def _norm_name(self, group: Group) -> str:
         """The norm or map of a group, as the routing table says it."""
-        geometry = self._geometry(group)
+        geometry = self._rule(group).geometry
         return repr(geometry.with_polar(None) if isinstance(geometry, Norm) else geometry)
 
-    def _groups_of(self, routing: Routing, options: Group) -> list[Group]:
+    def _groups_of(self, routing: Routing, options: dict[str, Any]) -> list[Any]:
         """The groups of routed parameters, with the hyper-parameters given for all of them."""
         return [{**options, **group} for group in routing.groups()]
 
-    def add_param_group(self, param_group: Group) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group: matrices, or with `adamw=True` parameters for AdamW.
 
         Parameters of a routed module keep their routing: unless the group says `views` or `adamw`,
@@ -129,7 +131,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         when the module was given, and have not been trained since, leave the groups they were in.
 
         Args:
-            param_group: `params` and any of the optimizer's hyper-parameters. `params` are
+            param_group: The `params` and any of the optimizer's hyper-parameters. `params` are
                 parameters, (name, parameter) pairs, a module or a `Routing`. A matrix group takes
                 `views`, one `MatrixView` for all or one each; without it 2-D parameters that no
                 routing knows are matrices out × in and 4-D or 5-D ones convolution kernels.
@@ -139,7 +141,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
                 hyper-parameter, or a parameter that is in a group already. Nothing has changed.
         """
         count = len(self.param_groups)
-        before = [{key: g.get(key) for key in MEMBERS} for g in self.param_groups]
+        groups = cast(list[dict[str, Any]], self.param_groups)
+        before = [{key: g.get(key) for key in MEMBERS} for g in groups]
         routed = self._routed
         try:
             for group in self._divided(dict(param_group)):
@@ -147,11 +150,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         except BaseException:
             del self.param_groups[count:]
             self._routed = routed
-            for own, old in zip(self.param_groups, before, strict=True):
+            for own, old in zip(groups, before, strict=True):
                 own.update({key: value for key, value in old.items() if value is not None})
             raise
 
-    def _divided(self, group: Group) -> list[Group]:
+    def _divided(self, group: dict[str, Any]) -> list[Any]:
         """A group that is added as groups of one kind each, whose parameters are in no other."""
         named = any(g.get("param_names") for g in self.param_groups)
         joined = join(group, self._routed, named, len(self.param_groups))
@@ -167,11 +170,15 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     def _add(self, group: Group) -> None:
         """Add a group of one kind."""
-        if group.setdefault("adamw", False):
-            for key, value in self._rest.items():
-                group.setdefault(key, value)
-        views = group.pop("views", None)
-        super().add_param_group(group)
+        given = cast(dict[str, Any], group)
+        if given.setdefault("adamw", False):
+            for key, value in self._adamw.items():
+                given.setdefault(key, value)
+        if "rest" in given:
+            raise invalid("rest", given["rest"], "the key of a group for AdamW is adamw: say that")
+        given.pop("rule", None)  # of a group that was another optimizer's
+        views = given.pop("views", None)
+        super().add_param_group(given)
         # A scheduler writes into a tensor: groups must not share one.
         if isinstance(group["lr"], Tensor):
             group["lr"] = group["lr"].clone()
@@ -179,10 +186,10 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             raise invalid("params", "a parameter twice", "give each parameter once")
         self._check_group(group)
         if not group["adamw"]:
-            group["views"] = views_of(group, views, self._geometry(group))
-            self._check_shapes(group)
-            choose_polar(group, self._geometry(group).polar)
-            check_ball(group, self._ball(group))
+            rule = self._rule(group)
+            group["views"] = views_of(group, views, rule.geometry)
+            self._check_rule(group, rule)
+            choose_polar(group, rule.geometry.polar)
 
     def _check_group(self, group: Group) -> None:
         """Raise if a hyper-parameter of a group is out of range."""
@@ -192,12 +199,17 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         """Raise if a group that has its views cannot be used."""
         self._check_group(group)
         if not group["adamw"]:
-            self._check_shapes(group)
-            check_ball(group, self._ball(group))
+            self._check_rule(group, self._make_rule(group))
 
-    def _check_shapes(self, group: Group) -> None:
-        """Raise if the geometry of a group cannot be used for the shapes of its parameters."""
-        geometry = self._geometry(group)
+    def _check_rule(self, group: Group, rule: Rule) -> None:
+        """Raise if a rule does not fit the decay and the shapes of a group."""
+        check_decay(group["lr"], group["weight_decay"], group["decay"])
+        check_ball(group, rule.ball)
+        self._check_shapes(group, rule)
+
+    def _check_shapes(self, group: Group, rule: Rule) -> None:
+        """Raise if the geometry of a rule cannot be used for the shapes of a group."""
+        geometry = rule.geometry
         for p, view in zip(group["params"], group["views"], strict=True):
             for shape in view.shapes(p.shape) if view else [p.shape]:
                 x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
@@ -207,11 +219,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well."""
         # Processes cannot be copied: of copies on several ranks, each computes everything.
-        own = {"_routed": self._routed, "_rest": self._rest, "_replicas": None}
+        own = {"_routed": self._routed, "_adamw": self._adamw, "_replicas": None}
         return {**super().__getstate__(), **own}
 
 
-def join(group: Group, routing: Routing | None, named: bool, number: int) -> Joined | None:
+def join(group: dict[str, Any], routing: Routing | None, named: bool, number: int) -> Joined | None:
     """How the parameters of a group are routed.
 
     A parameter is known by itself, or by its name and shape where a framework has put another
@@ -273,9 +285,7 @@ def _extended(routing: Routing | None, more: Routing) -> Routing:
     return Routing(routing.assignments + new.assignments, routing.parameters + new.parameters)
 
 
-def leave(
-    groups: Iterable[Group], routing: Routing, states: Mapping[Tensor, dict[str, Any]]
-) -> None:
+def leave(groups: Iterable[Any], routing: Routing, states: Mapping[Tensor, dict[str, Any]]) -> None:
     """Take parameters that were frozen, and never stepped, out of the groups they are in."""
     pairs = zip(routing, routing.parameters, strict=True)
     going = {p for a, p in pairs if a.frozen and not states.get(p)}
@@ -287,7 +297,7 @@ def leave(
                     group[key] = type(group[key])([group[key][i] for i in stay])
 
 
-def unnamed(group: Group) -> Group:
+def unnamed(group: dict[str, Any]) -> dict[str, Any]:
     """A group whose parameters have lost their names."""
     params = [pair[1] if isinstance(pair, tuple) else pair for pair in group["params"]]
     return {**group, "params": params}

@@ -1,32 +1,34 @@
-"""What an optimizer saves, as plain data, and how it is loaded back."""
+"""The state of an optimizer as plain data, and its way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.optim.groups import Group, momentum_dtype, name_of, text_of
+from steepest.optim.groups import name_of, repr_of
+from steepest.optim.updates import average_dtype
 from steepest.sharding import is_sharded
 
 
 def as_text(state: dict[str, Any], objects: tuple[str, ...]) -> dict[str, Any]:
-    """A state with the objects of its groups as their text."""
+    """A state with the objects of its groups as their text; rules are made again."""
     for group in state["param_groups"]:
+        group.pop("rule", None)
         for key in objects:
             if key in group:
-                group[key] = text_of(group[key])
+                group[key] = repr_of(group[key])
     return state
 
 
 def loadable(
     saved: dict[str, Any],
-    groups: Sequence[Group],
+    groups: Sequence[Mapping[str, Any]],
     objects: tuple[str, ...],
-    check: Callable[[Group], None],
+    check: Callable[[Any], None],
 ) -> dict[str, Any]:
     """A saved state with the objects of an optimizer, for torch to load; checked, and a copy.
 
@@ -40,10 +42,10 @@ def loadable(
         ValueError: it was saved with other objects, or holds what no group may hold.
     """
     merged = []
-    for i, group in enumerate(saved["param_groups"]):
+    for i, group in enumerate(map(renamed, saved["param_groups"])):
         own = groups[i] if i < len(groups) else {}
         for key in (*objects, "adamw", "param_names"):
-            mine = text_of(own[key]) if key in objects and key in own else own.get(key)
+            mine = repr_of(own[key]) if key in objects and key in own else own.get(key)
             if key in group and key in own and group[key] != mine:
                 raise invalid(
                     f"param_groups[{i}][{key!r}]",
@@ -64,7 +66,22 @@ def loadable(
     return {"state": state, "param_groups": merged}
 
 
-def _check_layout(state: dict[Any, Any], keys: Sequence[Any], own: Group) -> None:
+def renamed(group: dict[str, Any]) -> dict[str, Any]:
+    """A saved group whose keys have the names of today.
+
+    Version 0.1 wrote `rest` for `adamw`, and Lion's weights as `past` and `momentum`.
+    """
+    group = dict(group)
+    if "rest" in group:
+        group["adamw"] = group.pop("rest")
+    past = group.pop("past", None)
+    if past is not None and not group.get("adamw"):
+        group["betas"] = (past, group.pop("momentum"))
+        group.pop("nesterov", None)
+    return group
+
+
+def _check_layout(state: dict[Any, Any], keys: Sequence[Any], own: Any) -> None:
     """Raise if a whole tensor was saved for a parameter that is sharded here."""
     for key, p in zip(keys, own["params"], strict=False):
         for name, value in state.get(key, {}).items():
@@ -79,13 +96,16 @@ def _check_layout(state: dict[Any, Any], keys: Sequence[Any], own: Group) -> Non
 
 
 def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Put back what torch casts or leaves: a wider momentum, AdamW's step on the host."""
-    groups: list[Group] = saved["param_groups"]
+    """Undo two side effects of `Optimizer.load_state_dict`.
+
+    It casts momentum to the type of the parameter, and leaves AdamW's `step` on the host.
+    """
+    groups: list[dict[str, Any]] = saved["param_groups"]
     for own, group in zip(optimizer.param_groups, groups, strict=True):
         for p, key in zip(own["params"], group["params"], strict=True):
             buffer = saved["state"].get(key, {}).get("momentum_buffer")
             if buffer is not None:
-                dtype = momentum_dtype(own, p)
+                dtype = average_dtype(p, own["momentum_dtype"])
                 optimizer.state[p]["momentum_buffer"] = buffer.to(p.device, dtype, copy=True)
             if own["adamw"] and "step" in optimizer.state[p]:
                 step = torch.as_tensor(optimizer.state[p]["step"], dtype=torch.float32)

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from steepest._common.numerics import epsilon, widened
 from steepest.norms import Norm
-from steepest.optim.batching import Move, rate
-from steepest.optim.finite import Shared
-from steepest.optim.groups import Group
+from steepest.optim.batching import Update, local_grad
+from steepest.optim.finite import ReplicatedParams
 from steepest.optim.line_search import line_search
-from steepest.optim.sharded import Slice
+from steepest.optim.options import Group
+from steepest.optim.sharded import ShardUpdate
 from steepest.sharding import Team, is_sharded, layout_of, local, sharded_like, summed, whole
 
 Loss: TypeAlias = float | Tensor
-Todo: TypeAlias = list[tuple[Group, Move]]
+Todo: TypeAlias = list[tuple[Group, Update]]
+"""The updates of one step, each with its group."""
 
 # Ours. The first step is short enough to see the curvature where the weights are, and long enough
 # to be seen in their type; the estimate forgets a steep place in some twenty steps.
@@ -36,51 +37,53 @@ def total(values: Iterable[Tensor], *, largest: bool = False) -> Tensor:
     return every.amax() if largest else every.sum()
 
 
-def slope_of(todo: Todo, weights: Sequence[Tensor | float], sets: Sequence[Shared]) -> Tensor:
+def slope_of(
+    todo: Todo, weights: Sequence[Tensor | float], sets: Sequence[ReplicatedParams]
+) -> Tensor:
     """Σ weight·‖u‖† over all parts of all parameters, on whatever rank, as ⟨u, dualize(u)⟩.
 
     Only where the directions are the duality map of the norm.
 
     Args:
-        todo: the moves, made with the inner product of the norm.
-        weights: of each move.
+        todo: The updates, made with the inner product of the norm.
+        weights: A factor for each update.
         sets: the parameters that ranks hold together.
     """
     place = {p: i for i, one in enumerate(sets) for p in one.params}
     alone = list[Tensor]()
     here = [[torch.zeros((), device=one.params[0].device)] for one in sets]
-    for (group, move), weight in zip(todo, weights, strict=True):
-        known = here[place[move.item.param]] if move.item.param in place else alone
-        known += [dual * weight for dual in _duals(move, group["norm"])]
+    for (group, update), weight in zip(todo, weights, strict=True):
+        known = here[place[update.member.param]] if update.member.param in place else alone
+        known += [dual * weight for dual in _duals(update, group["norm"])]
     sums = [summed(total(each), one.team) for each, one in zip(here, sets, strict=True)]
     return total([*alone, *sums])
 
 
-def _duals(move: Move, norm: Norm) -> list[Tensor]:
+def _duals(update: Update, norm: Norm) -> list[Tensor]:
     """‖u‖† of each part, one number for each member of its batch, as far as this rank counts it."""
-    if isinstance(move, Slice):
-        return [] if move.dual is None else [move.dual]
-    duals = [norm.inner(u, d) for u, d in zip(move.u, move.direction, strict=True)]
-    param = move.item.param
+    if isinstance(update, ShardUpdate):
+        return [] if update.dual is None else [update.dual]
+    duals = [norm.inner(u, d) for u, d in zip(update.u, update.direction, strict=True)]
+    param = update.member.param
     if is_sharded(param):
         place = Team.of_mesh(param.device_mesh).place
         return [dual / layout_of(param).replicas(place) for dual in duals]
     return duals
 
 
-def _parts(move: Move, x: Tensor) -> list[Tensor]:
+def _parts(update: Update, x: Tensor) -> list[Tensor]:
     """What the norm measures of a tensor of which this rank has what it has of the parameter."""
-    return move.item.cut(whole(sharded_like(x, move.item.param)))
+    return update.member.split(whole(sharded_like(x, update.member.param)))
 
 
-def _size(move: Move, norm: Norm, x: Tensor) -> Tensor:
+def _size(update: Update, norm: Norm, x: Tensor) -> Tensor:
     """The norm of a tensor of the parameter's shape, the largest over its parts."""
-    return torch.stack([norm(part, check=False).amax() for part in _parts(move, x)]).amax()
+    return torch.stack([norm(part, check=False).amax() for part in _parts(update, x)]).amax()
 
 
 def _largest_weight(todo: Todo) -> Tensor:
     """The norm of the weights, 1 where it is zero."""
-    size = total((_size(m, group["norm"], m.item.local) for group, m in todo), largest=True)
+    size = total((_size(m, group["norm"], m.member.local) for group, m in todo), largest=True)
     return torch.where(size > 0, size, 1.0)
 
 
@@ -90,7 +93,7 @@ def estimated_sharpness(
     """L = ‖∇f(x + Δ) − ∇f(x)‖†/‖Δ‖ of the last step, or KEPT of the estimate before if larger.
 
     Args:
-        todo: the moves of this step.
+        todo: The updates of this step.
         slope: the dual norm of the whole gradient.
         head: the group that keeps `estimate` and whether it is `known`, both on the device.
         state: of each parameter; keeps its last gradient and value.
@@ -99,9 +102,9 @@ def estimated_sharpness(
         The sharpness to use; inf where there is no slope, so that there is no step.
     """
     # A step below the rounding of the parameters would not be one.
-    part = max(PROBE, *(8 * epsilon(m.item.param.dtype) for _, m in todo))
+    part = max(PROBE, *(8 * epsilon(m.member.param.dtype) for _, m in todo))
     probe = slope / (part * _largest_weight(todo))
-    pairs = [_change(m, group["norm"], state[m.item.param]) for group, m in todo]
+    pairs = [_change(m, group["norm"], state[m.member.param]) for group, m in todo]
     seen = [pair for pair in pairs if pair is not None]
     if seen and head["estimate"] is not None:
         change = total(c for c, _ in seen)
@@ -121,21 +124,21 @@ def estimated_sharpness(
     return torch.where(estimate > 0, estimate, float("inf"))
 
 
-def _change(move: Move, norm: Norm, state: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+def _change(update: Update, norm: Norm, state: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
     """‖∇f(x + Δ) − ∇f(x)‖† and ‖Δ‖ of the last step, in this parameter; remembers the next."""
-    item, ok, pair = move.item, move.ok, None
+    member, ok, pair = update.member, update.finite, None
     assert isinstance(ok, Tensor), "one problem keeps what it knows on the device"
-    grad = item.grad.to(item.dtype)
+    grad = local_grad(member.param).to(member.dtype)
     if "previous_grad" in state:
-        before = local(state["previous_grad"]).to(item.dtype)
+        before = local(state["previous_grad"]).to(member.dtype)
         turned = torch.where(ok & before.isfinite(), grad - before, 0)
-        wide = widened(item.param.dtype)
-        moved = item.local.to(wide) - local(state["previous_param"]).to(wide)
-        turns = [norm.dual(part, check=False).sum() for part in _parts(move, turned)]
-        pair = (total(turns), _size(move, norm, moved))
+        wide = widened(member.param.dtype)
+        moved = member.local.to(wide) - local(state["previous_param"]).to(wide)
+        turns = [norm.dual(part, check=False).sum() for part in _parts(update, turned)]
+        pair = (total(turns), _size(update, norm, moved))
     # A gradient that is not finite says nothing about the next change.
-    state["previous_grad"] = sharded_like(torch.where(ok, grad, float("nan")), item.param)
-    state["previous_param"] = sharded_like(item.local.clone(), item.param)
+    state["previous_grad"] = sharded_like(torch.where(ok, grad, float("nan")), member.param)
+    state["previous_param"] = sharded_like(member.local.clone(), member.param)
     return pair
 
 
@@ -144,13 +147,13 @@ def search(
     closure: Callable[[], Loss],
     loss: Loss,
     head: Group,
-    sets: Sequence[Shared],
+    sets: Sequence[ReplicatedParams],
     replicas: Team | None,
 ) -> None:
-    """Move all parameters along their directions to where the line search ends.
+    """Update all parameters along their directions to where the line search ends.
 
     Args:
-        todo: the moves of this step; used up.
+        todo: The updates of this step; used up.
         closure: evaluates the loss at the present parameters.
         loss: its value before the step.
         head: the group that keeps the last length as `estimate`.
@@ -158,7 +161,7 @@ def search(
         replicas: ranks that hold copies of the parameters, whether they divide the work or not.
     """
     sign = -1.0 if head["maximize"] else 1.0
-    rates = [rate(move, group["lr"]) for group, move in todo]
+    rates = [update.rate(group["lr"]) for group, update in todo]
     slope = slope_of(todo, rates, sets)
     teams = [one.team for one in sets] + ([replicas] if replicas else [])
     team = max(teams, key=lambda team: team.size, default=None)
@@ -171,13 +174,14 @@ def search(
 
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
     lines = []
-    for each, (_, move) in zip(rates, todo, strict=True):
-        update, length = move.update([each] * len(move.direction))
-        lines.append((move.item.local, move.item.local.clone(), update * length))
+    for each, (_, update) in zip(rates, todo, strict=True):
+        joined, length = update.joined([each] * len(update.direction))
+        param = update.member.local
+        lines.append((param, param.clone(), joined * length))
 
     def go(length: float) -> None:
-        for param, start, update in lines:
-            param.copy_(start - length * update)
+        for param, start, direction in lines:
+            param.copy_(start - length * direction)
 
     def value(length: float) -> float:
         go(length)

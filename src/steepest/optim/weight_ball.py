@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +14,11 @@ from torch import Tensor
 from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
-from steepest.optim.batching import Item
-from steepest.optim.groups import Group, momentum_dtype, name_of
+from steepest.optim.batching import Member
+from steepest.optim.groups import name_of
+from steepest.optim.options import Group
+from steepest.optim.rule import Rule
+from steepest.optim.updates import average_dtype
 from steepest.sharding import whole
 
 
@@ -83,45 +86,40 @@ class Constrained:
         return radii
 
 
-def _parts(item: Item, x: Tensor) -> list[Tensor]:
+def _parts(member: Member, x: Tensor) -> list[Tensor]:
     """The parts of a tensor of the parameter's shape; of a DTensor on every rank, which all ask."""
-    return item.cut(whole(x))
+    return member.split(whole(x))
 
 
 def constrained(
-    group: Group,
-    geometry: Geometry,
-    K: ConvexMap | None,
-    lengths: Callable[[Group, Item], Sequence[Tensor | float]],
-    state: Mapping[Tensor, Mapping[str, Any]],
+    group: Group, rule: Rule, state: Mapping[Tensor, Mapping[str, Any]]
 ) -> Iterator[Constrained]:
     """The parameters of a group that move in a norm or along a map, one by one.
 
     Not empty ones, and none that is frozen (`requires_grad=False`).
 
     Args:
-        group: with its views.
-        geometry: of the group.
-        K: the group's map.
-        lengths: of the step over `lr`, for each part of a parameter.
-        state: of the optimizer.
+        group: The group, with its views.
+        rule: The rule of the group.
+        state: The state of the optimizer.
     """
     for param, view in zip(group["params"], group["views"], strict=True):
         if not (param.numel() and param.requires_grad):
             continue
-        item = Item(param, momentum_dtype(group, param), view, symmetric=False, body=param)
+        dtype = average_dtype(param, group["momentum_dtype"])
+        member = Member(param, dtype, view, rule, like=param)
         yield Constrained(
             name=name_of(group, param),
             param=param,
             # `get`: the state of an optimizer makes an entry for whoever asks.
             momentum=state.get(param, {}).get("momentum_buffer"),
             maximize=group["maximize"],
-            geometry=geometry,
-            K=K,
+            geometry=rule.geometry,
+            K=rule.constraint_map,
             weight_decay=float(group["weight_decay"]),
             cautious=group["decay"] == "cautious",
             projected=group["constraint"] == "project",
-            lengths=tuple(float(length) for length in lengths(group, item)),
-            cut=partial(_parts, item),
-            works_in=widened(item.dtype),
+            lengths=tuple(member.lengths),
+            cut=partial(_parts, member),
+            works_in=widened(dtype),
         )

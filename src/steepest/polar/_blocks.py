@@ -92,7 +92,9 @@ class Workspace:
         """a·b for a batch."""
         if not self.reuses:
             return torch.bmm(a, b)
-        return torch.bmm(a, b, out=self.empty(a.shape[0], a.shape[1], b.shape[2]))
+        shape = a.shape[0], a.shape[1], b.shape[2]
+        free = self._free.get(math.prod(shape))
+        return torch.bmm(a, b, out=free.pop().view(shape) if free else a.new_empty(shape))
 
     def hermitian(self, a: Tensor, b: Tensor) -> Tensor:
         """a·b of shape (batch, m, m), known to be Hermitian: three quarters of it, if m is large.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import HALF, epsilon, safe_divisor, widened
+from steepest._common.numerics import HALF, epsilon, widened
 from steepest.polar._blocks import Workspace, applied, gram_matrix
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding, gram_noise
 from steepest.polar.method import Accuracy, PolarMethod
@@ -131,6 +133,14 @@ class GramNewtonSchulz(_Iteration):
         growth of rounding, see `segments`.
     """
 
+    _segments: ClassVar[Mapping[float, tuple[tuple[Quintic, ...], ...]]] = {}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        types = map(epsilon, (*HALF, torch.float32, torch.float64))
+        # For the eps of each compute type, before a step that may be traced.
+        object.__setattr__(self, "_segments", {eps: segments(self.schedule, eps) for eps in types})
+
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
         """The schedule's band under rounding of the Gram matrices; resolution m^{1/8}·lower."""
         work = self._work(dtype)
@@ -146,7 +156,7 @@ class GramNewtonSchulz(_Iteration):
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         space = Workspace(x)
-        first, *others = segments(self.schedule, epsilon(x.dtype))
+        first, *others = self._segments[torch.finfo(x.dtype).eps]
         if x.dtype in HALF:
             x, gram = _fitted(x)
         else:
@@ -168,7 +178,8 @@ class GramNewtonSchulz(_Iteration):
 def _norm(x: Tensor) -> Tensor:
     """‖x‖_F, in float32 at least, as a divisor: 1 for zero."""
     wide = torch.float32 if x.dtype in HALF else None
-    return safe_divisor(torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide))
+    norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
+    return torch.where(norm > 0, norm, 1.0)
 
 
 def _frobenius_normalised(x: Tensor) -> Tensor:

@@ -78,24 +78,20 @@ class PolarMethod(ABC):
                 alike.setdefault((method, min(m, n), x.dtype, x.device), []).append(i)
             else:
                 out[i] = torch.zeros_like(x)
-        for (method, *_), places in alike.items():
-            for i, q in zip(places, method._oriented([xs[i] for i in places]), strict=True):
-                out[i] = q
+        for (method, _, dtype, device), places in alike.items():
+            compute = method.compute_dtype(dtype, device)
+            with full_precision(device, compute):
+                # (batch, m, n) with m ≤ n, largest entries in [1/2, 1)
+                stacks = [
+                    unit_scale(x).to(compute).reshape(-1, *x.shape[-2:])
+                    for x in (xs[i] for i in places)
+                ]
+                tall = [x.shape[-2] > x.shape[-1] for x in stacks]
+                wide = [x.mH if t else x for x, t in zip(stacks, tall, strict=True)]
+                for i, q, t in zip(places, method._factors(wide, dtype), tall, strict=True):
+                    q = q.mH if t else q
+                    out[i] = q.reshape(xs[i].shape).to(dtype).resolve_conj()
         return out
-
-    def _oriented(self, xs: list[Tensor]) -> list[Tensor]:
-        """The factors of stacks that are alike, by `_factors` of the wide ones among m ≤ n."""
-        dtype, device = xs[0].dtype, xs[0].device
-        compute = self.compute_dtype(dtype, device)
-        with full_precision(device, compute):
-            work = [unit_scale(x).to(compute).reshape(-1, *x.shape[-2:]) for x in xs]
-            tall = [x.shape[-2] > x.shape[-1] for x in xs]
-            wide = [x.mH if t else x for x, t in zip(work, tall, strict=True)]
-            factors = self._factors(wide, dtype)
-            turned = [q.mH if t else q for q, t in zip(factors, tall, strict=True)]
-        return [
-            q.reshape(x.shape).to(dtype).resolve_conj() for q, x in zip(turned, xs, strict=True)
-        ]
 
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         """`_factor` of each; a method may do what they have in common once."""

@@ -16,7 +16,7 @@ from steepest.apps.train.norms import TUNED
 from steepest.apps.train.optimizers import RECIPES, recipe, scheduler
 from steepest.apps.train.trial import Learner, Trial
 from steepest.diagnostics import Monitor
-from steepest.optim.named import PRESETS
+from steepest.optim import PRESETS
 
 # Like the default model of `steepest train`, but smaller.
 MODEL = ModelConfig(layers=2, width=64, heads=2, context=16)

@@ -157,7 +157,7 @@ class Monitor:
         with self._timed(), torch.no_grad():
             for w in self._watch:
                 self._before[w.param] = w.param.detach().clone()
-                if w.group.get("past") is not None and "momentum_buffer" in w.state:
+                if "betas" in w.group and "momentum_buffer" in w.state:
                     self._past[w.param] = w.state["momentum_buffer"].clone()
 
     def _after_step(self, *_: Any) -> None:

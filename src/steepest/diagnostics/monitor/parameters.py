@@ -122,7 +122,7 @@ class Watched:
     @property
     def follows_gradient(self) -> bool:
         """Whether it is stepped without momentum, as far as the optimizer shows."""
-        past = self.group.get("momentum") or self.group.get("past")
+        past = self.group.get("momentum")
         # A step of torch.optim.LBFGS goes along no average, but through its own evaluations.
         other = {"betas", "history_size"} & self.group.keys()
         return not (past or other or {"exp_avg", "momentum_buffer"} & self.state.keys())
@@ -134,7 +134,7 @@ class Watched:
 
         Args:
             grad: the gradient in double precision.
-            past: the momentum before the step, for a group that weighs it by `past`.
+            past: the momentum before the step, for a group that weighs it by its first beta.
         """
         grad = -grad if self.group.get("maximize") else grad
         if self.follows_gradient:
@@ -143,10 +143,10 @@ class Watched:
             return in_double(self.state["exp_avg"])
         if "momentum_buffer" not in self.state:
             return None
-        buffer, momentum = in_double(self.state["momentum_buffer"]), self.value("momentum")
-        if self.group.get("past") is not None:
+        if "betas" in self.group:
             old = torch.zeros_like(grad) if past is None else in_double(past)
-            return grad.lerp(old, self.group["past"])
+            return grad.lerp(old, self.group["betas"][0])
+        buffer, momentum = in_double(self.state["momentum_buffer"]), self.value("momentum")
         if not self.group.get("nesterov"):
             return buffer
         # torch.optim.SGD adds gradients up; everything else here averages them.

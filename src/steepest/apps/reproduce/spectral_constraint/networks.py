@@ -130,7 +130,7 @@ class Watched:
         """Count what decay has to leave of a distance, and look where it is time."""
         group = self.optimizer.param_groups[0]
         self._step += 1
-        self._left *= 1 - group["lr"] * group["weight_decay"]
+        self._left *= 1 - float(group["lr"]) * float(group["weight_decay"])
         if self._step % self.every == 0:
             self.look()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor
@@ -125,7 +126,8 @@ class Run:
     @property
     def group(self) -> Record:
         """What the optimizer knows of its one parameter."""
-        return self.optimizer.param_groups[0]
+        group: Any = self.optimizer.param_groups[0]
+        return cast(Record, group)
 
     def step(self) -> None:
         """One step along the gradient at X."""

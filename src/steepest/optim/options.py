@@ -1,0 +1,164 @@
+"""The options that every optimizer takes, and the keys that its parameter groups hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict, get_type_hints
+
+import torch
+from torch import Tensor
+
+from steepest.maps import ConvexMap
+from steepest.norms import Norm
+from steepest.optim.rule import Rule
+from steepest.optim.updates import Decay, ShapeRule
+from steepest.polar import PolarMethod
+from steepest.views import MatrixView
+
+NonFinite = Literal["skip", "raise"]
+Constraint = Literal["project"] | None
+Scale = Literal["unit", "dual", "linesearch"]
+Sharpness = float | Literal["estimate"]
+
+# KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
+ADAMW_LR = 3e-4
+ADAMW_BETAS = (0.9, 0.95)
+ADAMW_EPS = 1e-8
+
+
+class StepOptions(TypedDict, total=False):
+    """The options that every optimizer of the library takes by keyword.
+
+    Attributes:
+        decay: The kind of decoupled decay, for directions d and steps of length lr·length:
+            "explicit", W ← (1 − lr·weight_decay)·W − lr·length·d; "implicit",
+            W ← (W − lr·length·d)/(1 + lr·weight_decay); or "cautious", which decays only entries
+            with d·W ≥ 0, and has no ball. "explicit" by default.
+        constraint: "project" projects every parameter on the ball that its decay leads to after
+            each step, exactly, one by one; None, the default, leaves that to the decay, which gets
+            there exponentially: the distance shrinks by 1 − lr·weight_decay.
+        nonfinite: The answer to NaN or inf in a gradient. "skip", the default, leaves the parameter
+            as it is, without waiting for the device; "raise" names it, waiting in every step.
+        maximize: Whether to ascend instead of descend.
+        momentum_dtype: Type of the momentum buffers; None, the default, means the parameter's. Use
+            torch.float32 with bfloat16 parameters for an average that does not stall. AdamW's
+            buffers have the type of their parameter, as torch's have.
+        max_batch_bytes: Bound on one stack of matrices, in bytes; a single parameter may exceed it.
+            None, the default, means 16 MiB in the memory of the host and 512 MiB on an accelerator.
+            Over the parameters, their momentum and AdamW's state a step needs at most ten times its
+            largest stack, with the default polar method.
+        adamw_lr: Learning rate of AdamW for groups with `adamw=True`; 3e-4 by default.
+        adamw_betas: AdamW's betas; (0.9, 0.95) by default.
+        adamw_eps: AdamW's eps; 1e-8 by default.
+        adamw_weight_decay: AdamW's decoupled decay for embeddings, heads and your `adamw` groups; 0
+            by default. A module's biases, gains and other vectors are never decayed.
+    """
+
+    decay: Decay
+    constraint: Constraint
+    nonfinite: NonFinite
+    maximize: bool
+    momentum_dtype: torch.dtype | None
+    max_batch_bytes: int | None
+    adamw_lr: float | Tensor
+    adamw_betas: tuple[float, float]
+    adamw_eps: float
+    adamw_weight_decay: float
+
+
+class Group(TypedDict, total=False):
+    """The keys of a parameter group; an optimizer's own keys are in its groups alone.
+
+    Attributes:
+        params: The parameters.
+        param_names: Their names, if they were given.
+        adamw: Whether AdamW steps the group.
+        lr: The learning rate.
+        weight_decay: The decoupled decay.
+        momentum: Weight of the past in the average.
+        nesterov: Whether the average looks one step ahead.
+        betas: The two weights of the average; AdamW's in a group of AdamW.
+        eps: AdamW's eps; in a group of `Muon` torch's, which has no use.
+        decay: The kind of decay.
+        constraint: "project" or None.
+        nonfinite: "skip" or "raise".
+        maximize: Whether to ascend.
+        momentum_dtype: Type of the momentum buffers; None means the parameter's.
+        views: The view of each parameter as matrices; None for a norm of entries.
+        rule: The rule of the group, made of the keys below; never saved.
+        norm: The norm, for `SteepestDescent`.
+        scale: The scale of a step, for `SteepestDescent`.
+        sharpness: The sharpness λ, for `SteepestDescent`.
+        estimate: The estimated sharpness, or the last length of a line search.
+        known: Whether the estimate rests on a measured ratio.
+        K: The convex map, for `LionK`.
+        polar: The polar method of `Muon`; None for the Newton–Schulz iteration of `ns_*`.
+        ns_coefficients: The quintic of torch's Newton–Schulz iteration.
+        ns_steps: The number of its steps.
+        adjust_lr_fn: The factor of `Muon`'s learning rate.
+    """
+
+    params: list[Tensor]
+    param_names: list[str]
+    adamw: bool
+    lr: float | Tensor
+    weight_decay: float | Tensor
+    momentum: float
+    nesterov: bool
+    betas: tuple[float, float]
+    eps: float
+    decay: Decay
+    constraint: Constraint
+    nonfinite: NonFinite
+    maximize: bool
+    momentum_dtype: torch.dtype | None
+    views: tuple[MatrixView | None, ...]
+    rule: Rule
+    norm: Norm
+    scale: Scale
+    sharpness: Sharpness | None
+    estimate: Any
+    known: Any
+    K: ConvexMap
+    polar: PolarMethod | None
+    ns_coefficients: tuple[float, float, float]
+    ns_steps: int
+    adjust_lr_fn: ShapeRule
+
+
+def unknown_options(
+    optimizer: str, options: Mapping[str, object], known: type = StepOptions
+) -> None:
+    """Raise for a keyword that an optimizer does not take.
+
+    Raises:
+        TypeError: there is one.
+    """
+    names = get_type_hints(known)
+    for name in options:
+        if name not in names:
+            raise TypeError(
+                f"{optimizer}() got an unexpected keyword argument {name!r}: "
+                f"beside its own it takes {', '.join(names)}"
+            )
+
+
+def group_defaults(options: StepOptions) -> dict[str, Any]:
+    """The values of the options that a group of matrices holds."""
+    return {
+        "decay": options.get("decay", "explicit"),
+        "constraint": options.get("constraint"),
+        "nonfinite": options.get("nonfinite", "skip"),
+        "maximize": options.get("maximize", False),
+        "momentum_dtype": options.get("momentum_dtype"),
+    }
+
+
+def adamw_defaults(options: StepOptions) -> dict[str, Any]:
+    """The values of a group with `adamw=True` that differ from the optimizer's own."""
+    return {
+        "lr": options.get("adamw_lr", ADAMW_LR),
+        "betas": options.get("adamw_betas", ADAMW_BETAS),
+        "eps": options.get("adamw_eps", ADAMW_EPS),
+        "weight_decay": options.get("adamw_weight_decay", 0.0),
+    }
