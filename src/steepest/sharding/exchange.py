@@ -27,8 +27,8 @@ class Team:
 
     Args:
         group: the processes.
-        order: for each rank of the group its place in the mesh, row by row.
-        place: of this process in the mesh.
+        order: the place in the mesh of each rank of the group, counted row by row.
+        place: the place of this process in the mesh.
     """
 
     group: dist.ProcessGroup
@@ -79,9 +79,9 @@ class Waiting(Generic[T]):
     """The result of a collective that is on its way.
 
     Args:
-        result: makes the result when everything is there.
-        work: what torch returned for the collective; None where nothing had to travel.
-        sent: what may not be freed before.
+        result: a function that makes the result once the collective is done.
+        work: the handle that torch returned for the collective; None where nothing had to travel.
+        sent: the send buffer, which must not be freed before the collective is done.
     """
 
     result: Callable[[], T]
@@ -100,8 +100,8 @@ class Parcel:
     """A tensor that goes to its owner and comes back.
 
     Args:
-        layout: who holds which part of it.
-        owner: the place of a rank in the mesh.
+        layout: the part of it that each rank holds.
+        owner: the place of the owner in the mesh.
     """
 
     layout: Layout
@@ -121,8 +121,8 @@ class Exchange:
     Args:
         team: the ranks.
         parcels: the tensors; alike on every rank.
-        dtype: in which they travel.
-        device: on which they lie.
+        dtype: the type in which they travel.
+        device: the device on which they lie.
     """
 
     team: Team
@@ -131,9 +131,9 @@ class Exchange:
     device: torch.device
 
     owned: list[int] = field(init=False)
-    """Which of them this rank owns."""
+    """Indices of the tensors that this rank owns."""
     asked: frozenset[int] = field(init=False)
-    """Of which of them this rank's part is needed, by itself or another."""
+    """Indices of the tensors whose local part some owner (this rank included) needs."""
     _of: list[list[int]] = field(init=False)
     _out: list[list[int]] = field(init=False)
     _in: list[list[int]] = field(init=False)
@@ -164,7 +164,7 @@ class Exchange:
         """Send parts to the owners.
 
         Args:
-            parts: what this rank holds of each tensor that is `asked` for.
+            parts: this rank's part of each tensor that is `asked` for, by index.
 
         Returns:
             The tensors that this rank owns, whole, when they are there.
@@ -195,7 +195,7 @@ class Exchange:
         """Hand results back.
 
         Args:
-            wholes: of each tensor that this rank owns what every holder gets its part of.
+            wholes: the whole result of each tensor that this rank owns, by index.
 
         Returns:
             The part of each tensor that this rank holds, when it is there.
