@@ -286,7 +286,7 @@ def _compared(
 
 
 def _still(tensors: Named, point: Point, made: Mapping[str, Named]) -> Iterator[str]:
-    """The parameters that are not moved: by any direction, or by one of them."""
+    """Notes on the parameters that are not moved, by any direction or by one of them."""
     if out := [name for name in tensors if name not in point.params]:
         yield f"compared over the matrices; held still: {', '.join(out)}"
     for direction, d in made.items():
@@ -295,7 +295,7 @@ def _still(tensors: Named, point: Point, made: Mapping[str, Named]) -> Iterator[
 
 
 def _first_steps(point: Point, made: Mapping[str, Named], optimizer: Any) -> Iterator[str]:
-    """The parameters for which Adam has no state, in a sentence."""
+    """A note on the parameters for which Adam has no state."""
     if "adam" not in made:
         return
     first = [name for name, p in point.params.items() if not has_adam_state(p, optimizer)]

@@ -1,4 +1,4 @@
-"""The parameters that a monitor looks at, each with its norm, its matrices and how it is stepped."""
+"""The parameters that a monitor looks at, each with its norm, its matrices and its step."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Seen:
         return self.tensors.get("step") if self.of.decays or update is None else -update
 
     def source(self, kind: str) -> str:
-        """The tensor that stands for a kind: without momentum and decay two kinds are one."""
+        """The name of the tensor of a kind: without momentum and decay two kinds are one."""
         if kind in self.tensors:
             return kind
         same = {"step": "update", "average": "grad" if self.of.follows_gradient else ""}
