@@ -230,8 +230,7 @@ def compare_directions(
         params: a module, tensors, or (name, tensor) pairs.
         directions: the directions, by name: a norm, whose direction is −dualize(g); tensors by the
             names of parameters; or a function from gradients to these. None: `DIRECTIONS`.
-        optimizer: the optimizer whose state `adam_step` takes; one of this library also says what
-            is a matrix.
+        optimizer: an optimizer with Adam's state; one of this library also says what is a matrix.
         over: "matrices" compares over these alone: the hidden ones of a module, by `route`, or all
             tensors with two, four or five axes. "all" takes every parameter; a norm of matrices
             then leaves the others still.

@@ -56,8 +56,7 @@ def compare(
 
     Args:
         model: the model, in float32 or float64, in training mode or not.
-        loss: a function that gives the loss, a scalar with its graph, when called with `model` and
-            `batch`.
+        loss: a function of `model` and `batch` that gives the loss, a scalar with its graph.
         batch: the data that `loss` is called with.
         layers: names of weights, with or without ".weight"; None is all of them.
         steps: Lanczos steps for c, at most.

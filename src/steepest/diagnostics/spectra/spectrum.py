@@ -141,8 +141,7 @@ def spectrum(
         probes: vectors at a time; errors of the ranks fall with its square root.
         steps: products with x and xᴴ per vector.
         confidence: the probability with which each error holds.
-        generator: random number generator of the draws; None means a fresh one with seed 0. torch's
-            own is left alone.
+        generator: source of the draws; None is a fresh one with seed 0. torch's own is left alone.
 
     Raises:
         ValueError: no matrix, an empty one, NaN or inf, or an option out of range.
