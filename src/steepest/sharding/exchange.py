@@ -144,6 +144,8 @@ class Exchange:
         for i, parcel in enumerate(self.parcels):
             self._of[parcel.owner].append(i)
         self.owned = self._of[me]
+        # Indices by place: what this rank sends there, and what it gets from there. All ranks derive
+        # the same from the layouts, in the order of the parcels, so no sizes have to be exchanged.
         self._out, self._in = [[] for _ in range(size)], [[] for _ in range(size)]
         for i, parcel in enumerate(self.parcels):
             for source in parcel.layout.sources(parcel.owner):
@@ -174,6 +176,8 @@ class Exchange:
         me = self.team.place
         layouts = [p.layout for p in self.parcels]
         sent = [[parts[i] for i in out] for out in self._out]
+        # By source, the numbers in each of its parts: uneven shards differ. What this rank holds
+        # itself counts 0: `result` puts it in its place without a journey.
         counts = [
             [layouts[i].sizes[source] if source != me else 0 for i in each]
             for source, each in enumerate(self._in)
@@ -182,6 +186,7 @@ class Exchange:
 
         def result() -> dict[int, Tensor]:
             wholes = {i: self._whole(i) for i in self.owned}
+            # received[source] is flat, (Σ counts[source],): parts in the order of the parcels.
             for source, each in enumerate(self._in):
                 pieces = received[source].split(counts[source])
                 for i, piece in zip(each, pieces, strict=True):
@@ -206,6 +211,7 @@ class Exchange:
         layouts = [p.layout for p in self.parcels]
         # Rounded as what the others get, or replicas of a part would not stay alike.
         mine = {i: layouts[i].take(wholes[i], me).to(self.dtype) for i in self.owned}
+        # To every holder of a part, replicas too, where `gather` takes one copy of each part.
         sent = [
             [layouts[i].take(wholes[i], rank) for i in self.owned if rank != me]
             for rank in range(size)
@@ -234,6 +240,7 @@ class Exchange:
         Returns:
             The numbers from each place, not there before the work is done; the work; what is sent.
         """
+        # torch numbers the ranks of the group; all other lists here go by the place in the mesh.
         order = self.team.order
         splits = [counts[place] for place in order]
         out = _flat([x for place in order for x in sent[place]], self.dtype, self.device)
@@ -258,6 +265,7 @@ class Exchange:
         order = self.team.order
         numels = [torch.Size(p.layout.shape).numel() for p in self.parcels]
         of_rank = [self._of[place] for place in order]
+        # An all-gather wants equal inputs: (longest,) from each rank, into (ranks · longest,).
         longest = max(sum(numels[i] for i in each) for each in of_rank)
         out = _flat([wholes[i] for i in self.owned], self.dtype, self.device)
         out = torch.cat([out, out.new_zeros(longest - out.numel())])
