@@ -144,8 +144,8 @@ class Exchange:
         for i, parcel in enumerate(self.parcels):
             self._of[parcel.owner].append(i)
         self.owned = self._of[me]
-        # Indices by place: what this rank sends there, and what it gets from there. All ranks derive
-        # the same from the layouts, in the order of the parcels, so no sizes have to be exchanged.
+        # By place: what this rank sends there, and what it gets from there. All ranks derive them
+        # from the layouts, in the order of the parcels, so no sizes have to be exchanged.
         self._out, self._in = [[] for _ in range(size)], [[] for _ in range(size)]
         for i, parcel in enumerate(self.parcels):
             for source in parcel.layout.sources(parcel.owner):

@@ -141,7 +141,7 @@ def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) ->
 
 
 def _views(model: Model, optimizer: torch.optim.Optimizer | None) -> dict[Tensor, MatrixView]:
-    """How each parameter is seen as matrices, as far as anybody says it."""
+    """The view of each parameter: the optimizer's if it has one, else that of the routing."""
     if isinstance(optimizer, SteepestOptimizer):
         return views_in(optimizer)
     if not (isinstance(model, nn.Module) and any(True for _ in model.parameters())):
