@@ -49,7 +49,7 @@ def collect(name: str, folder: Path) -> None:
 
 
 def origin(data: dict[str, Any]) -> str:
-    """Where numbers come from, in a sentence."""
+    """The origin of the numbers, in a sentence."""
     machine, plan = data["machine"], data["plan"]
     extra = f", {', '.join(machine['capabilities'])}" if machine["capabilities"] else ""
     limit = machine["onednn_max_cpu_isa"]

@@ -59,7 +59,7 @@ def collect(name: str, parent: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """What a JSON file holds."""
+    """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -69,7 +69,7 @@ def shown(name: str) -> Sequence[str]:
 
 
 def alternative(draw: Callable[..., object]) -> str:
-    """What is said in place of a picture: the first line of what draws it."""
+    """The text in place of a picture: the first line of what draws it."""
     return (inspect.getdoc(draw) or "").partition("\n")[0].removesuffix(".")
 
 

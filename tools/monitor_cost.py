@@ -1,4 +1,4 @@
-"""What a monitor costs: steps of a model in turns with and without it, in one run.
+"""The cost of a monitor: steps of a model in turns with and without it, in one run.
 
     python tools/monitor_cost.py
 

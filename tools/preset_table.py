@@ -36,7 +36,7 @@ def table() -> str:
         decay = f"{row.weight_decay:g}"
         cells = (
             f"`{name}`",
-            f"`{row.norm.with_polar(None)}`",
+            f"`{row.norm.with_polar(None)}`".replace("'", '"'),
             _average(row),
             scale,
             decay,

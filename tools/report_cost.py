@@ -1,4 +1,4 @@
-"""What a report on the constraints costs: the figures of docs/constraint.md."""
+"""The cost of a report on the constraints: the figures of docs/constraint.md."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class _Text(HTMLParser):
 
 
 def faults(html: str) -> Iterator[str]:
-    """What is wrong with a page, one sentence for each."""
+    """The faults of a page, one sentence for each."""
     page = _Text()
     page.feed(html)
     for before, mark, phrase, after in PHRASE.findall("".join(page.text)):

@@ -1,4 +1,4 @@
-"""What a randomised spectrum costs beside an exact one, and how far off it is: docs/diagnostics.md.
+"""The cost and the error of a randomised spectrum beside an exact one: docs/diagnostics.md.
 
 On a random matrix and on one whose singular values fall as those of a gradient do, σ_i ∝ 1/i.
 Both are timed in turns in one run, so that the ratio does not depend on what else the machine does.

@@ -69,7 +69,7 @@ def tests(text: str) -> str:
 
 
 def requirements() -> list[str]:
-    """What the library and its extras ask for, but for torch."""
+    """The requirements of the library and its extras, but for torch."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     listed = [*project["dependencies"], *(line for name in EXTRAS for line in extras[name])]

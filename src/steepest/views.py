@@ -18,7 +18,7 @@ from steepest._common.errors import invalid, shape_text
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixView:
-    """Which axes of a parameter are rows (outputs), columns (inputs) and batch.
+    """A parameter read as matrices: which axes are rows (outputs), columns (inputs) and batch.
 
     `matrices(x)` cuts axis `split_dim` into blocks, then moves the axes of each block to
     (batch, rows, cols) and merges each of the three. `restore` is its inverse:

@@ -17,9 +17,9 @@ def positive(argument: str, value: object, remedy: str = "give a positive number
     """The value, if it is a positive finite number.
 
     Args:
-        argument: its name in the error.
-        value: the value.
-        remedy: what the error says to do.
+        argument: the argument's name, for the error.
+        value: the value to check.
+        remedy: the advice at the end of the error.
 
     Raises:
         ValueError: it is something else.

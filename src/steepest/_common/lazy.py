@@ -15,7 +15,8 @@ def lazy(
 
     Args:
         package: name of the package.
-        names: of each module what the package offers of it; of the package itself its modules.
+        names: the names that the package offers, by the module that they come from; its own
+            submodules under the package's name.
     """
     home = {name: module for module, each in names.items() for name in each}
 

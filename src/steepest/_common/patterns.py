@@ -18,7 +18,7 @@ class Patterns(Generic[K, T]):
     Args:
         argument: name of the argument they came from, for errors.
         patterns: the patterns, in the order of precedence.
-        what: what a pattern has to match, for errors.
+        what: the kind of thing that a pattern has to match, for errors.
         listing: the call that lists the names, for errors.
     """
 

@@ -36,7 +36,7 @@ class Log:
     they hold every step once.
 
     Args:
-        path: of the JSONL file.
+        path: the JSONL file.
         also: other files, each with its encoding.
         step: the step to go on from; None begins anew.
     """

@@ -1,4 +1,4 @@
-"""What every report shares: a table as text, and numbers that JSON has."""
+"""Helpers that every report shares: a table as text, and numbers that JSON has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def table(
 
     Args:
         headings: one for each column.
-        rows: cells as text, as many as headings.
+        rows: the cells of each row as text, as many as headings.
         left: headings of the columns that begin on the left; the others end on the right.
 
     Examples:

@@ -1,4 +1,4 @@
-"""What the pictures share: colours, axes without ornament, and a figure as PNG."""
+"""The style that the pictures share: colours, axes without ornament, and a figure as PNG."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def panels(
     """Panels in reading order, as wide as a page.
 
     Args:
-        titles: of the panels.
-        height: of the figure, in inches.
+        titles: the titles of the panels.
+        height: the height of the figure, in inches.
         rows: how many there are; the panels of several rows each have their own vertical axis.
         shared: whether the panels of a row have one vertical axis.
     """

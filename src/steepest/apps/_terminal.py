@@ -1,4 +1,4 @@
-"""What every command says in one way: errors, durations, and how to call it again."""
+"""The lines that every command says in one way: errors, durations, and how to call it again."""
 
 from __future__ import annotations
 

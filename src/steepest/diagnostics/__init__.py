@@ -1,4 +1,4 @@
-"""What to look at in a model and its optimizer; nothing here changes either."""
+"""Diagnostics of a model and its optimizer; nothing here changes either."""
 
 from steepest.diagnostics.constraint.report import ConstraintReport as ConstraintReport
 from steepest.diagnostics.constraint.report import ConstraintRow as ConstraintRow

@@ -17,8 +17,8 @@ class Kept:
     back are the random numbers of Python, NumPy and MPS.
 
     Args:
-        model: whose buffers are kept; anything else has none.
-        parameters: to be kept too.
+        model: the model whose buffers are kept; anything but a module has none.
+        parameters: other tensors to keep.
     """
 
     def __init__(self, model: object, parameters: Iterable[Tensor]) -> None:

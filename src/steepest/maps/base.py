@@ -1,4 +1,4 @@
-"""What a convex map is: the contract and its laws, and the maps that add up over a basis."""
+"""The contract of a convex map and its laws, and the maps that add up over a basis."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class ConvexMap(Geometry):
 
     @property
     def couples(self) -> Couples:
-        """What the gradient has to see together."""
+        """The entries that one entry of the gradient depends on."""
         return self.frame.couples
 
     @property

@@ -1,4 +1,4 @@
-"""What a separable map adds up over: entries, rows, columns or singular values."""
+"""The numbers that a separable map adds up over: entries, rows, columns or singular values."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def SchattenMap(p: float, *, polar: PolarMethod | None = None) -> ConvexMap:
     p = 1 is `Nuclear`; p = 2 normalises the matrix; p = ∞ has the gradient u₁v₁ᴴ.
 
     Args:
-        p: in [1, inf].
+        p: the exponent, in [1, inf].
         polar: a method of `steepest.polar`; None means an SVD.
 
     Raises:
@@ -104,7 +104,7 @@ def SmoothL1(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Sepa
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it count as small.
-        dims: as in `L1`.
+        dims: the axes of one vector, as in `L1`.
 
     Raises:
         ValueError: a δ that is not positive.
@@ -139,7 +139,7 @@ def Huber(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Separab
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it count as small.
-        dims: as in `L1`.
+        dims: the axes of one vector, as in `L1`.
 
     Raises:
         ValueError: a δ that is not positive.
@@ -173,7 +173,7 @@ def DeadZone(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Sepa
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it do not count.
-        dims: as in `L1`.
+        dims: the axes of one vector, as in `L1`.
 
     Raises:
         ValueError: a δ that is not positive.

@@ -48,7 +48,7 @@ class Scalar(ABC):
 
     @abstractmethod
     def inverse(self, s: Tensor) -> Tensor:
-        """Where the slope is s: a slope of the conjugate."""
+        """The point where the slope is s: a slope of the conjugate."""
 
     def fits(self, dtype: torch.dtype) -> None:  # noqa: B027 - most functions have no parameter
         """Raise where a parameter is too large for this type."""
@@ -203,7 +203,7 @@ class Root(_Cornered):
         return polar(block).narrow(-1, 0, n)
 
     def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
-        """That of the method for [X, δI]."""
+        """The upper bound that the method states for [X, δI]."""
         return polar.accuracy(m, m + n, dtype).upper
 
 

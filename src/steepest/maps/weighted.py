@@ -95,7 +95,7 @@ class Weighted(Scalar):
         return torch.where(far, ends, near)
 
     def inverse(self, s: Tensor) -> Tensor:
-        """By bisection between 0 and a place where the slope is s or more."""
+        """Bisect between 0 and a point where the slope is s or more."""
         if len(self.terms) == 1:
             (c, part), *_ = self.terms
             return part.inverse(s / c)

@@ -56,7 +56,7 @@ class Atom:
     one differently: `flow={"head": Atom("weight", norms.Operator(1, math.inf))}`.
 
     Args:
-        name: of the parameter, from the module of the flow.
+        name: the name of the parameter, from the module of the flow.
         norm: a norm n for which a change Δ of the parameter moves the output by at most n(Δ).
         sensitivity: how much the part amplifies a change of its input, if it has one.
 
@@ -104,7 +104,7 @@ class Chain(Flow):
         sensitivity: the product;  a parameter counts times the sensitivities of all later parts
 
     Args:
-        parts: see `Flow`; the first one comes first.
+        parts: the parts, as in `Flow`, from the input to the output.
 
     Raises:
         ValueError: no part, or something that is none.
@@ -137,7 +137,7 @@ class Parallel(Flow):
     largest RMS of a part. A mean of k outputs is `Chain(Parallel(…), 1/k)`.
 
     Args:
-        parts: see `Flow`.
+        parts: the parts, as in `Flow`.
 
     Raises:
         ValueError: no part, or something that is none.
@@ -167,7 +167,7 @@ class Residual(Flow):
     whatever precedes them. With skip = 1 − 1/L and branch = 1/L a block of sensitivity 1 keeps it.
 
     Args:
-        part: see `Flow`; several that follow one another are a `Chain`.
+        part: one part, as in `Flow`; several that follow one another are a `Chain`.
         skip: the number before x.
         branch: the number before the part, not 0.
 

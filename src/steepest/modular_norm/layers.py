@@ -1,4 +1,4 @@
-"""What is known of torch's modules by their type: norms of parameters, sensitivities."""
+"""The norms and sensitivities of torch's modules that are known by their type."""
 
 from __future__ import annotations
 

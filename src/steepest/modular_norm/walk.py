@@ -40,9 +40,9 @@ class Tree:
         model: the model.
 
     Attributes:
-        modules: by name; the model itself is `""`.
-        parameters: by name, a tied one under each.
-        below: for each module the names of the trainable parameters in it.
+        modules: the modules by name; the model itself is `""`.
+        parameters: the parameters by name, a tied one under each of its names.
+        below: the names of the trainable parameters in each module, by its name.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -111,8 +111,8 @@ class Walk:
 
     Args:
         tree: the modules.
-        flow: what was stated of modules.
-        sensitivities: likewise.
+        flow: the flows that were stated, by module name or type.
+        sensitivities: the sensitivities that were stated, by module name or type.
         moved: names of the parameters that move.
     """
 

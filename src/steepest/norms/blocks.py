@@ -59,7 +59,7 @@ class Cut:
 
 
 class _Blocks(Norm):
-    """What the largest and the sum have in common."""
+    """A norm of the blocks that a cut makes of a tensor: the base of the largest and the sum."""
 
     norm: Norm
     cut: Cut
@@ -92,7 +92,7 @@ class _Blocks(Norm):
 
     @property
     def polar(self) -> PolarMethod | None:
-        """That of the norm of a block."""
+        """The polar method of the norm of a block."""
         return self.norm.polar
 
     def with_polar(self, polar: PolarMethod | None) -> Norm:

@@ -100,7 +100,8 @@ class KyFanDual(_FirstK):
         dualize(G) = u₁v₁ᴴ + … + u_k v_kᴴ
 
     Args:
-        k: at most min(m, n) of the matrices given.
+        k: the number of singular directions in the duality map, at most min(m, n) of the matrices
+            given.
         polar: a method of `steepest.polar` in the place of the SVD.
 
     Raises:

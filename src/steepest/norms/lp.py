@@ -30,7 +30,7 @@ class Lp(Norm):
     them where several tie). Complex entries have their phase for a sign.
 
     Args:
-        p: in [1, inf].
+        p: the exponent, in [1, inf].
         dims: the axes of one vector; the other axes are a batch. None takes the whole tensor.
 
     Raises:

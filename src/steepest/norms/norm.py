@@ -1,4 +1,4 @@
-"""What a norm is: the contract and its laws, and what every norm derives from three methods."""
+"""The contract of a norm and its laws, and what every norm derives from four methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from steepest.sharding.reductions import all_true, held_as, total
 
 
 class Couples(Enum):
-    """Which entries of a tensor its duality map has to see together."""
+    """The entries of a tensor that its duality map has to see together."""
 
     ENTRIES = "entries"
     """Each entry alone: the sign."""
@@ -33,7 +33,7 @@ class Couples(Enum):
 
 
 class Extent(NamedTuple):
-    """What a factor that depends on the shape may depend on."""
+    """The sizes that a factor depending on the shape may use."""
 
     rows: int
     cols: int
@@ -52,7 +52,7 @@ class Geometry(ABC):
     @property
     @abstractmethod
     def couples(self) -> Couples:
-        """What its direction has to see together."""
+        """The entries that one entry of the direction depends on."""
 
     @property
     @abstractmethod
@@ -180,7 +180,8 @@ class Norm(Geometry):
 
         Args:
             x: a tensor, or a batch of them.
-            radius: of the ball, at least 0; a tensor gives each member of the batch its own.
+            radius: the radius of the ball, at least 0; a tensor gives each member of the batch its
+                own.
             check: whether to look for NaN and inf.
 
         Raises:
@@ -209,9 +210,9 @@ class Norm(Geometry):
 
         Args:
             shape: shape of the result; a batch gives independent members.
-            generator: makes it repeatable.
+            generator: random number generator, for a repeatable draw; None means torch's own.
             dtype: real or complex type, torch's default if None.
-            device: where it is made.
+            device: the device of the result, torch's default if None.
 
         Raises:
             ValueError: the shape is empty or has too few axes for this norm.

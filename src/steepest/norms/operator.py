@@ -45,7 +45,7 @@ def Operator(a: VectorNorm, b: VectorNorm, *, polar: PolarMethod | None = None) 
     Args:
         a: exponent of the norm of the input, in [1, inf], or "rms".
         b: exponent of the norm of the output, or "rms".
-        polar: for 2 → 2, as in `Spectral`.
+        polar: a method of `steepest.polar` for the pair 2 → 2, as in `Spectral`.
 
     Raises:
         ValueError: p < 1; a pair without closed form, such as ∞ → 1, ∞ → 2 and 2 → 1, which are
@@ -110,9 +110,9 @@ def estimate(
         x: matrices, shape (*batch, m, n).
         a: exponent of the norm of the input, or "rms".
         b: exponent of the norm of the output, or "rms".
-        steps: of the iteration.
+        steps: the number of iterations.
         restarts: random starts beside those of the largest column and row: the best counts.
-        generator: makes it repeatable; seed 0 if None.
+        generator: random number generator of the random starts; None means a fresh one with seed 0.
 
     Returns:
         One number for each matrix.
@@ -174,7 +174,7 @@ def Conv(spatial: int = 2, *, polar: PolarMethod | None = None) -> Scaled:
 
     Args:
         spatial: d: the kernel has shape (*batch, out, in, k₁, …, k_d).
-        polar: as in `Spectral`.
+        polar: a method of `steepest.polar` for the matrix of each tap, as in `Spectral`.
 
     Raises:
         ValueError: fewer than one spatial axis.

@@ -264,7 +264,7 @@ class Modular(MaxOf):
     η = Σ n_k.dual(G_k)/(λ·s_k). `steepest.modular(model)` builds it from a module.
 
     Args:
-        parts: for each name the norm n_k and the number s_k > 0.
+        parts: the norm n_k and the number s_k > 0 of each parameter, by its name.
         still: names of parameters that have no mass: they belong to the network but are not moved.
 
     Raises:

@@ -74,7 +74,7 @@ class Scaled(Norm):
     Args:
         norm: any norm of tensors.
         factor: a positive number c, or a `Factor` that depends on the shape.
-        name: what to print, for a norm that has a name of its own.
+        name: the text to print, for a norm that has a name of its own.
 
     Raises:
         ValueError: a factor that is not positive.
@@ -113,12 +113,12 @@ class Scaled(Norm):
 
     @property
     def couples(self) -> Couples:
-        """As the norm itself."""
+        """The coupling of the norm that is scaled."""
         return self.norm.couples
 
     @property
     def axes(self) -> int | None:
-        """As the norm itself."""
+        """The number of axes of the norm that is scaled."""
         return self.norm.axes
 
     @property
@@ -129,12 +129,12 @@ class Scaled(Norm):
         return self.norm.symmetric and alike
 
     def extent(self, x: Tensor) -> Extent:
-        """As the norm itself."""
+        """The sizes that the norm that is scaled says of `x`."""
         return self.norm.extent(x)
 
     @property
     def polar(self) -> PolarMethod | None:
-        """As the norm itself."""
+        """The polar method of the norm that is scaled."""
         return self.norm.polar
 
     def with_polar(self, polar: PolarMethod | None) -> Scaled:
@@ -143,15 +143,15 @@ class Scaled(Norm):
         return self if norm == self.norm else Scaled(norm, self.factor, name=self.name)
 
     def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
-        """As the norm itself."""
+        """Raise as the norm that is scaled does."""
         self.norm.accept(x, check, argument)
 
     def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
-        """As the norm itself."""
+        """The inner product of the norm that is scaled."""
         return self.norm.inner(g, x)
 
     def spread(self, value: Tensor, x: Tensor) -> Tensor:
-        """As the norm itself."""
+        """Shape `value` as the norm that is scaled does."""
         return self.norm.spread(value, x)
 
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:

@@ -168,7 +168,7 @@ class Schatten(UnitarilyInvariantNorm):
     whose duality map is u₁v₁ᴴ; p = 2 the Frobenius norm, which needs no singular values.
 
     Args:
-        p: in [1, inf].
+        p: the exponent, in [1, inf].
         polar: a method of `steepest.polar`; None means an SVD. For p = ∞ the duality map is
             this method; for other p but 2 it replaces the SVD, as `UnitarilyInvariantNorm` says.
 

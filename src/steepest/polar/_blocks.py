@@ -42,7 +42,7 @@ class Workspace:
     Where autograd or a compiler follows, every result is new memory.
 
     Args:
-        like: of the dtype and device of all results.
+        like: a tensor of the dtype and on the device that all results get.
     """
 
     def __init__(self, like: Tensor) -> None:

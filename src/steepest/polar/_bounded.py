@@ -44,15 +44,15 @@ class Isometry(NamedTuple):
 
     @staticmethod
     def of(x: Tensor, w: Tensor, cutoff: float, wider: float = 1.0) -> Isometry:
-        """With S the Hermitian part of xwᴴ and F = x − Sw: ‖w − p‖_F ≤ ‖F‖_F/λ_min(S).
+        """Bound ‖w − p‖_F by ‖F‖_F/λ_min(S), S the Hermitian part of xwᴴ and F = x − Sw.
 
         For p and w are one function, the sign, of [0 x; xᴴ 0] and of [0 y; yᴴ 0] with y = Sw. Its
         divided differences are at most 1/λ_min(S) there: σ_min(x) ≥ λ_min(S), since ‖w‖₂ = 1.
 
         Args:
             x: the matrices.
-            w: nearly isometries.
-            cutoff: below cutoff·σ₁ a singular value of x counts as zero.
+            w: near-isometries, of the shape of `x`.
+            cutoff: the share of σ₁ below which a singular value of x counts as zero.
             wider: how many times their rounding the products may be off.
         """
         eps, size, root = rounding(x), frobenius(x), x.shape[-2] ** 0.5
@@ -77,7 +77,7 @@ class Isometry(NamedTuple):
         return Isometry(w, torch.where(full, away, math.inf), least, most, settled)
 
     def better(self, other: Isometry) -> Isometry:
-        """Of each matrix the one that is known to be nearer."""
+        """Take for each matrix the isometry that is known to be nearer."""
         nearer = other.away < self.away
         w, away, least, most, settled = (
             torch.where(nearer[:, None, None] if a.ndim == 3 else nearer, b, a)
@@ -153,8 +153,8 @@ def bounded(x: Tensor, q: Tensor, cutoff: float) -> dict[str, Ends]:
     """The intervals of every number, by its name.
 
     Args:
-        x: in units of its largest entry.
-        q: what is said to be its polar factor.
+        x: matrices in units of their largest entries.
+        q: the candidates for their polar factors.
         cutoff: σ ≤ cutoff·σ₁ of x count as zero.
     """
     judged = Judged.of(q)

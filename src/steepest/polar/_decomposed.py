@@ -31,7 +31,7 @@ FACTORED = 1.5
 
 
 class _Counted(NamedTuple):
-    """Which directions count, where the cut-off may lie within rounding of some.
+    """The directions that count, where the cut-off may lie within rounding of some.
 
     Args:
         surely: σ is above it.
@@ -149,7 +149,7 @@ class _Rows(NamedTuple):
 
         Args:
             vh: right singular vectors of x.
-            counted: which directions count.
+            counted: the directions that count.
             spectrum: the singular values of x.
             away: bound on the error of p.
             whole: whether a direction that does not count has to be absent from q.
@@ -176,7 +176,7 @@ class _Rows(NamedTuple):
 
 
 def _first(counts: Tensor) -> Tensor:
-    """As many True at the front as there are anywhere."""
+    """Move every True to the front."""
     return counts.sort(dim=-1, descending=True).values
 
 
@@ -190,8 +190,8 @@ def decomposed(x: Tensor, q: Tensor, resolution: float, cutoff: float) -> dict[s
     """The intervals of every number, by its name.
 
     Args:
-        x: in units of its largest entry.
-        q: what is said to be its polar factor.
+        x: matrices in units of their largest entries.
+        q: the candidates for their polar factors.
         resolution: σ ≤ resolution·σ₁ do not count.
         cutoff: σ ≤ cutoff·σ₁ are noise.
     """

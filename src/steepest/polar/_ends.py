@@ -14,7 +14,7 @@ from torch import Tensor
 from steepest._common.numerics import epsilon, safe_divisor, times, unit_power
 
 Ends = tuple[Tensor, Tensor]
-"""What a number is not below and what it is not above, for each matrix of a batch."""
+"""Lower and upper bound of a number, for each matrix of a batch."""
 
 EPS = epsilon(torch.float64)
 LARGEST = torch.finfo(torch.float64).max
@@ -46,7 +46,7 @@ class Judged(NamedTuple):
 
     Args:
         unit: q times `power`, with its largest entry near 1.
-        power: of two, for each matrix.
+        power: a power of two for each matrix.
         near: q times `one`: to be compared with isometries times `one`.
         one: 1, or the power for a large q.
     """

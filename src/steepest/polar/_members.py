@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def _sound(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Which matrices are finite, (*batch, 1, 1), and all of them, with zero for the others."""
+    """Flags (*batch, 1, 1) of the finite matrices, and `x` with zero in the place of the others."""
     finite = torch.isfinite(x).all(dim=-1, keepdim=True).all(dim=-2, keepdim=True)
     return finite, torch.where(finite, x, 0.0)
 

@@ -22,7 +22,7 @@ EXACT_SIZE = 512
 
 
 class Interval(NamedTuple):
-    """Where a number lies, for each matrix of a batch: never below one end nor above the other.
+    """An interval that holds a number of each matrix of a batch.
 
     Each end carries the rounding of what it was computed from.
     """
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What `certify` found; for the polar factor itself every number is 0 or 1.
+    """The result of `certify`; for the polar factor itself every number is 0 or 1.
 
     The directions are the left singular vectors of x on its smaller side whose σ lies above the
     resolution; U and V hold them and their partners, and there are k of them.
@@ -101,7 +101,7 @@ def certify(
 
     Args:
         x: real or complex matrices, shape (*batch, m, n).
-        q: what is said to be their polar factor, same shape.
+        q: the candidates for their polar factors, same shape.
         exact: whether to decompose x; None means where min(m, n) ≤ 512, or a resolution is given.
         resolution: directions with σ ≤ resolution·σ₁ are left out, as far as they can: a fast
             method promises nothing there. Those at the level of rounding, σ ≤ max(m, n)·eps·σ₁ in
@@ -151,7 +151,7 @@ def _numbers() -> list[str]:
 
 
 def _certificate(exact: bool, found: dict[str, Ends], batch: torch.Size) -> Certificate:
-    """From the ends of each number."""
+    """Make the certificate of a batch from the ends of each number."""
     intervals = {n: Interval(*(e.reshape(batch) for e in found[n])) for n in _numbers()}
     return Certificate(exact=exact, **intervals)
 

@@ -29,8 +29,8 @@ class Prediction(NamedTuple):
     Attributes:
         method: the method.
         seconds: predicted time for all matrices of the shape.
-        accuracy: what the method promises.
-        admitted: whether that is what was asked for.
+        accuracy: the accuracy that the method promises.
+        admitted: whether that is as accurate as was asked for.
     """
 
     method: PolarMethod
@@ -146,8 +146,8 @@ class Auto(PolarMethod):
 
         Args:
             shape: (*batch, m, n) of the input.
-            dtype: of the input.
-            device: where it lies; nothing is allocated there.
+            dtype: the type of the input.
+            device: the device of the input; nothing is allocated there.
 
         Raises:
             ValueError: fewer than two axes, or one without length.

@@ -1,4 +1,4 @@
-"""What the building blocks of the polar methods cost, measured or shipped, and back to JSON."""
+"""The costs of the building blocks of the polar methods, measured or shipped, and back to JSON."""
 
 from __future__ import annotations
 

@@ -129,8 +129,9 @@ def design_schedule(
     Args:
         lower: the smallest singular value, relative to the normalisation, to bring to 1.
         error: the largest |1 − p(σ)| allowed for σ in [lower, 1].
-        cushion: see `polar_express_coefficients`.
-        safety: see `polar_express_coefficients`; about 1.02 for arithmetic in half precision.
+        cushion: the fraction of u_t of `polar_express_coefficients`.
+        safety: the room above σ₁ of `polar_express_coefficients`; about 1.02 for arithmetic in half
+            precision.
 
     Returns:
         A schedule whose `error` is at most the one asked for.

@@ -55,8 +55,8 @@ class Zolotarev(PolarMethod):
             error e becomes 5/2·e³.
         tight: bound σ₁ from (XXᴴ)² in the same way, at the price of one product: then
             ρ ≤ √(½(1 + √m))·σ₁².
-        degree: of the best odd polynomial that follows the stages: 5, 9 or 13 with one, two or
-            three products, or 0 for none.
+        degree: the degree of the best odd polynomial that follows the stages: 5, 9 or 13 with one,
+            two or three products, or 0 for none.
 
     Raises:
         ValueError: an order below 1, a `lower` outside (0, 1) or too small for float64, a negative

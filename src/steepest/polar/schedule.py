@@ -23,11 +23,11 @@ class Schedule:
     `upper` the iteration may diverge.
 
     Args:
-        name: what the schedule is called.
+        name: the name of the schedule.
         coefficients: (a, b, c) of each step, the first step first.
         interval: (lower, upper): the smallest singular value that is brought to the stated band,
             and the largest that is safe.
-        source: where the coefficients come from.
+        source: the origin of the coefficients.
         prescale: divisor of the input of each step; empty means 1 throughout. A divisor slightly
             above 1 gives room for a largest singular value that rounding has left above 1.
 

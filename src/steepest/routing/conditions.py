@@ -1,4 +1,4 @@
-"""What a rule of routing may ask about a place, and how it may cut what it finds there."""
+"""The questions that a rule of routing may ask about a place, and the ways to cut what is there."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def either(*conditions: Condition) -> Condition:
 
 
 def one_row(site: Site, _: Survey) -> bool:
-    """At most one axis is longer than 1."""
+    """No more than one axis is longer than 1."""
     return sum(d > 1 for d in site.shape) <= 1
 
 
 def empty(site: Site, _: Survey) -> bool:
-    """There is nothing in it."""
+    """The parameter has no entries."""
     return 0 in site.shape
 
 
@@ -185,7 +185,7 @@ def named_output(site: Site, _: Survey) -> bool:
 
 
 def indexed(site: Site, model: Survey) -> bool:
-    """As many outputs as an embedding of the model has rows, and as wide."""
+    """The layer has as many outputs as an embedding of the model has rows, and as many inputs."""
     return model.indexed(site)
 
 
@@ -293,7 +293,7 @@ def as_paired(site: Site, model: Survey) -> MatrixView:
 
 
 def own(site: Site, _: Survey) -> int:
-    """Every row belongs to the queries, or heads are counted as if it did."""
+    """Count all rows as query rows: a query projection, or one whose heads equal the query's."""
     return site.outputs
 
 
@@ -303,12 +303,12 @@ def third(site: Site, _: Survey) -> int:
 
 
 def told_rows(site: Site, _: Survey) -> int:
-    """As many rows as the module's heads need."""
+    """The number of rows that the module's heads need."""
     return head_size(site) * (site.told(HEADS) or 0)
 
 
 def unknown(_: Site, __: Survey) -> int:
-    """It cannot be told."""
+    """Zero: the number of query rows cannot be told."""
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Where the parameters of a model live: what the rules of routing can ask about a place."""
+"""The places where the parameters of a model live, and what routing can ask about one."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _site(model: nn.Module, name: str, shape: tuple[int, ...]) -> Site:
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
-    """For each numbered module above the owner: its position, and the path without the number."""
+    """The position of each numbered module above the owner, with the path without the number."""
     for i, step in enumerate(path[:-1]):
         stem = step.rstrip("0123456789")
         if stem != step:
@@ -173,7 +173,7 @@ class Survey:
         model: the model.
 
     Attributes:
-        tied: for each parameter, in the model's order, the places where it lives.
+        tied: the places where each parameter lives, in the model's order.
     """
 
     def __init__(self, model: nn.Module) -> None:

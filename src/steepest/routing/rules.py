@@ -29,13 +29,13 @@ class Rule:
     """One row of the table.
 
     Args:
-        target: where the parameter goes.
-        reason: why, for the printed table.
+        target: the destination of the parameter.
+        reason: the explanation for the printed table.
         when: conditions, all of which must hold.
         view: the parameter as matrices.
         query: rows that belong to queries, by which heads are counted; None where there are none
             to count, 0 where the rule cannot tell.
-        settle: for a guess, the override that settles it.
+        settle: the override that settles a guess; empty where the rule is sure.
     """
 
     target: Target
@@ -256,7 +256,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the table says about one parameter.
+    """The answer of the table about one parameter.
 
     Args:
         rule: the row that decided.
@@ -286,7 +286,7 @@ def _row(site: Site, model: Survey) -> Rule:
 
 
 def judge(sites: Sequence[Site], model: Survey) -> Verdict:
-    """What the table says about a parameter that lives in these places.
+    """Decide by the table about a parameter that lives in these places.
 
     A parameter that is a table anywhere is a table: the other place reads the same rows.
     """

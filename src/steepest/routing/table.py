@@ -1,4 +1,4 @@
-"""Which parameter of a model is a matrix, and which one goes to AdamW.
+"""The routing of a model: which parameter is a matrix, and which one goes to AdamW.
 
 `route(model)` reads the module tree and answers for every parameter, with a reason. What the tree
 does not show is marked as a guess, and every answer can be overridden by name. Frozen parameters
@@ -28,7 +28,7 @@ TARGETS: tuple[Target, ...] = ("matrix", "table", "vector", "constant")
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Where one parameter goes, and why.
+    """The destination of one parameter, and the reason.
 
     Args:
         name: full name, the first one if the parameter is tied.
@@ -39,7 +39,7 @@ class Assignment:
         view: the parameter as matrices; None unless the target is `"matrix"`.
         reason: the rule or the override that decided.
         certain: False where the module tree does not show what the parameter is.
-        settle: for an uncertain parameter, the override that settles it.
+        settle: the override that settles an uncertain parameter; else empty.
         aliases: its other names, if it is tied.
         frozen: whether it had `requires_grad=False`; it is routed for the day when it has not.
         destination: the optimizer that moves it and the norm in which it does, such as
@@ -59,7 +59,7 @@ class Assignment:
 
     @property
     def to(self) -> str:
-        """Where it goes, as the printed table says it: the destination, or what it is."""
+        """The destination, as the printed table says it, or what the parameter is."""
         place = "nowhere" if self.target == "constant" else self.destination or self.target
         return f"{place}, frozen" if self.frozen and self.target != "constant" else place
 
@@ -131,8 +131,8 @@ class Routing:
             >>> for group in route(model).groups():
             ...     print([name for name, _ in group["params"]], sorted(group))
             ['1.weight'] ['params', 'views']
-            ['0.weight'] ['params', 'adamw']
-            ['1.bias', '2.weight', '2.bias'] ['params', 'adamw', 'weight_decay']
+            ['0.weight'] ['adamw', 'params']
+            ['1.bias', '2.weight', '2.bias'] ['adamw', 'params', 'weight_decay']
         """
         members: dict[Target, list[tuple[str, nn.Parameter]]] = {t: [] for t in TARGETS}
         for a, parameter in zip(self.assignments, self.parameters, strict=True):
@@ -174,7 +174,7 @@ class Routing:
         return "\n".join(lines)
 
     def _counts(self) -> list[str]:
-        """For each destination, how many numbers in how many parameters."""
+        """The numbers and parameters that go to each destination, counted, a line each."""
         total = max(1, sum(a.numel for a in self.assignments))
         lines = []
         for to in dict.fromkeys(
@@ -204,7 +204,7 @@ class Routing:
 
 
 def _remedies(uncertain: tuple[Assignment, ...]) -> Iterator[str]:
-    """For each guess, the override to write."""
+    """The override to write for each guess."""
     return (f"{a.name!r}: {a.settle}" for a in uncertain)
 
 
@@ -349,7 +349,7 @@ def route(
         heads: query heads, to orthogonalise each head of the query, key and value projections by
             itself: a number for all of them, `{pattern: number}`, or `"auto"` for what the
             attention modules say (`num_heads`, `n_head`, …). None: one matrix a projection.
-        strict: raise if anything is uncertain that is not frozen.
+        strict: whether to raise if anything is uncertain that is not frozen.
 
     Returns:
         The routing: printable, and with `groups()` for the optimizer. Parameters with

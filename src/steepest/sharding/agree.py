@@ -1,4 +1,4 @@
-"""What ranks have to agree on before a step: that they have one model, and one set of gradients."""
+"""The agreement of ranks before a step: that they have one model, and one set of gradients."""
 
 from __future__ import annotations
 

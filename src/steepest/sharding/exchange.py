@@ -27,8 +27,8 @@ class Team:
 
     Args:
         group: the processes.
-        order: for each rank of the group its place in the mesh, row by row.
-        place: of this process in the mesh.
+        order: the place in the mesh of each rank of the group, counted row by row.
+        place: the place of this process in the mesh.
     """
 
     group: dist.ProcessGroup
@@ -79,9 +79,9 @@ class Waiting(Generic[T]):
     """The result of a collective that is on its way.
 
     Args:
-        result: makes the result when everything is there.
-        work: what torch returned for the collective; None where nothing had to travel.
-        sent: what may not be freed before.
+        result: a function that makes the result once the collective is done.
+        work: the handle that torch returned for the collective; None where nothing had to travel.
+        sent: the send buffer, which must not be freed before the collective is done.
     """
 
     result: Callable[[], T]
@@ -100,8 +100,8 @@ class Parcel:
     """A tensor that goes to its owner and comes back.
 
     Args:
-        layout: who holds which part of it.
-        owner: the place of a rank in the mesh.
+        layout: the part of it that each rank holds.
+        owner: the place of the owner in the mesh.
     """
 
     layout: Layout
@@ -121,8 +121,8 @@ class Exchange:
     Args:
         team: the ranks.
         parcels: the tensors; alike on every rank.
-        dtype: in which they travel.
-        device: on which they lie.
+        dtype: the type in which they travel.
+        device: the device on which they lie.
     """
 
     team: Team
@@ -131,9 +131,9 @@ class Exchange:
     device: torch.device
 
     owned: list[int] = field(init=False)
-    """Which of them this rank owns."""
+    """Indices of the tensors that this rank owns."""
     asked: frozenset[int] = field(init=False)
-    """Of which of them this rank's part is needed, by itself or another."""
+    """Indices of the tensors whose local part some owner (this rank included) needs."""
     _of: list[list[int]] = field(init=False)
     _out: list[list[int]] = field(init=False)
     _in: list[list[int]] = field(init=False)
@@ -144,6 +144,8 @@ class Exchange:
         for i, parcel in enumerate(self.parcels):
             self._of[parcel.owner].append(i)
         self.owned = self._of[me]
+        # By place: what this rank sends there, and what it gets from there. All ranks derive them
+        # from the layouts, in the order of the parcels, so no sizes have to be exchanged.
         self._out, self._in = [[] for _ in range(size)], [[] for _ in range(size)]
         for i, parcel in enumerate(self.parcels):
             for source in parcel.layout.sources(parcel.owner):
@@ -164,7 +166,7 @@ class Exchange:
         """Send parts to the owners.
 
         Args:
-            parts: what this rank holds of each tensor that is `asked` for.
+            parts: this rank's part of each tensor that is `asked` for, by index.
 
         Returns:
             The tensors that this rank owns, whole, when they are there.
@@ -174,6 +176,8 @@ class Exchange:
         me = self.team.place
         layouts = [p.layout for p in self.parcels]
         sent = [[parts[i] for i in out] for out in self._out]
+        # By source, the numbers in each of its parts: uneven shards differ. What this rank holds
+        # itself counts 0: `result` puts it in its place without a journey.
         counts = [
             [layouts[i].sizes[source] if source != me else 0 for i in each]
             for source, each in enumerate(self._in)
@@ -182,6 +186,7 @@ class Exchange:
 
         def result() -> dict[int, Tensor]:
             wholes = {i: self._whole(i) for i in self.owned}
+            # received[source] is flat, (Σ counts[source],): parts in the order of the parcels.
             for source, each in enumerate(self._in):
                 pieces = received[source].split(counts[source])
                 for i, piece in zip(each, pieces, strict=True):
@@ -195,7 +200,7 @@ class Exchange:
         """Hand results back.
 
         Args:
-            wholes: of each tensor that this rank owns what every holder gets its part of.
+            wholes: the whole result of each tensor that this rank owns, by index.
 
         Returns:
             The part of each tensor that this rank holds, when it is there.
@@ -206,6 +211,7 @@ class Exchange:
         layouts = [p.layout for p in self.parcels]
         # Rounded as what the others get, or replicas of a part would not stay alike.
         mine = {i: layouts[i].take(wholes[i], me).to(self.dtype) for i in self.owned}
+        # To every holder of a part, replicas too, where `gather` takes one copy of each part.
         sent = [
             [layouts[i].take(wholes[i], rank) for i in self.owned if rank != me]
             for rank in range(size)
@@ -234,6 +240,7 @@ class Exchange:
         Returns:
             The numbers from each place, not there before the work is done; the work; what is sent.
         """
+        # torch numbers the ranks of the group; all other lists here go by the place in the mesh.
         order = self.team.order
         splits = [counts[place] for place in order]
         out = _flat([x for place in order for x in sent[place]], self.dtype, self.device)
@@ -258,6 +265,7 @@ class Exchange:
         order = self.team.order
         numels = [torch.Size(p.layout.shape).numel() for p in self.parcels]
         of_rank = [self._of[place] for place in order]
+        # An all-gather wants equal inputs: (longest,) from each rank, into (ranks · longest,).
         longest = max(sum(numels[i] for i in each) for each in of_rank)
         out = _flat([wholes[i] for i in self.owned], self.dtype, self.device)
         out = torch.cat([out, out.new_zeros(longest - out.numel())])

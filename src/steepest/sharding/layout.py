@@ -1,4 +1,4 @@
-"""Which part of a tensor lies on which rank, read from torch's own placements.
+"""The part of a tensor that lies on each rank, read from torch's own placements.
 
 Everything but `layout_of` and `local` is arithmetic on numbers and needs no process group.
 """
@@ -37,18 +37,18 @@ class Cell(NamedTuple):
     """A block without gaps of what a rank holds."""
 
     whole: tuple[slice, ...]
-    """Where it lies in the whole tensor."""
+    """Its place in the whole tensor."""
     local: tuple[slice, ...]
-    """Where it lies in the rank's own."""
+    """Its place in the rank's own tensor."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Who holds which part of one tensor on a mesh of ranks.
+    """The parts of one tensor that the ranks of a mesh hold.
 
     Args:
-        shape: of the whole tensor.
-        regions: what each rank of the mesh holds, in the mesh's row-major order.
+        shape: the shape of the whole tensor.
+        regions: the part that each rank of the mesh holds, in the mesh's row-major order.
 
     Examples:
         >>> from torch.distributed.tensor import Shard
@@ -66,7 +66,7 @@ class Layout:
         """The layout of a tensor with these placements, one for each axis of a mesh.
 
         Args:
-            shape: of the whole tensor.
+            shape: the shape of the whole tensor.
             mesh_shape: ranks along each axis of the mesh.
             placements: `Shard`, FSDP2's strided shards over tensor parallel ones, or `Replicate`.
 
@@ -104,7 +104,7 @@ class Layout:
 
     @cached_property
     def _holders(self) -> dict[Region, list[int]]:
-        """For each part that is not empty, the ranks that hold it."""
+        """The ranks that hold each part, for all parts that are not empty."""
         found = defaultdict(list)
         for rank, region in enumerate(self.regions):
             if self.sizes[rank]:
@@ -116,7 +116,7 @@ class Layout:
         return len(self._holders[self.regions[rank]])
 
     def sources(self, owner: int) -> list[int]:
-        """From which ranks the owner gets the whole tensor: one holder of each part.
+        """The ranks that the owner gets the whole tensor from: one holder of each part.
 
         Of several the one in the owner's own replica, so that every replica sends its share.
         """
@@ -146,7 +146,7 @@ class Layout:
             whole[cell.whole] = part[cell.local]
 
     def take(self, whole: Tensor, rank: int) -> Tensor:
-        """What a rank holds of the whole tensor: a view where it is one block."""
+        """Take a rank's part of the whole tensor: a view where it is one block."""
         cells = list(self.cells(rank))
         if len(cells) == 1:
             return whole[cells[0].whole]
@@ -223,9 +223,9 @@ def balanced(
     4/3 of the least possible.
 
     Args:
-        costs: of the things.
+        costs: the cost of each thing.
         ranks: number of owners.
-        before: what each of them has already; None is nothing.
+        before: the load that each owner has already; None means none.
 
     Examples:
         >>> balanced([3.0, 1.0, 2.0, 2.0], 2)
@@ -247,8 +247,8 @@ def bucketed(sizes: Sequence[int], owners: Sequence[int], room: int) -> list[lis
     """Things with owners, as many to a bucket as every owner has room for, but at least one.
 
     Args:
-        sizes: of the things, in bytes.
-        owners: of the things.
+        sizes: the size of each thing, in bytes.
+        owners: the owner of each thing.
         room: bytes that an owner has in a bucket.
 
     Examples:
@@ -285,7 +285,7 @@ def local(x: Tensor) -> Tensor:
 
 
 def local_like(x: Tensor, other: Tensor) -> Tensor:
-    """What this rank holds of `x` if it is laid out as `other`, which has its shape."""
+    """This rank's part of `x`, laid out as `other`, which has its shape."""
     if is_sharded(x) and is_sharded(other) and x.placements != other.placements:
         return local(x.redistribute(placements=other.placements))
     return local(x)

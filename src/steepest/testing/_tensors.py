@@ -16,7 +16,7 @@ Tensors = Tensor | Mapping[str, Tensor]
 Shape = Sequence[int] | Mapping[str, Sequence[int]]
 
 KINDS = ("gaussian", "low rank", "signs", "tied", "sparse", "zero")
-"""What can be drawn: `tied` is a multiple of an orthogonal matrix."""
+"""The kinds of input: `tied` is a multiple of an orthogonal matrix."""
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -39,7 +39,7 @@ class Draw(NamedTuple):
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """What the laws allow in a type, relative to the terms: some hundred times its epsilon."""
+    """The error that the laws allow, relative to the terms: some hundred epsilons of the type."""
     return {4: 2e-5, 8: 1e-10}[torch.zeros(1, dtype=dtype).real.itemsize]
 
 
@@ -47,10 +47,10 @@ def drawn(draw: Draw, axes: int = 2, salt: int = 0, kind: str | None = None) -> 
     """The tensor of a draw, or the tensors by name.
 
     Args:
-        draw: which one.
+        draw: the input to make.
         axes: how many of the last axes are a matrix with its taps.
         salt: another number gives another tensor.
-        kind: instead of that of the draw.
+        kind: the kind of tensor, in the place of the draw's own.
     """
     generator = torch.Generator().manual_seed(draw.seed + 7919 * salt)
     if isinstance(draw.shape, Mapping):
@@ -154,7 +154,7 @@ def assert_close(a: Any, b: Any, *, within: Any, law: str = "equal") -> None:
         a: numbers.
         b: numbers of the same shape, or one.
         within: the bound, which already has the scale of the problem.
-        law: what is claimed.
+        law: the claim, for the error.
 
     Raises:
         AssertionError: it is not so.

@@ -28,7 +28,7 @@ def size(K: ConvexMap, x: Tensor) -> Tensor:
 
 
 def _scale(K: ConvexMap, *xs: Tensor) -> Tensor:
-    """What rounding is measured by: the values."""
+    """The scale that rounding is measured by: that of the values."""
     return torch.stack([K.value(x).double().abs() for x in xs]).sum(dim=0)
 
 
@@ -73,7 +73,7 @@ def is_conjugate(K: ConvexMap, x: Tensor, other: Tensor, loose: float = 1.0) -> 
 
     Args:
         K: the map.
-        x: where it is held to that.
+        x: the point at which equality is checked.
         other: another y, in the domain of K*.
         loose: how many times as far off as an SVD its arithmetic may be.
     """

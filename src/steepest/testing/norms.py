@@ -71,10 +71,10 @@ def projects(norm: Any, x: Any, z: Any, fraction: float, rtol: float) -> None:
 
     Args:
         norm: n.
-        x: what is projected.
+        x: the tensor that is projected.
         z: another point, for a comparison.
         fraction: r over n(x).
-        rtol: what rounding may do.
+        rtol: the relative error that rounding may cause.
     """
     value = norm(x).double()
     r = fraction * value

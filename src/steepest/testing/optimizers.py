@@ -1,4 +1,4 @@
-"""What users and frameworks expect of any optimizer of torch, each a function, and all together."""
+"""The laws that users and frameworks expect of any optimizer of torch: a function each, and all."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Probe:
 
     Args:
         x: the matrix X in float32, shape (out, in).
-        left: left singular vectors of X, or of its transpose where X is tall, in float64: shape
+        left: the left singular vectors of X, or of its transpose where X is tall, in float64: shape
             (min(out, in), kept), the largest singular value first.
         right: the right singular vectors that go with them, shape (max(out, in), kept).
 

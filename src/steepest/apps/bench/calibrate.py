@@ -66,13 +66,13 @@ BLOCKS: Mapping[str, Builder] = {
     "eigh": _eigh,
     "svd": _svd,
 }
-"""What each list of costs in a `CostTable` measures."""
+"""The operation that each list of costs in a `CostTable` times."""
 
 RATIOS: Mapping[str, tuple[Builder, Builder]] = {
     "wide": (_product(torch.float64), _product(torch.float32)),
     "half": (_product(torch.float16), _product(torch.float32)),
 }
-"""What each single number in a `CostTable` is: the time of the first over that of the second."""
+"""The two operations whose times make each single number of a `CostTable`: first over second."""
 
 
 def seconds(operation: Operation, clock: Clock) -> float:
@@ -101,9 +101,9 @@ def calibrate(
     """Measure every field of a `CostTable`; what is no time keeps its default.
 
     Args:
-        sizes: of the square matrices, ascending.
+        sizes: the sizes of the square matrices, ascending.
         clock: seconds from some moment on.
-        say: told what is being measured.
+        say: a function that is told what is being measured.
     """
     found: dict[str, Any] = {}
     for name in (f.name for f in fields(CostTable)):

@@ -1,4 +1,4 @@
-"""What is measured: polar methods, optimizers, and the floor beneath them."""
+"""The contenders: polar methods, optimizers, and the floor beneath them."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Contender:
     """One row of a bench.
 
     Args:
-        name: what it is called.
+        name: the contender's name.
         note: how it finds the polar factor.
-        start: makes it ready for the parameters of a set. Raises `AbsentError` where it cannot
-            take part.
+        start: a function that makes it ready for the parameters of a set. It raises `AbsentError`
+            where it cannot take part.
     """
 
     name: str
@@ -78,7 +78,7 @@ class MethodRunner:
 
     Args:
         function: (batch, m, n), m ≤ n, to the same shape.
-        parameters: give the shapes.
+        parameters: the parameters whose shapes the stacks have.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class MethodRunner:
         self._out = [self._function(x) for x in self._in]
 
     def factors(self) -> list[Tensor]:
-        """What the function has made of each matrix."""
+        """The result of the function for each matrix."""
         return self._stacks.unpack(self._out)
 
 
@@ -115,7 +115,7 @@ class StepRunner:
     """A step of an optimizer on the parameters that all contenders share.
 
     Args:
-        optimizer: of these parameters.
+        optimizer: the optimizer of `parameters`.
         parameters: matrices.
         lr: its learning rate.
     """

@@ -36,17 +36,17 @@ WARMUP, QUICK_WARMUP, QUICK_ROUNDS = 3, 1, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to measure.
+    """The choice of what to measure.
 
     Args:
         sets: the sets of matrices.
-        benches: of `BENCHES`.
+        benches: the benches to run, some of `BENCHES`.
         rounds: rounds that count; None for those of each set, and 3 in a quick run.
-        data: what errors are measured on, one of `DATA`.
-        resolution: with gradients, errors are stated over σ ≥ resolution·σ₁.
-        seed: fixes matrices, order and trainings.
+        data: the kind of matrices that errors are measured on, one of `DATA`.
+        resolution: the smallest σ/σ₁ that errors are stated over, with gradients.
+        seed: the seed of matrices, order and trainings.
         quick: few rounds, and no contender that compiles.
-        table: costs by which `Auto` chooses; None for the shipped ones.
+        table: the costs by which `Auto` chooses; None for the shipped ones.
 
     Raises:
         ValueError: a value out of its range.
@@ -98,7 +98,7 @@ def probes(shapes: ShapeSet, plan: Plan) -> list[Probe]:
 
 @contextmanager
 def quiet_compiler() -> Iterator[None]:
-    """Without the warnings of torch's compiler about itself, which a peer may start."""
+    """Silence the warnings of torch's compiler about itself, which a peer may start."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
         yield

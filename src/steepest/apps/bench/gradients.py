@@ -28,7 +28,7 @@ class DigitTransformer(nn.Module):
     """The blocks of the character GPT over the 16 patches of a digit, read off the last one.
 
     Args:
-        width: of the residual stream.
+        width: the width of the residual stream.
         heads: attention heads in a block.
         layers: blocks.
     """
@@ -113,7 +113,7 @@ def averages(shapes: ShapeSet, *, seed: int) -> list[Tensor]:
 
     Args:
         shapes: a set with a `training`.
-        seed: fixes the first weights and the order of the data.
+        seed: the seed of the first weights and of the order of the data.
 
     Raises:
         ValueError: the set has no training, or its data are missing.

@@ -33,10 +33,10 @@ class Row:
     """One contender in one bench.
 
     Args:
-        name: of the contender.
+        name: the contender's name.
         note: how it finds the polar factor.
         status: "measured", "absent" or "failed".
-        message: why it is absent, or what it raised.
+        message: the reason why it is absent, or the error that it raised.
         ms: median milliseconds.
         ms_low: first quartile.
         ms_high: third quartile.
@@ -68,10 +68,10 @@ class Result:
     Args:
         bench: "methods" or "steps".
         set: name of the set.
-        data: what the error was measured on: "spectrum" or "gradients".
+        data: the kind of matrices that the error was measured on: "spectrum" or "gradients".
         rounds: rounds that count.
         warmup: rounds before them.
-        baseline: whose time is 1.
+        baseline: the contender whose time is 1.
         rows: the contenders, the baseline first and the floor last.
     """
 
@@ -100,7 +100,7 @@ class Turns:
     Args:
         rounds: rounds that count.
         warmup: rounds before them.
-        seed: fixes the matrices and the order.
+        seed: the seed of the matrices and of the order.
         clock: seconds from some moment on.
     """
 
@@ -134,7 +134,7 @@ def worst_error(
 
 
 def forget_compiled() -> None:
-    """What was compiled for one set does not count against the next one's limit of shapes."""
+    """Forget compiled code, which would count against the limit of shapes of the next set."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 
@@ -156,7 +156,7 @@ def measure(
         contenders: the baseline first.
         probes: matrices with known factors, one for each matrix of the first blocks; may be none.
         turns: how it is carried out.
-        data: where the probes come from.
+        data: the kind of matrices that the probes are, one of `DATA`.
     """
     forget_compiled()
     shared = parameters(shapes)
@@ -198,7 +198,7 @@ def measure(
 
 
 def row(contender: Contender, times: Times, baseline: str, error: float | None) -> Row:
-    """What the times say about one contender."""
+    """The row of a contender, from its times."""
     name, note = contender.name, contender.note
     if name in times.failures:
         return Row(name=name, note=note, status=FAILED, message=times.failures[name])

@@ -63,7 +63,7 @@ class Times:
 
     Args:
         seconds: one number a round; a contender that failed is not among them.
-        failures: what each of the others raised.
+        failures: the error that each of the others raised.
     """
 
     seconds: Mapping[str, tuple[float, ...]]
@@ -85,10 +85,10 @@ def take_turns(
 
     Args:
         runners: the contenders.
-        fresh: draws the matrices of a round; not timed.
+        fresh: a function that draws the matrices of a round; not timed.
         rounds: rounds that count.
         warmup: rounds before them that do not: first calls allocate, compile and fill caches.
-        seed: fixes the order of every round.
+        seed: the seed of the order in every round.
         clock: seconds from some moment on.
     """
     draw = random.Random(seed)

@@ -1,4 +1,4 @@
-"""What was computed at a checkpoint, as parts of the page."""
+"""The results computed at a checkpoint, as parts of the page."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _directions(measured: Measured) -> Part:
 
 
 def best_direction(report: DirectionReport) -> str:
-    """Which direction lets the loss fall furthest, against the gradient's, and in how many layers.
+    """Name the direction of the largest fall, against the gradient's, and in how many layers it is.
 
     Empty where no direction of the whole has a best step.
     """

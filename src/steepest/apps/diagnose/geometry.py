@@ -25,7 +25,7 @@ NAMES: Mapping[str, str] = {
     "newton-schulz": "Muon (Newton–Schulz)",
     "adam": "Adam",
 }
-"""What a reader calls each direction."""
+"""A reader's name of each direction."""
 
 
 def called(direction: str) -> str:

@@ -1,4 +1,4 @@
-"""What is computed anew at a checkpoint: curvature, directions, verdicts, balls."""
+"""The measurements made anew at a checkpoint: curvature, directions, verdicts, balls."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was found at one checkpoint; a field is None where `failed` says why.
+    """The measurements at one checkpoint; a field is None where `failed` says why.
 
     Args:
-        step: of the checkpoint.
+        step: the step of the checkpoint.
         windows: how many windows of text the loss is a mean of.
-        seed: that drew them.
+        seed: the seed that drew them.
         loss: there, in nats a character.
-        shapes: of the parameters, by name.
-        constraint: where the weights are in their balls; None without balls.
+        shapes: the shapes of the parameters, by name.
+        constraint: the report on the weights in their balls; None without balls.
         directions: how far the loss falls along each.
-        verdict: which geometry each layer favours.
+        verdict: the verdict on the geometry that each layer favours.
         smoothness: how sharply the loss is curved in each of `NORMS`.
-        failed: why something is missing, by the name of its field.
+        failed: the reason why something is missing, by the name of its field.
     """
 
     step: int
@@ -64,7 +64,7 @@ class Measured:
 
     @property
     def where(self) -> str:
-        """Which loss this is about, in words."""
+        """Say which loss this is about, in words."""
         windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
         return (
             f"At step {self.step}, on {windows} of the training text drawn with seed "
@@ -92,10 +92,10 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
     """Look at a trial in memory, in the type of its parameters and without autocast.
 
     Args:
-        learner: restored from a checkpoint.
+        learner: a learner restored from a checkpoint.
         windows: how many windows of the training text the loss is a mean of.
-        seed: draws them.
-        report: called with what is going to be computed.
+        seed: the seed that draws them.
+        report: a function that is called with what is going to be computed.
     """
     model, optimizer = learner.model, learner.optimizer
     ids = _windows(learner, windows, seed)

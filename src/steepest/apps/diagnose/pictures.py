@@ -67,7 +67,7 @@ def finished(figure: Figure, alt: str) -> Picture:
 
 
 def spaced(count: int, most: int) -> list[int]:
-    """At most `most` places of `count`, evenly spaced, the first and the last among them.
+    """Choose at most `most` places of `count`, evenly spaced, the first and the last among them.
 
     Examples:
         >>> spaced(9, 3), spaced(2, 3)
@@ -156,7 +156,7 @@ def spectra(curves: Curves) -> Picture:
 
 
 def _floor(values: Sequence[Numbers]) -> float:
-    """What smaller magnitudes are drawn as: the smallest of a square matrix say nothing."""
+    """The magnitude that smaller ones are drawn as: the smallest of a square matrix say nothing."""
     top = max((float(np.nanmax(v)) for v in values if np.isfinite(v).any()), default=1.0)
     return max(1e-4 * top, 1e-30)
 
@@ -176,8 +176,8 @@ def ranks(grids: Mapping[str, Grid], sides: Mapping[str, int]) -> Picture:
 
     Args:
         grids: title to nuclear ranks.
-        sides: of each layer the smaller side, the most that a rank can be; ranks of layers that
-            are all there are drawn as a share of it.
+        sides: the smaller side of each layer, the most that a rank can be; ranks of layers that are
+            all there are drawn as a share of it.
     """
     every = list(dict.fromkeys(layer for g in grids.values() for layer in g.layers))
     every = [layer for layer in every if sides.get(layer, 2) > 1]
@@ -222,7 +222,7 @@ def _rows(grid: Grid, layers: Sequence[str], sides: Mapping[str, int]) -> Number
 
 
 def _edges(steps: Numbers) -> Numbers:
-    """Where a cell of each step begins and ends: in the middle to its neighbours."""
+    """The edges of the cells of steps: halfway to the neighbours, (steps + 1,)."""
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     middle = (steps[1:] + steps[:-1]) / 2

@@ -1,4 +1,4 @@
-"""What a training has recorded, as parts of the page: each says how to read it and what it says."""
+"""The records of a training, as parts of the page: each says how to read it and what it says."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DEPTH_TEXT = (
 
 
 def no_monitor(subject: Subject) -> str:
-    """Why there is nothing of a monitor, and how to get it."""
+    """The reason why there is nothing of a monitor, and how to get it."""
     if subject.trial is not None:
         return (
             f"Not recorded: {subject.folder / MONITOR} has none of it. "
@@ -70,8 +70,8 @@ def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Part]:
     """All parts that need no model.
 
     Args:
-        subject: whose records.
-        sides: of each layer the smaller side of its matrix, as far as it is known.
+        subject: the subject whose records are shown.
+        sides: the smaller side of each layer's matrix, as far as it is known.
     """
     makers: Sequence[Callable[[], Part | None]] = (
         lambda: _warnings(subject),
@@ -242,10 +242,10 @@ def _ratio(above: Grid, below: Grid) -> Grid | None:
 
 
 def sides_of(shapes: Mapping[str, Sequence[int]], found: Curves | None) -> dict[str, int]:
-    """Of each layer the smaller side of its matrix: of the model, else as many as it has values.
+    """The smaller side of each layer's matrix: that of the model, else the number of its values.
 
     Args:
-        shapes: of the parameters by name, where there is a model.
+        shapes: the shapes of the parameters by name, where there is a model.
         found: magnitudes, of which a monitor keeps at most 64.
     """
     if shapes:

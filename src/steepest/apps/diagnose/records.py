@@ -44,9 +44,9 @@ class Curves:
     """Sorted magnitudes of every layer at some steps.
 
     Args:
-        what: they are, such as "singular values".
+        what: the name of the magnitudes, such as "singular values".
         values: layer to step to numbers in falling order.
-        limits: of the layers with a ball, how large each magnitude may become.
+        limits: the size that each magnitude may grow to, for the layers with a ball.
     """
 
     what: str

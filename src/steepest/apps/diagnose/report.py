@@ -1,4 +1,4 @@
-"""From subjects to the page and to the summary on the terminal."""
+"""The way from subjects to the page and to the summary on the terminal."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def section_of(subject: Subject, measured: Measured | None) -> Section:
 
 
 def _summary(subject: Subject, measured: Measured | None, parts: Sequence[Part]) -> list[str]:
-    """What was found in a few sentences, and what is missing."""
+    """Say what was found in a few sentences, and what is missing."""
     found = [f"step {step}: {text}" for step, text in monitor_warnings(subject.monitor)]
     if measured is not None:
         if measured.directions is not None and (best := best_direction(measured.directions)):

@@ -1,4 +1,4 @@
-"""What there is to diagnose: a run, a trial, a checkpoint, or the records of a monitor."""
+"""The subjects of a diagnosis: a run, a trial, a checkpoint, or the records of a monitor."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from steepest.apps.train.trial import Learner, Trial, trials
 
 SEED = re.compile(r"seed-(\d+)")
 IN_CHECKPOINT = ("optimizer", "seed", "settings", "text")
-"""What a checkpoint says about itself beside the configuration of its run."""
+"""The entries by which a checkpoint says what it is, beside the configuration of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What one part of the page is about: a trial, or a training of the user's own.
+    """The subject of one part of the page: a trial, or a training of the user's own.
 
     Args:
-        name: what to call it.
-        folder: where its files lie.
+        name: the subject's name on the page.
+        folder: the folder of its files.
         metrics: the records of `metrics.jsonl`.
         monitor: the records of `monitor.jsonl`.
-        spectra: what `spectra.npz` holds.
-        trial: which one it is; None for a training of the user's own.
-        config: of its run; None where nothing says it.
+        spectra: the content of `spectra.npz`.
+        trial: the trial that it is; None for a training of the user's own.
+        config: the configuration of its run; None where nothing says it.
         text: the fingerprint of its text, None where nothing says it.
         checkpoint: the one to look at; None if there is none.
     """
@@ -67,8 +67,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
 
     Args:
         path: the folder of a run or a trial, a checkpoint, or a folder with a `monitor.jsonl`.
-        optimizers: which of a run; all of them if none is named.
-        seed: which of a run; None for its first.
+        optimizers: the optimizers of a run to look at; all of them if none is named.
+        seed: the seed of a run to look at; None for its first.
 
     Raises:
         ValueError: there is no such path, nothing in it to show, or no such optimizer or seed.
@@ -136,7 +136,7 @@ def _chosen(run: Path, optimizers: Sequence[str], seed: int | None) -> list[Tria
 
 
 def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
-    """What a folder has recorded, up to a step."""
+    """The records of a folder, up to a step."""
     return Subject(
         name=name,
         folder=folder,
@@ -202,7 +202,7 @@ def corpus_of(subject: Subject, data: Path | None) -> Corpus:
 
     Args:
         subject: one with a configuration.
-        data: where the text lies now; None for where it lay.
+        data: the place where the text lies now; None for where it lay.
 
     Raises:
         ValueError: it is another text.

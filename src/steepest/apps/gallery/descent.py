@@ -83,7 +83,7 @@ def example() -> Quadratic:
 
 
 def start() -> Tensor:
-    """Where the pictures begin."""
+    """The point at which the pictures begin."""
     return torch.tensor(START, dtype=torch.float64)
 
 
@@ -108,7 +108,7 @@ class Along:
     Args:
         length: ‖Δ‖, the same for every curve.
         f: f(x + Δ) − f(x).
-        models: for each sharpness λ the model −‖Δ‖·‖g‖† + (λ/2)·‖Δ‖².
+        models: the model −‖Δ‖·‖g‖† + (λ/2)·‖Δ‖² for each sharpness λ.
     """
 
     length: Tensor

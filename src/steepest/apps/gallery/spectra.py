@@ -47,9 +47,9 @@ def gradient(config: Config, corpus: Corpus, *, seed: int, weight: str = WEIGHT)
     """The gradient of one matrix after `config.steps` steps of training, in float64.
 
     Args:
-        config: with one optimizer.
+        config: a configuration with one optimizer.
         corpus: the text.
-        seed: fixes the first weights and the order of the data.
+        seed: the seed of the first weights and of the order of the data.
         weight: the name of the matrix.
     """
     (name,) = config.optimizers

@@ -1,4 +1,4 @@
-"""What a step of the optimizer costs: by this library's exchange, and by the alternatives."""
+"""The costs of an optimizer's step: by this library's exchange, and by the alternatives."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Task:
     Args:
         model: the model.
         mesh: how the devices are arranged.
-        device: of which kind they are.
-        links: between them.
+        device: the kind of the devices.
+        links: the links between them.
         itemsize: bytes of a parameter, of its gradient and of each of its states.
     """
 
@@ -71,17 +71,18 @@ class Cost:
     """One way to step, on the rank with the most of each.
 
     Args:
-        name: of the way.
-        flops: of products of matrices.
-        collectives: what is communicated.
+        name: the name of the way.
+        flops: the flops of products of matrices.
+        collectives: the collectives of a step.
         streamed: bytes that go through the device's memory.
         state: bytes of the optimizer's state.
         temporary: bytes that are needed during the step.
         weights: numbers of parameters that a rank holds.
-        overlap: into how many pieces products and communication are cut to overlap; 1 for none.
+        overlap: the number of pieces into which products and communication are cut to overlap; 1
+            for none.
         busy: share of the ranks that compute products.
         most: parameters of the busiest owner.
-        refused: why it cannot be done; empty if it can.
+        refused: the reason why it cannot be done; empty if it can.
         parts: seconds for "flops", "bandwidth", "latency" and "streaming".
     """
 
@@ -107,7 +108,7 @@ class Cost:
 
     @property
     def limit(self) -> str:
-        """What takes longest."""
+        """The part that takes longest."""
         return max(self.parts, key=lambda name: self.parts[name])
 
     @property
@@ -137,7 +138,7 @@ def _homework(task: Task) -> float:
 
 
 def _sharded(task: Task) -> Cost:
-    """What Muon costs a rank that holds its shards, whoever takes the polar factors."""
+    """The costs of Muon on a rank that holds its shards, whoever takes the polar factors."""
     return Cost(
         name="",
         streamed=STREAMED * task.itemsize * (task.local + task.rest),

@@ -1,4 +1,4 @@
-"""What torch.optim.Muon does on DTensors: where torch's planner redistributes, and at which cost.
+"""The cost of torch.optim.Muon on DTensors, with the redistributions of torch's planner.
 
 Every product of Newton–Schulz is dispatched by itself. For each torch knows a few placements of
 the operands, estimates what it would cost to bring the operands there, and takes the cheapest. This
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 STEPS = 5
-"""Of Newton–Schulz in torch.optim.Muon."""
+"""The steps of Newton–Schulz in torch.optim.Muon."""
 BYTES = 2
 """It computes in bfloat16."""
 
@@ -94,12 +94,12 @@ def _estimate(x: Placed, place: str, ranks: int, host: int) -> float:
 
 @dataclass(frozen=True)
 class Count:
-    """What a rank does for one matrix.
+    """The work of a rank for one matrix.
 
     Args:
         calls: number of collectives by name.
         handed: bytes of their inputs by name.
-        flops: of the products.
+        flops: the flops of the products.
     """
 
     calls: Counter[str]
@@ -154,7 +154,7 @@ def newton_schulz(m: int, n: int, ranks: int, host: int) -> Count | None:
     Args:
         m: rows.
         n: columns.
-        ranks: on the axis.
+        ranks: the number of ranks on the axis.
         host: devices that torch finds on a host; 1 for processes on CPUs.
 
     Returns:

@@ -16,7 +16,7 @@ AXES: Mapping[str, str] = {
     "tensor": "tp",
     "tp": "tp",
 }
-"""What an axis may be called, and what it is."""
+"""The names that an axis may have, and what each one is."""
 
 MOST = 2**20
 """Devices in a mesh: a plan has a list of all of them."""

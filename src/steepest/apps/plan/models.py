@@ -1,4 +1,4 @@
-"""What a plan needs to know of a model: the shapes of its weights, as a table or from a module."""
+"""The facts that a plan needs about a model: shapes of weights, from a table or a module."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Weights:
 
     Args:
         count: how many parameters.
-        shape: of one: out × in, or experts × out × in.
+        shape: the shape of one: out × in, or experts × out × in.
         parts: the matrices that one is seen as.
-        share: of them that a token meets: 8/384 for 8 of 384 experts.
+        share: the share of them that a token meets: 8/384 for 8 of 384 experts.
 
     Examples:
         >>> Weights(count=12, shape=(2304, 768), parts=((3, 768, 768),)).numel
@@ -48,7 +48,7 @@ class Weights:
 
     @property
     def work(self) -> int:
-        """What one costs its owner, up to a factor: m·n·min(m, n) for each matrix."""
+        """The cost of one to its owner, up to a factor: m·n·min(m, n) for each matrix."""
         return sum(b * m * n * min(m, n) for b, m, n in self.parts)
 
 
@@ -57,13 +57,13 @@ class Model:
     """A model as a plan sees it.
 
     Args:
-        name: on the command line.
-        source: where the numbers are from.
+        name: the model's name on the command line.
+        source: the source of the numbers, as text.
         weights: the parameters that Muon updates.
         rest: the number of parameters that AdamW updates, and in how many tensors.
         active: numbers of `rest` that a token is multiplied with, the output head's.
-        tokens: of a step, unless another number is asked for.
-        blocks: in how many pieces FSDP2 gathers the weights.
+        tokens: the tokens of a step, unless another number is asked for.
+        blocks: the number of pieces in which FSDP2 gathers the weights.
         added: numbers a token that tensor parallelism adds up in a forward pass.
         sent: numbers a token that go to experts in a forward pass, and come back.
     """

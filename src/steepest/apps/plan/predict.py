@@ -21,14 +21,14 @@ TABLE = ("optimizer", "flop", "sent", "got", "calls", "state", "time", "share", 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a training step costs on one mesh; `print(plan)` shows the table.
+    """The costs of a training step on one mesh; `print(plan)` shows the table.
 
     Args:
         task: model and machine.
-        tokens: of a step.
+        tokens: the tokens of a step.
         training: forward and backward pass.
         costs: each way to step.
-        reason: why this mesh, if it was searched for.
+        reason: the reason for this mesh, if it was searched for.
     """
 
     task: Task
@@ -59,7 +59,7 @@ class Plan:
         return self.memory(cost) <= self.task.device.memory
 
     def limit(self, cost: Cost) -> str:
-        """What stands in the way, or takes longest."""
+        """The obstacle, or the part that takes longest."""
         if cost.refused:
             return "refused"
         return cost.limit if self.fits(cost) else "memory"
@@ -80,7 +80,7 @@ class Plan:
         ]
 
     def head(self) -> list[str]:
-        """What the table is about, in lines."""
+        """The lines above the table, which say what it is about."""
         model, mesh, machine = self.task.model, self.task.mesh, self.task.device
         size = scaled(model.parameters, "").replace("G", "B")
         used, there = (scaled(x, "B") for x in (self.memory(self.costs[0]), machine.memory))
@@ -93,7 +93,7 @@ class Plan:
         ]
 
     def notes(self) -> list[str]:
-        """What the table does not say, in sentences."""
+        """The sentences below the table, which say what it leaves out."""
         cost = self.costs[0]
         out = [self.reason] if self.reason else []
         if cost.busy < 0.995:
@@ -203,11 +203,12 @@ def plan(
 
     Args:
         model: the name of a table, such as "llama-8b", or a module, also on the meta device.
-        mesh: such as "data=64,tensor=8". None: the fastest mesh of `devices`, of those that fit.
+        mesh: a mesh, such as "data=64,tensor=8". None: the fastest mesh of `devices`, of those that
+            fit.
         devices: how many; not needed beside `mesh`.
         device: the name of a preset, or a device.
-        links: between the devices. None: those that the preset is sold with.
-        tokens: of a step. None: as in the model's source.
+        links: the links between the devices. None: those that the preset is sold with.
+        tokens: the tokens of a step. None: as in the model's source.
         dtype: type of parameters, gradients and states.
 
     Raises:
@@ -260,7 +261,7 @@ def recommended(tasks: list[Task], tokens: int) -> Plan:
 
 
 def _reason(ranked: list[Plan], fitting: int, tried: int) -> str:
-    """Why the first of these plans is best."""
+    """The reason why the first of these plans is best."""
     best = ranked[0]
     cost = best.costs[0]
     if not fitting:

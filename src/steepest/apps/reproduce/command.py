@@ -76,7 +76,7 @@ def chosen(name: str | None, *, everything: bool) -> list[str]:
 
 
 def folder(name: str, *, out: Path | None, quick: bool, everything: bool) -> Path:
-    """Where the results of one reproduction go; quick ones do not meet the others by default."""
+    """The folder of one reproduction's results; quick ones do not meet the others by default."""
     if out is not None:
         return out / name if everything else out
     return PARENT / (f"{name}-quick" if quick else name)

@@ -75,8 +75,8 @@ class Method:
     """An optimizer with the initialisation that belongs to it.
 
     Args:
-        title: over its panel.
-        init: fills a weight.
+        title: the title of its panel.
+        init: a function that fills a weight.
         build: the optimizer at a peak learning rate.
         cubic: c in the time of a step, proportional to (1 + c·width)·(weights of the network).
     """
@@ -101,8 +101,8 @@ class TransferSettings(Settings):
     """Widths and learning rates; see `Settings`.
 
     Args:
-        widths: of the hidden layers.
-        exponents: for each optimizer the smallest and the largest log2 of the learning rate.
+        widths: the widths of the hidden layers.
+        exponents: the smallest and the largest log2 of the learning rate, for each optimizer.
     """
 
     steps: int = 80
@@ -174,7 +174,7 @@ def losses(results: Sequence[Record]) -> list[Record]:
 
 
 def vertex(lrs: Sequence[float], values: Sequence[float]) -> float:
-    """Where the parabola through three points (log2 lr, ln loss) is lowest, the middle the lowest.
+    """The minimum of the parabola through three points (log2 lr, ln loss), the middle the lowest.
 
     The learning rates are neighbours of a geometric grid.
 

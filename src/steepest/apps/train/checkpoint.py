@@ -26,7 +26,7 @@ STATE = "state.pt"  # of such a folder: all but the tensors
 
 
 def checkpoint_path(folder: Path, step: int, kind: str = WHOLE) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """The path of the checkpoint after `step` steps."""
     return folder / f"step-{step:06d}{kind}"
 
 
@@ -47,10 +47,10 @@ def save(
     """Write a checkpoint, then drop all but the newest two.
 
     Args:
-        folder: of the trial.
+        folder: the folder of the trial.
         step: the steps taken.
         content: plain data and tensors.
-        belongs: what tells this trial from others; `load` compares it.
+        belongs: the settings that tell this trial from others; `load` compares them.
         team: the processes that hold the tensors; all of them call this.
 
     Raises:
@@ -115,9 +115,9 @@ def load(
     """Read a checkpoint and make sure that it belongs to this run.
 
     Args:
-        path: what `save` wrote.
-        device: where the tensors of a file go; those of a folder stay on the host.
-        belongs: what the checkpoint must have been saved with.
+        path: the path that `save` wrote to.
+        device: the device that the tensors of a file go to; those of a folder stay on the host.
+        belongs: the settings that the checkpoint must have been saved with.
         like: the parameter that a tensor belongs to, by its place; where that is in pieces, the
             tensor is cut in the same way.
         team: the processes that are to have it; all of them call this.
@@ -171,7 +171,7 @@ def _compare(path: Path, stored: Mapping[str, Any], belongs: Mapping[str, Any]) 
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """What a checkpoint says it belongs to: the `belongs` that it was saved with.
+    """The settings that a checkpoint says it belongs to: the `belongs` that it was saved with.
 
     Raises:
         ValueError: the file is cut off, or no checkpoint.

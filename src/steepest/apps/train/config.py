@@ -1,4 +1,4 @@
-"""What a run is: its model, its optimizers and its length, as frozen values that go to JSON."""
+"""The settings of a run: model, optimizers and length, as frozen values that go to JSON."""
 
 from __future__ import annotations
 
@@ -100,23 +100,25 @@ class Config:
 
     Args:
         optimizers: the optimizers to compare, in order, each with its settings.
-        seeds: every optimizer is trained once with each seed, which fixes the first weights and
-            the order of the data.
+        seeds: the seeds with each of which every optimizer is trained once; a seed fixes the first
+            weights and the order of the data.
         model: the size of the GPT.
         data: absolute path of a text file or folder; None for the text that comes with the
             package.
         batch: windows of text in a step.
         steps: optimizer steps.
-        warmup: steps of linear warm-up; None for 20, or a tenth of a run shorter than 200 steps.
+        warmup: the number of steps of linear warm-up; None for 20, or a tenth of a run shorter than
+            200 steps.
         schedule: the way of the learning rate after the warm-up, one of `SCHEDULES`.
         device: a torch device, such as "cpu" or "cuda:0".
         dtype: one of `DTYPES`. With bfloat16 the forward pass is autocast, and parameters and
             optimizer state stay in float32.
-        eval_every: steps from one evaluation to the next.
+        eval_every: the number of steps from one evaluation to the next.
         eval_windows: the number of fixed validation windows, spread evenly.
-        checkpoint_every: steps from one checkpoint to the next.
+        checkpoint_every: the number of steps from one checkpoint to the next.
         spectra: whether evaluations show the balls of weight decay, at the price of SVDs.
-        monitor_every: steps from one look of the monitor at every layer to the next; 0 for none.
+        monitor_every: the number of steps from one look of the monitor at every layer to the next;
+            0 for none.
         parallel: how the processes of torchrun share the work, one of `PARALLEL`. No loss depends
             on it beyond rounding, and a run may go on in another way.
 

@@ -29,7 +29,7 @@ KEPT = 256
 
 
 def layer(name: str) -> str:
-    """What a layer is called in figures: its parameter without the word that all have.
+    """The name of a layer in figures: its parameter without the word that all have.
 
     Examples:
         >>> layer("blocks.0.mlp.fc.weight"), layer("blocks.0.ln1.bias")
@@ -46,7 +46,7 @@ def has_ball(optimizer: Optimizer) -> bool:
 
 
 def figures(report: ConstraintReport) -> Record:
-    """Of each layer with a ball ‖W‖/radius, and the worst distance and KKT score of all.
+    """The ratio ‖W‖/radius of each layer with a ball, and the worst distance and KKT score of all.
 
     A score needs a gradient, and one that is infinite is None.
     """
@@ -82,11 +82,11 @@ class Spectra:
     """The magnitudes of every layer with a ball at each evaluation, as they go to `spectra.npz`.
 
     Args:
-        steps: of the evaluations.
-        names: of the layers.
-        kinds: what the magnitudes of each layer are.
+        steps: the steps of the evaluations.
+        names: the names of the layers.
+        kinds: the kind of magnitudes of each layer.
         limits: how large they can become in its ball.
-        values: of each layer one row an evaluation, in falling order.
+        values: the magnitudes of each layer, one row an evaluation, in falling order.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Spectra:
 
     @classmethod
     def load(cls, folder: Path, *, step: float = math.inf) -> Spectra:
-        """What the file of a trial holds up to a step; nothing without the file.
+        """Load what the file of a trial holds up to a step; nothing without the file.
 
         Raises:
             ValueError: the file is damaged; it is left alone.
@@ -168,7 +168,7 @@ class Spectra:
 
 
 def _thinned(values: torch.Tensor) -> NDArray[np.float32]:
-    """At most `KEPT` of sorted values, the first and the last among them."""
+    """Thin to at most `KEPT` of sorted values, the first and the last among them."""
     places = torch.linspace(0, len(values) - 1, min(len(values), KEPT)).round().long()
     kept: NDArray[np.float32] = values[places].to(torch.float32).numpy()
     return kept

@@ -24,9 +24,9 @@ class Text:
     """A text and where it comes from.
 
     Args:
-        name: what to call it in a message.
+        name: the text's name in a message.
         text: its characters.
-        note: what a user should know about its choice; empty if there is nothing to say.
+        note: a remark on its choice that a user should know; empty if there is none.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Corpus:
     """A text as ids, in two parts.
 
     Args:
-        name: what to call the text.
+        name: the text's name in a message.
         characters: the vocabulary: the character of each id.
         train: ids of the training part.
         blocks: ids of the validation blocks, one tensor each.
@@ -199,7 +199,7 @@ def batch(ids: Tensor, *, seed: int, step: int, size: int, context: int) -> Tens
 
 
 def validation_windows(corpus: Corpus, *, context: int, count: int) -> Tensor:
-    """At most `count` windows of the validation blocks, spread evenly and always the same.
+    """Choose at most `count` windows of the validation blocks, spread evenly and always the same.
 
     Returns:
         Tensor of shape (windows, context + 1); no window crosses the border of a block.

@@ -40,7 +40,8 @@ class Stop:
     A second signal ends the process at once. Outside its `with` block signals do what they did.
 
     Args:
-        team: stops together. All its processes ask at the same places, and get the same answer.
+        team: the processes that stop together. All of them ask at the same places, and get the same
+            answer.
     """
 
     def __init__(self, team: Team = ALONE) -> None:
@@ -128,8 +129,8 @@ def execute(run: Run, console: Console, *, resume: str) -> int:
     """Train what is left, then write and show the report.
 
     Args:
-        run: what to do; each process of a team has it.
-        console: where to write; quiet for all processes but one.
+        run: the run to carry out; each process of a team has it.
+        console: the console to write to; quiet for all processes but one.
         resume: the command that goes on with the run.
 
     Returns:
@@ -233,7 +234,7 @@ def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
 
 
 def _show_warnings(run: Run, console: Console) -> None:
-    """What the monitor found to be off: a line for each cause."""
+    """Show what the monitor found to be off: a line for each cause."""
     for trial in trials(run.config):
         for step, text in monitor_warnings(read_lines(trial.folder(run.folder) / MONITOR)):
             say(console, f"Warning: {trial}, step {step}, {text}")

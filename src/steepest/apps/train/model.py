@@ -16,7 +16,7 @@ def next_loss(network: nn.Module, windows: Tensor) -> Tensor:
     """Mean cross-entropy in nats a character over windows of shape (batch, context + 1).
 
     Args:
-        network: gives the logits of the next character: a GPT, or what wraps one.
+        network: a module that gives the logits of the next character: a GPT, or what wraps one.
         windows: ids of characters.
     """
     logits: Tensor = network(windows[:, :-1]).flatten(0, 1)
@@ -93,7 +93,7 @@ class GPT(nn.Module):
     Args:
         config: its size.
         vocabulary: the number of different characters.
-        seed: fixes the first weights, whatever ran before.
+        seed: the seed of the first weights, whatever ran before.
 
     Examples:
         >>> model = GPT(ModelConfig(layers=1, width=8, heads=2, context=4), vocabulary=5, seed=0)

@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
+"""The progress of a run as a user sees it: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Progress:
     """Shows step, loss, time of a step, the optimizer's share of it and the time left.
 
     Args:
-        console: where to write.
-        steps: steps that this process is going to take, over all trials.
+        console: the console to write to.
+        steps: the number of steps that this process is going to take, over all trials.
     """
 
     def __init__(self, console: Console, *, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run has shown: curves, the table of optimizers, and the files that keep them."""
+"""The report of a run: curves, the table of optimizers, and the files that keep them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row:
 
     Args:
         optimizer: its name.
-        steps: steps taken.
+        steps: the number of steps taken.
         val_loss: final validation loss in nats a character; None if the training diverged.
         seconds: sum of the steps' times; evaluation, checkpoints and metrics are left out.
         step_ms: median time of a step, the first five left out.
@@ -47,7 +47,7 @@ class Curve:
     """Validation loss of one trial, or the mean over the seeds of one optimizer.
 
     Args:
-        steps: where it was evaluated.
+        steps: the steps at which it was evaluated.
         seconds: training time at these steps.
         losses: validation loss there; low and high are the extremes over the seeds.
         finished: whether it went to the end; a diverged trial did not.

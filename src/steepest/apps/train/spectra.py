@@ -24,14 +24,14 @@ COLUMNS, PANELS = 4, 24
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BANDS = (("all", 0, 100, "#d9e8f2"), ("90 %", 5, 95, "#a6cbe3"), ("50 %", 25, 75, "#66aad1"))
-"""What part of the magnitudes a band holds: its percentiles and its shade of the blue."""
+"""The part of the magnitudes that a band holds: its percentiles and its shade of the blue."""
 
 LOW = 0.3
 """A picture whose largest share of the radius is smaller has a logarithmic axis."""
 
 
 def chosen(names: Sequence[str], most: int = PANELS) -> list[int]:
-    """Which layers to show: all, or of each kind some, evenly spaced from the first to the last.
+    """Choose layers to show: all, or some of each kind, evenly spaced from the first to the last.
 
     Examples:
         >>> chosen([f"blocks.{i}.{kind}" for i in range(9) for kind in ("qkv", "fc")], most=6)

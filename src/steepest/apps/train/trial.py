@@ -46,11 +46,11 @@ class Trial:
         return f"{self.optimizer} seed {self.seed}"
 
     def folder(self, run: Path) -> Path:
-        """Where its metrics and checkpoints lie."""
+        """The folder of its metrics and checkpoints."""
         return run / self.optimizer / f"seed-{self.seed}"
 
     def board(self, run: Path) -> Path:
-        """Where its TensorBoard file lies."""
+        """The folder of its TensorBoard file."""
         return run / "tensorboard" / f"{self.optimizer}-seed-{self.seed}"
 
 
@@ -77,8 +77,8 @@ class Learner:
     """A trial in memory.
 
     Args:
-        trial: which optimizer and seed.
-        config: of the run.
+        trial: the optimizer and the seed.
+        config: the configuration of the run.
         corpus: the text.
         team: the processes that train it together. Each has a learner, and calls the same methods
             of it in the same order.
@@ -110,7 +110,7 @@ class Learner:
         self._shows_balls = self._looks and config.spectra and has_ball(self.optimizer)
 
     def _belongs(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be one of this trial."""
+        """The settings that a checkpoint must agree on to be one of this trial."""
         run = self.config.to_json()
         for key in (
             "optimizers",
@@ -284,7 +284,7 @@ class Learner:
 
 
 def _network(model: GPT, team: Team) -> nn.Module:
-    """What gives the logits and goes to the optimizer: the model, laid over the team."""
+    """The module that gives the logits and goes to the optimizer: the model, laid over the team."""
     if team.mesh is None:
         return model
     from steepest.apps.train.parallel.placement import spread
@@ -296,7 +296,7 @@ _PARTS = ("model", "optimizer", "scheduler")
 
 
 def _metrics(learner: Learner, run: Path) -> Metrics | Unwritten:
-    """Where the records of a learner go."""
+    """The log that the records of a learner go to."""
     if not learner.team.leads:
         return Unwritten()
     folder = learner.trial.folder(run)
@@ -316,9 +316,9 @@ def run_trial(
     Args:
         learner: new, or restored from a checkpoint.
         run: the folder of the run.
-        report: called with the record of each step.
-        stop: asked after each step; on True a checkpoint is written and the trial ends early. All
-            processes of a team must get the same answer.
+        report: a function that is called with the record of each step.
+        stop: a function that is asked after each step; on True a checkpoint is written and the
+            trial ends early. All processes of a team must get the same answer.
 
     Returns:
         Whether the trial is done.

@@ -29,7 +29,7 @@ class Measured:
     """One parameter, measured when asked, in double precision and with exact singular values.
 
     Args:
-        name: of the parameter in the model.
+        name: the parameter's name in the model.
         c: the parameter and what its decay asks of it.
     """
 
@@ -62,13 +62,13 @@ class Measured:
 
     @cached_property
     def factors(self) -> list[float]:
-        """For each part ball/plain, which may depend on its shape."""
+        """The ratio ball/plain of each part, which may depend on its shape."""
         ball = self.ball
         return [1.0 if ball is None else unscaled(ball, part)[1] for part in self.parts()]
 
     @cached_property
     def basis(self) -> Basis | None:
-        """What the ball bounds one by one; None where there are no such numbers."""
+        """The basis whose magnitudes the ball bounds one by one; None where there is none."""
         if self.plain is None:
             return None
         return (
@@ -77,13 +77,13 @@ class Measured:
 
     @cached_property
     def magnitudes(self) -> list[Tensor]:
-        """Of each part, in that basis."""
+        """The magnitudes of each part, in that basis."""
         assert self.basis is not None, "else there are none"
         return [self.basis.magnitudes(part) for part in self.parts()]
 
     @cached_property
     def sizes(self) -> list[float]:
-        """Of each part its norm in the ball; of a stack of matrices the largest."""
+        """The norm of each part in the ball; of a stack of matrices the largest."""
         ball = self.ball
         assert ball is not None, "else there is no norm"
         if self.basis is not None and self.basis.ball == self.plain:

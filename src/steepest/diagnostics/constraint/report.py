@@ -30,14 +30,14 @@ class ConstraintRow:
     """One parameter in its ball; of several matrices, the one that fills its ball most.
 
     Args:
-        name: of the parameter.
-        shape: of the parameter.
+        name: the parameter's name.
+        shape: the parameter's shape.
         domain: the norm of the ball, as text; empty without one.
-        norm: of the weights, in it; NaN without one.
+        norm: the value of that norm at the weights; NaN without one.
         radius: length·upper/weight_decay; inf without a ball.
         distance: max(norm − radius, 0).
         kkt: the largest KKT score of its matrices; inf outside the ball, None where there is none.
-        note: why there is no ball or no score; else empty.
+        note: the reason why there is no ball or no score; else empty.
     """
 
     name: str
@@ -80,11 +80,11 @@ LEFT = {"parameter", "shape", "norm", ""}
 
 @dataclass(frozen=True, kw_only=True)
 class ConstraintReport:
-    """What `constraint_report` found: rows to iterate over, and a table when printed.
+    """The result of `constraint_report`: rows to iterate over, and a table when printed.
 
     Args:
         rows: one for each parameter that moves in a norm.
-        spectra: what `constraint_spectra` gives, if it was asked for.
+        spectra: the result of `constraint_spectra`, if it was asked for.
     """
 
     rows: tuple[ConstraintRow, ...]
@@ -115,7 +115,7 @@ class ConstraintReport:
 def constraint_report(
     model: Model, optimizer: Any, *, gradient: Gradient = "momentum", spectra: bool = False
 ) -> ConstraintReport:
-    """Where every weight is in the ball that its weight decay keeps it in, and how near to optimal.
+    """Report where every weight is in the ball of its weight decay, and how near to optimal.
 
     A step W ← (1 − lr·weight_decay)·W − lr·length·K.grad(u) ends where W minimises
 
@@ -140,8 +140,8 @@ def constraint_report(
 
     Args:
         model: the module, or (name, parameter) pairs; a part of the model gives a part of the rows.
-        optimizer: of this library. Parameters that AdamW has are left out.
-        gradient: which g.
+        optimizer: an optimizer of this library. Parameters that AdamW has are left out.
+        gradient: the g of the score, "momentum" or "grad".
         spectra: whether to give `constraint_spectra` too, from the same singular values.
 
     Returns:

@@ -18,7 +18,7 @@ KINDS: dict[type[Basis], str] = {
     Columns: "lengths of columns",
     Entries: "entries",
 }
-"""What each basis gives the magnitudes of."""
+"""The name of the magnitudes of each basis."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,8 +26,8 @@ class ConstraintSpectrum:
     """The magnitudes of one parameter, and how large each may become.
 
     Args:
-        name: of the parameter.
-        kind: what they are, one of the values of `KINDS`.
+        name: the parameter's name.
+        kind: the kind of magnitudes, one of the values of `KINDS`.
         values: all of them in falling order, those of several matrices together, on the CPU.
         limit: the most that each can be in the ball; of several matrices the largest, and `values`
             of the others are scaled up to it.
@@ -41,7 +41,7 @@ class ConstraintSpectrum:
 
 @torch.no_grad()
 def constraint_spectra(model: Model, optimizer: Any) -> tuple[ConstraintSpectrum, ...]:
-    """What the balls of `constraint_report` bound, number by number, computed in double precision.
+    """The magnitudes that the balls of `constraint_report` bound, computed in double precision.
 
     The spectral norm bounds every singular value, ℓ∞ every entry, a largest row every row. The ball
     of another norm of singular values bounds them too, where all others are zero. Nothing is said
@@ -50,7 +50,7 @@ def constraint_spectra(model: Model, optimizer: Any) -> tuple[ConstraintSpectrum
 
     Args:
         model: the module, or (name, parameter) pairs.
-        optimizer: of this library.
+        optimizer: an optimizer of this library.
 
     Raises:
         ValueError: as for `constraint_report`.

@@ -41,7 +41,8 @@ def largest_eigenvector(
         product: v ↦ Hv for vectors of the shape of `start`.
         start: a vector (n,) that is not zero.
         steps: the most products.
-        tolerance: of the residual ‖Hv − θv‖, relative to |θ|; not below what the type can tell.
+        tolerance: the residual ‖Hv − θv‖ over |θ| at which to stop; not below what the type can
+            tell.
 
     Sources:
         Golub & Van Loan, Matrix Computations, section 10.1: Lanczos, with all vectors kept

@@ -23,7 +23,7 @@ Views = Mapping[str, MatrixView | None]
 def matrix_views(
     params: Params, tensors: Named, *, views: Views | None = None, optimizer: Any = None
 ) -> dict[str, MatrixView]:
-    """Which parameters are matrices, and which ones, by name in their order.
+    """The views of the parameters that are matrices, by name in their order.
 
     The views of an optimizer of this library say it; else the routing of a module; else the number
     of axes: two are a matrix, four or five a convolution kernel. `views` overrides them by name,
@@ -52,7 +52,7 @@ class Joint(ABC):
     The laws of `ProductNorm` hold with the names of the parameters in the place of the pieces'.
 
     Args:
-        norm: of the pieces.
+        norm: the product norm of the pieces.
         names: the parameters that it measures, in order.
         left: those that it has no number for.
     """
@@ -133,7 +133,7 @@ class _Blocks(Joint):
 
 
 def piece_names(name: str, p: Tensor, view: MatrixView | None) -> list[str]:
-    """What the pieces of a parameter are called: its name, with a number for each matrix stack."""
+    """The names of the pieces of a parameter: its own, with a number for each matrix stack."""
     return [name] if view is None else [f"{name}[{i}]" for i in range(len(view.shapes(p.shape)))]
 
 
@@ -147,12 +147,12 @@ def joint(
     """The norm of all of these tensors together.
 
     Args:
-        norm: of named blocks, which takes the tensors that it names; of the entries of a tensor,
-            which takes all of them as one vector; of anything else (matrices, kernels, the rows of
-            a tensor), which is the largest over those that it fits.
-        tensors: what is measured, by name.
-        views: which of them are which matrices, for a norm of matrices.
-        exact: take singular values from an SVD, whichever polar method the norm has.
+        norm: a norm of named blocks, which takes the tensors that it names; a norm of the entries
+            of a tensor, which takes all of them as one vector; or a norm of anything else
+            (matrices, kernels, the rows of a tensor), which is the largest over those that it fits.
+        tensors: the tensors to measure, by name.
+        views: the tensors that are matrices, each name with its view, for a norm of matrices.
+        exact: whether to take singular values from an SVD, whichever polar method the norm has.
 
     Raises:
         ValueError: a block that is not there, a norm that fits nothing, or no norm at all.

@@ -40,8 +40,8 @@ def top_eigenvalue(
         operator: H times a vector.
         like: tensors of the shapes of a vector.
         steps: products with H at most.
-        tolerance: stop when residual ≤ tolerance·|value|.
-        seed: of the random vector.
+        tolerance: the residual over |value| at which to stop.
+        seed: seed of the random vector.
 
     Sources:
         Parlett, The Symmetric Eigenvalue Problem (1998), chapter 13.

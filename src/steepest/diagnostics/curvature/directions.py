@@ -115,7 +115,7 @@ DIRECTIONS: Mapping[str, Chosen] = MappingProxyType(
         "adam": adam_step,
     }
 )
-"""What `compare_directions` compares, by name.
+"""The directions that `compare_directions` compares by default, by name.
 
 Gradient descent; the sign; the polar factor of each matrix, exact and by Jordan's five steps, in
 the type of the parameters and without a factor for its shape; Adam, with the state of the optimizer

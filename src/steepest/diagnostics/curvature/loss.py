@@ -79,7 +79,7 @@ class Point:
 
     Args:
         loss: a closure that gives the loss with its graph.
-        params: what it is differentiated by.
+        params: the parameters that the loss is differentiated by.
         model: a module, if `params` is only a part of it.
 
     Raises:
@@ -112,7 +112,8 @@ class Point:
         """H·v for the blocks of the Hessian that `v` names.
 
         Args:
-            v: for some of the parameters a tensor of their shape; the others are held still.
+            v: a tensor for each of some parameters, of its shape, by name; the others are held
+                still.
 
         Raises:
             ValueError: an operation of the loss has no second derivative.
@@ -145,7 +146,7 @@ class Point:
         Args:
             given: a tensor for a single parameter, one for each parameter in their order, or a
                 mapping that names some of them.
-            argument: what an error calls it.
+            argument: the argument's name, for errors.
 
         Raises:
             ValueError: an unknown name, another number of tensors, or another shape.

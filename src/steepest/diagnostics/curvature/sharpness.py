@@ -37,7 +37,7 @@ class Along:
         norm: ‖d‖, the Euclidean length of all of d.
         best_step: t; negative where d goes uphill; None where the model has no minimum.
         best_decrease: how far it falls; None where it has no minimum.
-        note: why there is none; else empty.
+        note: the reason why there is no best step; else empty.
     """
 
     correlation: float
@@ -96,7 +96,7 @@ def along(loss: Loss, params: Params, direction: Direction) -> Along:
 
     Args:
         loss: a closure that gives the loss with its graph; called once.
-        params: as for `directional_sharpness`.
+        params: the parameters, as for `directional_sharpness`.
         direction: d, which is added to the parameters: −g for gradient descent.
 
     Raises:
@@ -117,7 +117,7 @@ def along(loss: Loss, params: Params, direction: Direction) -> Along:
 
 
 def along_at(point: Point, d: Named) -> Along:
-    """What `along` gives, with one more product with the Hessian at a point."""
+    """The result of `along`, with one more product with the Hessian at a point."""
     slope, length = dot(point.grad, d), math.sqrt(dot(d, d))
     sharp = dot(point.hvp(d), d)
     note = ""
@@ -144,14 +144,14 @@ WHOLE = "(all)"
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionReport:
-    """What `compare_directions` found; a table of directions of length 1 when printed.
+    """The result of `compare_directions`; a table of directions of length 1 when printed.
 
     `report["muon"]` is the whole direction, `report["muon", "0.weight"]` that of one layer.
 
     Args:
         loss: its value.
-        rows: by the names of direction and layer, which is "" for the whole.
-        notes: what has to be known about the comparison, in words.
+        rows: the numbers by the names of direction and layer, which is "" for the whole.
+        notes: remarks that a reader of the comparison has to know, in words.
     """
 
     loss: float
@@ -228,13 +228,13 @@ def compare_directions(
     Args:
         loss: a closure that gives the loss with its graph; called once.
         params: a module, tensors, or (name, tensor) pairs.
-        directions: by name a norm, whose direction is −dualize(g); tensors by the names of
-            parameters; or a function from gradients to these. None: `DIRECTIONS`.
-        optimizer: whose state `adam_step` has; one of this library also says what is a matrix.
+        directions: the directions, by name: a norm, whose direction is −dualize(g); tensors by the
+            names of parameters; or a function from gradients to these. None: `DIRECTIONS`.
+        optimizer: an optimizer with Adam's state; one of this library also says what is a matrix.
         over: "matrices" compares over these alone: the hidden ones of a module, by `route`, or all
             tensors with two, four or five axes. "all" takes every parameter; a norm of matrices
             then leaves the others still.
-        views: by name which matrix a parameter is, or None for one that is none.
+        views: the matrix that a parameter is, by name, or None for one that is none.
         per_layer: whether to look at each parameter by itself too.
 
     Raises:
@@ -285,7 +285,7 @@ def _compared(
 
 
 def _still(tensors: Named, point: Point, made: Mapping[str, Named]) -> Iterator[str]:
-    """What is not moved: by any direction, or by one of them."""
+    """Notes on the parameters that are not moved, by any direction or by one of them."""
     if out := [name for name in tensors if name not in point.params]:
         yield f"compared over the matrices; held still: {', '.join(out)}"
     for direction, d in made.items():
@@ -294,7 +294,7 @@ def _still(tensors: Named, point: Point, made: Mapping[str, Named]) -> Iterator[
 
 
 def _first_steps(point: Point, made: Mapping[str, Named], optimizer: Any) -> Iterator[str]:
-    """For which parameters Adam has no state."""
+    """A note on the parameters for which Adam has no state."""
     if "adam" not in made:
         return
     first = [name for name, p in point.params.items() if not has_adam_state(p, optimizer)]

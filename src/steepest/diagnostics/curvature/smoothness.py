@@ -22,7 +22,7 @@ from steepest.optim.step_length import PROBE
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Smoothness:
-    """What `smoothness` found.
+    """The result of `smoothness`.
 
     Args:
         value: the largest ‖Hv‖†/‖v‖ that was seen: at most the smoothness at this point.
@@ -75,13 +75,13 @@ def smoothness(
     Args:
         loss: a closure that gives the loss with its graph; called twice.
         params: a module, tensors, or (name, tensor) pairs.
-        norm: of `steepest.norms`.
+        norm: a norm of `steepest.norms`.
         steps: the most products with the Hessian, for each start.
         restarts: random starts, beside that from the gradient; a Euclidean norm needs only one.
         tolerance: the smallest relative rise that is worth a step.
-        generator: of the random starts; None is seed 0.
-        optimizer: of this library, to say what is a matrix.
-        views: by name which matrix a parameter is, or None for one that is none.
+        generator: random number generator of the random starts; None means a fresh one with seed 0.
+        optimizer: an optimizer of this library, to say what is a matrix.
+        views: the matrix that a parameter is, by name, or None for one that is none.
 
     Raises:
         ValueError: as `along`; a norm that does not fit, a number out of range.
@@ -118,7 +118,7 @@ def _check(steps: int, restarts: int, tolerance: float) -> None:
 
 
 class _End(NamedTuple):
-    """Where an iteration stopped."""
+    """The end of an iteration."""
 
     value: float
     v: Named
@@ -135,7 +135,7 @@ def _climbs(
     steps: int,
     tolerance: float,
 ) -> list[_End]:
-    """Where each start leads."""
+    """Climb from each start."""
     climb = _climb
     if _is_euclidean(measure, point.grad):
         # A random vector is not orthogonal to an eigenvector: one is enough.
@@ -161,7 +161,7 @@ def _starts(
 
 
 def _climb(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
-    """From v upwards, by v ← dualize(Hv).
+    """Climb from v by v ← dualize(Hv).
 
     It never falls, whatever the signs in H: ‖Hv⁺‖† ≥ ⟨v, Hv⁺⟩ = ⟨Hv, v⁺⟩ = ‖Hv‖†.
 
@@ -189,7 +189,7 @@ def _is_euclidean(measure: Joint, x: Named) -> bool:
 
 
 def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
-    """To the eigenvector of the largest eigenvalue in absolute value."""
+    """Climb to the eigenvector of the largest eigenvalue in absolute value."""
     ((piece, start),) = measure.split(v).items()
     if not bool(start.any()):
         return _End(0.0, v, 0, True)

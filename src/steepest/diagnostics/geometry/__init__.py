@@ -1,1 +1,1 @@
-"""Which geometry each layer favours: the Euclidean and the spectral step held side by side."""
+"""The geometry that each layer favours: the Euclidean and the spectral step held side by side."""

@@ -24,7 +24,7 @@ class Scene:
 
     Args:
         loss: a closure that gives the loss with its graph.
-        weights: by name what to look at.
+        weights: the weights to look at, by name.
 
     Raises:
         ValueError: as `Point`; outputs in half precision, or a closure that fails before the first
@@ -77,7 +77,7 @@ class Scene:
             ) from error
 
     def obstacle(self, name: str) -> str:
-        """Why the comparison says nothing about this weight; empty if it does."""
+        """The reason why the comparison says nothing about this weight; empty if it does."""
         calls, slope = self.calls[name], self.point.grad[name]
         if not calls:
             return MISSING

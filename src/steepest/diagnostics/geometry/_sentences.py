@@ -24,11 +24,11 @@ def sentence(
     measured: float | None,
     best: float | None,
 ) -> str:
-    """Which geometry a layer favours, and why.
+    """Say which geometry a layer favours, and why.
 
     Args:
-        nuclear_rank: of the gradient.
-        spread: of the input, what a spectral step costs in nuclear rank.
+        nuclear_rank: the nuclear rank of the gradient.
+        spread: the spread of the input: what a spectral step costs in nuclear rank.
         guaranteed: the decrease that the spectral step guarantees, over that of the Euclidean one.
         measured: the same of the measured decreases; None where one of the two is not positive.
         best: the same of the best decreases along both; None where one has no best length.

@@ -34,7 +34,7 @@ def compare(
     steps: int = 30,
     tolerance: float = 0.01,
 ) -> Verdict:
-    """Per layer, how far a Euclidean and a spectral step lower the loss: surely, and in fact.
+    """Compare how far a Euclidean and a spectral step lower the loss, for each layer by itself.
 
     A layer computes Z = W·A, each position of the batch a column of A. With second derivatives of
     the loss by Z of at most c, a step Δ of W lowers the loss by
@@ -55,9 +55,9 @@ def compare(
     of G and the eigenvalues of A's smaller Gram matrix, while the graph is kept.
 
     Args:
-        model: in float32 or float64, in training mode or not.
-        loss: gives the loss, a scalar with its graph, when called with `model` and `batch`.
-        batch: for `loss`.
+        model: the model, in float32 or float64, in training mode or not.
+        loss: a function of `model` and `batch` that gives the loss, a scalar with its graph.
+        batch: the data that `loss` is called with.
         layers: names of weights, with or without ".weight"; None is all of them.
         steps: Lanczos steps for c, at most.
         tolerance: relative, of the residual that is added to c, an estimate nevertheless.
@@ -95,7 +95,7 @@ class _Draft(NamedTuple):
 
 
 def _weights(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Tensor]:
-    """What is looked at, by layer: parameters with two axes or more that need a gradient.
+    """The weights to look at, by layer: parameters with two axes or more that need a gradient.
 
     Raises:
         ValueError: half precision, no such parameter, or none of a name.
@@ -115,7 +115,7 @@ def _weights(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Tensor
 
 
 def _draft(scene: Scene, name: str, steps: int, tolerance: float) -> _Draft:
-    """What can be said while the graph is there."""
+    """Draft a row: everything about it that needs the graph."""
     weight, slope, calls = scene.weights[name], scene.point.grad[name], scene.calls[name]
     row = LayerVerdict(layer=name, shape=tuple(weight.shape), calls=len(calls))
     note = scene.obstacle(name)

@@ -1,4 +1,4 @@
-"""Which linear maps a forward pass applies: each call with a weight, its input and its output."""
+"""The linear maps that a forward pass applies: each call with a weight, its input and output."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Product:
-    """What a call says of itself before it is made: a product Z = W·A with a weight.
+    """A product Z = W·A with a weight, as a call tells of it before it is made.
 
     Args:
-        kind: what was called, in words.
+        kind: the function that was called, in words.
         weight: the parameter that W is cut from.
         view: how it is cut into the matrices W, one for each group of a convolution.
-        source: what the call was given, in its own shape and with its graph.
-        spread: makes A of `source`, (groups, in, samples); None where that holds indices, so that
-            each column of A is one-hot.
+        source: the argument of the call, in its own shape and with its graph.
+        spread: the function that makes A of `source`, (groups, in, samples); None where that holds
+            indices, so that each column of A is one-hot.
         ignored: the index whose column of W never gets a gradient.
     """
 
@@ -56,7 +56,7 @@ class Call:
 
 
 class Calls(TorchFunctionMode):
-    """While it is entered, keeps every call with one of the weights.
+    """A context that keeps every call with one of the weights.
 
     It looks at the calls of functions and not at modules: a weight may be used by several modules,
     several times, or by a function alone. Not seen are a product with a tensor made of the weight
@@ -208,7 +208,7 @@ def _each(value: int | Sequence[int], count: int) -> list[int]:
 def _margins(
     padding: int | str | Sequence[int], kernel: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
-    """What `torch.nn.functional.pad` adds: before and after each axis, the last axis first."""
+    """The padding of `torch.nn.functional.pad`: before and after each axis, the last axis first."""
     if padding == "same":
         total = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
         pairs = [(t // 2, t - t // 2) for t in total]

@@ -1,4 +1,4 @@
-"""Which geometry each layer favours: what was found, in numbers, as a table and in words."""
+"""The geometry that each layer favours: what was found, in numbers, as a table and in words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LayerVerdict:
 
     Args:
         layer: the name of the weight, without ".weight".
-        shape: of the weight.
+        shape: the shape of the weight.
         calls: how often the weight is used.
         nuclear_rank: nr(G) = ‖G‖_*²/‖G‖_F².
         stable_rank: st(A) = ‖A‖_F²/‖A‖₂² of the input, all positions of the batch.
@@ -32,11 +32,11 @@ class LayerVerdict:
         guaranteed_euclidean: ‖G‖_F²/(2c‖A‖₂²), by Δ = −G/(c‖A‖₂²).
         guaranteed_spectral: `‖G‖_*²/(2c·Σσ²)`, by `Δ = −‖G‖_*/(c·Σσ²)·UVᵀ`, Σσ² = spread·‖A‖₂².
         measured_euclidean: how far the loss does fall with the Euclidean step.
-        measured_spectral: and with the spectral step.
+        measured_spectral: how far it falls with the spectral step.
         best_euclidean: the best decrease along −G of the quadratic model in W; None where that has
             no minimum.
         best_spectral: the same along −UVᵀ.
-        note: why there is no verdict; else empty.
+        note: the reason why there is no verdict; else empty.
     """
 
     layer: str
@@ -79,7 +79,7 @@ class LayerVerdict:
 
     @property
     def sentence(self) -> str:
-        """Which geometry the layer favours and why, or why there is no verdict."""
+        """The geometry that the layer favours and why, or why there is no verdict."""
         guaranteed = self.guaranteed_ratio
         if self.nuclear_rank is None or self.spread is None or guaranteed is None:
             return f"no verdict: {self.note}"
@@ -149,7 +149,7 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What `compare` found: rows to iterate over; a table and a sentence each when printed.
+    """The result of `compare`: rows to iterate over; a table and a sentence each when printed.
 
     `verdict["head"]` is the row of a layer.
 

@@ -50,7 +50,7 @@ class Monitor:
     Args:
         model: any module.
         optimizer: any optimizer of torch, of some or all of its parameters.
-        every: steps from one observation to the next.
+        every: the number of steps from one observation to the next.
         out: folder for `monitor.jsonl`; None keeps the records in memory.
         tensorboard: whether `out` also gets a TensorBoard file, or the folder for it.
         step: the steps already taken; files in `out` are cut back to it.
@@ -125,7 +125,7 @@ class Monitor:
 
     @property
     def norms(self) -> dict[str, str]:
-        """In which norm the steps of each layer are measured, and why."""
+        """The norm that the steps of each layer are measured in, and why."""
         return {w.name: f"{w.norm} ({w.why})" for w in self._watch}
 
     @property

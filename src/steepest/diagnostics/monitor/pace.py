@@ -18,12 +18,12 @@ from steepest.routing import Routing
 LARGE = 0.5
 """A step that is more than half as large as the layer needs to be leaves little of what it knew."""
 SHARE = 0.25
-"""What a layer needs to be, in parts of a root mean square of 1/√(number of its inputs): there,
+"""The size that a layer needs, in parts of a root mean square of 1/√(number of its inputs): there,
 outputs are as large as inputs. Many start below it and grow, and to grow is not a fault. With it,
 the steps of the optimizers of `steepest train` that fix the length of a step are at most 0.2 of
 that at their tuned learning rates, and above 0.6 at ten times as much."""
 SMALL = 1e-5
-"""With a smaller update in every observed step, 10 000 steps move a layer by less than 10 %."""
+"""A smaller update in every observed step moves a layer by less than 10 % in 10 000 steps."""
 PATIENCE = 3
 """Observed steps after which a learning rate is too small."""
 
@@ -32,7 +32,7 @@ class Pace:
     """Judges the learning rate of each layer.
 
     Args:
-        routing: where each parameter should go; None if that is not known.
+        routing: the destination of each parameter; None if that is not known.
     """
 
     def __init__(self, routing: Routing | None) -> None:
@@ -47,7 +47,7 @@ class Pace:
         self._from_zero: set[str] = set()
 
     def look(self, s: Seen, rates: Mapping[Tensor, float]) -> Finding | None:
-        """What is wrong with the learning rate of a layer, if anything.
+        """Find what is wrong with the learning rate of a layer, if anything.
 
         Args:
             s: the layer.

@@ -1,4 +1,4 @@
-"""What a monitor looks at: each parameter with its norm, its matrices and the way it is stepped."""
+"""The parameters that a monitor looks at, each with its norm, its matrices and its step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Group: TypeAlias = Mapping[str, Any]
 
 
 def layer(name: str) -> str:
-    """What a layer is called in a record: its parameter without the word that all have.
+    """The name of a layer in a record: its parameter without the word that all have.
 
     Examples:
         >>> layer("blocks.0.mlp.fc.weight"), layer("head.bias")
@@ -45,13 +45,13 @@ class Watched:
     Args:
         parameter: its name in the model.
         param: the parameter.
-        norm: in which its steps are measured, exact.
-        why: where that norm comes from.
+        norm: the norm that its steps are measured in, exact.
+        why: the reason for that norm.
         cut: the parameter as the tensors that the norm measures.
         matrices: the parameter as matrices, each of shape (batch, m, n); none of a vector.
-        group: of the optimizer; empty where the optimizer does not have it.
-        state: of the optimizer.
-        constrained: what an optimizer of this library says of it; None for AdamW's parameters.
+        group: its group in the optimizer; empty where the optimizer does not have it.
+        state: its state in the optimizer.
+        constrained: its constraint under an optimizer of this library; None for AdamW's parameters.
         fan_in: how many inputs an output adds up; 1 of an embedding and of a vector.
     """
 
@@ -68,7 +68,7 @@ class Watched:
 
     @property
     def name(self) -> str:
-        """Of its layer."""
+        """The name of its layer."""
         return layer(self.parameter)
 
     def value(self, key: str) -> float:
@@ -98,7 +98,7 @@ class Watched:
         return decoupled and self.value("lr") * self.value("weight_decay") > 0
 
     def descended(self, before: Tensor) -> Tensor:
-        """What a step subtracted from the parameter, beside its decoupled decay.
+        """The change that a step subtracted from the parameter, beside its decoupled decay.
 
             explicit:  (1 − lr·weight_decay)·before − after
             implicit:  before − (1 + lr·weight_decay)·after
@@ -166,7 +166,7 @@ class Watched:
         return [length / unscaled(self.norm, part)[1] for length, part in pairs]
 
     def accuracy(self, m: int, n: int) -> Accuracy:
-        """What the optimizer's polar method promises for an m × n matrix."""
+        """The accuracy that the optimizer's polar method promises for an m × n matrix."""
         if self.constrained is not None:
             method = self.constrained.geometry.polar or Svd()
             return method.accuracy(m, n, self.constrained.works_in)
@@ -178,8 +178,8 @@ class Watch:
     """The parameters of a model under an optimizer, as they are at this moment.
 
     Args:
-        model: whose parameters are looked at.
-        optimizer: that steps them.
+        model: the model whose parameters are looked at.
+        optimizer: the optimizer that steps them.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -250,7 +250,7 @@ def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _routing(model: nn.Module) -> Routing | None:
-    """Where routing sends each parameter; None for a model that it refuses."""
+    """The routing of a model; None for one that it refuses."""
     try:
         return route(model)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What one step did to each parameter, in the terms of the theory."""
+"""The effect of one step on each parameter, in the terms of the theory."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Seen:
     bad: int
 
     spectra: dict[str, list[Decomposed]] = field(default_factory=dict)
-    """Of the matrices of each of these tensors."""
+    """The decomposed matrices of each of these tensors."""
     quantities: Record = field(default_factory=dict)
-    """What goes into the record."""
+    """The quantities that go into the record."""
     resolved: tuple[float, float] | None = None
     """The polar error among what the method resolves, and what it promises there."""
 
@@ -66,12 +66,12 @@ class Seen:
 
     @property
     def step(self) -> Tensor | None:
-        """What was subtracted beside decay."""
+        """The tensor that was subtracted beside decay."""
         update = self.tensors.get("update")
         return self.tensors.get("step") if self.of.decays or update is None else -update
 
     def source(self, kind: str) -> str:
-        """Which tensor stands for a kind: without momentum and decay two kinds are one."""
+        """The name of the tensor of a kind: without momentum and decay two kinds are one."""
         if kind in self.tensors:
             return kind
         same = {"step": "update", "average": "grad" if self.of.follows_gradient else ""}
@@ -188,7 +188,7 @@ def _ranks(spectra: Sequence[Decomposed]) -> list[float | None]:
 
 
 def _thinned(values: Tensor) -> list[float]:
-    """At most `KEPT` singular values, falling and evenly spaced, the first and the last too."""
+    """Thin to `KEPT` singular values, falling and evenly spaced, the first and the last too."""
     places = torch.linspace(0, len(values) - 1, min(len(values), KEPT)).round().long()
     kept: list[float] = values.sort(descending=True).values.cpu()[places].tolist()
     return kept
@@ -230,12 +230,12 @@ def _distances(
 
     Args:
         step: matrices (batch, m, n).
-        length: of the step over d; None takes the d that is nearest to UVᴴ among the directions
-            that the method resolves. No other length brings it nearer, so what is left of the
-            distance is no matter of length; those that it damps must not count, or the others
-            would come out too long.
+        length: the length of the step over d; None takes the d that is nearest to UVᴴ among the
+            directions that the method resolves. No other length brings it nearer, so what is left
+            of the distance is no matter of length; those that it damps must not count, or the
+            others would come out too long.
         one: the decomposition of the average.
-        promise: of the method.
+        promise: the accuracy that the method promises.
         eps: rounding of what the method was given; below it there is no direction.
     """
     assert one.values is not None, "only what is decomposed has directions"

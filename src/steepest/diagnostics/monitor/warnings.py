@@ -37,7 +37,7 @@ class Alarm(NamedTuple):
 
     Args:
         kind: its name.
-        patience: in how many observed steps, one after the other.
+        patience: the number of observed steps, one after the other, that it has to last.
         look: the number and the remedy, in words; None if all is well.
     """
 
@@ -124,7 +124,7 @@ class Alarms:
     """Decides what to say, at most once for each layer and cause.
 
     Args:
-        routing: where each parameter should go; None if that is not known.
+        routing: the destination of each parameter; None if that is not known.
     """
 
     def __init__(self, routing: Routing | None) -> None:
@@ -143,12 +143,12 @@ class Alarms:
         step: int,
         rates: Mapping[Tensor, float],
     ) -> list[Finding]:
-        """What is new in an observation.
+        """The findings of an observation that are new.
 
         Args:
             all_seen: the parameters.
-            activations: of each module in the order of the forward pass the root mean square of
-                what went in and came out; NaN where there was nothing.
+            activations: root mean square of what went into each module and of what came out, in the
+                order of the forward pass; NaN where there was nothing.
             step: the number of the observed step, from 1.
             rates: the learning rate of each parameter one step before, as far as it is known.
         """

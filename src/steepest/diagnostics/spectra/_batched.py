@@ -21,7 +21,7 @@ EXACT = 1024
 RANKS = ("nuclear_rank", "stable_rank", "effective_rank")
 
 PROBES, STEPS = 8, 12
-"""Of a randomised spectrum."""
+"""The vectors and the steps of a randomised spectrum."""
 
 TRUSTED = 0.5
 """A randomised rank whose stated error is a larger share of it is left out."""
@@ -29,7 +29,7 @@ TRUSTED = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """What is known of matrices X = UΣVᴴ, (batch, m, n) with m ≤ n, in double precision.
+    """A decomposition of matrices X = UΣVᴴ, (batch, m, n) with m ≤ n, in double precision.
 
     Args:
         top: σ₁ of each, (batch,).
@@ -61,10 +61,10 @@ def decompose(
     """The singular values of stacks (batch, m, n), m ≤ n; those of equal shape in one call.
 
     Args:
-        stacks: in double precision.
+        stacks: the matrices, in double precision.
         vectors: whether to find U and Vᴴ as well.
-        gram: by the eigenvalues of XXᴴ, several times as fast for wide matrices. In double
-            precision that is as exact as matrices are that were float32.
+        gram: whether to take the eigenvalues of XXᴴ, several times as fast for wide matrices. In
+            double precision that is as exact as matrices are that were float32.
     """
     places: dict[object, list[int]] = defaultdict(list)
     for i, x in enumerate(stacks):

@@ -1,4 +1,4 @@
-"""What products with a matrix tell about its singular values, with bounds that hold.
+"""Bounds on the singular values of a matrix, from products with it.
 
 Everywhere x is m × n with m ≤ n, in double precision, and A = xxᴴ. Vectors are rows: c of them
 have shape (c, m).
@@ -16,7 +16,7 @@ from torch import Tensor
 from steepest._common.numerics import epsilon
 
 Function = Callable[[Tensor], Tensor]
-"""Of singular values, entry by entry; zero at zero."""
+"""A function of singular values, entry by entry; zero at zero."""
 
 
 def rounding(x: Tensor) -> float:
@@ -36,7 +36,7 @@ def orthonormal(block: Tensor, basis: Tensor, tiny: float) -> Tensor:
 
 
 class Leading(NamedTuple):
-    """What a block Krylov space knows of the largest eigenvalues of A.
+    """The largest eigenvalues of A, as far as a block Krylov space knows them.
 
     Args:
         values: Ritz values in falling order; the j-th is at most the j-th eigenvalue.
@@ -55,7 +55,7 @@ def leading(x: Tensor, start: Tensor, depth: int) -> Leading:
     Args:
         x: (m, n).
         start: (b, m).
-        depth: at most m/b.
+        depth: the number of blocks, no more than m/b.
     """
     tiny = rounding(x) * float(torch.linalg.vector_norm(x)) ** 2
     block = orthonormal(start, start[:0], tiny)
@@ -94,7 +94,7 @@ def tangent(m: int, block: int, index: int, risk: float) -> float:
 
 
 def stretch(tangent: float, depth: int) -> float:
-    """What the j-th Ritz value of `leading` must be multiplied by to exceed the j-th eigenvalue.
+    """The factor that lifts the j-th Ritz value of `leading` above the j-th eigenvalue.
 
         cosh²(asinh(tangent)/(2·depth − 1))
 
@@ -147,7 +147,7 @@ def quadrature(x: Tensor, vectors: Tensor, steps: int) -> Quadrature:
     Args:
         x: (m, n), with entries near 1 or smaller.
         vectors: (c, m).
-        steps: at most m.
+        steps: the number of steps, no more than m.
 
     Sources:
         Golub & Meurant, Matrices, Moments and Quadrature with Applications (Princeton, 2010).

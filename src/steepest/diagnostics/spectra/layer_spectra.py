@@ -21,7 +21,7 @@ from steepest.views import MatrixView
 What = Literal["weights", "gradients", "momentum"]
 WHAT = ("weights", "gradients", "momentum")
 MOMENTUM = ("momentum_buffer", "exp_avg")
-"""What optimizers call an average of gradients: SGD and Muon, Adam and its kin."""
+"""Optimizers' names of an average of gradients: SGD and Muon, Adam and its kin."""
 
 
 def layer_spectra(
@@ -43,8 +43,8 @@ def layer_spectra(
         model: the module, or (name, parameter) pairs.
         optimizer: any of torch's kind; needed for its momentum.
         of: "weights", "gradients" as `backward` left them, or "momentum".
-        method: of `spectrum`.
-        options: of `spectrum`.
+        method: the `method` of `spectrum`.
+        options: other options of `spectrum`.
 
     Raises:
         ValueError: another `of`, momentum without an optimizer, or no names.
@@ -87,10 +87,10 @@ def input_spectra(
 
     Args:
         model: the module, or (name, parameter) pairs.
-        forward: runs the model, without arguments; called once, without a graph. The buffers of a
-            module and torch's random numbers are put back.
-        method: of `spectrum`.
-        options: of `spectrum`.
+        forward: a function without arguments that runs the model; called once, without a graph. The
+            buffers of a module and torch's random numbers are put back.
+        method: the `method` of `spectrum`.
+        options: other options of `spectrum`.
 
     Raises:
         ValueError: no names, or as `spectrum`.
@@ -129,7 +129,7 @@ def _each(
 
 
 def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) -> Tensor | None:
-    """What is looked at of a parameter; None where there is none."""
+    """The tensor of a parameter that is looked at; None where there is none."""
     if of == "weights":
         return param
     if of == "gradients":
@@ -141,7 +141,7 @@ def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) ->
 
 
 def _views(model: Model, optimizer: torch.optim.Optimizer | None) -> dict[Tensor, MatrixView]:
-    """How each parameter is seen as matrices, as far as anybody says it."""
+    """The view of each parameter: the optimizer's if it has one, else that of the routing."""
     if isinstance(optimizer, SteepestOptimizer):
         return views_in(optimizer)
     if not (isinstance(model, nn.Module) and any(True for _ in model.parameters())):

@@ -1,1 +1,1 @@
-"""What networks of the reproductions are trained on."""
+"""Data for the networks of the reproductions."""

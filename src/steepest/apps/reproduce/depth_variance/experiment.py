@@ -47,10 +47,10 @@ ROUNDING = 1e-4
 """Room for float32 in an inequality that holds exactly in exact arithmetic."""
 
 ADAMW_LR = 2.0**-8
-"""Of AdamW, which has the head beside Muon."""
+"""The learning rate of AdamW, which has the head beside Muon."""
 
 POLAR_ERROR = 0.05
-"""By how much the polar factor of `steepest.Muon` may be wrong, its default."""
+"""The error that the polar factor of `steepest.Muon` may have, its default."""
 
 BERNSTEIN = "Bernstein & Newhouse, arXiv 2410.21265"
 LARGE = "Large et al., arXiv 2405.14813"
@@ -74,9 +74,9 @@ class Method:
     """A row of the comparison.
 
     Args:
-        title: over its panel.
+        title: the title of its panel.
         build: the optimizer at a peak learning rate.
-        after_step: what is done to the weights after each step.
+        after_step: a function that changes the weights after each step.
         cost: time of a step relative to SGD's, for the time left.
     """
 
@@ -100,8 +100,8 @@ class DepthSettings(Settings):
 
     Args:
         depths: numbers of hidden layers.
-        width: of the hidden layers.
-        exponents: for each optimizer the log2 of the learning rates to choose from.
+        width: the width of the hidden layers.
+        exponents: the log2 of the learning rates to choose from, for each optimizer.
     """
 
     steps: int = 60
@@ -270,7 +270,7 @@ def _moved(results: Sequence[Record]) -> Finding:
 
 
 def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
-    """By how much activations grow or shrink in the chosen trainings, the worst of each depth.
+    """The most that activations grow or shrink in the chosen trainings, for each depth.
 
     Raises:
         UndecidedError: a depth has no training that is finite.

@@ -17,8 +17,8 @@ class Plain(nn.Module):
 
     Args:
         depth: hidden layers of width × width.
-        width: of every layer but the last, an even number.
-        seed: of the weights.
+        width: the width of every layer but the last, an even number.
+        seed: the seed of the weights.
     """
 
     def __init__(self, *, depth: int, width: int, seed: int) -> None:
@@ -73,7 +73,7 @@ def rms(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def probe(model: Plain, images: Tensor) -> list[Record]:
-    """What every weight does to the images, from the first to the last."""
+    """The effect of every weight on the images, from the first to the last."""
     rows = []
     x = images
     for weight in model.parameters():

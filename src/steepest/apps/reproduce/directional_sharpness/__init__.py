@@ -1,1 +1,1 @@
-"""Along which direction does the loss fall furthest?"""
+"""The direction along which the loss falls furthest."""

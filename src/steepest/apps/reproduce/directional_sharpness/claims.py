@@ -182,7 +182,7 @@ def _newton_schulz(results: Sequence[Record]) -> Finding:
 
 
 def _counts(network: str, *, whole: bool = True) -> tuple[Need, ...]:
-    """What a part of the looks needs: so many that one of them is no more than the tenth part."""
+    """The looks that a part needs: so many that one of them is no more than the tenth part."""
     return (
         Need(
             what="looks after the start" if whole else "layers in looks after the start",
@@ -203,7 +203,7 @@ TRAINED = (
     Need.setting("steps", 256, "on digits the answer after 8 steps was seen to be another"),
     Need.setting("width", 128, "on digits the answer at width 32 was seen to be another"),
 )
-"""What was seen to decide the answers that turn in training."""
+"""The settings that were seen to decide the answers that turn in training."""
 
 
 def _each(

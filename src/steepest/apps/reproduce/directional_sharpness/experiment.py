@@ -1,4 +1,4 @@
-"""Along which direction does the loss fall furthest, and does the spectral step gain with nr(G)?
+"""The direction of the largest fall of the loss, and whether the spectral step gains with nr(G).
 
 Along a direction d the quadratic model of a loss falls by at most ⟨g, d⟩²/(2·dᵀHd): what counts is
 the correlation with the gradient and the directional sharpness. At several steps of the training

@@ -1,4 +1,4 @@
-"""What `directional-sharpness` measures, on two networks, at several steps of their training.
+"""The measurements of `directional-sharpness`, on two networks, at several steps of training.
 
 Digits: 14 × 14 pixels, 196 → 128 → 128 → 128 → 128 → 10 with ReLU. Text: the character GPT of
 `steepest train` on the King James Bible. Both train at the settings that `steepest train` is tuned
@@ -42,10 +42,10 @@ class SharpnessSettings(Settings):
     """The trainings and where they are looked at; see `Settings`, whose `batch` is of digits.
 
     Args:
-        windows: of text in a step.
+        windows: the number of windows of text in a step.
         layers: blocks of the GPT.
-        width: of its residual stream, and of the hidden layers for digits.
-        looks: steps after which the directions are compared, ascending.
+        width: the width of its residual stream, and of the hidden layers for digits.
+        looks: the steps after which the directions are compared, ascending.
         look_digits: how many they are compared on.
         look_windows: how many windows of text.
 
@@ -84,7 +84,7 @@ def reach(inputs: Spectrum, outputs: int) -> float:
 
     Args:
         inputs: the spectrum of what the layer is given.
-        outputs: of the layer.
+        outputs: the number of outputs of the layer.
     """
     return inputs.energy(outputs) * inputs.stable_rank
 
@@ -93,8 +93,8 @@ class Watch:
     """The hidden layers of a model, looked at between the steps of its training.
 
     Args:
-        model: in training.
-        loss: of the batch that all looks have in common.
+        model: the model in training.
+        loss: the loss of the batch that all looks have in common.
         optimizer: the one that trains it; where it is AdamW, its own direction is compared too.
     """
 
@@ -159,7 +159,7 @@ class Watch:
         return value
 
     def found(self) -> Record:
-        """What all looks found."""
+        """The findings of all looks."""
         return {"losses": self.losses, "rows": self.rows, "ranks": self.ranks}
 
 

@@ -1,4 +1,4 @@
-"""What the tables of `directional-sharpness` hold, and how strongly two of their columns agree."""
+"""The tables of `directional-sharpness`, and how strongly two of their columns agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHOLE = ""
 """The name of all layers together."""
 
 AGAINST = {"nuclear": "nr(G)", "effective": "effective rank of G", "ratio": "nr(G)/st(A)"}
-"""What the advantage of the spectral direction is held against."""
+"""The columns that the advantage of the spectral direction is held against."""
 
 DRAWS = 1000
 COVERAGE = 0.95
@@ -62,7 +62,7 @@ def gain(point: Record, direction: str, over: str = "gradient") -> float | None:
 
 
 def advantages(results: Sequence[Record]) -> list[Record]:
-    """Of each layer and look: ranks, and how far the polar direction is ahead of the gradient."""
+    """The ranks at each layer and look, and how far the polar direction leads the gradient."""
     return [
         {
             **{k: v for k, v in p.items() if k != "directions"},
@@ -139,7 +139,7 @@ def layers(results: Sequence[Record]) -> list[Record]:
 
 
 def later(rows: Iterable[Record]) -> list[Record]:
-    """Without the start: it is the same for all optimizers of a seed, and would count for each."""
+    """Leave out the start, which all optimizers of a seed share and which would count for each."""
     return [r for r in rows if r["step"] > 0]
 
 
@@ -183,10 +183,10 @@ def correlation(
     drawn times as often as its layer was.
 
     Args:
-        rows: of `advantages`, of one network.
+        rows: the rows of `advantages`, of one network.
         against: the other column.
-        within: take from both logarithms their mean over the looks of a layer in a training first:
-            what is left is how they change through training.
+        within: whether to take from both logarithms their mean over the looks of a layer in a
+            training first: what is left is how they change through training.
 
     Returns:
         The correlation and the ends of its interval; NaN where it has none.
@@ -235,7 +235,7 @@ def _numbered(names: Sequence[object]) -> tuple[NDArray[np.int64], int]:
 
 
 def _sums(groups: NDArray[np.int64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each number the sum over its group."""
+    """The sum over its group, for each number."""
     return np.asarray(np.bincount(groups, weights=v)[groups], dtype=np.float64)
 
 
@@ -245,7 +245,7 @@ def _drawn(draw: np.random.Generator, count: int) -> NDArray[np.int64]:
 
 
 def correlations(results: Sequence[Record]) -> list[Record]:
-    """Of each network, the correlations of the advantage, over all points and within layers."""
+    """The correlations of the advantage, for each network, over all points and within layers."""
     rows = advantages(results)
     found = []
     for network in dict.fromkeys(r["network"] for r in rows):

@@ -1,1 +1,1 @@
-"""What all reproductions share: cells, claims, workers, and the folder that keeps them."""
+"""Everything that reproductions share: cells, claims, workers, and the folder that keeps them."""

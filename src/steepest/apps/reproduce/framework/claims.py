@@ -35,10 +35,10 @@ class Need:
     """The least of something that results must have to decide a claim.
 
     Args:
-        what: in words, such as "steps of training".
+        what: the thing in words, such as "steps of training".
         least: the smallest value that decides.
         has: the value that results have; it may raise `UndecidedError`.
-        why: what a smaller one would say instead of an answer.
+        why: the reason why a smaller value decides nothing.
     """
 
     what: str
@@ -65,7 +65,7 @@ class Need:
         return cls(what=what or name.replace("_", " "), least=least, has=has, why=why)
 
     def lacking(self, results: Sequence[Record]) -> str | None:
-        """What the results lack, as text; None if they have enough."""
+        """The requirement that the results miss, as text; None if they have enough."""
         found = self.has(results)
         if found >= self.least:
             return None
@@ -74,7 +74,7 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a claim's measurement gave.
+    """The result of a claim's measurement.
 
     Args:
         measured: the numbers, as text.
@@ -96,11 +96,11 @@ class Claim:
 
     Args:
         id: its name within the reproduction.
-        statement: what is said, in a sentence that the measurement decides.
-        source: who says so, or what it follows from; "secondary" where the number or the sentence
+        statement: the claim in a sentence that the measurement decides.
+        source: the author, or what it follows from; "secondary" where the number or the sentence
             was read in somebody else's account of it.
         expected: the number or the outcome that the source leads to.
-        check: measures it on the results; it may raise `UndecidedError`.
+        check: a function that measures it on the results; it may raise `UndecidedError`.
         needs: the smallest settings that decide it; none where any run does, as for an inequality
             that holds at every step of every size.
     """

@@ -1,4 +1,4 @@
-"""What a reproduction is: cells to measure, tables and pictures of them, claims to judge."""
+"""The parts of a reproduction: cells to measure, their tables and pictures, claims to judge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steepest.apps.reproduce.framework.claims import Claim
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What fixes the results of an experiment; each one adds its own.
+    """The settings that fix the results of an experiment; each one adds its own.
 
     Args:
         seeds: each cell is measured once with each seed, which fixes weights and batches.
@@ -43,7 +43,7 @@ class Settings:
             raise invalid("seed", self.seeds, "give whole numbers from 0 to 2^63 - 1, each once")
 
     def fixed(self) -> Record:
-        """What every result depends on: all fields but the choices."""
+        """The settings that every result depends on: all fields but the choices."""
         return {k: v for k, v in asdict(self).items() if k not in self.choices}
 
 
@@ -52,8 +52,8 @@ class Cell:
     """The smallest part of an experiment that is measured, and kept, on its own.
 
     Args:
-        key: what tells it from others, such as optimizer, width, lr and seed.
-        cost: about how long it takes, in a unit of the experiment's own.
+        key: the settings that tell it from others, such as optimizer, width, lr and seed.
+        cost: the time that it takes, roughly, in a unit of the experiment's own.
     """
 
     key: Record
@@ -84,10 +84,10 @@ class Part(Generic[S]):
     """A figure or a table of a publication: what has to be measured for it, and what it shows.
 
     Args:
-        cells: what has to be measured; parts may share cells.
+        cells: the cells to be measured; parts may share cells.
         table: its numbers, made from the results: a list of equal records.
-        picture: drawn from the table alone; None for a table.
-        claims: what is read off it.
+        picture: a function that draws from the table alone; None for a table.
+        claims: the claims that are read off it.
     """
 
     cells: Callable[[S], Sequence[Cell]]
@@ -101,19 +101,19 @@ class Reproduction(Generic[S]):
     """A published result, measured again.
 
     Args:
-        name: what the command line calls it.
-        title: what it asks, in a line.
+        name: the reproduction's name on the command line.
+        title: the question that it asks, in a line.
         full: settings of the documented results.
         quick: settings of a small version, under a minute.
-        cells: what has to be measured.
+        cells: the cells to be measured.
         measure: the experiment on one cell, a function of its arguments alone; its numbers, None
             for one that is not finite. It `says_its_scale`.
-        claims: what the results are held against.
+        claims: the claims that the results are held against.
         tables: each a list of equal records made from the results: `NAME.csv` and `NAME.json`.
-        pictures: drawn from the table of the same name alone: `NAME.png`.
-        unit: what the samples of a batch are.
-        scale: what the size of `full` is called.
-        parts: what can be had by itself; the rest is then their `sum_of`.
+        pictures: the functions that draw from the table of the same name alone: `NAME.png`.
+        unit: the name of a batch's samples.
+        scale: the name of the size of `full`.
+        parts: the parts that can be had by themselves; the rest is then their `sum_of`.
         parallel: whether cells are so small that each is measured by one thread, in as many
             processes as there are cores.
         shown: the pictures of the documentation; none means all.

@@ -1,4 +1,4 @@
-"""What a few starts say about a median: on which side of a number it is, or that they cannot."""
+"""The margin of a median of a few starts: the side of a number that it is on, if they tell."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Progress:
     """A bar on a terminal, elsewhere a line every ten seconds; a context manager.
 
     Args:
-        console: where to write.
+        console: the console to write to.
         cells: how many this process is going to measure.
         cost: the sum of their costs.
     """

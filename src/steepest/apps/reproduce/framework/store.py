@@ -20,7 +20,7 @@ CELLS = "cells.jsonl"
 
 
 def _plain(data: Mapping[str, Any]) -> Record:
-    """What JSON gives back for `data`: lists for tuples."""
+    """The content of `data` as JSON gives it back: lists for tuples."""
     return dict(json.loads(json.dumps(data, allow_nan=False)))
 
 
@@ -34,9 +34,9 @@ class Store:
     A line that a kill has cut off is left out, and its cell is measured again.
 
     Args:
-        folder: made if it is missing.
-        name: of the reproduction.
-        settings: of the experiment.
+        folder: the folder, which is made if it is missing.
+        name: the reproduction's name.
+        settings: the settings of the experiment.
         fixed: those that may not change while the folder is in use.
 
     Raises:
@@ -89,7 +89,7 @@ class Store:
         write_json(path, {**wanted, "machine": machine})
 
     def get(self, cell: Record) -> Record | None:
-        """What a cell gave; None if it is not finished."""
+        """The result of a cell; None if it is not finished."""
         return self._results.get(_key(cell))
 
     def add(self, cell: Record, result: Record) -> None:

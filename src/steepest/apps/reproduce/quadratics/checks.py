@@ -112,7 +112,7 @@ def always_polar(results: Sequence[Record]) -> Finding:
 
 
 def gd_gap(results: Sequence[Record]) -> Finding:
-    """When the gap of gradient descent is closed from every start."""
+    """The step at which the gap of gradient descent is closed from every start."""
     found = [step for step, row in per_start(results) if row["GD"].max() < GAP]
     return Finding.of(min(found, default=BY + 1) <= BY, f"at step {min(found, default='none')}")
 

@@ -89,7 +89,7 @@ def spreads(results: Sequence[Record]) -> Finding:
 
 
 def zero(family: str) -> Check:
-    """By how many orders GD falls, against those at which a bar is cut off.
+    """The orders that GD falls by, against those at which a bar is cut off.
 
     The two spiked families have two curvatures. At the rate 1/10 the large one is gone after one
     step, and the rest shrinks by (1 − lr·s_min)² a step: a short run tells what 500 steps reach.
@@ -194,13 +194,13 @@ def shape_spreads(results: Sequence[Record]) -> Finding:
 
 
 def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
-    """What every start has at the size that is best for the starts of the other half.
+    """The values of every start at the size that is best for the starts of the other half.
 
     The smallest of several noisy medians is too small on average; chosen without a start, a size
     is fair to it.
 
     Args:
-        sizes: of each size the values, small ones being good, in the order of the starts.
+        sizes: the values of each size, small ones being good, in the order of the starts.
 
     Returns:
         The values, and the sizes that the even and the odd starts chose.
@@ -223,7 +223,7 @@ def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
 
 
 def _lowest(results: Sequence[Record], problem: str, profile: str) -> dict[float, Losses]:
-    """Of each size of an error the smallest loss from every start, those of all seeds in order."""
+    """The smallest loss from every start, for each size of an error, all seeds in order."""
     found: dict[float, list[float]] = {}
     for r in of(results, ERRORS, family=problem, profile=profile):
         found.setdefault(float(r["sigma"]), []).extend(r["lowest"])

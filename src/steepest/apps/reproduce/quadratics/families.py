@@ -89,7 +89,7 @@ def spectrum(family: str, n: int, draw: Generator) -> Values:
     Args:
         family: a name in `FAMILIES`.
         n: how many, at least 2.
-        draw: of the random families.
+        draw: random number generator of the random families.
 
     Returns:
         Shape (n,).

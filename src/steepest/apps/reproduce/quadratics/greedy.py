@@ -51,7 +51,7 @@ def greedy(*, n: int, steps: int, instances: Sequence[int], seed: int) -> Record
         n: rows and columns.
         steps: how many.
         instances: the numbers of the starts.
-        seed: of A and of all starts.
+        seed: the seed of A and of all starts.
     """
     a, start = draw(n, seed=seed, instances=instances)
     exact = Svd()

@@ -41,11 +41,11 @@ WAYS: Mapping[str, Builder] = {
 """Ways to step; the last one is from a diagonal W₀, whose singular vectors no rounding turns."""
 
 LEFT = 1e-9
-"""So far from the grid, in α, counts as having left it."""
+"""The distance from the grid, in α, that counts as having left it."""
 
 
 def distance(x: Tensor, alpha: float) -> Tensor:
-    """From each entry to the nearest point of αZ."""
+    """The distance of each entry to the nearest point of αZ."""
     return (x - alpha * torch.round(x / alpha)).abs()
 
 

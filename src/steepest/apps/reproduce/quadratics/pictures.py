@@ -59,7 +59,7 @@ def _by_family(rows: Sequence[Record], height: float) -> tuple[Figure, dict[str,
 
 
 def _plain(places: Mapping[str, Axes]) -> None:
-    """Without minor ticks, which on logarithmic axes take most of the time of drawing."""
+    """Take away minor ticks, which on logarithmic axes take most of the time of drawing."""
     for place in places.values():
         place.minorticks_off()
 

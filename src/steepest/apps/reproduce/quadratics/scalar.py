@@ -31,7 +31,7 @@ def hitting_times(
         start: s₀ of each sample.
         sigma: σ; with 0 nothing is random.
         draw: the noise.
-        cap: steps after which a sample is given up.
+        cap: the number of steps after which a sample is given up.
 
     Examples:
         >>> start = np.array([0.2, 0.25])
@@ -74,7 +74,7 @@ def hitting(*, index: int, sigma: float, samples: int, seed: int) -> Record:
 
 
 def starts(*, sigma: float, samples: int, cap: int, seed: int) -> Record:
-    """From random starts in [−2, 2]: how many arrive, and how many are near αZ.
+    """Count from random starts in [−2, 2] how many arrive, and how many are near αZ.
 
     `wrong` counts those that contradict "arrives if and only if dist(s₀, αZ) ≤ ε".
     """

@@ -1,4 +1,4 @@
-"""What the tables of `quadratics` hold, made from the results of its cells."""
+"""The tables of `quadratics`, made from the results of its cells."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Runs:
     """Losses of one family and method with every learning rate, all instances in order.
 
     Args:
-        results: of their cells.
+        results: the results of their cells.
     """
 
     def __init__(self, results: Sequence[Record]) -> None:
@@ -64,7 +64,7 @@ class Runs:
 
 
 def runs(results: Sequence[Record], schedule: str, momentum: float) -> dict[tuple[str, str], Runs]:
-    """By family and method; GD and Adam have no momentum of their own to choose.
+    """The runs by family and method; GD and Adam have no momentum of their own to choose.
 
     Families in which nothing was run with this momentum are left out.
     """
@@ -116,8 +116,8 @@ def curves(schedule: str, momentum: float, kind: str) -> Table:
     """Loss against the step at each method's best rate.
 
     Args:
-        schedule: of the learning rate.
-        momentum: of Muon.
+        schedule: the schedule of the learning rate.
+        momentum: the momentum of Muon.
         kind: "mean" or "median", each with the band that covers 95 % of the trajectories, or
             "single", the first instance alone.
     """
@@ -173,7 +173,7 @@ def hitting(results: Sequence[Record]) -> list[Record]:
 
 
 def per_start(results: Sequence[Record]) -> list[tuple[int, dict[str, Losses]]]:
-    """Of each step of the greedy choice the gaps and the gain of every start."""
+    """The gaps and the gain of every start, for each step of the greedy choice."""
     cells = of(results, GREEDY)
     return [
         (
@@ -199,7 +199,7 @@ def gaps(results: Sequence[Record]) -> list[Record]:
 
 
 def choices(results: Sequence[Record]) -> list[Record]:
-    """What the greedy choice gains from the polar factor, and which part of the starts takes it."""
+    """The gain of the greedy choice from the polar factor, and the share of starts that take it."""
     taken = zip(*(r["rows"] for r in of(results, GREEDY)), strict=True)
     return [
         {
@@ -221,7 +221,7 @@ def grid(results: Sequence[Record]) -> list[Record]:
 
 
 def _tuned(results: Sequence[Record], method: str) -> dict[str, list[int]]:
-    """Of each ε the steps of every instance with its best rate."""
+    """The steps of every instance with its best rate, for each ε."""
     found: dict[str, list[int]] = {}
     cells = of(results, REACH, method=method)
     for epsilon in cells[0]["steps"]:

@@ -58,12 +58,12 @@ class NetSettings(Settings):
     """The trainings; see `Settings`, whose `batch` is that of the digits.
 
     Args:
-        windows: of text in a step.
+        windows: the number of windows of text in a step.
         layers: blocks of the GPT.
-        width: of its residual stream.
+        width: the width of its residual stream.
         context: characters in a window.
         rates: parts ηλ of a weight that the first step decays; the best one counts.
-        every: steps from one look at the matrices to the next.
+        every: the number of steps from one look at the matrices to the next.
     """
 
     steps: int = 200
@@ -80,12 +80,12 @@ class Watched:
     """The matrices that an optimizer moves along its map, looked at every few steps.
 
     Args:
-        model: whose hidden matrices move along K, and whose other parameters by AdamW.
+        model: the model whose hidden matrices move along K, and whose other parameters by AdamW.
         K: the map.
         radius: 1/λ.
         rate: ηλ.
         decays: whether there is decay; the learning rate is the same without.
-        every: steps between two looks.
+        every: the number of steps between two looks.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Watched:
         self.look()
 
     def matrices(self) -> Iterator[Tensor]:
-        """What has a ball of its own, in batches: matrices, or tensors for a map of entries."""
+        """The batches that have a ball: of matrices, or a whole tensor for a map of entries."""
         for c in self.optimizer.constraints():
             yield from c.cut(c.param.detach())
 

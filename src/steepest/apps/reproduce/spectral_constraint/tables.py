@@ -1,4 +1,4 @@
-"""What the tables of `spectral-constraint` hold, made from the results of its cells."""
+"""The tables of `spectral-constraint`, made from the results of its cells."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Run:
         loss: the quadratic.
         start: X₀.
         K: the map.
-        lr: of the first step.
+        lr: the learning rate of the first step.
         momentum: β.
         decay: kind of the weight decay `DECAY`.
     """
@@ -125,7 +125,7 @@ class Run:
 
     @property
     def group(self) -> Record:
-        """What the optimizer knows of its one parameter."""
+        """The parameter group of the one parameter."""
         group: Any = self.optimizer.param_groups[0]
         return cast(Record, group)
 
@@ -219,7 +219,7 @@ def small_steps(*, seed: int, steps: int, lr: float, every: int) -> Record:
 
 
 def approach(name: str, decay: str, *, seed: int, steps: int, lr: float, every: int) -> Record:
-    """From a start outside towards an optimum farther outside: the distance to the ball.
+    """Go from a start outside towards an optimum farther outside: the distance to the ball.
 
     `excess` is the largest dist_{t+1} − c·dist_t with c = 1 − ηλ, or 1/(1 + ηλ) for implicit decay.
     All distances are over the radius of the ball.
@@ -244,5 +244,5 @@ def approach(name: str, decay: str, *, seed: int, steps: int, lr: float, every: 
 
 
 def contraction(decay: str, lr: float) -> float:
-    """What a step leaves of the distance at most; cautious decay is held against explicit decay."""
+    """The most of a distance that a step leaves; cautious decay is held against explicit decay."""
     return 1 / (1 + lr * DECAY) if decay == "implicit" else 1 - lr * DECAY

@@ -55,8 +55,8 @@ class WarmSettings(Settings):
 
     Args:
         layers: blocks of the GPT.
-        width: of its residual stream.
-        windows: steps after which consecutive averages are compared, ascending.
+        width: the width of its residual stream.
+        windows: the steps after which consecutive averages are compared, ascending.
         pairs: how many in each.
 
     Raises:

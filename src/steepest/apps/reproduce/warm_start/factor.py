@@ -39,7 +39,7 @@ class Spectrum:
 
     @property
     def judged(self) -> Tensor:
-        """Which directions count, (batch, m)."""
+        """The directions that count, (batch, m)."""
         return self.sigma >= RESOLUTION * self.sigma[:, :1]
 
     def power(self, damping: float) -> Tensor:
@@ -75,7 +75,7 @@ def schedules(steps: int) -> tuple[Schedule, ...]:
 
 
 Errors = Iterator[tuple[int, Tensor]]
-"""Of each length that is tried: the steps and the errors (choices, batch)."""
+"""The steps and the errors (choices, batch), for each length that is tried."""
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 7)
 FOREVER = 0
@@ -105,8 +105,8 @@ class Method:
     """A way to the polar factor of X_t that may use what is known of X_{t−1}.
 
     Args:
-        title: in the picture.
-        errors: of (X_{t−1}, X_t).
+        title: the title in the picture.
+        errors: a function of (X_{t−1}, X_t) that gives the errors.
         square: m × m products of a number of steps.
         style: colour and dashes of its line.
     """
@@ -135,7 +135,7 @@ def _shift(size: float) -> Callable[[Spectrum, Spectrum], Errors]:
 
 
 def _deflate(now: Spectrum, basis: Tensor) -> Errors:
-    """After one power step the Ritz values of a space are taken down to its smallest."""
+    """Take the Ritz values of a space, after one power step, down to its smallest."""
     basis, _ = torch.linalg.qr(now.gram @ basis)
     values, turn = torch.linalg.eigh(basis.mT @ now.gram @ basis)
     basis = basis @ turn
@@ -250,7 +250,7 @@ def compare(last: Spectrum, now: Spectrum) -> Iterator[tuple[str, int, Tensor]]:
 
 
 def drift(a: Spectrum, b: Spectrum) -> dict[str, Tensor]:
-    """What has changed from X_{t−1}, `a`, to X_t, `b`; each (batch,).
+    """The change from X_{t−1}, `a`, to X_t, `b`; each (batch,).
 
     `change` is ‖X_t − X_{t−1}‖_F/‖X_t‖_F, `turn` the same of the polar factors. `stretch` is
     ‖(X_{t−1}X_{t−1}ᵀ)^{-1/2}X_t‖₂: 1 if nothing changes. `large` and `small` are the parts of the

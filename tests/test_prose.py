@@ -1,0 +1,109 @@
+"""The prose of docstrings, as far as a program can judge it: each text stands alone."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from griffe import Docstring, DocstringSectionKind
+
+from tests.test_house import ROOT, SOURCES, nodes, of_every_file, short
+
+# What begins with one of these is no sentence of its own: "of its group." says nothing under a
+# heading `lr`, and a page of the documentation shows the name and the text apart.
+PREPOSITIONS = """
+    about above across after against along among around at before behind below beneath beside
+    between beyond by despite during for from in inside into of on onto outside over per since
+    through to towards under until upon via with within without
+"""
+# "How many they are" and "whether to raise" stand alone: no `how`, no `whether`.
+RELATIVE = """
+    and as because but if or than that unless what when where whereas whereby which while who whom
+    whose why
+"""
+POINTERS = "ditto likewise see"
+LEANING = frozenset(f"{PREPOSITIONS} {RELATIVE} {POINTERS}".split())
+
+# Files that are not held to this yet, below src/steepest.
+EXEMPT = ("optim/",)
+# And those of which only the summaries are not.
+EXEMPT_SUMMARIES = ("_common/numerics.py", "polar/choose.py", "polar/method.py")
+
+ENTRIES = {
+    DocstringSectionKind.parameters,
+    DocstringSectionKind.other_parameters,
+    DocstringSectionKind.attributes,
+}
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
+
+
+def without(exempt: tuple[str, ...]) -> list[Path]:
+    """The sources but for some, and the tools."""
+    prefixes = tuple(f"src/steepest/{name}" for name in exempt)
+    return [p for p in SOURCES if not short(p).startswith(prefixes)] + TOOLS
+
+
+def leans(text: str) -> bool:
+    """Whether a text needs something before it."""
+    words = text.split(maxsplit=1)
+    return not words or words[0].rstrip(".,:;").lower() in LEANING
+
+
+def entries(docstring: str) -> Iterator[tuple[str, str]]:
+    """Name and text of everything under `Args:` and `Attributes:`."""
+    for section in Docstring(docstring).parse("google", warnings=False):
+        if section.kind in ENTRIES:
+            yield from ((item.name, item.description) for item in section.value)
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring of a file, those of constants and of fields too."""
+    for value in (node.value for node in nodes(path) if isinstance(node, ast.Expr)):
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value.lineno, inspect.cleandoc(value.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("of its group.", True),
+        ("whose gradient it sees.", True),
+        ("at most min(m, n).", True),
+        ("likewise.", True),
+        ("What a norm is.", True),
+        ("the parameter group.", False),
+        ("whether to raise.", False),
+        ("How many they are.", False),
+        ("None for a vector.", False),
+        ("`of` and what it does.", False),
+        ("in-place updates.", False),
+    ],
+)
+def test_what_leans_on_the_name_before_it_is_found(text: str, expected: bool) -> None:
+    docstring = f"{text}\n\nArgs:\n    x (int): {text}\n        More.\n\nReturns:\n    of: it."
+    assert leans(text) == expected
+    assert [(name, leans(said)) for name, said in entries(docstring)] == [("x", expected)]
+
+
+@of_every_file(without(EXEMPT))
+def test_an_entry_stands_without_its_name(path: Path) -> None:
+    wrong = [
+        f"line {line}: {name}: {text.partition(chr(10))[0]}"
+        for line, docstring in docstrings(path)
+        for name, text in entries(docstring)
+        if leans(text)
+    ]
+    assert not wrong, "begin with a noun:\n  " + "\n  ".join(wrong)
+
+
+@of_every_file(without(EXEMPT + EXEMPT_SUMMARIES))
+def test_a_summary_stands_alone(path: Path) -> None:
+    wrong = [
+        f"line {line}: {text.partition(chr(10))[0]}"
+        for line, text in docstrings(path)
+        if leans(text)
+    ]
+    assert not wrong, "begin with a verb or with a noun:\n  " + "\n  ".join(wrong)
