@@ -1,4 +1,4 @@
-"""The products of a forward pass, and the top of an operator: against what they stand for."""
+"""The products of a forward pass, against what they stand for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from steepest.diagnostics.curvature._lanczos import top_eigenvalue
 from steepest.diagnostics.geometry.layer_products import Calls, squares
-from tests.matrices import with_spectrum
 
 MODULES = {
     "linear": (nn.Linear(3, 4, bias=False), (2, 5, 3)),
@@ -105,24 +103,3 @@ def test_a_call_feeds_another():
     first, second, third = calls.of["w"]
     assert first.feeds(second)
     assert not second.feeds(first) and not first.feeds(third)
-
-
-@pytest.mark.parametrize("shift", [-2.0, -0.5, 0.0, 1.0])
-def test_the_top_of_an_operator(shift):
-    sigma = torch.linspace(1, 0.1, 12, dtype=torch.float64)
-    root = with_spectrum(sigma.sqrt(), 12, 12, seed=3)
-    h = root @ root.mT + shift * torch.eye(12, dtype=torch.float64)
-    like = {"a": torch.zeros(2, 4, dtype=torch.float64), "b": torch.zeros(4, dtype=torch.float64)}
-
-    def operator(v):
-        flat = h @ torch.cat([v["a"].reshape(-1), v["b"]])
-        return {"a": flat[:8].reshape(2, 4), "b": flat[8:]}
-
-    rough = top_eigenvalue(operator, like, steps=3, tolerance=0.0)
-    spectrum = torch.linalg.eigvalsh(h)
-    assert rough.value < float(spectrum[-1]), "three steps are too few"
-    assert float((spectrum - rough.value).abs().min()) <= rough.residual
-    fine = top_eigenvalue(operator, like, steps=40, tolerance=1e-9)
-    assert fine.value == pytest.approx(1 + shift, rel=1e-9, abs=1e-9)
-    once = top_eigenvalue(dict, like, steps=40, tolerance=1e-9)
-    assert once.value == pytest.approx(1.0, rel=1e-12) and once.residual < 1e-9

@@ -200,3 +200,17 @@ def checked(value: Any) -> Tensor:
 def dot(a: Named, b: Named) -> float:
     """⟨a, b⟩ over the names of `b`, summed in double precision."""
     return sum(float(torch.sum(a[k].double() * t.double())) for k, t in b.items())
+
+
+def as_vector(x: Named) -> Tensor:
+    """All entries of named tensors, (n,), on the device of the first."""
+    device = next(iter(x.values())).device
+    return torch.cat([t.detach().reshape(-1).to(device) for t in x.values()])
+
+
+def as_named(vector: Tensor, like: Named) -> dict[str, Tensor]:
+    """The named tensors, of the shapes, types and devices of `like`, whose entries these are."""
+    parts = vector.split([t.numel() for t in like.values()])
+    return {
+        k: part.reshape(t.shape).to(t) for (k, t), part in zip(like.items(), parts, strict=True)
+    }

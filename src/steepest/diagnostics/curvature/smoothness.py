@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -13,8 +14,8 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon
 from steepest._common.text import for_json
 from steepest.diagnostics._kept import Kept
-from steepest.diagnostics.curvature._extreme import largest_eigenvector
 from steepest.diagnostics.curvature._joint import Joint, Views, joint, matrix_views
+from steepest.diagnostics.curvature._lanczos import BASIS, lanczos
 from steepest.diagnostics.curvature.loss import Loss, Named, Params, Point, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
 from steepest.optim.step_length import PROBE
@@ -198,10 +199,14 @@ def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, toleran
         h = point.hvp(measure.join({piece: x.reshape(start.shape)}))
         return measure.split(h)[piece].reshape(-1)
 
-    found = largest_eigenvector(product, start.reshape(-1), steps=steps, tolerance=tolerance)
-    unit = measure.dualize(measure.join({piece: found.vector.reshape(start.shape)}))
-    # ‖v‖ = c·‖v‖₂ and ‖g‖† = ‖g‖₂/c, so a vector of norm 1 has the length 1/c.
-    return _End(found.size * dot(unit, unit), unit, found.used, found.converged)
+    flat = start.reshape(-1)
+    top = lanczos(product, flat, which="LM", steps=steps, tolerance=tolerance, basis=BASIS)
+    if top.vector is None:
+        return _End(math.nan, v, top.products, False)
+    unit = measure.dualize(measure.join({piece: top.vector.reshape(start.shape)}))
+    # ‖Hv‖₂ by Pythagoras; ‖v‖ = c·‖v‖₂ and ‖g‖† = ‖g‖₂/c, so a vector of norm 1 has the length 1/c.
+    image = math.hypot(top.value, top.residual)
+    return _End(image * dot(unit, unit), unit, top.products, top.converged)
 
 
 def _one_step(loss: Loss, params: Params, point: Point, measure: Joint) -> float | None:

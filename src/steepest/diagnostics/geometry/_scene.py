@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.diagnostics.curvature._lanczos import Top, top_eigenvalue
-from steepest.diagnostics.curvature.loss import PRECISE, Point
+from steepest.diagnostics.curvature._lanczos import Ritz, lanczos
+from steepest.diagnostics.curvature.loss import PRECISE, Point, as_named, as_vector
 from steepest.diagnostics.geometry.layer_products import Call, Calls
 
 MISSING = (
@@ -112,9 +112,20 @@ class Scene:
         rounding = torch.finfo(slope.dtype).eps ** 0.5
         return bool((found - slope).norm() <= rounding * slope.norm())
 
-    def curvature(self, name: str, steps: int, tolerance: float) -> Top:
+    def curvature(self, name: str, steps: int, tolerance: float) -> Ritz:
         """The largest second derivative of the loss by the outputs of one weight."""
-        assert self._inner is not None, "there is an obstacle"
-        return top_eigenvalue(
-            self._inner.hvp, self._outputs[name], steps=steps, tolerance=tolerance
+        inner, outputs = self._inner, self._outputs[name]
+        assert inner is not None, "there is an obstacle"
+        generator = torch.Generator().manual_seed(0)
+        drawn = {
+            k: torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)
+            for k, z in outputs.items()
+        }
+        return lanczos(
+            lambda v: as_vector(inner.hvp(as_named(v, outputs))),
+            as_vector(drawn),
+            which="LA",
+            steps=steps,
+            tolerance=tolerance,
+            basis=None,  # outputs may be larger than the model
         )
