@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from steepest._common.errors import invalid, shape_text
 from steepest._common.patterns import Patterns
+from steepest._common.text import table
 from steepest.routing.places import HEADS, Site, Survey
 from steepest.routing.rules import Target, Verdict, judge
 from steepest.views import MatrixView
@@ -161,12 +162,7 @@ class Routing:
             )
             for a in self.assignments
         ]
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (head, *rows)
-        ]
-        lines += ["", *self._counts()]
+        lines = [table(head, rows, left=head), "", *self._counts()]
         if self.uncertain:
             lines.append(f"Guesses, marked ?: {len(self.uncertain)} of {len(self)} parameters.")
             lines.append("To settle them, write overrides={name: …} with")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from steepest._common.errors import invalid
+from steepest._common.text import table
 from steepest.apps.plan.costs import WAYS, Cost, Task, exchange, timed
 from steepest.apps.plan.hardware import Device, Links, preset
 from steepest.apps.plan.mesh import Mesh, meshes
@@ -111,13 +112,8 @@ class Plan:
         return out
 
     def __str__(self) -> str:
-        rows = [TABLE, *self.rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(TABLE))]
-        lines = [
-            "  ".join(c.ljust(w) if i in (0, 8) else c.rjust(w) for i, (c, w) in each).rstrip()
-            for each in (enumerate(zip(row, widths, strict=True)) for row in rows)
-        ]
-        return "\n".join([*self.head(), "", *lines, "", *self.notes()]).rstrip()
+        lines = table(TABLE, self.rows(), left={TABLE[0], TABLE[8]})
+        return "\n".join([*self.head(), "", lines, "", *self.notes()]).rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: all numbers of the plan."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from steepest._common.numerics import in_double
+from steepest.diagnostics.spectra._batched import gram_factors
 from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
 
 
@@ -103,9 +104,8 @@ def squares(products: Sequence[Product]) -> Tensor:
     if products[0].spread is None:
         return counts(products).sort(descending=True).values[None]
     a = side_by_side(products)
-    gram = a @ a.mT if a.shape[-2] <= a.shape[-1] else a.mT @ a
-    values: Tensor = torch.linalg.eigvalsh(gram)
-    return values.flip(-1).clamp(min=0)
+    _, values, _ = gram_factors(a if a.shape[-2] <= a.shape[-1] else a.mT, vectors=False)
+    return values.square()
 
 
 def counts(products: Sequence[Product]) -> Tensor:
