@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
 from steepest.diagnostics._selected import views_in
-from steepest.diagnostics.curvature.loss import Named, Params, as_named, as_vector
+from steepest.diagnostics.curvature.loss import Named, Params
 from steepest.norms import MaxOf, Norm, ProductNorm
 from steepest.optim.groups import default_view
 from steepest.routing import route
@@ -88,10 +89,15 @@ class _Vector(Joint):
         self._like = tensors
 
     def split(self, x: Named) -> dict[str, Tensor]:
-        return {"": as_vector({k: x[k] for k in self.names})}
+        device = x[self.names[0]].device
+        return {"": torch.cat([x[k].detach().reshape(-1).to(device) for k in self.names])}
 
     def join(self, pieces: Named) -> dict[str, Tensor]:
-        return as_named(pieces[""], self._like)
+        parts = pieces[""].split([p.numel() for p in self._like.values()])
+        return {
+            k: part.reshape(p.shape).to(p)
+            for (k, p), part in zip(self._like.items(), parts, strict=True)
+        }
 
 
 class _Blocks(Joint):
