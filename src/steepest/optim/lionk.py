@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.maps import L1, ConvexMap
+from steepest.maps import ConvexMap, L1Map
 from steepest.norms import Norm
 from steepest.optim.batching import Item
 from steepest.optim.groups import ADAMW_BETAS, ADAMW_LR, Group, adamw_defaults, members, two_weights
@@ -25,9 +25,9 @@ class LionK(SteepestOptimizer):
         W ← (1 − lr·weight_decay)·W − lr·K.grad(u)
 
     Where it comes to rest W minimises F(W) + K.conjugate(weight_decay·W)/weight_decay: for a norm K
-    the loss within the ball K.domain(W) ≤ 1/weight_decay. `maps.L1()` is Lion, `maps.HalfSquare()`
-    gradient descent, `maps.Nuclear()` with betas = (μ², μ) Muon with Nesterov's momentum, up to the
-    factor √max(1, m/n) that Muon gives to a step.
+    the loss within the ball K.domain(W) ≤ 1/weight_decay. `maps.L1Map()` is Lion,
+    `maps.HalfSquare()` gradient descent, `maps.NuclearMap()` with betas = (μ², μ) Muon with
+    Nesterov's momentum, up to the factor √max(1, m/n) that Muon gives to a step.
 
     Given a module and a map of matrices it routes, as `Muon` does: hidden matrices move along the
     map, the rest by AdamW. A map of entries takes every parameter of a module.
@@ -39,7 +39,7 @@ class LionK(SteepestOptimizer):
         betas: (β₁, β₂), each in [0, 1); the groups hold them as `past` and `momentum`.
         weight_decay: λ ≥ 0; lr·λ is at most 1, unless decay is implicit.
         K: a map of `steepest.maps`, or of your own. Maps of singular values are exact unless made
-            with a `polar` method: `maps.Nuclear(polar=Auto(error=0.05))` costs what Muon costs.
+            with a `polar` method: `maps.NuclearMap(polar=Auto(error=0.05))` costs what Muon costs.
         decay: "explicit" as above, "implicit", W ← (W − lr·K.grad(u))/(1 + lr·λ), or "cautious",
             which decays only entries with K.grad(u)·W ≥ 0, and has no ball.
         constraint: "project" projects every parameter on the ball after each step, exactly, one by
@@ -63,7 +63,7 @@ class LionK(SteepestOptimizer):
         >>> import torch
         >>> from steepest import maps
         >>> w = torch.nn.Parameter(torch.tensor([3.0, -1.0]))
-        >>> optimizer = LionK([w], lr=0.1, weight_decay=0.5, K=maps.L1())
+        >>> optimizer = LionK([w], lr=0.1, weight_decay=0.5, K=maps.L1Map())
         >>> for _ in range(200):
         ...     w.grad = w.detach() - torch.tensor([3.0, -1.0])
         ...     optimizer.step()
@@ -96,7 +96,7 @@ class LionK(SteepestOptimizer):
         adamw_eps: float = 1e-8,
         adamw_weight_decay: float = 0.0,
     ) -> None:
-        K = L1() if K is None else K
+        K = L1Map() if K is None else K
         past, momentum = two_weights(betas)
         defaults = {
             "lr": lr,
@@ -152,4 +152,4 @@ class LionK(SteepestOptimizer):
 
 
 def _no_map(K: object) -> ValueError:
-    return invalid("K", K, "give a map object such as steepest.maps.Nuclear()")
+    return invalid("K", K, "give a map object such as steepest.maps.NuclearMap()")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
-from steepest.maps import ConvexMap, Nuclear
+from steepest.maps import ConvexMap, NuclearMap
 from steepest.norms import Norm, Spectral
 from steepest.optim.batching import Item
 from steepest.optim.groups import ADAMW_BETAS, ADAMW_LR, Group, adamw_defaults, momentum_dtype
@@ -207,7 +207,7 @@ class Muon(SteepestOptimizer):
 
     def constraint_map(self, group: Group) -> ConvexMap:
         """The nuclear norm."""
-        return Nuclear(polar=self._geometry(group).polar)
+        return NuclearMap(polar=self._geometry(group).polar)
 
     def _directions(self, group: Group, us: Sequence[Tensor]) -> list[Tensor]:
         return self._geometry(group).dualize_all(us, check=False)

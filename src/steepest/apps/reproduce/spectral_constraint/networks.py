@@ -37,7 +37,7 @@ MAPS: Mapping[str, maps.ConvexMap] = {
     **toy.MAPS,
     # Singular values of these gradients are a hundred times smaller than those of the quadratic.
     "SmoothNuclear": maps.SmoothNuclear(1e-3),
-    "Nuclear, Jordan": maps.Nuclear(polar=polar.NewtonSchulz(polar.JORDAN)),
+    "Nuclear, Jordan": maps.NuclearMap(polar=polar.NewtonSchulz(polar.JORDAN)),
 }
 """The maps that train networks; the last is `Nuclear` with Jordan's inexact polar factors."""
 

@@ -35,8 +35,8 @@ START = 0.9
 FAR, FARTHER = 4.0, 10.0
 
 MAPS: Mapping[str, maps.ConvexMap] = {
-    "Nuclear": maps.Nuclear(),
-    "L1": maps.L1(),
+    "Nuclear": maps.NuclearMap(),
+    "L1": maps.L1Map(),
     "Frobenius": maps.FromNorm(norms.Frobenius()),
     "GroupRows": maps.GroupRows(),
     "Schatten-4": maps.SchattenMap(4),
@@ -166,7 +166,7 @@ def constrained(optimum: str, *, seed: int, steps: int, every: int) -> Record:
     """
     low, high = (RADIUS * part for part in OPTIMA[optimum])
     loss = Quadratic.of(seed, low, high)
-    run = Run(loss, torch.zeros_like(loss.optimum), K=maps.Nuclear(), lr=rate(0))
+    run = Run(loss, torch.zeros_like(loss.optimum), K=maps.NuclearMap(), lr=rate(0))
     spectral, rows, best = norms.Spectral(), [], float("inf")
     for t in range(steps + 1):
         eta = rate(t)
