@@ -255,7 +255,7 @@ RULES: tuple[Rule, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RuleMatch:
     """What the table says about one parameter.
 
     Args:
@@ -285,7 +285,7 @@ def _row(site: Site, model: Survey) -> Rule:
     return rule
 
 
-def judge(sites: Sequence[Site], model: Survey) -> Verdict:
+def judge(sites: Sequence[Site], model: Survey) -> RuleMatch:
     """What the table says about a parameter that lives in these places.
 
     A parameter that is a table anywhere is a table: the other place reads the same rows.
@@ -298,7 +298,7 @@ def judge(sites: Sequence[Site], model: Survey) -> Verdict:
         others = [s.name for s in sites if s is not site]
         reason += f", shared with {', '.join(others)}"
     if site.ndim < 2:
-        return Verdict(rule=rule, reason=reason, view=None, query=None)
+        return RuleMatch(rule=rule, reason=reason, view=None, query=None)
     view = rule.view(site, model)
     query = rule.query(site, model) if rule.query else None
-    return Verdict(rule=rule, reason=reason, view=view, query=query)
+    return RuleMatch(rule=rule, reason=reason, view=view, query=query)

@@ -19,7 +19,7 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.patterns import Patterns
 from steepest._common.text import table
 from steepest.routing.places import HEADS, Site, Survey
-from steepest.routing.rules import Target, Verdict, judge
+from steepest.routing.rules import RuleMatch, Target, judge
 from steepest.views import MatrixView
 
 Override: TypeAlias = Literal["matrix", "adamw"]
@@ -205,7 +205,7 @@ def _remedies(uncertain: tuple[Assignment, ...]) -> Iterator[str]:
 
 
 def _override(
-    a: Assignment, verdict: Verdict, pattern: str, value: MatrixView | Override
+    a: Assignment, verdict: RuleMatch, pattern: str, value: MatrixView | Override
 ) -> Assignment:
     """The assignment that an override asks for."""
     reason = f"override {pattern!r}"
@@ -230,7 +230,7 @@ def _override(
     return replace(a, target="matrix", view=view, reason=reason, certain=True, settle="")
 
 
-def _by_head(a: Assignment, verdict: Verdict, heads: int) -> Assignment:
+def _by_head(a: Assignment, verdict: RuleMatch, heads: int) -> Assignment:
     """The assignment with one matrix for each head."""
     view, query = verdict.view, verdict.query
     assert view is not None

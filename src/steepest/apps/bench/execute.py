@@ -35,7 +35,7 @@ WARMUP, QUICK_WARMUP, QUICK_ROUNDS = 3, 1, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """What to measure.
 
     Args:
@@ -84,7 +84,7 @@ class Plan:
         return [*rows, contenders.floor()]
 
 
-def probes(shapes: ShapeSet, plan: Plan) -> list[Probe]:
+def probes(shapes: ShapeSet, plan: BenchPlan) -> list[Probe]:
     """Matrices with known factors for the first blocks of a set; none without gradients."""
     count = len(shapes.block) * shapes.probed
     if plan.data == "gradients":
@@ -104,7 +104,7 @@ def quiet_compiler() -> Iterator[None]:
         yield
 
 
-def document(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
+def document(plan: BenchPlan, results: Sequence[Result]) -> dict[str, Any]:
     """The content of `bench.json`."""
     return {
         "machine": describe(),
@@ -122,7 +122,7 @@ def document(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def keep(plan: Plan, results: Sequence[Result], out: Path) -> list[Path]:
+def keep(plan: BenchPlan, results: Sequence[Result], out: Path) -> list[Path]:
     """Write what is finished: the numbers, and a picture of each bench.
 
     Raises:
@@ -140,7 +140,7 @@ def keep(plan: Plan, results: Sequence[Result], out: Path) -> list[Path]:
 
 
 def execute(
-    plan: Plan, out: Path, console: Console, *, clock: Clock = time.perf_counter
+    plan: BenchPlan, out: Path, console: Console, *, clock: Clock = time.perf_counter
 ) -> list[Path]:
     """Measure every set, and write after each bench what is finished.
 

@@ -29,7 +29,7 @@ MEASURED, ABSENT, FAILED = "measured", "absent", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ContenderRow:
     """One contender in one bench.
 
     Args:
@@ -81,7 +81,7 @@ class Result:
     rounds: int
     warmup: int
     baseline: str
-    rows: tuple[Row, ...]
+    rows: tuple[ContenderRow, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_json`."""
@@ -90,7 +90,7 @@ class Result:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
         """The result that `to_json` wrote."""
-        return cls(**{**data, "rows": tuple(Row(**row) for row in data["rows"])})
+        return cls(**{**data, "rows": tuple(ContenderRow(**row) for row in data["rows"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,15 +163,17 @@ def measure(
     generator = torch.Generator().manual_seed(turns.seed)
     errors: dict[str, float | None] = {}
     runners: dict[str, Runner] = {}
-    lost: dict[str, Row] = {}
+    lost: dict[str, ContenderRow] = {}
     for c in contenders:
         try:
             errors[c.name] = worst_error(c, shared, probes)
             runners[c.name] = c.start(shared, LR, WEIGHT_DECAY)
         except AbsentError as error:
-            lost[c.name] = Row(name=c.name, note=c.note, status=ABSENT, message=str(error))
+            lost[c.name] = ContenderRow(name=c.name, note=c.note, status=ABSENT, message=str(error))
         except Exception as error:
-            lost[c.name] = Row(name=c.name, note=c.note, status=FAILED, message=message(error))
+            lost[c.name] = ContenderRow(
+                name=c.name, note=c.note, status=FAILED, message=message(error)
+            )
 
     def fresh() -> list[Tensor]:
         return [torch.randn(shape, generator=generator) for shape in shapes.shapes]
@@ -197,15 +199,15 @@ def measure(
     )
 
 
-def row(contender: Contender, times: Times, baseline: str, error: float | None) -> Row:
+def row(contender: Contender, times: Times, baseline: str, error: float | None) -> ContenderRow:
     """What the times say about one contender."""
     name, note = contender.name, contender.note
     if name in times.failures:
-        return Row(name=name, note=note, status=FAILED, message=times.failures[name])
+        return ContenderRow(name=name, note=note, status=FAILED, message=times.failures[name])
     ours = times.seconds[name]
     reference, floor = times.seconds.get(baseline), times.seconds.get(FLOOR)
     low, high = quartiles(ours)
-    return Row(
+    return ContenderRow(
         name=name,
         note=note,
         status=MEASURED,

@@ -14,7 +14,7 @@ from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
 from steepest.apps._figures import look
 from steepest.apps._terminal import fail, os_text, say
-from steepest.apps.diagnose.measure import Measured, measure
+from steepest.apps.diagnose.measure import CheckpointMeasurements, measure
 from steepest.apps.diagnose.page import render
 from steepest.apps.diagnose.report import Diagnosed, page_of, show
 from steepest.apps.diagnose.source import Subject, corpus_of, find
@@ -106,7 +106,7 @@ def _diagnosed(
 
 def _computed(
     subject: Subject, corpus: Corpus | None, windows: int, console: Console
-) -> Measured | None:
+) -> CheckpointMeasurements | None:
     """What can be computed at the checkpoint of a subject, with a line that says what goes on."""
     learner = None if corpus is None else subject.learner(corpus)
     if learner is None:

@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class CheckpointMeasurements:
     """What was found at one checkpoint; a field is None where `failed` says why.
 
     Args:
@@ -88,7 +88,7 @@ class _Attempts:
             return None
 
 
-def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Measured:
+def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> CheckpointMeasurements:
     """Look at a trial in memory, in the type of its parameters and without autocast.
 
     Args:
@@ -105,7 +105,7 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
 
     attempt = _Attempts(report)
     directions = attempt("directions", lambda: compare_directions(loss, model, optimizer=optimizer))
-    return Measured(
+    return CheckpointMeasurements(
         step=learner.step,
         windows=windows,
         seed=seed,

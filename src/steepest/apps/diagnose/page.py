@@ -32,7 +32,7 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Panel:
     """One thing to look at.
 
     Args:
@@ -67,7 +67,7 @@ class Section:
     title: str
     line: str
     facts: Sequence[tuple[str, str]]
-    parts: Sequence[Part]
+    parts: Sequence[Panel]
     summary: Sequence[str] = ()
 
 

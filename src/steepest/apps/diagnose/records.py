@@ -16,7 +16,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Grid:
+class LayerHistory:
     """One quantity of every layer at every step.
 
     Args:
@@ -65,7 +65,7 @@ def split(key: str) -> tuple[str, str]:
     return layer, quantity
 
 
-def grid(records: Sequence[Record], quantity: str) -> Grid | None:
+def grid(records: Sequence[Record], quantity: str) -> LayerHistory | None:
     """A quantity over layers and steps; None if no record has a number of it.
 
     Examples:
@@ -86,7 +86,7 @@ def grid(records: Sequence[Record], quantity: str) -> Grid | None:
         values[i, list(row)] = list(row.values())
     seen = np.isfinite(values).any(axis=0)
     steps = np.array([float(r["step"]) for r in records])
-    return Grid(steps=steps[seen], layers=tuple(rows), values=values[:, seen])
+    return LayerHistory(steps=steps[seen], layers=tuple(rows), values=values[:, seen])
 
 
 def _is_number(value: object) -> bool:

@@ -23,7 +23,7 @@ from steepest.apps.train.metrics import MONITOR, read_metrics
 from steepest.apps.train.parallel.mesh import NONE
 from steepest.apps.train.parallel.team import ALONE, Launch, Team
 from steepest.apps.train.picture import write_picture
-from steepest.apps.train.progress import Progress
+from steepest.apps.train.progress import TrainingProgress
 from steepest.apps.train.report import Report, cells, headings, make_report, write_report
 from steepest.apps.train.run import CONFIG, Run, description
 from steepest.apps.train.spectra import write_spectra
@@ -109,7 +109,7 @@ def _deterministic(device: str) -> Iterator[None]:
 
 def _train(run: Run, console: Console, stop: Stop) -> bool:
     """Go through the trials that are left; False if the user stopped it before the end."""
-    progress = Progress(console, steps=run.steps_left)
+    progress = TrainingProgress(console, steps=run.steps_left)
     try:
         for trial in run.todo:
             if stop():

@@ -16,7 +16,7 @@ from steepest.apps._terminal import clock
 RECENT = 20
 
 
-class Progress:
+class TrainingProgress:
     """Shows step, loss, time of a step, the optimizer's share of it and the time left.
 
     Args:

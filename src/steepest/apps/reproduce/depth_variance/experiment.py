@@ -29,7 +29,7 @@ from steepest._common.files import Record
 from steepest.apps.reproduce.data.digits import load_digits
 from steepest.apps.reproduce.depth_variance.network import RMS_TO_RMS, Plain, probe, project
 from steepest.apps.reproduce.depth_variance.picture import draw_sizes
-from steepest.apps.reproduce.framework.claims import Claim, Finding, Need, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
     Cell,
     Reproduction,
@@ -70,7 +70,7 @@ def _muon(model: nn.Module, lr: float) -> Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class ProjectedOptimizer:
     """A row of the comparison.
 
     Args:
@@ -86,11 +86,11 @@ class Method:
     cost: float
 
 
-METHODS: Mapping[str, Method] = {
-    "sgd": Method(title="SGD, momentum 0.9", build=_sgd, cost=1),
-    "adamw": Method(title="AdamW", build=_adamw, cost=1.2),
-    "muon": Method(title="Muon", build=_muon, cost=4),
-    "muon-ball": Method(title="Muon, ‖W‖ ≤ 1", build=_muon, after_step=project, cost=6),
+METHODS: Mapping[str, ProjectedOptimizer] = {
+    "sgd": ProjectedOptimizer(title="SGD, momentum 0.9", build=_sgd, cost=1),
+    "adamw": ProjectedOptimizer(title="AdamW", build=_adamw, cost=1.2),
+    "muon": ProjectedOptimizer(title="Muon", build=_muon, cost=4),
+    "muon-ball": ProjectedOptimizer(title="Muon, ‖W‖ ≤ 1", build=_muon, after_step=project, cost=6),
 }
 
 
@@ -239,26 +239,26 @@ def _probes(results: Sequence[Record], name: str | None = None) -> list[Record]:
     return [row for r in trainings for stage in ("init", "trained") for row in r[stage]]
 
 
-def _bounded(results: Sequence[Record]) -> Finding:
+def _bounded(results: Sequence[Record]) -> Outcome:
     worst = max(row["largest_gain"] / row["norm"] for row in _probes(results))
-    return Finding.of(worst <= 1 + ROUNDING, f"at most {worst:.6f}")
+    return Outcome.of(worst <= 1 + ROUNDING, f"at most {worst:.6f}")
 
 
-def _no_gain(results: Sequence[Record]) -> Finding:
+def _no_gain(results: Sequence[Record]) -> Outcome:
     rows = _probes(results, "muon-ball")
     gain, norm = (max(row[k] for row in rows) for k in ("largest_gain", "norm"))
-    return Finding.of(
+    return Outcome.of(
         max(gain, norm) <= 1 + ROUNDING, f"gain at most {gain:.6f}, ‖W‖ at most {norm:.6f}"
     )
 
 
-def _kept_at_init(results: Sequence[Record]) -> Finding:
+def _kept_at_init(results: Sequence[Record]) -> Outcome:
     ratios = [x for r in results for x in spread(r["init"])]
     low, high = min(ratios), max(ratios)
-    return Finding.of(max(high, 1 / low) <= 1 + ROUNDING, f"×{low:.6f} to ×{high:.6f}")
+    return Outcome.of(max(high, 1 / low) <= 1 + ROUNDING, f"×{low:.6f} to ×{high:.6f}")
 
 
-def _moved(results: Sequence[Record]) -> Finding:
+def _moved(results: Sequence[Record]) -> Outcome:
     parts = [
         r["moved"] / r["path"]
         for r in results
@@ -266,7 +266,7 @@ def _moved(results: Sequence[Record]) -> Finding:
     ]
     if not parts:
         raise UndecidedError("needs a training with Muon that does not diverge")
-    return Finding.of(max(parts) <= 1 + POLAR_ERROR, f"at most ×{max(parts):.3f}")
+    return Outcome.of(max(parts) <= 1 + POLAR_ERROR, f"at most ×{max(parts):.3f}")
 
 
 def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
@@ -284,11 +284,11 @@ def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
     return worst
 
 
-def _band(name: str, *, kept: bool) -> Callable[[Sequence[Record]], Finding]:
-    def check(results: Sequence[Record]) -> Finding:
+def _band(name: str, *, kept: bool) -> Callable[[Sequence[Record]], Outcome]:
+    def check(results: Sequence[Record]) -> Outcome:
         worst = _factors(results, name)
         text = ", ".join(f"{depth}: ×{factor:.1f}" for depth, factor in worst.items())
-        return Finding.of((max(worst.values()) <= BAND) == kept, f"by depth {text}")
+        return Outcome.of((max(worst.values()) <= BAND) == kept, f"by depth {text}")
 
     return check
 

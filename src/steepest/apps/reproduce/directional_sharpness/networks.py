@@ -89,7 +89,7 @@ def reach(inputs: Spectrum, outputs: int) -> float:
     return inputs.energy(outputs) * inputs.stable_rank
 
 
-class Watch:
+class DirectionRecorder:
     """The hidden layers of a model, looked at between the steps of its training.
 
     Args:
@@ -191,13 +191,13 @@ def images(width: int, seed: int) -> nn.Sequential:
     return model
 
 
-def _learn_digits(settings: SharpnessSettings, cell: Record) -> Watch:
+def _learn_digits(settings: SharpnessSettings, cell: Record) -> DirectionRecorder:
     digits = load_digits(pool=POOL)
     model = images(settings.width, cell["seed"])
     chosen = recipe(cell["optimizer"])
     optimizer = chosen.build(model, chosen.tuned)
     part = slice(settings.look_digits)
-    watch = Watch(
+    watch = DirectionRecorder(
         model,
         lambda: F.cross_entropy(model(digits.images[part]), digits.labels[part]),
         optimizer,
@@ -215,7 +215,7 @@ def _learn_digits(settings: SharpnessSettings, cell: Record) -> Watch:
     return watch
 
 
-def _learn_text(settings: SharpnessSettings, cell: Record) -> Watch:
+def _learn_text(settings: SharpnessSettings, cell: Record) -> DirectionRecorder:
     size = ModelConfig(layers=settings.layers, width=settings.width)
     name, seed = cell["optimizer"], cell["seed"]
     config = Config(
@@ -229,7 +229,9 @@ def _learn_text(settings: SharpnessSettings, cell: Record) -> Watch:
     looked_at = batch(
         text.train, seed=0, step=UNUSED, size=settings.look_windows, context=size.context
     )
-    watch = Watch(learner.model, lambda: learner.model.loss(looked_at), learner.optimizer)
+    watch = DirectionRecorder(
+        learner.model, lambda: learner.model.loss(looked_at), learner.optimizer
+    )
     for step in range(settings.steps + 1):
         if step in settings.looks and not watch.look(step):
             break

@@ -73,7 +73,7 @@ class Need:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Outcome:
     """What a claim's measurement gave.
 
     Args:
@@ -85,7 +85,7 @@ class Finding:
     verdict: Verdict
 
     @classmethod
-    def of(cls, holds: bool, measured: str) -> Finding:
+    def of(cls, holds: bool, measured: str) -> Outcome:
         """The verdict "agrees" if the claim holds, else "differs"."""
         return cls(measured=measured, verdict="agrees" if holds else "differs")
 
@@ -109,7 +109,7 @@ class Claim:
     statement: str
     source: str
     expected: str
-    check: Callable[[Sequence[Record]], Finding]
+    check: Callable[[Sequence[Record]], Outcome]
     needs: tuple[Need, ...] = ()
 
     def judge(self, results: Sequence[Record]) -> Record:
@@ -127,18 +127,18 @@ class Claim:
             "verdict": finding.verdict,
         }
 
-    def _found(self, results: Sequence[Record]) -> Finding:
+    def _found(self, results: Sequence[Record]) -> Outcome:
         try:
             missing = [text for need in self.needs if (text := need.lacking(results))]
         except UndecidedError as reason:
-            return Finding(measured=str(reason), verdict=UNDECIDED)
+            return Outcome(measured=str(reason), verdict=UNDECIDED)
         try:
             finding = self.check(results)
         except UndecidedError as reason:
-            return Finding(measured="; ".join(missing) or str(reason), verdict=UNDECIDED)
+            return Outcome(measured="; ".join(missing) or str(reason), verdict=UNDECIDED)
         if not missing:
             return finding
-        return Finding(
+        return Outcome(
             measured=f"{'; '.join(missing)}. Measured: {finding.measured}", verdict=UNDECIDED
         )
 

@@ -17,7 +17,7 @@ from steepest.apps._figures import png
 from steepest.apps._terminal import say
 from steepest.apps.reproduce.framework.claims import ledger
 from steepest.apps.reproduce.framework.experiment import Reproduction, S
-from steepest.apps.reproduce.framework.progress import Progress
+from steepest.apps.reproduce.framework.progress import CellProgress
 from steepest.apps.reproduce.framework.store import Store
 from steepest.apps.reproduce.framework.workers import workers
 
@@ -43,7 +43,10 @@ def measure(
     cells = reproduction.cells(settings)
     todo = [c for c in cells if store.get(c.key) is None]
     work = workers(jobs if todo else 1, alone=not reproduction.parallel)
-    with Progress(console, cells=len(todo), cost=sum(c.cost for c in todo)) as progress, work as do:
+    with (
+        CellProgress(console, cells=len(todo), cost=sum(c.cost for c in todo)) as progress,
+        work as do,
+    ):
         for cell, result in do(partial(reproduction.measure, settings), todo):
             store.add(cell.key, result)
             name = "  ".join(f"{k} {v}" for k, v in cell.key.items())

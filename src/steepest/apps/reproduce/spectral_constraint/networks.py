@@ -76,7 +76,7 @@ class NetSettings(Settings):
     every: int = 5
 
 
-class Watched:
+class ConstraintRecorder:
     """The matrices that an optimizer moves along its map, looked at every few steps.
 
     Args:
@@ -196,8 +196,8 @@ def measure(settings: NetSettings, cell: Record) -> Record:
     return learn(settings, cell)
 
 
-def _watch(settings: NetSettings, cell: Record, model: nn.Module) -> Watched:
-    return Watched(
+def _watch(settings: NetSettings, cell: Record, model: nn.Module) -> ConstraintRecorder:
+    return ConstraintRecorder(
         model,
         MAPS[cell["map"]],
         radius=1 / DECAYS[cell["map"]],
@@ -208,7 +208,7 @@ def _watch(settings: NetSettings, cell: Record, model: nn.Module) -> Watched:
 
 
 def _found(
-    watched: Watched, losses: tuple[float | None, float | None], start: list[float]
+    watched: ConstraintRecorder, losses: tuple[float | None, float | None], start: list[float]
 ) -> Record:
     return {
         "radius": watched.radius,

@@ -84,7 +84,7 @@ class Quadratic:
         return self.a @ (x - self.optimum)
 
 
-class Run:
+class LionKRun:
     """Lion-K with β₁ = β₂ = β on a quadratic.
 
     Args:
@@ -166,7 +166,7 @@ def constrained(optimum: str, *, seed: int, steps: int, every: int) -> Record:
     """
     low, high = (RADIUS * part for part in OPTIMA[optimum])
     loss = Quadratic.of(seed, low, high)
-    run = Run(loss, torch.zeros_like(loss.optimum), K=maps.NuclearMap(), lr=rate(0))
+    run = LionKRun(loss, torch.zeros_like(loss.optimum), K=maps.NuclearMap(), lr=rate(0))
     spectral, rows, best = norms.Spectral(), [], float("inf")
     for t in range(steps + 1):
         eta = rate(t)
@@ -200,7 +200,7 @@ def small_steps(*, seed: int, steps: int, lr: float, every: int) -> Record:
     loss, K = Quadratic.of(seed, low, high), maps.SmoothNuclear(DELTA)
     start = _random(4 * seed + 3, ROWS, COLUMNS)
     start *= START * RADIUS / norms.Spectral()(start)
-    run = Run(loss, start, K=K, lr=lr, momentum=1 - lr * GAMMA)
+    run = LionKRun(loss, start, K=K, lr=lr, momentum=1 - lr * GAMMA)
     losses, values = [], []
     for t in range(steps + 1):
         losses.append(loss.value(run.x))
@@ -227,7 +227,7 @@ def approach(name: str, decay: str, *, seed: int, steps: int, lr: float, every: 
     unit = Quadratic.of(seed, 1.0, 3.0)
     loss = Quadratic(unit.a, FARTHER * RADIUS * unit.optimum / K.domain(unit.optimum))
     start = _random(4 * seed + 3, ROWS, COLUMNS)
-    run = Run(loss, FAR * RADIUS * start / K.domain(start), K=K, lr=lr, decay=decay)
+    run = LionKRun(loss, FAR * RADIUS * start / K.domain(start), K=K, lr=lr, decay=decay)
     found = [K.violation(run.x, DECAY).item() / RADIUS]
     for _ in range(steps):
         run.step()

@@ -29,14 +29,14 @@ from steepest._common.errors import invalid
 from steepest._common.files import Record
 from steepest.apps._figures import INK, panels
 from steepest.apps.reproduce.data.text import corpus
-from steepest.apps.reproduce.framework.claims import Claim, Finding, Need, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
     Cell,
     Reproduction,
     Settings,
     says_its_scale,
 )
-from steepest.apps.reproduce.warm_start.factor import FOREVER, METHODS, Spectrum, compare, drift
+from steepest.apps.reproduce.warm_start.factor import FOREVER, METHODS, GramSpectrum, compare, drift
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.optimizers import recipe
 from steepest.apps.train.trial import Learner, Trial
@@ -95,7 +95,7 @@ def stacks(learner: Learner) -> dict[str, list[Tensor]]:
 
 def pairs(
     settings: WarmSettings, window: int, seed: int
-) -> Iterator[tuple[str, Spectrum, Spectrum]]:
+) -> Iterator[tuple[str, GramSpectrum, GramSpectrum]]:
     """Train; give (average, X_{t−1}, X_t) for every step of a window and every stack."""
     model = ModelConfig(layers=settings.layers, width=settings.width)
     config = Config(
@@ -105,12 +105,12 @@ def pairs(
         batch=settings.batch,
     )
     learner = Learner(Trial(optimizer="muon", seed=seed), config, corpus(model.context))
-    before: dict[str, list[Spectrum]] = {}
+    before: dict[str, list[GramSpectrum]] = {}
     for step in range(1, window + settings.pairs + 1):
         learner.train_step()
         if step < window:
             continue
-        after = {name: [Spectrum(x) for x in found] for name, found in stacks(learner).items()}
+        after = {name: [GramSpectrum(x) for x in found] for name, found in stacks(learner).items()}
         for name in before:
             for last, now in zip(before[name], after[name], strict=True):
                 yield name, last, now
@@ -195,8 +195,8 @@ def moves(results: Sequence[Record]) -> list[Record]:
     )
 
 
-def _pays(family: str) -> Callable[[Sequence[Record]], Finding]:
-    def check(results: Sequence[Record]) -> Finding:
+def _pays(family: str) -> Callable[[Sequence[Record]], Outcome]:
+    def check(results: Sequence[Record]) -> Outcome:
         rows = [r for r in reach(results) if r["average"] == "nesterov"]
         texts, wins = [], []
         for window in dict.fromkeys(r["window"] for r in rows):
@@ -212,30 +212,30 @@ def _pays(family: str) -> Callable[[Sequence[Record]], Finding]:
             reached = f"{best:.3g}" if best else f"never (error {least:.2g})"
             texts.append(f"step {window}: {reached}, without {cold:.3g}")
             wins.append(best is not None and best < cold)
-        return Finding.of(all(wins), "; ".join(texts))
+        return Outcome.of(all(wins), "; ".join(texts))
 
     return check
 
 
-def _slow(results: Sequence[Record]) -> Finding:
+def _slow(results: Sequence[Record]) -> Outcome:
     rows = [r for r in moves(results) if r["average"] == "nesterov"]
     text = ", ".join(f"step {r['window']}: {r['change']:.2f}" for r in rows)
-    return Finding.of(all(r["change"] <= 0.5 for r in rows), text)
+    return Outcome.of(all(r["change"] <= 0.5 for r in rows), text)
 
 
-def _floor(results: Sequence[Record]) -> Finding:
+def _floor(results: Sequence[Record]) -> Outcome:
     rows = [r for r in errors(results) if r["method"] == "root 0" and r["steps"] == FOREVER]
     found = [r["error"] for r in rows]
-    return Finding.of(min(found) > ERROR, f"{min(found):.2g} to {max(found):.2g}")
+    return Outcome.of(min(found) > ERROR, f"{min(found):.2g} to {max(found):.2g}")
 
 
-def _small(results: Sequence[Record]) -> Finding:
+def _small(results: Sequence[Record]) -> Outcome:
     rows = [r for r in moves(results) if r["average"] == "nesterov"]
     text = ", ".join(f"step {r['window']}: {r['small']:.2f} and {r['large']:.2f}" for r in rows)
-    return Finding.of(all(r["small"] < r["large"] for r in rows), text)
+    return Outcome.of(all(r["small"] < r["large"] for r in rows), text)
 
 
-def _memory(results: Sequence[Record]) -> Finding:
+def _memory(results: Sequence[Record]) -> Outcome:
     rows = [r for r in reach(results) if r["average"] == "nesterov"]
     texts, equal = [], []
     for window in dict.fromkeys(r["window"] for r in rows):
@@ -247,7 +247,7 @@ def _memory(results: Sequence[Record]) -> Finding:
             )
         texts.append(f"step {window}: {random:g}, last step's {leading:g}")
         equal.append(random <= leading + 1)
-    return Finding.of(all(equal), "; ".join(texts))
+    return Outcome.of(all(equal), "; ".join(texts))
 
 
 TRAINED = (

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from steepest._common.errors import invalid
-from steepest.apps.train.parallel.mesh import NONE, Grid, grid
+from steepest.apps.train.parallel.mesh import NONE, ProcessGrid, grid
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Team:
 
     rank: int = 0
     size: int = 1
-    grid: Grid = field(default_factory=Grid)
+    grid: ProcessGrid = field(default_factory=ProcessGrid)
     mesh: DeviceMesh | None = None
 
     @property
