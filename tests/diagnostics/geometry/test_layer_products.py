@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from steepest.diagnostics.geometry.layer_products import Calls, squares
+from steepest.diagnostics.geometry.layer_products import RecordedCalls, squares
 
 MODULES = {
     "linear": (nn.Linear(3, 4, bias=False), (2, 5, 3)),
@@ -33,7 +33,7 @@ def test_an_input_times_the_weight_is_the_output(name):
     module = module.double()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    with Calls({"w": module.weight}) as calls:
+    with RecordedCalls({"w": module.weight}) as calls:
         z = module(x)
     (call,) = calls.of["w"]
     product = call.product
@@ -64,7 +64,7 @@ class Products(nn.Module):
 
 def test_products_without_a_module_are_seen():
     model = Products()
-    with Calls({"w": model.w}) as calls:
+    with RecordedCalls({"w": model.w}) as calls:
         model(torch.ones(2, 3))
     assert len(calls.of["w"]) == 4
     for call in calls.of["w"]:
@@ -78,7 +78,7 @@ def test_products_without_a_module_are_seen():
 def test_what_follows_in_place_leaves_the_output_alone():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    with Calls({"0": model[0].weight}) as calls:
+    with RecordedCalls({"0": model[0].weight}) as calls:
         model(x)
     output = calls.of["0"][0].output
     assert bool((output < 0).any())
@@ -87,7 +87,7 @@ def test_what_follows_in_place_leaves_the_output_alone():
 
 def test_indices_count():
     model = nn.Embedding(5, 3, padding_idx=-1)
-    with Calls({"e": model.weight}) as calls:
+    with RecordedCalls({"e": model.weight}) as calls:
         model(torch.tensor([[1, 1, 0], [4, 4, 4]]))
         model(torch.tensor([1, 3]))
     products = [call.product for call in calls.of["e"]]
@@ -97,7 +97,7 @@ def test_indices_count():
 def test_a_call_feeds_another():
     layer = nn.Linear(3, 3)
     x = torch.ones(2, 3)
-    with Calls({"w": layer.weight}) as calls:
+    with RecordedCalls({"w": layer.weight}) as calls:
         layer(torch.tanh(layer(x)))
         layer(x)
     first, second, third = calls.of["w"]

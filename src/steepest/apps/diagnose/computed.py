@@ -48,7 +48,7 @@ def _no_checkpoint(subject: Subject) -> str:
     if subject.trial is None:
         return (
             "Not computed: this needs the model. In your own code, at the same point: "
-            "steepest.diagnostics.compare_directions and steepest.diagnostics.compare."
+            "steepest.diagnostics.compare_directions and steepest.diagnostics.compare_geometries."
         )
     if any(map(diverged, subject.metrics)):
         return f"Not computed: {subject.folder} diverged before its first checkpoint."

@@ -17,8 +17,8 @@ from steepest.diagnostics import (
     DirectionReport,
     Smoothness,
     Verdict,
-    compare,
     compare_directions,
+    compare_geometries,
     constraint_report,
     smoothness,
 )
@@ -112,7 +112,7 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Che
         loss=float(loss().detach()),
         shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
         directions=directions,
-        verdict=attempt("verdict", lambda: compare(model, GPT.loss, ids)),
+        verdict=attempt("verdict", lambda: compare_geometries(model, GPT.loss, ids)),
         smoothness=attempt("smoothness", lambda: _smoothness(loss, model, directions)),
         constraint=attempt("constraint", lambda: constraint_report(model, optimizer))
         if has_ball(optimizer)

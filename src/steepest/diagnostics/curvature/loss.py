@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steepest._common.errors import invalid, shape_text
-from steepest.diagnostics._kept import Kept
+from steepest.diagnostics._preserved_state import PreservedState
 
 Loss: TypeAlias = Callable[[], Tensor]
 Named: TypeAlias = Mapping[str, Tensor]
@@ -69,7 +69,7 @@ def _pairs(params: Params) -> list[tuple[str, Any]]:
     ]
 
 
-class Point:
+class LossAt:
     """A loss where the parameters are: its value, its gradient, its Hessian times vectors.
 
     The loss is evaluated once, so that all derivatives belong to the same batch and the same
@@ -79,7 +79,7 @@ class Point:
 
     Args:
         loss: a closure that gives the loss with its graph.
-        params: what it is differentiated by.
+        params: the tensors it is differentiated by.
         model: a module, if `params` is only a part of it.
 
     Raises:
@@ -92,7 +92,7 @@ class Point:
         tensors = list(self.params.values())
         devices = sorted({p.device.index for p in tensors if p.device.type == "cuda"})
         with (
-            Kept(params if model is None else model, ()),
+            PreservedState(params if model is None else model, ()),
             torch.random.fork_rng(devices),
             torch.enable_grad(),
             sdpa_kernel(SDPBackend.MATH),
@@ -112,7 +112,7 @@ class Point:
         """H·v for the blocks of the Hessian that `v` names.
 
         Args:
-            v: for some of the parameters a tensor of their shape; the others are held still.
+            v: tensors of the shapes of some parameters, by name; the others are held still.
 
         Raises:
             ValueError: an operation of the loss has no second derivative.
@@ -145,7 +145,7 @@ class Point:
         Args:
             given: a tensor for a single parameter, one for each parameter in their order, or a
                 mapping that names some of them.
-            argument: what an error calls it.
+            argument: the name that an error gives it.
 
         Raises:
             ValueError: an unknown name, another number of tensors, or another shape.

@@ -13,25 +13,25 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon
 from steepest._common.text import for_json
-from steepest.diagnostics._kept import Kept
+from steepest.diagnostics._preserved_state import PreservedState
 from steepest.diagnostics.curvature._joint import Joint, Views, joint, matrix_views
 from steepest.diagnostics.curvature._lanczos import BASIS, lanczos
-from steepest.diagnostics.curvature.loss import Loss, Named, Params, Point, dot, named
+from steepest.diagnostics.curvature.loss import Loss, LossAt, Named, Params, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
 from steepest.optim.step_length import PROBE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Smoothness:
-    """What `smoothness` found.
+    """The result of `smoothness`.
 
     Args:
         value: the largest ‖Hv‖†/‖v‖ that was seen: at most the smoothness at this point.
         one_step: ‖∇f(x + Δ) − ∇f(x)‖†/‖Δ‖ for one short step Δ of steepest descent; None where
             the gradient is zero.
-        iterations: products with the Hessian, over all starts.
+        iterations: the number of products with the Hessian, over all starts.
         converged: whether the start that found `value` ended because it rose no more.
-        left: parameters that the norm has no number for, which were held still.
+        left: names of the parameters that the norm has no number for, which were held still.
         direction: the v of `value`, of norm 1, by the names of the parameters.
     """
 
@@ -76,16 +76,16 @@ def smoothness(
     Args:
         loss: a closure that gives the loss with its graph; called twice.
         params: a module, tensors, or (name, tensor) pairs.
-        norm: of `steepest.norms`.
+        norm: a norm of `steepest.norms`.
         steps: the most products with the Hessian, for each start.
         restarts: random starts, beside that from the gradient; a Euclidean norm needs only one.
         tolerance: the smallest relative rise that is worth a step.
-        generator: of the random starts; None is seed 0.
-        optimizer: of this library, to say what is a matrix.
-        views: by name which matrix a parameter is, or None for one that is none.
+        generator: the source of the random starts; None is seed 0.
+        optimizer: an optimizer of this library, whose views say what is a matrix.
+        views: the matrix that a parameter is, by name; None for one that is none.
 
     Raises:
-        ValueError: as `along`; a norm that does not fit, a number out of range.
+        ValueError: as `quadratic_model`; a norm that does not fit, a number out of range.
 
     Examples:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -96,7 +96,7 @@ def smoothness(
     tensors = named(params)
     cut = matrix_views(params, tensors, views=views, optimizer=optimizer)
     measure = joint(norm, tensors, cut)
-    point = Point(loss, {k: tensors[k] for k in measure.names}, params)
+    point = LossAt(loss, {k: tensors[k] for k in measure.names}, params)
     ends = _climbs(measure, point, restarts, generator, steps=steps, tolerance=tolerance)
     best = max(ends, key=lambda end: end.value)
     return Smoothness(
@@ -129,14 +129,14 @@ class _End(NamedTuple):
 
 def _climbs(
     measure: Joint,
-    point: Point,
+    point: LossAt,
     restarts: int,
     generator: torch.Generator | None,
     *,
     steps: int,
     tolerance: float,
 ) -> list[_End]:
-    """Where each start leads."""
+    """Climb from each start."""
     climb = _climb
     if _is_euclidean(measure, point.grad):
         # A random vector is not orthogonal to an eigenvector: one is enough.
@@ -146,7 +146,7 @@ def _climbs(
 
 
 def _starts(
-    measure: Joint, point: Point, restarts: int, generator: torch.Generator | None
+    measure: Joint, point: LossAt, restarts: int, generator: torch.Generator | None
 ) -> Iterator[dict[str, Tensor]]:
     """The direction of steepest descent, then random ones, all of norm 1."""
     yield measure.dualize(point.grad)
@@ -161,8 +161,8 @@ def _starts(
         yield measure.dualize(drawn)
 
 
-def _climb(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
-    """From v upwards, by v ← dualize(Hv).
+def _climb(measure: Joint, point: LossAt, v: Named, steps: int, tolerance: float) -> _End:
+    """Climb from v, by v ← dualize(Hv).
 
     It never falls, whatever the signs in H: ‖Hv⁺‖† ≥ ⟨v, Hv⁺⟩ = ⟨Hv, v⁺⟩ = ‖Hv‖†.
 
@@ -189,8 +189,8 @@ def _is_euclidean(measure: Joint, x: Named) -> bool:
     return plain in (L2(), Frobenius()) and norm(measure.split(x)[piece]).numel() == 1
 
 
-def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
-    """To the eigenvector of the largest eigenvalue in absolute value."""
+def _climb_euclidean(measure: Joint, point: LossAt, v: Named, steps: int, tolerance: float) -> _End:
+    """Find the eigenvector of the largest eigenvalue in absolute value."""
     ((piece, start),) = measure.split(v).items()
     if not bool(start.any()):
         return _End(0.0, v, 0, True)
@@ -209,8 +209,8 @@ def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, toleran
     return _End(image * dot(unit, unit), unit, top.products, top.converged)
 
 
-def _one_step(loss: Loss, params: Params, point: Point, measure: Joint) -> float | None:
-    """How much the gradient turns in a step, over the length of the step as it was stored."""
+def _one_step(loss: Loss, params: Params, point: LossAt, measure: Joint) -> float | None:
+    """The turn of the gradient in a short step, over the length of the step as it was stored."""
     if not any(bool(g.any()) for g in point.grad.values()):
         return None
     # The length of the first step of `optim._lengths.estimated_sharpness`.
@@ -218,10 +218,10 @@ def _one_step(loss: Loss, params: Params, point: Point, measure: Joint) -> float
     length = part * (measure(point.params) or 1.0)
     before = {k: p.detach().clone() for k, p in point.params.items()}
     step = {k: -length * d for k, d in measure.dualize(point.grad).items()}
-    with Kept(None, point.params.values()):
+    with PreservedState(None, point.params.values()):
         for k, p in point.params.items():
-            p.data.add_(step[k])  # which is not counted as a change, as in `Kept`
-        there = Point(loss, point.params, params)
+            p.data.add_(step[k])  # which is not counted as a change, as in `PreservedState`
+        there = LossAt(loss, point.params, params)
         turned = {k: g - point.grad[k] for k, g in there.grad.items()}
         moved = {k: p.detach() - before[k] for k, p in point.params.items()}
     return measure.dual(turned) / measure(moved)

@@ -56,7 +56,7 @@ class Call:
         return found is not None
 
 
-class Calls(TorchFunctionMode):
+class RecordedCalls(TorchFunctionMode):
     """While it is entered, keeps every call with one of the weights.
 
     It looks at the calls of functions and not at modules: a weight may be used by several modules,

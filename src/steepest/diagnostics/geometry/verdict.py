@@ -26,8 +26,8 @@ class LayerVerdict:
 
     Args:
         layer: the name of the weight, without ".weight".
-        shape: of the weight.
-        calls: how often the weight is used.
+        shape: the shape of the weight.
+        calls: the number of times that the weight is used.
         nuclear_rank: nr(G) = ‖G‖_*²/‖G‖_F².
         stable_rank: st(A) = ‖A‖_F²/‖A‖₂² of the input, all positions of the batch.
         spread: the same with the `out` largest singular values of A alone: what the nuclear rank
@@ -36,12 +36,12 @@ class LayerVerdict:
         curvature_error: the residual of the eigenvector that was found.
         guaranteed_euclidean: ‖G‖_F²/(2c‖A‖₂²), by Δ = −G/(c‖A‖₂²).
         guaranteed_spectral: `‖G‖_*²/(2c·Σσ²)`, by `Δ = −‖G‖_*/(c·Σσ²)·UVᵀ`, Σσ² = spread·‖A‖₂².
-        measured_euclidean: how far the loss does fall with the Euclidean step.
-        measured_spectral: and with the spectral step.
+        measured_euclidean: the measured fall of the loss with the Euclidean step.
+        measured_spectral: the measured fall with the spectral step.
         best_euclidean: the best decrease along −G of the quadratic model in W; None where that has
             no minimum.
         best_spectral: the same along −UVᵀ.
-        note: why there is no verdict; else empty.
+        note: the reason for no verdict; else empty.
     """
 
     layer: str
@@ -157,11 +157,11 @@ def _sentence(
     measured: float | None,
     best: float | None,
 ) -> str:
-    """Which geometry a layer favours, and why.
+    """Say which geometry a layer favours, and why.
 
     Args:
-        nuclear_rank: of the gradient.
-        spread: of the input, what a spectral step costs in nuclear rank.
+        nuclear_rank: the nuclear rank of the gradient.
+        spread: the spread of the input, the nuclear rank that a spectral step costs.
         guaranteed: the decrease that the spectral step guarantees, over that of the Euclidean one.
         measured: the same of the measured decreases; None where one of the two is not positive.
         best: the same of the best decreases along both; None where one has no best length.
@@ -212,13 +212,13 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What `compare` found: rows to iterate over; a table and a sentence each when printed.
+    """The result of `compare_geometries`: rows to iterate over, printed as a table and sentences.
 
     `verdict["head"]` is the row of a layer.
 
     Args:
-        loss: its value.
-        rows: one for each weight.
+        loss: the value of the loss.
+        rows: the verdict of each weight.
     """
 
     loss: float

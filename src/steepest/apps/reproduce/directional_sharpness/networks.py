@@ -128,7 +128,7 @@ class DirectionRecorder:
                 "step": step,
                 "layer": layer,
                 "direction": direction,
-                "correlation": along.correlation,
+                "correlation": along.gradient_correlation,
                 "sharpness": along.sharpness,
                 "norm": along.norm,
                 "decrease": along.best_decrease,

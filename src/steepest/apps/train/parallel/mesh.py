@@ -65,7 +65,7 @@ def grid(parallel: str, *, world: int) -> ProcessGrid:
 
     Examples:
         >>> grid("fsdp+tp:4", world=8)
-        Grid(data=2, tensor=4, sharded=True)
+        ProcessGrid(data=2, tensor=4, sharded=True)
     """
     kind, _, given = parallel.partition(":")
     tensor = {"tp": world, "fsdp+tp": int(given or TENSOR)}.get(kind, 1)
