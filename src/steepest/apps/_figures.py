@@ -26,7 +26,7 @@ DPI = 130
 
 
 @contextmanager
-def look() -> Iterator[None]:
+def plot_style() -> Iterator[None]:
     """The settings every picture is drawn with, whatever the user's own matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steepest import norms
-from steepest.apps._figures import look
+from steepest.apps._figures import plot_style
 from steepest.apps.gallery.balls import boundary
 from steepest.apps.gallery.descent import (
     NORMS,
@@ -110,6 +110,6 @@ def test_the_paths_have_the_gait_of_their_norm() -> None:
 
 
 def test_the_picture() -> None:
-    with look():
+    with plot_style():
         content = draw_sharpness()
     assert size(content)[0] == 1170

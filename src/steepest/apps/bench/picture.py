@@ -96,7 +96,7 @@ def draw(results: Sequence[Result]) -> bytes:
     columns = min(COLUMNS, len(results))
     rows = math.ceil(len(results) / columns)
     limits = _limits(results)
-    with figures.look():
+    with figures.plot_style():
         figure = figures.new_figure(0.55 + rows * (0.75 + 0.25 * len(names)))
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, result in zip(panels.flat, results, strict=False):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
-from steepest.apps._figures import look
+from steepest.apps._figures import plot_style
 from steepest.apps._terminal import fail, os_text, say
 from steepest.apps.diagnose.measure import CheckpointMeasurements, measure
 from steepest.apps.diagnose.page import render
@@ -80,7 +80,7 @@ def diagnose(
         target = place(path, out)
         diagnosed = _diagnosed(subjects, data, windows, console)
         note = f"Made by steepest {version('steepest')} diagnose."
-        with look():
+        with plot_style():
             page = page_of(path, diagnosed, note)
         write_atomic(target, render(page))
     except ValueError as error:
@@ -108,13 +108,13 @@ def _computed(
     subject: Subject, corpus: Corpus | None, windows: int, console: Console
 ) -> CheckpointMeasurements | None:
     """What can be computed at the checkpoint of a subject, with a line that says what goes on."""
-    learner = None if corpus is None else subject.learner(corpus)
-    if learner is None:
+    trainer = None if corpus is None else subject.trainer(corpus)
+    if trainer is None:
         return None
-    say(console, f"{subject.name}: computing at step {learner.step}")
+    say(console, f"{subject.name}: computing at step {trainer.step}")
     with console.status(subject.name) as status:
 
         def report(what: str) -> None:
             status.update(f"{subject.name}: {what}")
 
-        return measure(learner, windows=windows, seed=learner.trial.seed, report=report)
+        return measure(trainer, windows=windows, seed=trainer.trial.seed, report=report)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steepest.apps.train.constraint import has_ball
 from steepest.apps.train.data import batch
 from steepest.apps.train.model import GPT
-from steepest.apps.train.trial import Learner
+from steepest.apps.train.trial import Trainer
 from steepest.diagnostics import (
     ConstraintReport,
     DirectionReport,
@@ -88,17 +88,17 @@ class _Attempts:
             return None
 
 
-def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> CheckpointMeasurements:
+def measure(trainer: Trainer, *, windows: int, seed: int, report: Report) -> CheckpointMeasurements:
     """Look at a trial in memory, in the type of its parameters and without autocast.
 
     Args:
-        learner: restored from a checkpoint.
+        trainer: restored from a checkpoint.
         windows: how many windows of the training text the loss is a mean of.
         seed: draws them.
         report: called with what is going to be computed.
     """
-    model, optimizer = learner.model, learner.optimizer
-    ids = _windows(learner, windows, seed)
+    model, optimizer = trainer.model, trainer.optimizer
+    ids = _windows(trainer, windows, seed)
 
     def loss() -> Tensor:
         return model.loss(ids)
@@ -106,7 +106,7 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Che
     attempt = _Attempts(report)
     directions = attempt("directions", lambda: compare_directions(loss, model, optimizer=optimizer))
     return CheckpointMeasurements(
-        step=learner.step,
+        step=trainer.step,
         windows=windows,
         seed=seed,
         loss=float(loss().detach()),
@@ -121,11 +121,11 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Che
     )
 
 
-def _windows(learner: Learner, count: int, seed: int) -> Tensor:
+def _windows(trainer: Trainer, count: int, seed: int) -> Tensor:
     """Windows of the training text; drawn for this alone, as the steps of a training are ≥ 0."""
-    context = learner.config.model.context
-    ids = batch(learner.corpus.train, seed=seed, step=-1, size=count, context=context)
-    return ids.to(learner.device)
+    context = trainer.config.model.context
+    ids = batch(trainer.corpus.train, seed=seed, step=-1, size=count, context=context)
+    return ids.to(trainer.device)
 
 
 def _smoothness(

@@ -16,7 +16,7 @@ from steepest.apps.train.constraint import Spectra
 from steepest.apps.train.data import Corpus, load_text, prepare
 from steepest.apps.train.metrics import METRICS, MONITOR, read_metrics
 from steepest.apps.train.run import CONFIG, read_config
-from steepest.apps.train.trial import Learner, Trial, trials
+from steepest.apps.train.trial import Trainer, Trial, trials
 
 SEED = re.compile(r"seed-(\d+)")
 IN_CHECKPOINT = ("optimizer", "seed", "settings", "text")
@@ -49,7 +49,7 @@ class Subject:
     text: str | None = None
     checkpoint: Path | None = None
 
-    def learner(self, corpus: Corpus) -> Learner | None:
+    def trainer(self, corpus: Corpus) -> Trainer | None:
         """The trial as its checkpoint has it; None without one.
 
         Raises:
@@ -57,9 +57,9 @@ class Subject:
         """
         if self.checkpoint is None or self.config is None or self.trial is None:
             return None
-        learner = Learner(self.trial, self.config, corpus)
-        learner.load(self.checkpoint)
-        return learner
+        trainer = Trainer(self.trial, self.config, corpus)
+        trainer.load(self.checkpoint)
+        return trainer
 
 
 def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Subject]:

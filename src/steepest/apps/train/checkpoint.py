@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.files import sync_folder, write_atomic
-from steepest.apps.train.parallel.team import ALONE, Team, is_lost
+from steepest.apps.train.parallel.team import SINGLE, Team, is_lost
 
 KEEP = 2
 BELONGS = "belongs"
@@ -42,7 +42,7 @@ def save(
     content: Mapping[str, Any],
     *,
     belongs: Mapping[str, Any],
-    team: Team = ALONE,
+    team: Team = SINGLE,
 ) -> Path:
     """Write a checkpoint, then drop all but the newest two.
 
@@ -110,7 +110,7 @@ def load(
     device: str,
     belongs: Mapping[str, Any],
     like: Callable[[str], Tensor | None] = lambda _: None,
-    team: Team = ALONE,
+    team: Team = SINGLE,
 ) -> dict[str, Any]:
     """Read a checkpoint and make sure that it belongs to this run.
 

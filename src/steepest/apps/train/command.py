@@ -30,8 +30,8 @@ from steepest.apps.train.parallel.team import (
     Launch,
     is_lost,
     launch,
+    launched_workers,
     take_device,
-    together,
 )
 from steepest.apps.train.run import CONFIG, begun, new_run, old_run, read_config
 
@@ -265,7 +265,9 @@ def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> i
     console = Console(quiet=started.rank > 0)
     take_device(started)
     config, folder = _prepared(given, started)
-    with together(config.parallel, device=config.device, started=started, timeout=timeout) as team:
+    with launched_workers(
+        config.parallel, device=config.device, started=started, timeout=timeout
+    ) as team:
         if folder is None:
             run = new_run(config, given.get("out"), team=team)
         else:

@@ -21,13 +21,13 @@ from steepest.apps._terminal import program, say
 from steepest.apps.train.constraint import largest
 from steepest.apps.train.metrics import MONITOR, read_metrics
 from steepest.apps.train.parallel.mesh import NONE
-from steepest.apps.train.parallel.team import ALONE, Launch, Team
+from steepest.apps.train.parallel.team import SINGLE, Launch, Team
 from steepest.apps.train.picture import write_picture
 from steepest.apps.train.progress import TrainingProgress
 from steepest.apps.train.report import Report, cells, headings, make_report, write_report
 from steepest.apps.train.run import CONFIG, Run, description
 from steepest.apps.train.spectra import write_spectra
-from steepest.apps.train.trial import Learner, Trial, run_trial, trials
+from steepest.apps.train.trial import Trainer, Trial, run_trial, trials
 from steepest.diagnostics import monitor_warnings
 
 DIVERGED = 1
@@ -43,7 +43,7 @@ class Stop:
         team: stops together. All its processes ask at the same places, and get the same answer.
     """
 
-    def __init__(self, team: Team = ALONE) -> None:
+    def __init__(self, team: Team = SINGLE) -> None:
         self.signal = 0
         self._noted = 0
         self._team = team
@@ -114,10 +114,10 @@ def _train(run: Run, console: Console, stop: Stop) -> bool:
         for trial in run.todo:
             if stop():
                 return False
-            learner = Learner(trial, run.config, run.corpus, team=run.team)
-            learner.restore(trial.folder(run.folder))
-            progress.begin(str(trial), step=learner.step, steps=run.config.steps)
-            if not run_trial(learner, run.folder, report=progress.update, stop=stop):
+            trainer = Trainer(trial, run.config, run.corpus, team=run.team)
+            trainer.restore(trial.folder(run.folder))
+            progress.begin(str(trial), step=trainer.step, steps=run.config.steps)
+            if not run_trial(trainer, run.folder, report=progress.update, stop=stop):
                 return False
     finally:
         progress.end()

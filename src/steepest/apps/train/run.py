@@ -19,8 +19,8 @@ from steepest._common.errors import invalid
 from steepest.apps.train.config import Config
 from steepest.apps.train.data import Corpus, Text, load_text, prepare
 from steepest.apps.train.parallel.mesh import NONE
-from steepest.apps.train.parallel.team import ALONE, Launch, Team, launch
-from steepest.apps.train.trial import Learner, Trial, is_done, trials
+from steepest.apps.train.parallel.team import SINGLE, Launch, Team, launch
+from steepest.apps.train.trial import Trainer, Trial, is_done, trials
 
 CONFIG = "config.json"
 
@@ -43,7 +43,7 @@ class Run:
     corpus: Corpus
     note: str
     todo: Mapping[Trial, int]
-    team: Team = ALONE
+    team: Team = SINGLE
 
     @property
     def steps_left(self) -> int:
@@ -62,15 +62,15 @@ def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Tea
     """Build every trial and read its checkpoint, so that a fault shows before hours of training."""
     todo = {}
     for trial in trials(config):
-        learner = Learner(trial, config, corpus, team=team)
+        trainer = Trainer(trial, config, corpus, team=team)
         own = trial.folder(folder)
-        learner.restore(own)
+        trainer.restore(own)
         if not team.first(partial(is_done, own, config)):
-            todo[trial] = learner.step
+            todo[trial] = trainer.step
     return Run(folder=folder, config=config, corpus=corpus, note=text.note, todo=todo, team=team)
 
 
-def new_run(config: Config, folder: Path | None, *, team: Team = ALONE) -> Run:
+def new_run(config: Config, folder: Path | None, *, team: Team = SINGLE) -> Run:
     """A run that starts; writes nothing.
 
     Args:
@@ -118,7 +118,7 @@ def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
         raise invalid("resume", str(folder), remedy) from None
 
 
-def old_run(folder: Path, *, parallel: str = NONE, team: Team = ALONE) -> Run:
+def old_run(folder: Path, *, parallel: str = NONE, team: Team = SINGLE) -> Run:
     """A run that goes on; writes nothing.
 
     Args:

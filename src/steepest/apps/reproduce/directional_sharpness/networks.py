@@ -29,7 +29,7 @@ from steepest.apps.reproduce.framework.training import train
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.data import batch
 from steepest.apps.train.optimizers import recipe
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 from steepest.diagnostics import DIRECTIONS, Spectrum, compare_directions, input_spectra, spectrum
 
 POOL, PIXELS = 2, 196
@@ -225,17 +225,17 @@ def _learn_text(settings: SharpnessSettings, cell: Record) -> DirectionRecorder:
         batch=settings.windows,
     )
     text = corpus(size.context)
-    learner = Learner(Trial(optimizer=name, seed=seed), config, text)
+    trainer = Trainer(Trial(optimizer=name, seed=seed), config, text)
     looked_at = batch(
         text.train, seed=0, step=UNUSED, size=settings.look_windows, context=size.context
     )
     watch = DirectionRecorder(
-        learner.model, lambda: learner.model.loss(looked_at), learner.optimizer
+        trainer.model, lambda: trainer.model.loss(looked_at), trainer.optimizer
     )
     for step in range(settings.steps + 1):
         if step in settings.looks and not watch.look(step):
             break
-        if step < settings.steps and learner.train_step()["loss"] is None:
-            watch.losses.append({"step": learner.step, "loss": None})
+        if step < settings.steps and trainer.train_step()["loss"] is None:
+            watch.losses.append({"step": trainer.step, "loss": None})
             break
     return watch

@@ -25,7 +25,7 @@ from steepest.apps.reproduce.framework.training import evaluate, train
 from steepest.apps.reproduce.spectral_constraint import toy
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.optimizers import recipe, scheduler
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 
 POOL, SIDE = 2, 14
 # Nesterov's momentum 0.95 as Lion-K, that of `steepest.Muon`.
@@ -243,14 +243,14 @@ def _learn_text(settings: NetSettings, cell: Record) -> Record:
         batch=settings.windows,
         eval_windows=settings.windows * 8,
     )
-    learner = Learner(Trial(optimizer="muon", seed=cell["seed"]), config, corpus(size.context))
-    enlarge(learner.model, SCALE)
-    watched = _watch(settings, cell, learner.model)
-    learner.optimizer = watched.optimizer
-    learner.scheduler = scheduler(watched.optimizer, config)
+    trainer = Trainer(Trial(optimizer="muon", seed=cell["seed"]), config, corpus(size.context))
+    enlarge(trainer.model, SCALE)
+    watched = _watch(settings, cell, trainer.model)
+    trainer.optimizer = watched.optimizer
+    trainer.scheduler = scheduler(watched.optimizer, config)
     start = watched.sigma()
-    initial = learner.evaluate()
+    initial = trainer.evaluate()
     for _ in range(settings.steps):
-        if learner.train_step()["loss"] is None:
+        if trainer.train_step()["loss"] is None:
             return {**_found(watched, (initial, None), start), "accuracy": None}
-    return {**_found(watched, (initial, learner.evaluate()), start), "accuracy": None}
+    return {**_found(watched, (initial, trainer.evaluate()), start), "accuracy": None}

@@ -39,7 +39,7 @@ from steepest.apps.reproduce.framework.experiment import (
 from steepest.apps.reproduce.warm_start.factor import FOREVER, METHODS, GramSpectrum, compare, drift
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.optimizers import recipe
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 
 ERROR = 0.05
 """The error of `steepest.Muon`'s default method."""
@@ -77,15 +77,15 @@ class WarmSettings(Settings):
             raise invalid("windows", self.windows, f"leave {self.pairs} steps after each")
 
 
-def stacks(learner: Learner) -> dict[str, list[Tensor]]:
+def stacks(trainer: Trainer) -> dict[str, list[Tensor]]:
     """Both averages of the step just taken, as stacks (batch, m, n), m ≤ n, of equal shapes."""
     found: dict[str, dict[tuple[int, ...], list[Tensor]]] = {name: {} for name in AVERAGES}
-    momentum = learner.optimizer.param_groups[0]["momentum"]
-    routing = steepest.route(learner.model)
+    momentum = trainer.optimizer.param_groups[0]["momentum"]
+    routing = steepest.route(trainer.model)
     for assignment, p in zip(routing, routing.parameters, strict=True):
         if assignment.view is None or p.grad is None:
             continue
-        buffer = learner.optimizer.state[p]["momentum_buffer"]
+        buffer = trainer.optimizer.state[p]["momentum_buffer"]
         for name, x in (("nesterov", p.grad.lerp(buffer, momentum)), ("plain", buffer)):
             for matrices in assignment.view.matrices(x):
                 short = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
@@ -104,13 +104,13 @@ def pairs(
         steps=settings.steps,
         batch=settings.batch,
     )
-    learner = Learner(Trial(optimizer="muon", seed=seed), config, corpus(model.context))
+    trainer = Trainer(Trial(optimizer="muon", seed=seed), config, corpus(model.context))
     before: dict[str, list[GramSpectrum]] = {}
     for step in range(1, window + settings.pairs + 1):
-        learner.train_step()
+        trainer.train_step()
         if step < window:
             continue
-        after = {name: [GramSpectrum(x) for x in found] for name, found in stacks(learner).items()}
+        after = {name: [GramSpectrum(x) for x in found] for name, found in stacks(trainer).items()}
         for name in before:
             for last, now in zip(before[name], after[name], strict=True):
                 yield name, last, now

@@ -171,13 +171,13 @@ class Team:
         return found
 
 
-ALONE = Team()
+SINGLE = Team()
 
 
 def take_device(started: Launch) -> None:
     """Let "cuda" mean the GPU of the local rank, before anything else puts something on the first.
 
-    Without as many GPUs nothing is done here, and `together` raises if they are asked for.
+    Without as many GPUs nothing is done here, and `launched_workers` raises if they are asked for.
     """
     if started.started and started.local_rank < torch.accelerator.device_count():
         torch.accelerator.set_device_index(started.local_rank)
@@ -190,7 +190,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 @contextmanager
-def together(
+def launched_workers(
     parallel: str, *, device: str, started: Launch, timeout: float = TIMEOUT
 ) -> Iterator[Team]:
     """The team of this process, for as long as the block lasts.
@@ -205,7 +205,7 @@ def together(
         ValueError: the processes do not make a grid of this kind, or share one GPU.
     """
     if parallel == NONE:
-        yield ALONE
+        yield SINGLE
         return
     shape = grid(parallel, world=started.world)
     place = torch.device(device)
