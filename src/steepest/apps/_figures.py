@@ -88,9 +88,9 @@ def panels(
     """Panels in reading order, as wide as a page.
 
     Args:
-        titles: of the panels.
-        height: of the figure, in inches.
-        rows: how many there are; the panels of several rows each have their own vertical axis.
+        titles: the titles of the panels.
+        height: the height of the figure in inches.
+        rows: the number of rows; the panels of several rows each have their own vertical axis.
         shared: whether the panels of a row have one vertical axis.
     """
     figure = Figure(figsize=(10, height), dpi=150, layout="constrained")

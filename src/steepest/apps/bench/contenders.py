@@ -35,10 +35,10 @@ class Contender:
     """One row of a bench.
 
     Args:
-        name: what it is called.
-        note: how it finds the polar factor.
-        start: makes it ready for the parameters of a set. Raises `AbsentError` where it cannot
-            take part.
+        name: the name in tables.
+        note: a word on how it finds the polar factor.
+        start: the function that prepares it for the parameters of a set. It raises `AbsentError`
+            where it cannot take part.
     """
 
     name: str
@@ -115,7 +115,7 @@ class StepRunner:
     """A step of an optimizer on the parameters that all contenders share.
 
     Args:
-        optimizer: of these parameters.
+        optimizer: an optimizer of these parameters.
         parameters: matrices.
         lr: its learning rate.
     """

@@ -40,10 +40,10 @@ class BenchPlan:
 
     Args:
         sets: the sets of matrices.
-        benches: of `BENCHES`.
+        benches: names out of `BENCHES`.
         rounds: rounds that count; None for those of each set, and 3 in a quick run.
-        data: what errors are measured on, one of `DATA`.
-        resolution: with gradients, errors are stated over σ ≥ resolution·σ₁.
+        data: the matrices that errors are measured on, one of `DATA`.
+        resolution: the smallest σ/σ₁ over which errors are stated with gradients.
         seed: fixes matrices, order and trainings.
         quick: few rounds, and no contender that compiles.
         table: costs by which `Auto` chooses; None for the shipped ones.

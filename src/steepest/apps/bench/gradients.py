@@ -28,7 +28,7 @@ class DigitTransformer(nn.Module):
     """The blocks of the character GPT over the 16 patches of a digit, read off the last one.
 
     Args:
-        width: of the residual stream.
+        width: the width of the residual stream.
         heads: attention heads in a block.
         layers: blocks.
     """

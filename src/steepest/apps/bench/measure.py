@@ -33,15 +33,14 @@ class ContenderRow:
     """One contender in one bench.
 
     Args:
-        name: of the contender.
-        note: how it finds the polar factor.
+        name: the name of the contender.
+        note: a word on how it finds the polar factor.
         status: "measured", "absent" or "failed".
-        message: why it is absent, or what it raised.
+        message: the reason for its absence, or the error that it raised.
         ms: median milliseconds.
         ms_low: first quartile.
         ms_high: third quartile.
-        speed: how many times faster than the baseline: the median over the rounds of
-            baseline/contender.
+        speed: the factor over the baseline: the median over the rounds of baseline/contender.
         speed_of_medians: the median of the baseline over the median of the contender.
         floors: its time in multiples of the floor, the median over the rounds.
         error: largest relative error of a polar factor over the probed matrices; None where there
@@ -68,10 +67,10 @@ class Result:
     Args:
         bench: "methods" or "steps".
         set: name of the set.
-        data: what the error was measured on: "spectrum" or "gradients".
+        data: the matrices that the error was measured on: "spectrum" or "gradients".
         rounds: rounds that count.
         warmup: rounds before them.
-        baseline: whose time is 1.
+        baseline: the contender whose time is 1.
         rows: the contenders, the baseline first and the floor last.
     """
 
@@ -155,8 +154,8 @@ def measure(
         shapes: the set.
         contenders: the baseline first.
         probes: matrices with known factors, one for each matrix of the first blocks; may be none.
-        turns: how it is carried out.
-        data: where the probes come from.
+        turns: the rounds, warm-up and clock.
+        data: the source of the probes.
     """
     forget_compiled()
     shared = parameters(shapes)

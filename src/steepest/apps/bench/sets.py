@@ -21,7 +21,7 @@ class Training:
         heads: attention heads in a block.
         context: characters in a window of text.
         batch: windows or digits in a step.
-        steps: after so many the gradients are kept.
+        steps: the number of steps after which the gradients are kept.
     """
 
     data: str
@@ -36,14 +36,15 @@ class ShapeSet:
     """The hidden matrices of one model.
 
     Args:
-        name: on the command line.
-        title: in pictures and tables.
+        name: the name on the command line.
+        title: the name in pictures and tables.
         block: shapes (out, in) of one block, in the order of the model.
-        blocks: how often the block occurs.
-        probed: in how many blocks the error is measured; the exact factors of large matrices take
-            long. The other blocks hold copies of these, so the stacks have their usual size.
-        rounds: how often each contender steps unless `--rounds` says otherwise.
-        training: where real gradients come from; None if the set has no model.
+        blocks: the number of times that the block occurs.
+        probed: the number of blocks in which the error is measured; the exact factors of large
+            matrices take long. The other blocks hold copies of these, so the stacks have their
+            usual size.
+        rounds: the number of steps of each contender unless `--rounds` says otherwise.
+        training: the source of real gradients; None if the set has no model.
 
     Examples:
         >>> SETS["gpt-128"].count, SETS["gpt-128"].parameters

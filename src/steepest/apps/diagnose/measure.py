@@ -39,16 +39,16 @@ class CheckpointMeasurements:
     """What was found at one checkpoint; a field is None where `failed` says why.
 
     Args:
-        step: of the checkpoint.
-        windows: how many windows of text the loss is a mean of.
-        seed: that drew them.
-        loss: there, in nats a character.
-        shapes: of the parameters, by name.
-        constraint: where the weights are in their balls; None without balls.
-        directions: how far the loss falls along each.
-        verdict: which geometry each layer favours.
-        smoothness: how sharply the loss is curved in each of `NORMS`.
-        failed: why something is missing, by the name of its field.
+        step: the step of the checkpoint.
+        windows: the number of windows of text that the loss is a mean of.
+        seed: the seed that drew them.
+        loss: the loss there, in nats a character.
+        shapes: the shapes of the parameters, by name.
+        constraint: the places of the weights in their balls; None without balls.
+        directions: the fall of the loss along each direction.
+        verdict: the geometry that each layer favours.
+        smoothness: the smoothness of the loss in each of `NORMS`.
+        failed: the reason why something is missing, by the name of its field.
     """
 
     step: int
@@ -92,8 +92,8 @@ def measure(trainer: Trainer, *, windows: int, seed: int, report: Report) -> Che
     """Look at a trial in memory, in the type of its parameters and without autocast.
 
     Args:
-        trainer: restored from a checkpoint.
-        windows: how many windows of the training text the loss is a mean of.
+        trainer: the trial, restored from a checkpoint.
+        windows: the number of windows of the training text that the loss is a mean of.
         seed: draws them.
         report: called with what is going to be computed.
     """

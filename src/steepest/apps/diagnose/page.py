@@ -17,10 +17,10 @@ class Table:
     """A table that opens on demand.
 
     Args:
-        title: what is in it.
-        headings: of the columns.
+        title: a name for what is in it.
+        headings: the headings of the columns.
         rows: cells as text.
-        words: how many columns, from the left, hold words; figures stand to the right.
+        words: the number of columns, from the left, that hold words; figures stand to the right.
         unfolded: whether it is shown at once.
     """
 
@@ -36,12 +36,12 @@ class Panel:
     """One thing to look at.
 
     Args:
-        title: what it is.
-        text: how to read it, and what it says here; a paragraph each.
-        picture: of it.
+        title: a name for it.
+        text: paragraphs on how to read it, and on what it says here.
+        picture: the picture of it.
         points: sentences that stand in a list.
         tables: the figures behind it.
-        missing: why there is nothing, and how to get it; empty if there is something.
+        missing: the reason why there is nothing, and how to get it; empty if there is something.
     """
 
     title: str
@@ -58,10 +58,10 @@ class Section:
 
     Args:
         title: its name.
-        line: what it is, in one line.
+        line: the subject in one line.
         facts: label and value of the figures that matter most.
-        parts: what there is to look at.
-        summary: what was found, in a few sentences.
+        parts: the panels to look at.
+        summary: the findings in a few sentences.
     """
 
     title: str
@@ -76,10 +76,10 @@ class Page:
     """The whole page.
 
     Args:
-        title: of the page.
-        line: what has been diagnosed.
+        title: the title of the page.
+        line: a line on what has been diagnosed.
         sections: one a subject.
-        note: what made the page.
+        note: a line on what made the page.
     """
 
     title: str

@@ -176,8 +176,8 @@ def ranks(grids: Mapping[str, LayerHistory], sides: Mapping[str, int]) -> Pictur
 
     Args:
         grids: title to nuclear ranks.
-        sides: of each layer the smaller side, the most that a rank can be; ranks of layers that
-            are all there are drawn as a share of it.
+        sides: the smaller side of each layer, the most that a rank can be; ranks of layers that are
+            all there are drawn as a share of it.
     """
     every = list(dict.fromkeys(layer for g in grids.values() for layer in g.layers))
     every = [layer for layer in every if sides.get(layer, 2) > 1]

@@ -70,8 +70,8 @@ def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Panel]:
     """All parts that need no model.
 
     Args:
-        subject: whose records.
-        sides: of each layer the smaller side of its matrix, as far as it is known.
+        subject: the subject with the records.
+        sides: the smaller side of each layer's matrix, as far as it is known.
     """
     makers: Sequence[Callable[[], Panel | None]] = (
         lambda: _warnings(subject),
@@ -245,7 +245,7 @@ def sides_of(shapes: Mapping[str, Sequence[int]], found: Curves | None) -> dict[
     """Of each layer the smaller side of its matrix: of the model, else as many as it has values.
 
     Args:
-        shapes: of the parameters by name, where there is a model.
+        shapes: the shapes of the parameters by name, where there is a model.
         found: magnitudes, of which a monitor keeps at most 64.
     """
     if shapes:

@@ -44,9 +44,9 @@ class Curves:
     """Sorted magnitudes of every layer at some steps.
 
     Args:
-        what: they are, such as "singular values".
+        what: a word for the magnitudes, such as "singular values".
         values: layer to step to numbers in falling order.
-        limits: of the layers with a ball, how large each magnitude may become.
+        limits: the largest magnitude that the ball of a layer allows, where there is one.
     """
 
     what: str

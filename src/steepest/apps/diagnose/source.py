@@ -28,13 +28,13 @@ class Subject:
     """What one part of the page is about: a trial, or a training of the user's own.
 
     Args:
-        name: what to call it.
-        folder: where its files lie.
+        name: the name to call it by.
+        folder: the folder of its files.
         metrics: the records of `metrics.jsonl`.
         monitor: the records of `monitor.jsonl`.
-        spectra: what `spectra.npz` holds.
-        trial: which one it is; None for a training of the user's own.
-        config: of its run; None where nothing says it.
+        spectra: the contents of `spectra.npz`.
+        trial: the trial it is; None for a training of the user's own.
+        config: the settings of its run; None where nothing says it.
         text: the fingerprint of its text, None where nothing says it.
         checkpoint: the one to look at; None if there is none.
     """
@@ -67,8 +67,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
 
     Args:
         path: the folder of a run or a trial, a checkpoint, or a folder with a `monitor.jsonl`.
-        optimizers: which of a run; all of them if none is named.
-        seed: which of a run; None for its first.
+        optimizers: the optimizers to take from a run; all of them if none is named.
+        seed: the seed to take from a run; None for its first.
 
     Raises:
         ValueError: there is no such path, nothing in it to show, or no such optimizer or seed.
@@ -202,7 +202,7 @@ def corpus_of(subject: Subject, data: Path | None) -> Corpus:
 
     Args:
         subject: one with a configuration.
-        data: where the text lies now; None for where it lay.
+        data: the place where the text lies now; None for where it lay.
 
     Raises:
         ValueError: it is another text.

@@ -51,7 +51,7 @@ def boundary(norm: Norm) -> Tensor:
     """Points of norm 1 in the plane, in order around the origin.
 
     Args:
-        norm: of each row of a matrix, such as `norms.L1(dims=-1)`.
+        norm: the norm of each row of a matrix, such as `norms.L1(dims=-1)`.
 
     Returns:
         Tensor of shape (POINTS + 1, 2); the last point is the first.
@@ -65,7 +65,7 @@ def duality(make: Callable[..., Norm], g: Tensor) -> Duality:
     """The data of a panel.
 
     Args:
-        make: makes the norm and takes `dims`.
+        make: a maker of the norm that takes `dims`.
         g: a gradient in the plane.
     """
     norm, rows = make(), make(dims=-1)

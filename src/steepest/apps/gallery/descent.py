@@ -108,7 +108,7 @@ class LossAndModels:
     Args:
         length: ‖Δ‖, the same for every curve.
         f: f(x + Δ) − f(x).
-        models: for each sharpness λ the model −‖Δ‖·‖g‖† + (λ/2)·‖Δ‖².
+        models: the model of each sharpness λ, −‖Δ‖·‖g‖† + (λ/2)·‖Δ‖².
     """
 
     length: Tensor

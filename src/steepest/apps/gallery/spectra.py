@@ -47,7 +47,7 @@ def gradient(config: Config, corpus: Corpus, *, seed: int, weight: str = WEIGHT)
     """The gradient of one matrix after `config.steps` steps of training, in float64.
 
     Args:
-        config: with one optimizer.
+        config: settings with one optimizer.
         corpus: the text.
         seed: fixes the first weights and the order of the data.
         weight: the name of the matrix.

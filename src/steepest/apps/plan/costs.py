@@ -30,9 +30,9 @@ class Task:
 
     Args:
         model: the model.
-        mesh: how the devices are arranged.
-        device: of which kind they are.
-        links: between them.
+        mesh: the arrangement of the devices.
+        device: the kind of the devices.
+        links: the links between them.
         itemsize: bytes of a parameter, of its gradient and of each of its states.
     """
 
@@ -71,9 +71,9 @@ class Cost:
     """One way to step, on the rank with the most of each.
 
     Args:
-        name: of the way.
-        flops: of products of matrices.
-        collectives: what is communicated.
+        name: the name of the way.
+        flops: the flops of products of matrices.
+        collectives: the collectives that it calls.
         streamed: bytes that go through the device's memory.
         state: bytes of the optimizer's state.
         temporary: bytes that are needed during the step.
@@ -81,7 +81,7 @@ class Cost:
         overlap: into how many pieces products and communication are cut to overlap; 1 for none.
         busy: share of the ranks that compute products.
         most: parameters of the busiest owner.
-        refused: why it cannot be done; empty if it can.
+        refused: the reason why it cannot be done; empty if it can.
         parts: seconds for "flops", "bandwidth", "latency" and "streaming".
     """
 

@@ -99,7 +99,7 @@ class Count:
     Args:
         calls: number of collectives by name.
         handed: bytes of their inputs by name.
-        flops: of the products.
+        flops: the flops of the products.
     """
 
     calls: Counter[str]
@@ -154,7 +154,7 @@ def newton_schulz(m: int, n: int, ranks: int, host: int) -> Count | None:
     Args:
         m: rows.
         n: columns.
-        ranks: on the axis.
+        ranks: the number of ranks on the axis.
         host: devices that torch finds on a host; 1 for processes on CPUs.
 
     Returns:

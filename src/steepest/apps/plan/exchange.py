@@ -73,8 +73,8 @@ class Owners:
     """Whose parameters are whose.
 
     Args:
-        ranks: that own something, ascending.
-        counts: for each kind of weights, how many parameters each of them owns.
+        ranks: the ranks that own something, ascending.
+        counts: the number of parameters that each of them owns, for each kind of weights.
         sums: numbers that its busiest owner gets, for each bucket.
     """
 
@@ -111,8 +111,8 @@ def travel(
     Args:
         weights: parameters, of the kinds that the owners were made for.
         owners: theirs.
-        mesh: of the ranks.
-        ranks: whose traffic is asked for.
+        mesh: the mesh of the ranks.
+        ranks: the ranks whose traffic is asked for.
 
     Returns:
         What each of `ranks` sends, and what it receives.

@@ -20,10 +20,10 @@ class Device:
     """An accelerator.
 
     Args:
-        name: on the command line.
+        name: the name on the command line.
         half: peak of dense products in float16 and bfloat16, flop/s.
         memory: bytes.
-        bandwidth: of its memory, bytes/s.
+        bandwidth: the bandwidth of its memory, bytes/s.
         utilization: share of a peak that products of matrices reach.
 
     Raises:

@@ -21,10 +21,10 @@ class Weights:
     """Parameters of one shape that Muon updates.
 
     Args:
-        count: how many parameters.
-        shape: of one: out × in, or experts × out × in.
+        count: the number of parameters.
+        shape: the shape of one: out × in, or experts × out × in.
         parts: the matrices that one is seen as.
-        share: of them that a token meets: 8/384 for 8 of 384 experts.
+        share: the share of them that a token meets: 8/384 for 8 of 384 experts.
 
     Examples:
         >>> Weights(count=12, shape=(2304, 768), parts=((3, 768, 768),)).numel
@@ -57,13 +57,13 @@ class Model:
     """A model as a plan sees it.
 
     Args:
-        name: on the command line.
-        source: where the numbers are from.
+        name: the name on the command line.
+        source: the source of the numbers.
         weights: the parameters that Muon updates.
         rest: the number of parameters that AdamW updates, and in how many tensors.
         active: numbers of `rest` that a token is multiplied with, the output head's.
-        tokens: of a step, unless another number is asked for.
-        blocks: in how many pieces FSDP2 gathers the weights.
+        tokens: the tokens of a step, unless another number is asked for.
+        blocks: the number of pieces in which FSDP2 gathers the weights.
         added: numbers a token that tensor parallelism adds up in a forward pass.
         sent: numbers a token that go to experts in a forward pass, and come back.
     """

@@ -26,10 +26,10 @@ class Plan:
 
     Args:
         task: model and machine.
-        tokens: of a step.
+        tokens: the tokens of a step.
         training: forward and backward pass.
         costs: each way to step.
-        reason: why this mesh, if it was searched for.
+        reason: the reason for this mesh, if it was searched for.
     """
 
     task: Task
@@ -200,10 +200,10 @@ def plan(
     Args:
         model: the name of a table, such as "llama-8b", or a module, also on the meta device.
         mesh: such as "data=64,tensor=8". None: the fastest mesh of `devices`, of those that fit.
-        devices: how many; not needed beside `mesh`.
+        devices: the number of devices; not needed beside `mesh`.
         device: the name of a preset, or a device.
-        links: between the devices. None: those that the preset is sold with.
-        tokens: of a step. None: as in the model's source.
+        links: the links between the devices. None: those that the preset is sold with.
+        tokens: the tokens of a step. None: as in the model's source.
         dtype: type of parameters, gradients and states.
 
     Raises:

@@ -46,7 +46,7 @@ def step(task: Task, tokens: int) -> Step:
 
     Args:
         task: model and machine.
-        tokens: of the step.
+        tokens: the tokens of the step.
 
     Sources:
         6 flops a parameter and token: Kaplan et al., arXiv 2001.08361. Four sums of activations a

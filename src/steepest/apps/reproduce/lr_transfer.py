@@ -75,8 +75,8 @@ class InitialisedOptimizer:
     """An optimizer with the initialisation that belongs to it.
 
     Args:
-        title: over its panel.
-        init: fills a weight.
+        title: the title of its panel.
+        init: the function that fills a weight.
         build: the optimizer at a peak learning rate.
         cubic: c in the time of a step, proportional to (1 + c·width)·(weights of the network).
     """
@@ -101,8 +101,8 @@ class TransferSettings(Settings):
     """Widths and learning rates; see `Settings`.
 
     Args:
-        widths: of the hidden layers.
-        exponents: for each optimizer the smallest and the largest log2 of the learning rate.
+        widths: the widths of the hidden layers.
+        exponents: the smallest and the largest log2 of the learning rate for each optimizer.
     """
 
     steps: int = 80

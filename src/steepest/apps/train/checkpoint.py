@@ -47,10 +47,10 @@ def save(
     """Write a checkpoint, then drop all but the newest two.
 
     Args:
-        folder: of the trial.
+        folder: the folder of the trial.
         step: the steps taken.
         content: plain data and tensors.
-        belongs: what tells this trial from others; `load` compares it.
+        belongs: the values that tell this trial from others; `load` compares it.
         team: the processes that hold the tensors; all of them call this.
 
     Raises:
@@ -115,9 +115,9 @@ def load(
     """Read a checkpoint and make sure that it belongs to this run.
 
     Args:
-        path: what `save` wrote.
-        device: where the tensors of a file go; those of a folder stay on the host.
-        belongs: what the checkpoint must have been saved with.
+        path: the path that `save` wrote.
+        device: the device for the tensors of a file; those of a folder stay on the host.
+        belongs: the values that the checkpoint must have been saved with.
         like: the parameter that a tensor belongs to, by its place; where that is in pieces, the
             tensor is cut in the same way.
         team: the processes that are to have it; all of them call this.

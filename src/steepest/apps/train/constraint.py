@@ -82,11 +82,11 @@ class Spectra:
     """The magnitudes of every layer with a ball at each evaluation, as they go to `spectra.npz`.
 
     Args:
-        steps: of the evaluations.
-        names: of the layers.
-        kinds: what the magnitudes of each layer are.
-        limits: how large they can become in its ball.
-        values: of each layer one row an evaluation, in falling order.
+        steps: the steps of the evaluations.
+        names: the names of the layers.
+        kinds: the kind of the magnitudes of each layer.
+        limits: the largest magnitude in the ball of each layer.
+        values: for each layer one row an evaluation, in falling order.
     """
 
     steps: list[int] = field(default_factory=list)

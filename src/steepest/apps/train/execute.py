@@ -128,8 +128,8 @@ def execute(run: Run, console: Console, *, resume: str) -> int:
     """Train what is left, then write and show the report.
 
     Args:
-        run: what to do; each process of a team has it.
-        console: where to write; quiet for all processes but one.
+        run: the run to carry out; each process of a team has it.
+        console: the console to write to; quiet for all processes but one.
         resume: the command that goes on with the run.
 
     Returns:

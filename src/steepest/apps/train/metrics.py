@@ -21,7 +21,7 @@ class Metrics(Log):
     """Appends records to `metrics.jsonl` and to a TensorBoard file; a context manager.
 
     Args:
-        folder: of the trial.
+        folder: the folder of the trial.
         board: folder of its TensorBoard file.
         step: the step of the checkpoint that the trial goes on from; None for a new one.
     """

@@ -20,7 +20,7 @@ class TrainingProgress:
     """Shows step, loss, time of a step, the optimizer's share of it and the time left.
 
     Args:
-        console: where to write.
+        console: the console to write to.
         steps: steps that this process is going to take, over all trials.
     """
 

@@ -47,7 +47,7 @@ class Curve:
     """Validation loss of one trial, or the mean over the seeds of one optimizer.
 
     Args:
-        steps: where it was evaluated.
+        steps: the steps where it was evaluated.
         seconds: training time at these steps.
         losses: validation loss there; low and high are the extremes over the seeds.
         finished: whether it went to the end; a diverged trial did not.
@@ -139,7 +139,7 @@ class Report:
         runs: one a trial, the baseline being that of the same seed.
         curves: the mean curve of each optimizer, in the order of `rows`.
         baseline: name of the optimizer that the others are measured against.
-        seeds: how many seeds the means are taken over.
+        seeds: the number of seeds that the means are taken over.
     """
 
     rows: tuple[SummaryRow, ...]

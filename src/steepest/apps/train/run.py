@@ -30,10 +30,10 @@ class Run:
     """A run about which everything has been checked.
 
     Args:
-        folder: of the run; `new_run` does not make it.
-        config: what it does.
+        folder: the folder of the run; `new_run` does not make it.
+        config: the settings of the run.
         corpus: its text.
-        note: what a user should know about the text.
+        note: a remark for the user on the text.
         todo: the trials that are not done, each with the step it goes on from.
         team: the processes that carry it out.
     """
@@ -74,8 +74,8 @@ def new_run(config: Config, folder: Path | None, *, team: Team = SINGLE) -> Run:
     """A run that starts; writes nothing.
 
     Args:
-        config: what it does.
-        folder: where its files go; None for a fresh folder below `runs`.
+        config: the settings of the run.
+        folder: the folder for its files; None for a fresh folder below `runs`.
         team: the processes that carry it out.
 
     Raises:
@@ -122,8 +122,8 @@ def old_run(folder: Path, *, parallel: str = NONE, team: Team = SINGLE) -> Run:
     """A run that goes on; writes nothing.
 
     Args:
-        folder: of the run.
-        parallel: how the team shares the work, whatever it was when the run began.
+        folder: the folder of the run.
+        parallel: the way in which the team shares the work, whatever it was when the run began.
         team: the processes that carry it out.
 
     Raises:
@@ -146,7 +146,7 @@ def begun(folder: Path | None, started: Launch) -> Path | None:
 
     Args:
         folder: the one that was asked for; None for any below `runs`.
-        started: what the launcher says.
+        started: the launch as the launcher tells it.
     """
     if not started.restarts:
         return None

@@ -77,8 +77,8 @@ class Trainer:
     """A trial in memory.
 
     Args:
-        trial: which optimizer and seed.
-        config: of the run.
+        trial: the optimizer and the seed.
+        config: the settings of the run.
         corpus: the text.
         team: the processes that train it together. Each has a trainer, and calls the same methods
             of it in the same order.

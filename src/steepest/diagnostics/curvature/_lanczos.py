@@ -56,7 +56,7 @@ def lanczos(
     Args:
         product: v ↦ Hv for vectors of the shape of `start`.
         start: a vector (n,) that is not zero.
-        which: as in `scipy.sparse.linalg.eigsh`.
+        which: the end of the spectrum, as in `scipy.sparse.linalg.eigsh`.
         steps: the most products with H.
         tolerance: the residual to reach, relative to |θ|; not below what the type can tell.
         basis: the number of vectors to keep, orthogonalised again; a full space is left for one

@@ -36,7 +36,7 @@ class QuadraticModel:
         sharpness: dᵀHd.
         norm: ‖d‖, the Euclidean length of all of d.
         best_step: t; negative where d goes uphill; None where the model has no minimum.
-        best_decrease: how far it falls; None where it has no minimum.
+        best_decrease: the fall of the model for that step; None where it has no minimum.
         note: the reason for no minimum; else empty.
     """
 
@@ -150,8 +150,8 @@ class DirectionReport:
 
     Args:
         loss: its value.
-        rows: by the names of direction and layer, which is "" for the whole.
-        notes: what has to be known about the comparison, in words.
+        rows: the models by the names of direction and layer, which is "" for the whole.
+        notes: remarks on the comparison, in words.
     """
 
     loss: float

@@ -55,7 +55,7 @@ def compare_geometries(
     of G and the eigenvalues of A's smaller Gram matrix, while the graph is kept.
 
     Args:
-        model: in float32 or float64, in training mode or not.
+        model: a module in float32 or float64, in training mode or not.
         loss: a function of `model` and `batch` that gives the loss, a scalar with its graph.
         batch: the second argument of `loss`.
         layers: names of weights, with or without ".weight"; None is all of them.

@@ -21,12 +21,12 @@ class Product:
     """What a call says of itself before it is made: a product Z = W·A with a weight.
 
     Args:
-        kind: what was called, in words.
+        kind: the function that was called, in words.
         weight: the parameter that W is cut from.
-        view: how it is cut into the matrices W, one for each group of a convolution.
-        source: what the call was given, in its own shape and with its graph.
-        spread: makes A of `source`, (groups, in, samples); None where that holds indices, so that
-            each column of A is one-hot.
+        view: the matrices W that it is cut into, one for each group of a convolution.
+        source: the input of the call, in its own shape and with its graph.
+        spread: the function that makes A of `source`, (groups, in, samples); None where that holds
+            indices, so that each column of A is one-hot.
         ignored: the index whose column of W never gets a gradient.
     """
 

@@ -30,8 +30,8 @@ class LayerVerdict:
         calls: the number of times that the weight is used.
         nuclear_rank: nr(G) = ‖G‖_*²/‖G‖_F².
         stable_rank: st(A) = ‖A‖_F²/‖A‖₂² of the input, all positions of the batch.
-        spread: the same with the `out` largest singular values of A alone: what the nuclear rank
-            has to exceed for the spectral step to guarantee more.
+        spread: the stable rank of the `out` largest singular values of A: what the nuclear rank has
+            to exceed for the spectral step to guarantee more.
         curvature: c, the largest second derivative of the loss by Z, raised by `curvature_error`.
         curvature_error: the residual of the eigenvector that was found.
         guaranteed_euclidean: ‖G‖_F²/(2c‖A‖₂²), by Δ = −G/(c‖A‖₂²).
@@ -40,7 +40,7 @@ class LayerVerdict:
         measured_spectral: the measured fall with the spectral step.
         best_euclidean: the best decrease along −G of the quadratic model in W; None where that has
             no minimum.
-        best_spectral: the same along −UVᵀ.
+        best_spectral: the best decrease along −UVᵀ, likewise.
         note: the reason for no verdict; else empty.
     """
 
@@ -163,8 +163,10 @@ def _sentence(
         nuclear_rank: the nuclear rank of the gradient.
         spread: the spread of the input, the nuclear rank that a spectral step costs.
         guaranteed: the decrease that the spectral step guarantees, over that of the Euclidean one.
-        measured: the same of the measured decreases; None where one of the two is not positive.
-        best: the same of the best decreases along both; None where one has no best length.
+        measured: the measured decrease with the spectral step over that with the other; None where
+            one of the two is not positive.
+        best: the best decrease along the spectral direction over that along the other; None where
+            one has no best length.
     """
     rank, cost = f"the gradient's nuclear rank {nuclear_rank:.3g}", f"({spread:.3g})"
     if nuclear_rank <= RANK_ONE:

@@ -32,7 +32,7 @@ class Pace:
     """Judges the learning rate of each layer.
 
     Args:
-        routing: where each parameter should go; None if that is not known.
+        routing: the group where each parameter belongs; None if that is not known.
     """
 
     def __init__(self, routing: Routing | None) -> None:

@@ -35,7 +35,7 @@ class StepSnapshot:
             subtracted beside decay, unless that is all; `grad`; and `average`, the u that the step
             followed, unless that is the gradient. Missing is what there is not, or is not known, or
             is not finite.
-        bad: how many entries of the gradient are not finite.
+        bad: the number of entries of the gradient that are not finite.
     """
 
     of: Watched
@@ -230,12 +230,12 @@ def _distances(
 
     Args:
         step: matrices (batch, m, n).
-        length: of the step over d; None takes the d that is nearest to UVᴴ among the directions
-            that the method resolves. No other length brings it nearer, so what is left of the
-            distance is no matter of length; those that it damps must not count, or the others
-            would come out too long.
+        length: the length of the step over d; None takes the d that is nearest to UVᴴ among the
+            directions that the method resolves. No other length brings it nearer, so what is left
+            of the distance is no matter of length; those that it damps must not count, or the
+            others would come out too long.
         one: the decomposition of the average.
-        promise: of the method.
+        promise: the accuracy that the method promises.
         eps: rounding of what the method was given; below it there is no direction.
     """
     assert one.values is not None, "only what is decomposed has directions"

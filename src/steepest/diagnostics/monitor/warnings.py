@@ -37,7 +37,7 @@ class Alarm(NamedTuple):
 
     Args:
         kind: its name.
-        patience: in how many observed steps, one after the other.
+        patience: the number of observed steps, one after the other, that show it.
         look: the number and the remedy, in words; None if all is well.
     """
 
@@ -124,7 +124,7 @@ class Alarms:
     """Decides what to say, at most once for each layer and cause.
 
     Args:
-        routing: where each parameter should go; None if that is not known.
+        routing: the group where each parameter belongs; None if that is not known.
     """
 
     def __init__(self, routing: Routing | None) -> None:
@@ -147,8 +147,8 @@ class Alarms:
 
         Args:
             snapshots: each parameter in this step.
-            activations: of each module in the order of the forward pass the root mean square of
-                what went in and came out; NaN where there was nothing.
+            activations: the root mean square of what went into each module and came out, in the
+                order of the forward pass; NaN where there was nothing.
             step: the number of the observed step, from 1.
             rates: the learning rate of each parameter one step before, as far as it is known.
         """

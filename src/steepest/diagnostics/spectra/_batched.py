@@ -61,10 +61,10 @@ def decompose(
     """The singular values of stacks (batch, m, n), m ≤ n; those of equal shape in one call.
 
     Args:
-        stacks: in double precision.
+        stacks: matrices in double precision.
         vectors: whether to find U and Vᴴ as well.
-        gram: by the eigenvalues of XXᴴ, several times as fast for wide matrices. In double
-            precision that is as exact as matrices are that were float32.
+        gram: whether to go by the eigenvalues of XXᴴ, several times as fast for wide matrices. In
+            double precision that is as exact as matrices are that were float32.
     """
     places: dict[object, list[int]] = defaultdict(list)
     for i, x in enumerate(stacks):

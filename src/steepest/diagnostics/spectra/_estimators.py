@@ -28,12 +28,12 @@ class Sketch(NamedTuple):
     """Intervals for a matrix of Frobenius norm 1 with singular values σ, each at the same risk.
 
     Args:
-        nuclear: of Σσ.
-        entropy: of −Σσ²·log σ².
-        log_rank: of −Σp·log p with p = σ/Σσ.
-        top: of σ₁².
-        bottom: at least the smallest σ.
-        energies: of the sums of the 1, 2, … largest σ², (2, ·).
+        nuclear: the interval of Σσ.
+        entropy: the interval of −Σσ²·log σ².
+        log_rank: the interval of −Σp·log p with p = σ/Σσ.
+        top: the interval of σ₁².
+        bottom: a bound from above of the smallest σ.
+        energies: the intervals of the sums of the 1, 2, … largest σ², (2, ·).
     """
 
     nuclear: tuple[float, float]
@@ -50,11 +50,11 @@ def sketch(
     """The intervals of x (m, n), m ≤ n, of Frobenius norm 1.
 
     Args:
-        x: in double precision.
+        x: the matrix in double precision.
         probes: vectors of the Krylov space, and as many to take a mean over.
-        steps: of each bidiagonalisation.
+        steps: the steps of each bidiagonalisation.
         risk: the probability with which an interval may miss its number.
-        generator: of the vectors.
+        generator: the source of the vectors.
     """
     m = x.shape[0]
     # A space of few, but several, blocks in a small matrix.
@@ -118,12 +118,12 @@ class _Traces:
     """Traces of functions of √(xxᴴ) from quadratic forms.
 
     Args:
-        rules: of the leading vectors Q, then of draws from their complement.
-        known: how many are leading.
+        rules: the quadrature of the leading vectors Q, then of draws from their complement.
+        known: the number of leading vectors.
         rest: the part of ‖x‖_F² that they leave.
-        top: at least the largest singular value of what they leave of x.
-        risk: of each mean.
-        rounding: of each mean too.
+        top: a bound from above of the largest singular value of what they leave of x.
+        risk: the risk that each mean may take.
+        rounding: the rounding error of each mean.
     """
 
     rules: Quadrature
@@ -143,9 +143,10 @@ class _Traces:
         """How far the mean over the draws is off, at most.
 
         Args:
-            f: whose trace is estimated.
-            frobenius: at least the norm of f(√A) without the leading vectors. None: √vᴴf²v of the
-                draw v for which it is largest, since its mean over v is at least that norm.
+            f: the function whose trace is estimated.
+            frobenius: a bound from above of the norm of f(√A) without the leading vectors. None:
+                √vᴴf²v of the draw v for which it is largest, since its mean over v is at least that
+                norm.
         """
         if frobenius is None:
             frobenius = math.sqrt(float(self.rules(lambda s: f(s) ** 2)[1, self.known :].max()))

@@ -55,7 +55,7 @@ def leading(x: Tensor, start: Tensor, depth: int) -> Leading:
     Args:
         x: (m, n).
         start: (b, m).
-        depth: at most m/b.
+        depth: the number of blocks, at most m/b.
     """
     tiny = rounding(x) * float(torch.linalg.vector_norm(x)) ** 2
     block = orthonormal(start, start[:0], tiny)
@@ -115,7 +115,7 @@ class Quadrature(NamedTuple):
 
     Args:
         gauss: nodes σ and weights, (2, c, t).
-        radau: the same with one more node, at zero, which is left out.
+        radau: the rule with one more node, at zero, which is left out.
     """
 
     gauss: Tensor
@@ -147,7 +147,7 @@ def quadrature(x: Tensor, vectors: Tensor, steps: int) -> Quadrature:
     Args:
         x: (m, n), with entries near 1 or smaller.
         vectors: (c, m).
-        steps: at most m.
+        steps: the number of steps, at most m.
 
     Sources:
         Golub & Meurant, Matrices, Moments and Quadrature with Applications (Princeton, 2010).

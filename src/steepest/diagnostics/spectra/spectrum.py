@@ -41,7 +41,7 @@ class Spectrum:
     """What `spectrum` found in a matrix X with the singular values σ₁ ≥ σ₂ ≥ … ≥ σ_k.
 
     Args:
-        shape: of X, m × n; k = min(m, n).
+        shape: the shape of X, m × n; k = min(m, n).
         values: σ in falling order, in double precision; None if randomised.
         nuclear_rank: (Σσ)²/Σσ², in [1, k].
         stable_rank: Σσ²/σ₁², in [1, k].
@@ -51,9 +51,9 @@ class Spectrum:
         nuclear_norm: Σσ.
         frobenius_norm: √Σσ².
         spectral_norm: σ₁.
-        errors: for each of these numbers the most that it is off: by rounding if exact, else with
+        errors: the most that each of these numbers is off: by rounding if exact, else with
             probability `confidence`.
-        confidence: of each error by itself; 1 if exact.
+        confidence: the confidence of each error by itself; 1 if exact.
         shares: lower and upper bounds of energy(1), energy(2), …, shape (2, ·).
     """
 
@@ -141,7 +141,7 @@ def spectrum(
         probes: vectors at a time; errors of the ranks fall with its square root.
         steps: products with x and xᴴ per vector.
         confidence: the probability with which each error holds.
-        generator: of the draws; None is a fresh one with seed 0. torch's own is left alone.
+        generator: the source of the draws; None is a fresh one with seed 0, never torch's own.
 
     Raises:
         ValueError: no matrix, an empty one, NaN or inf, or an option out of range.

@@ -30,9 +30,9 @@ class Digits:
     """Images as rows of numbers with mean 0 and RMS 1 over the training part, and their classes.
 
     Args:
-        images: of the training part, shape (4000, pixels).
+        images: the images of the training part, shape (4000, pixels).
         labels: their classes, 0…9.
-        held_images: of the validation part, shape (1000, pixels).
+        held_images: the images of the validation part, shape (1000, pixels).
         held_labels: their classes.
     """
 

@@ -74,9 +74,9 @@ class ProjectedOptimizer:
     """A row of the comparison.
 
     Args:
-        title: over its panel.
+        title: the title of its panel.
         build: the optimizer at a peak learning rate.
-        after_step: what is done to the weights after each step.
+        after_step: the change of the weights after each step.
         cost: time of a step relative to SGD's, for the time left.
     """
 
@@ -100,8 +100,8 @@ class DepthSettings(Settings):
 
     Args:
         depths: numbers of hidden layers.
-        width: of the hidden layers.
-        exponents: for each optimizer the log2 of the learning rates to choose from.
+        width: the width of the hidden layers.
+        exponents: the log2, for each optimizer, of the learning rates to choose from.
     """
 
     steps: int = 60

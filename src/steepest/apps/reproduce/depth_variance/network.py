@@ -17,8 +17,8 @@ class Plain(nn.Module):
 
     Args:
         depth: hidden layers of width × width.
-        width: of every layer but the last, an even number.
-        seed: of the weights.
+        width: the width of every layer but the last, an even number.
+        seed: the seed of the weights.
     """
 
     def __init__(self, *, depth: int, width: int, seed: int) -> None:

@@ -17,7 +17,7 @@ def draw_sizes(rows: Sequence[Record], titles: Mapping[str, str], band: float) -
 
     Args:
         rows: a row for each layer of each training.
-        titles: of the optimizers.
+        titles: the titles of the optimizers.
         band: factor up and down that still counts as the same size.
     """
     names = list(dict.fromkeys(r["optimizer"] for r in rows))

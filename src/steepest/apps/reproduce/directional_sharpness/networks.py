@@ -42,12 +42,12 @@ class SharpnessSettings(Settings):
     """The trainings and where they are looked at; see `Settings`, whose `batch` is of digits.
 
     Args:
-        windows: of text in a step.
+        windows: the windows of text in a step.
         layers: blocks of the GPT.
-        width: of its residual stream, and of the hidden layers for digits.
+        width: the width of its residual stream, and of the hidden layers for digits.
         looks: steps after which the directions are compared, ascending.
-        look_digits: how many they are compared on.
-        look_windows: how many windows of text.
+        look_digits: the number of digits that they are compared on.
+        look_windows: the number of windows of text that they are compared on.
 
     Raises:
         ValueError: looks out of order, or after the last step.
@@ -84,7 +84,7 @@ def reach(inputs: Spectrum, outputs: int) -> float:
 
     Args:
         inputs: the spectrum of what the layer is given.
-        outputs: of the layer.
+        outputs: the number of outputs of the layer.
     """
     return inputs.energy(outputs) * inputs.stable_rank
 
@@ -93,8 +93,8 @@ class DirectionRecorder:
     """The hidden layers of a model, looked at between the steps of its training.
 
     Args:
-        model: in training.
-        loss: of the batch that all looks have in common.
+        model: the model in training.
+        loss: the loss of the batch that all looks have in common.
         optimizer: the one that trains it; where it is AdamW, its own direction is compared too.
     """
 

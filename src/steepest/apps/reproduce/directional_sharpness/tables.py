@@ -183,7 +183,7 @@ def correlation(
     drawn times as often as its layer was.
 
     Args:
-        rows: of `advantages`, of one network.
+        rows: rows of `advantages` for one network.
         against: the other column.
         within: take from both logarithms their mean over the looks of a layer in a training first:
             what is left is how they change through training.

@@ -35,10 +35,10 @@ class Need:
     """The least of something that results must have to decide a claim.
 
     Args:
-        what: in words, such as "steps of training".
+        what: the quantity in words, such as "steps of training".
         least: the smallest value that decides.
         has: the value that results have; it may raise `UndecidedError`.
-        why: what a smaller one would say instead of an answer.
+        why: the reason: what a smaller one would say instead of an answer.
     """
 
     what: str
@@ -96,11 +96,11 @@ class Claim:
 
     Args:
         id: its name within the reproduction.
-        statement: what is said, in a sentence that the measurement decides.
-        source: who says so, or what it follows from; "secondary" where the number or the sentence
-            was read in somebody else's account of it.
+        statement: the statement, in a sentence that the measurement decides.
+        source: the author or paper, or what it follows from; "secondary" where the number or the
+            sentence was read in somebody else's account of it.
         expected: the number or the outcome that the source leads to.
-        check: measures it on the results; it may raise `UndecidedError`.
+        check: the function that measures it on the results; it may raise `UndecidedError`.
         needs: the smallest settings that decide it; none where any run does, as for an inequality
             that holds at every step of every size.
     """

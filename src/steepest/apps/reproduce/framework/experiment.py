@@ -52,7 +52,7 @@ class Cell:
     """The smallest part of an experiment that is measured, and kept, on its own.
 
     Args:
-        key: what tells it from others, such as optimizer, width, lr and seed.
+        key: the values that tell it from others, such as optimizer, width, lr and seed.
         cost: about how long it takes, in a unit of the experiment's own.
     """
 
@@ -84,10 +84,10 @@ class Part(Generic[S]):
     """A figure or a table of a publication: what has to be measured for it, and what it shows.
 
     Args:
-        cells: what has to be measured; parts may share cells.
+        cells: the cells to measure; parts may share cells.
         table: its numbers, made from the results: a list of equal records.
         picture: drawn from the table alone; None for a table.
-        claims: what is read off it.
+        claims: the claims that are read off it.
     """
 
     cells: Callable[[S], Sequence[Cell]]
@@ -101,19 +101,19 @@ class Reproduction(Generic[S]):
     """A published result, measured again.
 
     Args:
-        name: what the command line calls it.
-        title: what it asks, in a line.
+        name: the name on the command line.
+        title: the question in a line.
         full: settings of the documented results.
         quick: settings of a small version, under a minute.
-        cells: what has to be measured.
+        cells: the cells to measure.
         measure: the experiment on one cell, a function of its arguments alone; its numbers, None
             for one that is not finite. It `says_its_scale`.
-        claims: what the results are held against.
+        claims: the claims that the results are held against.
         tables: each a list of equal records made from the results: `NAME.csv` and `NAME.json`.
         pictures: drawn from the table of the same name alone: `NAME.png`.
-        unit: what the samples of a batch are.
-        scale: what the size of `full` is called.
-        parts: what can be had by itself; the rest is then their `sum_of`.
+        unit: the word for the samples of a batch.
+        scale: the word for the size of `full`.
+        parts: the figures and tables that can be had alone; the rest is then their `sum_of`.
         parallel: whether cells are so small that each is measured by one thread, in as many
             processes as there are cores.
         shown: the pictures of the documentation; none means all.

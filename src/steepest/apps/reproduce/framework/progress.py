@@ -18,8 +18,8 @@ class CellProgress:
     """A bar on a terminal, elsewhere a line every ten seconds; a context manager.
 
     Args:
-        console: where to write.
-        cells: how many this process is going to measure.
+        console: the console to write to.
+        cells: the number of cells that this process is going to measure.
         cost: the sum of their costs.
     """
 

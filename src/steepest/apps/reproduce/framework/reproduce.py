@@ -31,10 +31,10 @@ def measure(
     """The results of every cell, its key included, in the order of the cells.
 
     Args:
-        reproduction: what to measure.
-        settings: how large.
+        reproduction: the reproduction to measure.
+        settings: the settings, which say how large it is.
         store: keeps what is finished.
-        console: for the progress.
+        console: the console for the progress.
         jobs: processes that measure at the same time.
 
     Raises:
@@ -107,10 +107,10 @@ def reproduce(
     """Measure what `folder` does not hold yet, then write and show the verdicts.
 
     Args:
-        reproduction: what to measure.
-        settings: how large.
-        folder: of the results.
-        console: to write on.
+        reproduction: the reproduction to measure.
+        settings: the settings, which say how large it is.
+        folder: the folder of the results.
+        console: the console to write on.
         parts: the parts to measure, by name; none means everything. Tables, pictures and claims are
             those of all parts that `folder` then holds.
         jobs: processes that measure at the same time.

@@ -35,8 +35,8 @@ class Store:
 
     Args:
         folder: made if it is missing.
-        name: of the reproduction.
-        settings: of the experiment.
+        name: the name of the reproduction.
+        settings: the settings of the experiment.
         fixed: those that may not change while the folder is in use.
 
     Raises:

@@ -27,11 +27,11 @@ def train(
     """Minimise the cross-entropy of random batches; step t of T has the part 1 − t/T of the lr.
 
     Args:
-        model: from images to ten logits.
-        optimizer: of its parameters.
-        digits: to train on.
+        model: a module from images to ten logits.
+        optimizer: an optimizer of its parameters.
+        digits: the digits to train on.
         settings: give `steps` and `batch`.
-        seed: of the batches: equal seeds see equal digits in equal order.
+        seed: the seed of the batches: equal seeds see equal digits in equal order.
         after_step: called after each step, for what an experiment does to its weights.
 
     Returns:

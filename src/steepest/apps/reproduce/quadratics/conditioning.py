@@ -200,7 +200,7 @@ def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
     is fair to it.
 
     Args:
-        sizes: of each size the values, small ones being good, in the order of the starts.
+        sizes: the values of each size, small ones being good, in the order of the starts.
 
     Returns:
         The values, and the sizes that the even and the odd starts chose.

@@ -57,18 +57,18 @@ class QuadraticSettings(Settings):
 
     Args:
         instances: initialisations of each family, and of the greedy choice.
-        families: of the sweep.
+        families: the families of the sweep.
         n: rows and columns of its matrices.
         rates: its learning rates.
-        varied: of how many families, the last ones, momentum and the vanishing schedule are tried
-            too; None means all.
-        samples: of the noisy sign descent.
+        varied: the number of families, the last ones, on which momentum and the vanishing schedule
+            are tried too; None means all.
+        samples: the samples of the noisy sign descent.
         sigmas: sizes of its noise.
         greedy_n: rows and columns of the greedy choice.
         greedy_steps: its steps.
         small_n: rows and columns where singular values are followed.
         finest: the smallest learning rate with which steps to ε are counted.
-        error_n: where shapes of errors are compared.
+        error_n: the side where shapes of errors are compared.
         error_steps: the steps there.
         repeats: instances of everything but the sweep and the greedy choice.
 

@@ -30,7 +30,7 @@ def muon(
     Args:
         param: a stack of matrices.
         lr: spectral norm per step.
-        momentum: of the average.
+        momentum: the momentum of the average.
         polar: its polar factors; None means those of a decomposition.
     """
     norm = Spectral(polar=polar or Svd())
@@ -52,9 +52,9 @@ class ComparedOptimizer:
     """An optimizer of the comparison.
 
     Args:
-        build: of a parameter, a learning rate and a momentum.
+        build: the maker, from a parameter, a learning rate and a momentum.
         momenta: those that it is run with.
-        cost: of a step on a 128 × 128 matrix, in milliseconds.
+        cost: the time of a step on a 128 × 128 matrix, in milliseconds.
         rates: its learning rates; none means those of the comparison.
         unit: whether it is shown the loss over its smoothness constant in the spectral norm.
     """

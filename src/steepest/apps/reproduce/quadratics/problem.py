@@ -59,11 +59,11 @@ class Problem:
         """Random instances: A = V·diag(s)·Vᵀ with a random V, entries of W* and W₀ N(0, 1/n).
 
         Args:
-            family: of the spectrum s; see `families.FAMILIES`.
+            family: the family of the spectrum s; see `families.FAMILIES`.
             n: rows and columns.
-            seed: of all instances.
+            seed: the seed of all instances.
             instances: their numbers; each has random numbers of its own.
-            dtype: of the tensors.
+            dtype: the type of the tensors.
         """
         parts = []
         for instance in instances:
@@ -114,9 +114,9 @@ def descend(
     """Let an optimizer take steps from W₀; one parameter holds the whole batch.
 
     Args:
-        problem: whose gradient it sees, A(W − W*).
+        problem: the problem whose gradient it sees, A(W − W*).
         build: the optimizer of a parameter of shape (batch, n, n).
-        steps: how many.
+        steps: the number of steps.
         schedule: factor of the lr at step t; None means 1.
         watch: called with t and W before step t, and after the last one.
     """

@@ -33,7 +33,7 @@ class Runs:
     """Losses of one family and method with every learning rate, all instances in order.
 
     Args:
-        results: of their cells.
+        results: the results of their cells.
     """
 
     def __init__(self, results: Sequence[Record]) -> None:
@@ -116,8 +116,8 @@ def curves(schedule: str, momentum: float, kind: str) -> Table:
     """Loss against the step at each method's best rate.
 
     Args:
-        schedule: of the learning rate.
-        momentum: of Muon.
+        schedule: the schedule of the learning rate.
+        momentum: the momentum of Muon.
         kind: "mean" or "median", each with the band that covers 95 % of the trajectories, or
             "single", the first instance alone.
     """

@@ -58,9 +58,9 @@ class NetSettings(Settings):
     """The trainings; see `Settings`, whose `batch` is that of the digits.
 
     Args:
-        windows: of text in a step.
+        windows: the windows of text in a step.
         layers: blocks of the GPT.
-        width: of its residual stream.
+        width: the width of its residual stream.
         context: characters in a window.
         rates: parts ηλ of a weight that the first step decays; the best one counts.
         every: steps from one look at the matrices to the next.
@@ -80,7 +80,7 @@ class ConstraintRecorder:
     """The matrices that an optimizer moves along its map, looked at every few steps.
 
     Args:
-        model: whose hidden matrices move along K, and whose other parameters by AdamW.
+        model: the model; its hidden matrices move along K, its other parameters by AdamW.
         K: the map.
         radius: 1/λ.
         rate: ηλ.

@@ -91,7 +91,7 @@ class LionKRun:
         loss: the quadratic.
         start: X₀.
         K: the map.
-        lr: of the first step.
+        lr: the learning rate of the first step.
         momentum: β.
         decay: kind of the weight decay `DECAY`.
     """

@@ -55,9 +55,9 @@ class WarmSettings(Settings):
 
     Args:
         layers: blocks of the GPT.
-        width: of its residual stream.
+        width: the width of its residual stream.
         windows: steps after which consecutive averages are compared, ascending.
-        pairs: how many in each.
+        pairs: the number of pairs in each.
 
     Raises:
         ValueError: the windows overlap or go on after the last step.

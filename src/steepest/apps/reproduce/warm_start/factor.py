@@ -105,8 +105,8 @@ class WarmStart:
     """A way to the polar factor of X_t that may use what is known of X_{t−1}.
 
     Args:
-        title: in the picture.
-        errors: of (X_{t−1}, X_t).
+        title: the title in the picture.
+        errors: the errors for (X_{t−1}, X_t).
         square: m × m products of a number of steps.
         style: colour and dashes of its line.
     """

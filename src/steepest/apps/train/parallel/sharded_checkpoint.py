@@ -141,7 +141,7 @@ def read(folder: Path, empty: Any, marks: Mapping[str, str], *, like: Like, team
     """The tree that `write` got, cut for this process.
 
     Args:
-        folder: with the tensors.
+        folder: the folder with the tensors.
         empty: the `frame` of the tree.
         marks: the fingerprints of the files.
         like: tells how to cut.

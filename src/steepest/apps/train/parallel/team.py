@@ -35,10 +35,10 @@ class Launch:
         world: processes of the run.
         local_rank: number of the process on this machine.
         local_world: processes on this machine.
-        run_id: the same for all processes of a launch, and for all that torchrun starts again;
-            empty without torchrun.
-        restarts: how often torchrun has started them again.
-        max_restarts: how often it would.
+        run_id: an id, the same for all processes of a launch, and for all that torchrun starts
+            again; empty without torchrun.
+        restarts: the number of times that torchrun has started them again.
+        max_restarts: the number of times that it would.
     """
 
     rank: int = 0
@@ -103,9 +103,9 @@ class Team:
 
     Args:
         rank: number of this process; that of number 0 alone prints and writes.
-        size: how many there are.
-        grid: how they share the work.
-        mesh: the same as torch has it, with the axes "data" and "tensor"; None for one process
+        size: the number of processes.
+        grid: the grid in which they share the work.
+        mesh: the grid as torch has it, with the axes "data" and "tensor"; None for one process
             without a process group.
     """
 
@@ -197,8 +197,8 @@ def launched_workers(
 
     Args:
         parallel: a value of `--parallel`; "none" makes a team of one.
-        device: where to compute; "cuda" is the GPU of the local rank.
-        started: what the launcher says.
+        device: the device to compute on; "cuda" is the GPU of the local rank.
+        started: the launch as the launcher tells it.
         timeout: seconds that a process waits for the others.
 
     Raises:
