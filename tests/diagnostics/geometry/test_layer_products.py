@@ -37,9 +37,9 @@ def test_an_input_times_the_weight_is_the_output(name):
         z = module(x)
     (call,) = calls.of["w"]
     product = call.product
-    assert product.spread is not None
+    assert product.to_columns is not None
     (w,) = product.view.matrices(module.weight)
-    a = product.spread(product.source)
+    a = product.to_columns(product.source)
     if "linear" in name or name == "one sample":
         wanted = z.reshape(-1, z.shape[-1]).mT
     else:
@@ -68,9 +68,9 @@ def test_products_without_a_module_are_seen():
         model(torch.ones(2, 3))
     assert len(calls.of["w"]) == 4
     for call in calls.of["w"]:
-        assert call.product.spread is not None
+        assert call.product.to_columns is not None
         (w,) = call.product.view.matrices(model.w)
-        assert tuple((w @ call.product.spread(call.product.source)).shape) == (1, 4, 2)
+        assert tuple((w @ call.product.to_columns(call.product.source)).shape) == (1, 4, 2)
     model(torch.ones(2, 3))
     assert len(calls.of["w"]) == 4, "outside of the context nothing is kept"
 

@@ -99,7 +99,7 @@ class MethodRunner:
         self._out = [self._function(x) for x in self._in]
 
     def factors(self) -> list[Tensor]:
-        """What the function has made of each matrix."""
+        """The factor that the function has made of each matrix."""
         return self._stacks.unpack(self._out)
 
 

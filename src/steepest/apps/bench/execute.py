@@ -36,7 +36,7 @@ WARMUP, QUICK_WARMUP, QUICK_ROUNDS = 3, 1, 3
 
 @dataclass(frozen=True, kw_only=True)
 class BenchPlan:
-    """What to measure.
+    """The sets, benches and rounds to measure.
 
     Args:
         sets: the sets of matrices.
@@ -70,7 +70,7 @@ class BenchPlan:
             raise invalid("resolution", self.resolution, "give a number in (0, 1)")
 
     def turns(self, shapes: ShapeSet, clock: Clock) -> Turns:
-        """How one set is measured."""
+        """The rounds, warm-up and clock of one set."""
         rounds = self.rounds or (QUICK_ROUNDS if self.quick else shapes.rounds)
         warmup = QUICK_WARMUP if self.quick else WARMUP
         return Turns(rounds=rounds, warmup=warmup, seed=self.seed, clock=clock)

@@ -94,7 +94,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Turns:
-    """How a bench is carried out.
+    """The rounds, warm-up and clock of a bench.
 
     Args:
         rounds: rounds that count.
@@ -133,7 +133,7 @@ def worst_error(
 
 
 def forget_compiled() -> None:
-    """What was compiled for one set does not count against the next one's limit of shapes."""
+    """Forget what was compiled: it would count against the next set's limit of shapes."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 
@@ -199,7 +199,7 @@ def measure(
 
 
 def row(contender: Contender, times: Times, baseline: str, error: float | None) -> ContenderRow:
-    """What the times say about one contender."""
+    """Sum up the times of one contender."""
     name, note = contender.name, contender.note
     if name in times.failures:
         return ContenderRow(name=name, note=note, status=FAILED, message=times.failures[name])

@@ -78,7 +78,7 @@ def absences(result: Result) -> list[str]:
 
 
 def reason(row: ContenderRow) -> str:
-    """Why a contender has no time, in a few words; the whole message is in the JSON.
+    """The reason why a contender has no time, in a few words; the whole message is in the JSON.
 
     Examples:
         >>> absent = "left out by --quick: it compiles first"

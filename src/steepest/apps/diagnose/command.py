@@ -53,7 +53,7 @@ Seed = Annotated[
 
 
 def place(path: Path, out: Path | None) -> Path:
-    """Where the page goes: beside a checkpoint, into a folder.
+    """The place of the page: beside a checkpoint, into a folder.
 
     Raises:
         ValueError: it would be written over a folder, or into one that does not exist.
@@ -107,7 +107,7 @@ def _diagnosed(
 def _computed(
     subject: Subject, corpus: Corpus | None, windows: int, console: Console
 ) -> CheckpointMeasurements | None:
-    """What can be computed at the checkpoint of a subject, with a line that says what goes on."""
+    """Compute what there is at the checkpoint of a subject, with a line that says what goes on."""
     trainer = None if corpus is None else subject.trainer(corpus)
     if trainer is None:
         return None

@@ -78,7 +78,7 @@ def _directions(measured: CheckpointMeasurements) -> Panel:
 
 
 def best_direction(report: DirectionReport) -> str:
-    """Which direction lets the loss fall furthest, against the gradient's, and in how many layers.
+    """The direction that falls furthest, against the gradient's, and in how many layers it does.
 
     Empty where no direction of the whole has a best step.
     """

@@ -36,7 +36,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointMeasurements:
-    """What was found at one checkpoint; a field is None where `failed` says why.
+    """The measurements at one checkpoint; a field is None where `failed` says why.
 
     Args:
         step: the step of the checkpoint.
@@ -64,7 +64,7 @@ class CheckpointMeasurements:
 
     @property
     def where(self) -> str:
-        """Which loss this is about, in words."""
+        """The loss that this is about, in words."""
         windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
         return (
             f"At step {self.step}, on {windows} of the training text drawn with seed "

@@ -89,7 +89,7 @@ class Page:
 
     @property
     def pictures(self) -> int:
-        """How many there are."""
+        """The number of pictures."""
         return sum(p.picture is not None for s in self.sections for p in s.parts)
 
 

@@ -156,7 +156,7 @@ def spectra(curves: Curves) -> Picture:
 
 
 def _floor(values: Sequence[Numbers]) -> float:
-    """What smaller magnitudes are drawn as: the smallest of a square matrix say nothing."""
+    """The magnitude that smaller ones are drawn as: the smallest of a square matrix say nothing."""
     top = max((float(np.nanmax(v)) for v in values if np.isfinite(v).any()), default=1.0)
     return max(1e-4 * top, 1e-30)
 
@@ -222,7 +222,7 @@ def _rows(grid: LayerHistory, layers: Sequence[str], sides: Mapping[str, int]) -
 
 
 def _edges(steps: Numbers) -> Numbers:
-    """Where a cell of each step begins and ends: in the middle to its neighbours."""
+    """The begin and end of each step's cell: in the middle to its neighbours."""
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     middle = (steps[1:] + steps[:-1]) / 2

@@ -54,7 +54,7 @@ DEPTH_TEXT = (
 
 
 def no_monitor(subject: Subject) -> str:
-    """Why there is nothing of a monitor, and how to get it."""
+    """The reason why there is nothing of a monitor, and how to get it."""
     if subject.trial is not None:
         return (
             f"Not recorded: {subject.folder / MONITOR} has none of it. "
@@ -242,7 +242,7 @@ def _ratio(above: LayerHistory, below: LayerHistory) -> LayerHistory | None:
 
 
 def sides_of(shapes: Mapping[str, Sequence[int]], found: Curves | None) -> dict[str, int]:
-    """Of each layer the smaller side of its matrix: of the model, else as many as it has values.
+    """The smaller side of each layer's matrix: of the model, else as many as it has values.
 
     Args:
         shapes: the shapes of the parameters by name, where there is a model.

@@ -81,7 +81,7 @@ def section_of(subject: Subject, measured: CheckpointMeasurements | None) -> Sec
 def _summary(
     subject: Subject, measured: CheckpointMeasurements | None, parts: Sequence[Panel]
 ) -> list[str]:
-    """What was found in a few sentences, and what is missing."""
+    """The findings in a few sentences, and what is missing."""
     found = [f"step {step}: {text}" for step, text in monitor_warnings(subject.monitor)]
     if measured is not None:
         if measured.directions is not None and (best := best_direction(measured.directions)):

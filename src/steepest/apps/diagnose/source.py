@@ -25,7 +25,7 @@ IN_CHECKPOINT = ("optimizer", "seed", "settings", "text")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What one part of the page is about: a trial, or a training of the user's own.
+    """The subject of one part of the page: a trial, or a training of the user's own.
 
     Args:
         name: the name to call it by.
@@ -136,7 +136,7 @@ def _chosen(run: Path, optimizers: Sequence[str], seed: int | None) -> list[Tria
 
 
 def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
-    """What a folder has recorded, up to a step."""
+    """Read what a folder has recorded, up to a step."""
     return Subject(
         name=name,
         folder=folder,

@@ -30,7 +30,7 @@ POINTS = 720
 
 @dataclass(frozen=True, kw_only=True)
 class Duality:
-    """What a panel shows, all of it said by one norm.
+    """The contents of a panel, all of it said by one norm.
 
     Args:
         ball: points of norm 1, in order around the origin, shape (points, 2).

@@ -83,7 +83,7 @@ def example() -> CentredQuadratic:
 
 
 def start() -> Tensor:
-    """Where the pictures begin."""
+    """The point where the pictures begin."""
     return torch.tensor(START, dtype=torch.float64)
 
 

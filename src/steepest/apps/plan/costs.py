@@ -107,7 +107,7 @@ class Cost:
 
     @property
     def limit(self) -> str:
-        """What takes longest."""
+        """The part that takes longest."""
         return max(self.parts, key=lambda name: self.parts[name])
 
     @property
@@ -122,7 +122,7 @@ class Cost:
 
     @property
     def calls(self) -> int:
-        """How many collectives."""
+        """The number of collectives."""
         return sum(c.calls for c in self.collectives)
 
 
@@ -137,7 +137,7 @@ def _homework(task: Task) -> float:
 
 
 def _sharded(task: Task) -> Cost:
-    """What Muon costs a rank that holds its shards, whoever takes the polar factors."""
+    """The cost of Muon for a rank that holds its shards, whoever takes the polar factors."""
     return Cost(
         name="",
         streamed=STREAMED * task.itemsize * (task.local + task.rest),

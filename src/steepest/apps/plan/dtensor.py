@@ -94,7 +94,7 @@ def _estimate(x: Placed, place: str, ranks: int, host: int) -> float:
 
 @dataclass(frozen=True)
 class Count:
-    """What a rank does for one matrix.
+    """The work of a rank for one matrix.
 
     Args:
         calls: number of collectives by name.

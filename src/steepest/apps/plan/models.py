@@ -38,7 +38,7 @@ class Weights:
 
     @property
     def numel(self) -> int:
-        """How many numbers one parameter holds."""
+        """The numbers that one parameter holds."""
         return math.prod(self.shape)
 
     @property
@@ -48,7 +48,7 @@ class Weights:
 
     @property
     def work(self) -> int:
-        """What one costs its owner, up to a factor: m·n·min(m, n) for each matrix."""
+        """The cost of one for its owner, up to a factor: m·n·min(m, n) for each matrix."""
         return sum(b * m * n * min(m, n) for b, m, n in self.parts)
 
 
@@ -80,17 +80,17 @@ class Model:
 
     @property
     def matrices(self) -> int:
-        """How many matrices Muon makes orthogonal."""
+        """The number of matrices that Muon makes orthogonal."""
         return sum(w.count * b for w in self.weights for b, _, _ in w.parts)
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained numbers."""
         return sum(w.count * w.numel for w in self.weights) + self.rest[0]
 
     @property
     def used(self) -> float:
-        """How many of them a token is multiplied with."""
+        """The number of them that a token is multiplied with."""
         return sum(w.count * w.numel * w.share for w in self.weights) + self.active
 
 

@@ -22,7 +22,7 @@ TABLE = ("optimizer", "flop", "sent", "got", "calls", "state", "time", "share", 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a training step costs on one mesh; `print(plan)` shows the table.
+    """The cost of a training step on one mesh; `print(plan)` shows the table.
 
     Args:
         task: model and machine.
@@ -60,7 +60,7 @@ class Plan:
         return self.memory(cost) <= self.task.device.memory
 
     def limit(self, cost: Cost) -> str:
-        """What stands in the way, or takes longest."""
+        """The obstacle, or the part that takes longest."""
         if cost.refused:
             return "refused"
         return cost.limit if self.fits(cost) else "memory"
@@ -81,7 +81,7 @@ class Plan:
         ]
 
     def head(self) -> list[str]:
-        """What the table is about, in lines."""
+        """Lines on what the table is about."""
         model, mesh, machine = self.task.model, self.task.mesh, self.task.device
         size = scaled(model.parameters, "").replace("G", "B")
         used, there = (scaled(x, "B") for x in (self.memory(self.costs[0]), machine.memory))
@@ -94,7 +94,7 @@ class Plan:
         ]
 
     def notes(self) -> list[str]:
-        """What the table does not say, in sentences."""
+        """Sentences on what the table does not say."""
         cost = self.costs[0]
         out = [self.reason] if self.reason else []
         if cost.busy < 0.995:
@@ -256,7 +256,7 @@ def recommended(tasks: list[Task], tokens: int) -> Plan:
 
 
 def _reason(ranked: list[Plan], fitting: int, tried: int) -> str:
-    """Why the first of these plans is best."""
+    """The reason why the first of these plans is best."""
     best = ranked[0]
     cost = best.costs[0]
     if not fitting:

@@ -174,7 +174,7 @@ def losses(results: Sequence[Record]) -> list[Record]:
 
 
 def vertex(lrs: Sequence[float], values: Sequence[float]) -> float:
-    """Where the parabola through three points (log2 lr, ln loss) is lowest, the middle the lowest.
+    """The lowest point of the parabola through three (log2 lr, ln loss), the middle the lowest.
 
     The learning rates are neighbours of a geometric grid.
 

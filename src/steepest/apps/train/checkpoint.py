@@ -26,7 +26,7 @@ STATE = "state.pt"  # of such a folder: all but the tensors
 
 
 def checkpoint_path(folder: Path, step: int, kind: str = WHOLE) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """The path of the checkpoint after `step` steps."""
     return folder / f"step-{step:06d}{kind}"
 
 
@@ -171,7 +171,7 @@ def _compare(path: Path, stored: Mapping[str, Any], belongs: Mapping[str, Any]) 
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """What a checkpoint says it belongs to: the `belongs` that it was saved with.
+    """The identity of a checkpoint: the `belongs` that it was saved with.
 
     Raises:
         ValueError: the file is cut off, or no checkpoint.

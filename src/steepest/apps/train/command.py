@@ -227,7 +227,7 @@ def _in_norm(
 
 
 def _resumed(given: Mapping[str, Any], folder: Path, started: Launch) -> Config:
-    """What to go on with; a flag that says something else than the folder is an error.
+    """The run to go on with; a flag that says something else than the folder is an error.
 
     Only the number of processes and the way they share the work may change.
     """
@@ -245,7 +245,7 @@ def _resumed(given: Mapping[str, Any], folder: Path, started: Launch) -> Config:
 
 
 def _prepared(given: Mapping[str, Any], started: Launch) -> tuple[Config, Path | None]:
-    """What to do, and the folder to go on in; None for a new run."""
+    """The settings, and the folder to go on in; None for a new run."""
     folder = given.get("resume") or begun(given.get("out"), started)
     if folder is None:
         config = apply({"device": "auto", **given}, DEFAULT)

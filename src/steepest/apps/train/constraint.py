@@ -29,7 +29,7 @@ KEPT = 256
 
 
 def layer(name: str) -> str:
-    """What a layer is called in figures: its parameter without the word that all have.
+    """The name of a layer in figures: its parameter without the word that all have.
 
     Examples:
         >>> layer("blocks.0.mlp.fc.weight"), layer("blocks.0.ln1.bias")
@@ -46,7 +46,7 @@ def has_ball(optimizer: Optimizer) -> bool:
 
 
 def figures(report: ConstraintReport) -> Record:
-    """Of each layer with a ball ‖W‖/radius, and the worst distance and KKT score of all.
+    """‖W‖/radius of each layer with a ball, and the worst distance and KKT score of all.
 
     A score needs a gradient, and one that is infinite is None.
     """
@@ -132,7 +132,7 @@ class Spectra:
 
     @classmethod
     def load(cls, folder: Path, *, step: float = math.inf) -> Spectra:
-        """What the file of a trial holds up to a step; nothing without the file.
+        """Read the file of a trial up to a step; nothing without the file.
 
         Raises:
             ValueError: the file is damaged; it is left alone.

@@ -221,7 +221,7 @@ def _show(run: Run, report: Report, console: Console) -> None:
 
 
 def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
-    """How far each optimizer with a ball has filled it, and where that can be seen."""
+    """Show how far each optimizer with a ball has filled it, and where that can be seen."""
     for name in run.config.optimizers:
         own = [Trial(optimizer=name, seed=seed) for seed in run.config.seeds]
         found = [largest(read_metrics(trial.folder(run.folder))) for trial in own]
@@ -233,7 +233,7 @@ def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
 
 
 def _show_warnings(run: Run, console: Console) -> None:
-    """What the monitor found to be off: a line for each cause."""
+    """Show what the monitor found to be off: a line for each cause."""
     for trial in trials(run.config):
         for step, text in monitor_warnings(read_lines(trial.folder(run.folder) / MONITOR)):
             say(console, f"Warning: {trial}, step {step}, {text}")

@@ -46,11 +46,11 @@ class Trial:
         return f"{self.optimizer} seed {self.seed}"
 
     def folder(self, run: Path) -> Path:
-        """Where its metrics and checkpoints lie."""
+        """The folder of its metrics and checkpoints."""
         return run / self.optimizer / f"seed-{self.seed}"
 
     def board(self, run: Path) -> Path:
-        """Where its TensorBoard file lies."""
+        """The folder of its TensorBoard file."""
         return run / "tensorboard" / f"{self.optimizer}-seed-{self.seed}"
 
 
@@ -112,7 +112,7 @@ class Trainer:
         self._shows_balls = self._looks and config.spectra and has_ball(self.optimizer)
 
     def _belongs(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be one of this trial."""
+        """The values that a checkpoint of this trial must have."""
         run = self.config.to_json()
         for key in (
             "optimizers",
@@ -286,19 +286,19 @@ class Trainer:
 
 
 def _network(model: GPT, team: Team) -> nn.Module:
-    """What gives the logits and goes to the optimizer: the model, laid over the team."""
+    """The module that gives the logits and goes to the optimizer: the model, laid over the team."""
     if team.mesh is None:
         return model
-    from steepest.apps.train.parallel.placement import spread
+    from steepest.apps.train.parallel.placement import distribute
 
-    return spread(model, team.mesh, team.grid)
+    return distribute(model, team.mesh, team.grid)
 
 
 _PARTS = ("model", "optimizer", "scheduler")
 
 
 def _metrics(trainer: Trainer, run: Path) -> Metrics | Unwritten:
-    """Where the records of a trainer go."""
+    """The file for the records of a trainer."""
     if not trainer.team.leads:
         return Unwritten()
     folder = trainer.trial.folder(run)

@@ -144,7 +144,7 @@ WHOLE = "(all)"
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionReport:
-    """What `compare_directions` found; a table of directions of length 1 when printed.
+    """The result of `compare_directions`; a table of directions of length 1 when printed.
 
     `report["muon"]` is the whole direction, `report["muon", "0.weight"]` that of one layer.
 
@@ -215,7 +215,7 @@ def compare_directions(
     views: Views | None = None,
     per_layer: bool = True,
 ) -> DirectionReport:
-    """How far a loss falls along the directions of several optimizers, from one point.
+    """Compare how far a loss falls along the directions of several optimizers, from one point.
 
     All of them move the same parameters: the matrices, unless told otherwise. One gradient serves
     all; then each direction costs one product with the Hessian, and one more for each layer.

@@ -119,7 +119,7 @@ def _check(steps: int, restarts: int, tolerance: float) -> None:
 
 
 class _End(NamedTuple):
-    """Where an iteration stopped."""
+    """The end of an iteration."""
 
     value: float
     v: Named

@@ -77,7 +77,7 @@ class LossWithProducts:
             ) from error
 
     def obstacle(self, name: str) -> str:
-        """Why the comparison says nothing about this weight; empty if it does."""
+        """The reason why the comparison says nothing about this weight; empty if it does."""
         calls, slope = self.calls[name], self.point.grad[name]
         if not calls:
             return MISSING

@@ -34,7 +34,7 @@ def compare_geometries(
     steps: int = 30,
     tolerance: float = 0.01,
 ) -> Verdict:
-    """Per layer, how far a Euclidean and a spectral step lower the loss: surely, and in fact.
+    """Compare how far a Euclidean and a spectral step of each layer lower the loss.
 
     A layer computes Z = W·A, each position of the batch a column of A. With second derivatives of
     the loss by Z of at most c, a step Δ of W lowers the loss by

@@ -84,7 +84,7 @@ class LayerVerdict:
 
     @property
     def sentence(self) -> str:
-        """Which geometry the layer favours and why, or why there is no verdict."""
+        """The geometry that the layer favours and why, or the reason for no verdict."""
         guaranteed = self.guaranteed_ratio
         if self.nuclear_rank is None or self.spread is None or guaranteed is None:
             return f"no verdict: {self.note}"

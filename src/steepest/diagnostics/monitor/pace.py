@@ -47,7 +47,7 @@ class Pace:
         self._from_zero: set[str] = set()
 
     def look(self, s: StepSnapshot, rates: Mapping[Tensor, float]) -> Finding | None:
-        """What is wrong with the learning rate of a layer, if anything.
+        """Find what is wrong with the learning rate of a layer, if anything.
 
         Args:
             s: the layer.

@@ -66,12 +66,12 @@ class StepSnapshot:
 
     @property
     def step(self) -> Tensor | None:
-        """What was subtracted beside decay."""
+        """The change that was subtracted beside decay."""
         update = self.tensors.get("update")
         return self.tensors.get("step") if self.of.decays or update is None else -update
 
     def source(self, kind: str) -> str:
-        """Which tensor stands for a kind: without momentum and decay two kinds are one."""
+        """The tensor that stands for a kind: without momentum and decay two kinds are one."""
         if kind in self.tensors:
             return kind
         same = {"step": "update", "average": "grad" if self.of.follows_gradient else ""}

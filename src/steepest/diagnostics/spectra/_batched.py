@@ -29,7 +29,7 @@ TRUSTED = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """What is known of matrices X = UΣVᴴ, (batch, m, n) with m ≤ n, in double precision.
+    """The decompositions of matrices X = UΣVᴴ, (batch, m, n) with m ≤ n, in double precision.
 
     Args:
         top: σ₁ of each, (batch,).

@@ -140,7 +140,7 @@ class _Traces:
         return float(sums[0]), float(sums[1])
 
     def deviation(self, f: Function, frobenius: float | None = None) -> float:
-        """How far the mean over the draws is off, at most.
+        """The most that the mean over the draws is off.
 
         Args:
             f: the function whose trace is estimated.

@@ -20,7 +20,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def rounding(x: Tensor) -> float:
-    """How far singular values of x are off in its precision, over the largest."""
+    """The error of singular values of x in its precision, over the largest."""
     return max(x.shape[-2:]) * epsilon(x.dtype)
 
 
@@ -36,7 +36,7 @@ def orthonormal(block: Tensor, basis: Tensor, tiny: float) -> Tensor:
 
 
 class Leading(NamedTuple):
-    """What a block Krylov space knows of the largest eigenvalues of A.
+    """The largest eigenvalues of A as a block Krylov space has them.
 
     Args:
         values: Ritz values in falling order; the j-th is at most the j-th eigenvalue.
@@ -70,7 +70,7 @@ def leading(x: Tensor, start: Tensor, depth: int) -> Leading:
 
 
 def tangent(m: int, block: int, index: int, risk: float) -> float:
-    """How oblique a Gaussian block of vectors is to the first eigenvectors, at most.
+    """The most that a Gaussian block of vectors is oblique to the first eigenvectors.
 
     Let Ω be m × block and Gaussian, Ω₁ its components along the first `index` eigenvectors and Ω₂
     the others. With probability 1 − risk
@@ -94,7 +94,7 @@ def tangent(m: int, block: int, index: int, risk: float) -> float:
 
 
 def stretch(tangent: float, depth: int) -> float:
-    """What the j-th Ritz value of `leading` must be multiplied by to exceed the j-th eigenvalue.
+    """The factor by which the j-th Ritz value of `leading` exceeds the j-th eigenvalue.
 
         cosh²(asinh(tangent)/(2·depth − 1))
 

@@ -107,7 +107,7 @@ def input_spectra(
     found: dict[str, Spectrum] = {}
     for name, calls in seen.of.items():
         products = [call.product for call in calls]
-        if products and products[0].spread is None:
+        if products and products[0].to_columns is None:
             often = counts(products)
             shape = (len(often), sum(p.source.numel() for p in products))
             values = often.sqrt().sort(descending=True).values[: min(shape)]

@@ -38,7 +38,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spectrum:
-    """What `spectrum` found in a matrix X with the singular values σ₁ ≥ σ₂ ≥ … ≥ σ_k.
+    """The numbers of `spectrum` for a matrix X with the singular values σ₁ ≥ σ₂ ≥ … ≥ σ_k.
 
     Args:
         shape: the shape of X, m × n; k = min(m, n).
@@ -195,7 +195,7 @@ def _check_entries(x: Tensor) -> None:
 
 
 def _exact(x: Tensor, unit: float) -> Spectrum:
-    """From a matrix of Frobenius norm 1 (or 0), which is `unit` too small."""
+    """The spectrum from a matrix of Frobenius norm 1 (or 0), which is `unit` too small."""
     return _of_values(_singular_values(x), tuple(x.shape), unit, rounding(x))
 
 
@@ -207,7 +207,7 @@ def of_values(values: Float64[Tensor, " k"], shape: tuple[int, int]) -> Spectrum
 
 
 def _of_values(s: Tensor, shape: tuple[int, ...], unit: float, off: float) -> Spectrum:
-    """From all singular values, over `unit`, where each is off by off·σ₁ at most."""
+    """The spectrum from all singular values over `unit`, each off by off·σ₁ at most."""
     s = s / safe_divisor(torch.linalg.vector_norm(s))
     top, bottom, count = float(s[0]), float(s[-1]), len(s)
     nuclear, sums = float(s.sum()), count * off * top
@@ -240,7 +240,7 @@ def _of_values(s: Tensor, shape: tuple[int, ...], unit: float, off: float) -> Sp
 
 
 def _randomised(found: Sketch, x: Tensor, unit: float, confidence: float) -> Spectrum:
-    """From intervals for x/unit, which has Frobenius norm 1."""
+    """The spectrum from intervals for x/unit, which has Frobenius norm 1."""
     most = math.log(min(x.shape)) or 1.0
     low, high = found.top
     (least, largest), (flat, even), (few, many) = found.nuclear, found.entropy, found.log_rank

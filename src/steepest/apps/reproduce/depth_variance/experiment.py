@@ -210,7 +210,7 @@ def layers(results: Sequence[Record]) -> list[Record]:
     ]
 
 
-def spread(rows: Sequence[Record]) -> list[float]:
+def relative_rms(rows: Sequence[Record]) -> list[float]:
     """RMS after each hidden layer relative to what enters the first; begins with 1."""
     sizes = [row["rms"] for row in rows[:-1]]
     return [size / sizes[0] for size in sizes]
@@ -220,7 +220,7 @@ def depths(results: Sequence[Record]) -> list[Record]:
     """A row for every chosen training: how it went, and what became of the activations."""
     rows = []
     for r in chosen(results):
-        ratios = spread(r["trained"])
+        ratios = relative_rms(r["trained"])
         rows.append(
             {
                 **{k: r[k] for k in (*CELL, "loss", "accuracy")},
@@ -253,7 +253,7 @@ def _no_gain(results: Sequence[Record]) -> Outcome:
 
 
 def _kept_at_init(results: Sequence[Record]) -> Outcome:
-    ratios = [x for r in results for x in spread(r["init"])]
+    ratios = [x for r in results for x in relative_rms(r["init"])]
     low, high = min(ratios), max(ratios)
     return Outcome.of(max(high, 1 / low) <= 1 + ROUNDING, f"×{low:.6f} to ×{high:.6f}")
 
@@ -270,7 +270,7 @@ def _moved(results: Sequence[Record]) -> Outcome:
 
 
 def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
-    """By how much activations grow or shrink in the chosen trainings, the worst of each depth.
+    """The growth or shrinkage of activations in the chosen trainings, the worst of each depth.
 
     Raises:
         UndecidedError: a depth has no training that is finite.

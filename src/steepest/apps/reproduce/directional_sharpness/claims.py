@@ -182,7 +182,7 @@ def _newton_schulz(results: Sequence[Record]) -> Outcome:
 
 
 def _counts(network: str, *, whole: bool = True) -> tuple[Need, ...]:
-    """What a part of the looks needs: so many that one of them is no more than the tenth part."""
+    """The need of a claim on a part of the looks: so many that one is at most the tenth part."""
     return (
         Need(
             what="looks after the start" if whole else "layers in looks after the start",

@@ -159,7 +159,7 @@ class DirectionRecorder:
         return value
 
     def found(self) -> Record:
-        """What all looks found."""
+        """The findings of all looks."""
         return {"losses": self.losses, "rows": self.rows, "ranks": self.ranks}
 
 

@@ -65,7 +65,7 @@ class Need:
         return cls(what=what or name.replace("_", " "), least=least, has=has, why=why)
 
     def lacking(self, results: Sequence[Record]) -> str | None:
-        """What the results lack, as text; None if they have enough."""
+        """Say what the results lack; None if they have enough."""
         found = self.has(results)
         if found >= self.least:
             return None
@@ -74,7 +74,7 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a claim's measurement gave.
+    """The outcome of a claim's measurement.
 
     Args:
         measured: the numbers, as text.

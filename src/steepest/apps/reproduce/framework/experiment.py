@@ -16,7 +16,7 @@ from steepest.apps.reproduce.framework.claims import Claim
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What fixes the results of an experiment; each one adds its own.
+    """The settings that fix the results of an experiment; each one adds its own.
 
     Args:
         seeds: each cell is measured once with each seed, which fixes weights and batches.
@@ -43,7 +43,7 @@ class Settings:
             raise invalid("seed", self.seeds, "give whole numbers from 0 to 2^63 - 1, each once")
 
     def fixed(self) -> Record:
-        """What every result depends on: all fields but the choices."""
+        """The settings that every result depends on: all fields but the choices."""
         return {k: v for k, v in asdict(self).items() if k not in self.choices}
 
 

@@ -20,7 +20,7 @@ CELLS = "cells.jsonl"
 
 
 def _plain(data: Mapping[str, Any]) -> Record:
-    """What JSON gives back for `data`: lists for tuples."""
+    """The value that JSON gives back for `data`: lists for tuples."""
     return dict(json.loads(json.dumps(data, allow_nan=False)))
 
 
@@ -89,7 +89,7 @@ class Store:
         write_json(path, {**wanted, "machine": machine})
 
     def get(self, cell: Record) -> Record | None:
-        """What a cell gave; None if it is not finished."""
+        """The result of a cell; None if it is not finished."""
         return self._results.get(_key(cell))
 
     def add(self, cell: Record, result: Record) -> None:

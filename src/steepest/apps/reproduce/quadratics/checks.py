@@ -88,7 +88,7 @@ def both_ends(results: Sequence[Record]) -> Outcome:
 
 
 def arrives(results: Sequence[Record]) -> Outcome:
-    """How many of the random starts arrive with noise."""
+    """Count the random starts that arrive with noise."""
     rows = [r for r in of(results, STARTS) if r["sigma"] > 0]
     text = [f"σ = {r['sigma']:g}: {r['arrived']} of {r['samples']}" for r in rows]
     return Outcome.of(all(r["arrived"] == r["samples"] for r in rows), ", ".join(text))
@@ -105,14 +105,14 @@ def only_near(results: Sequence[Record]) -> Outcome:
 
 
 def always_polar(results: Sequence[Record]) -> Outcome:
-    """How often the greedy choice is the polar factor."""
+    """Count how often the greedy choice is the polar factor."""
     rows = [(row["polar"], len(row["gain"])) for r in of(results, GREEDY) for row in r["rows"]]
     taken, there = (sum(each) for each in zip(*rows, strict=True))
     return Outcome.of(taken == there, f"{taken} of {there} steps")
 
 
 def gd_gap(results: Sequence[Record]) -> Outcome:
-    """When the gap of gradient descent is closed from every start."""
+    """Find when the gap of gradient descent is closed from every start."""
     found = [step for step, row in per_start(results) if row["GD"].max() < GAP]
     return Outcome.of(min(found, default=BY + 1) <= BY, f"at step {min(found, default='none')}")
 
@@ -137,7 +137,7 @@ def behind(results: Sequence[Record]) -> Outcome:
 
 
 def stays(way: str) -> Check:
-    """How far the singular values of a way are from their grid, which should be nothing."""
+    """Measure how far the singular values of a way are from their grid: it should be nothing."""
 
     def check(results: Sequence[Record]) -> Outcome:
         rows = of(results, GRID, way=way)

@@ -35,7 +35,7 @@ RATE = 1 / HIGHEST
 
 
 def path(mark: int) -> Callable[[Sequence[Record]], float]:
-    """How far Muon's largest rate goes until T/10, T/2 or T (0, 1, 2), over ‖W₀ − W*‖₂."""
+    """Measure how far Muon's largest rate goes until T/10, T/2 or T (0, 1, 2), over ‖W₀ − W*‖₂."""
 
     def has(results: Sequence[Record]) -> float:
         cells = of(results, SWEEP, method="Muon", schedule="constant", momentum=0.0)
@@ -49,7 +49,7 @@ def path(mark: int) -> Callable[[Sequence[Record]], float]:
 
 
 def error_path(part: float) -> Callable[[Sequence[Record]], float]:
-    """How far α goes with this part of itself on average, over ‖W₀ − W*‖₂, on every problem."""
+    """Measure how far this part of α goes on average, over ‖W₀ − W*‖₂, on every problem."""
 
     def has(results: Sequence[Record]) -> float:
         steps = int(scale(results)["error_steps"])
@@ -89,7 +89,7 @@ def spreads(results: Sequence[Record]) -> Outcome:
 
 
 def zero(family: str) -> Check:
-    """By how many orders GD falls, against those at which a bar is cut off.
+    """Hold the orders by which GD falls against those at which a bar is cut off.
 
     The two spiked families have two curvatures. At the rate 1/10 the large one is gone after one
     step, and the rest shrinks by (1 − lr·s_min)² a step: a short run tells what 500 steps reach.
@@ -183,7 +183,7 @@ def shape_decides(results: Sequence[Record]) -> Outcome:
 
 
 def shape_spreads(results: Sequence[Record]) -> Outcome:
-    """How far apart the leads on two families are, at least and at most."""
+    """Measure how far apart the leads on two families are, at least and at most."""
     found, text = _leads(results)
     least = max(low for low, _ in found.values()) - min(high for _, high in found.values())
     most = max(high for _, high in found.values()) - min(low for low, _ in found.values())
@@ -194,7 +194,7 @@ def shape_spreads(results: Sequence[Record]) -> Outcome:
 
 
 def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
-    """What every start has at the size that is best for the starts of the other half.
+    """The value of every start at the size that is best for the starts of the other half.
 
     The smallest of several noisy medians is too small on average; chosen without a start, a size
     is fair to it.
@@ -223,7 +223,7 @@ def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
 
 
 def _lowest(results: Sequence[Record], problem: str, profile: str) -> dict[float, Losses]:
-    """Of each size of an error the smallest loss from every start, those of all seeds in order."""
+    """The smallest loss from every start for each size of an error, the seeds in order."""
     found: dict[float, list[float]] = {}
     for r in of(results, ERRORS, family=problem, profile=profile):
         found.setdefault(float(r["sigma"]), []).extend(r["lowest"])

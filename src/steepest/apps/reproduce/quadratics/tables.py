@@ -64,7 +64,7 @@ class Runs:
 
 
 def runs(results: Sequence[Record], schedule: str, momentum: float) -> dict[tuple[str, str], Runs]:
-    """By family and method; GD and Adam have no momentum of their own to choose.
+    """The runs by family and method; GD and Adam have no momentum of their own to choose.
 
     Families in which nothing was run with this momentum are left out.
     """
@@ -79,7 +79,7 @@ def runs(results: Sequence[Record], schedule: str, momentum: float) -> dict[tupl
 
 
 def decades(schedule: str, momentum: float) -> Table:
-    """How many orders of magnitude the loss falls at each method's best rate."""
+    """The orders of magnitude by which the loss falls at each method's best rate."""
 
     def table(results: Sequence[Record]) -> list[Record]:
         rows = []
@@ -173,7 +173,7 @@ def hitting(results: Sequence[Record]) -> list[Record]:
 
 
 def per_start(results: Sequence[Record]) -> list[tuple[int, dict[str, Losses]]]:
-    """Of each step of the greedy choice the gaps and the gain of every start."""
+    """The gaps and the gain of every start in each step of the greedy choice."""
     cells = of(results, GREEDY)
     return [
         (
@@ -199,7 +199,7 @@ def gaps(results: Sequence[Record]) -> list[Record]:
 
 
 def choices(results: Sequence[Record]) -> list[Record]:
-    """What the greedy choice gains from the polar factor, and which part of the starts takes it."""
+    """The gain of the greedy choice from the polar factor, and the share of starts that take it."""
     taken = zip(*(r["rows"] for r in of(results, GREEDY)), strict=True)
     return [
         {
@@ -221,7 +221,7 @@ def grid(results: Sequence[Record]) -> list[Record]:
 
 
 def _tuned(results: Sequence[Record], method: str) -> dict[str, list[int]]:
-    """Of each ε the steps of every instance with its best rate."""
+    """The steps of every instance with its best rate, for each ε."""
     found: dict[str, list[int]] = {}
     cells = of(results, REACH, method=method)
     for epsilon in cells[0]["steps"]:

@@ -43,7 +43,7 @@ def _path(results: Sequence[Record]) -> float:
 
 
 def _decayed_by(start: float, end: float) -> Need:
-    """What the quadratic needs for the distance to its ball to fall from one size to another."""
+    """The need of a distance to the ball that falls from one size to another."""
     return Need(
         what="Σηλ of the quadratic",
         least=math.log(start / end),
@@ -53,7 +53,7 @@ def _decayed_by(start: float, end: float) -> Need:
 
 
 def _far(results: Sequence[Record]) -> float:
-    """What implicit decay, the slower one, takes off the logarithm of a distance."""
+    """The amount that implicit decay, the slower one, takes off the logarithm of a distance."""
     found = scale(results)
     return float(found["far_steps"] * math.log1p(found["far_lr"] * DECAY))
 
@@ -115,7 +115,7 @@ def _reached(results: Sequence[Record]) -> Outcome:
 
 
 def slope(rows: Sequence[Record]) -> float:
-    """Of log min S against log T, by least squares over the last decade of T.
+    """The slope of log min S against log T, by least squares over the last decade of T.
 
     Examples:
         >>> round(slope([{"t": t, "best": 3 / t} for t in range(1, 1001)]), 6)

@@ -57,7 +57,7 @@ def _leaves(results: Sequence[Record]) -> Outcome:
 
 
 def _pairs(results: Sequence[Record], network: str) -> dict[str, tuple[Record, float]]:
-    """Of each map the best training with decay, and the loss of the best one without."""
+    """The best training of each map with decay, and the loss of the best one without."""
     found = {}
     for name in map(str, distinct(of(results, NETWORK), "map")):
         mine, free = (best(results, network, name, decay) for decay in ("explicit", "none"))

@@ -49,7 +49,7 @@ def _line(axes: Axes, rows: Sequence[Record], x: str, y: str, **style: Any) -> N
 
 
 def _style(name: object) -> dict[str, Any]:
-    """Of the line of a map; `SmoothNuclear` is dashed, as it covers `Nuclear`."""
+    """The style of the line of a map; `SmoothNuclear` is dashed, as it covers `Nuclear`."""
     dashes = (0, (4, 3)) if name == "SmoothNuclear" else "-"
     return {"color": COLOURS[str(name)], "linestyle": dashes, "linewidth": 1.5}
 

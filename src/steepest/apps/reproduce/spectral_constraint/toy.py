@@ -124,7 +124,7 @@ class LionKRun:
 
     @property
     def group(self) -> Record:
-        """What the optimizer knows of its one parameter."""
+        """The group of the optimizer's one parameter."""
         return self.optimizer.param_groups[0]
 
     def step(self) -> None:
@@ -217,7 +217,7 @@ def small_steps(*, seed: int, steps: int, lr: float, every: int) -> Record:
 
 
 def approach(name: str, decay: str, *, seed: int, steps: int, lr: float, every: int) -> Record:
-    """From a start outside towards an optimum farther outside: the distance to the ball.
+    """Go from a start outside towards an optimum farther outside: the distance to the ball.
 
     `excess` is the largest dist_{t+1} − c·dist_t with c = 1 − ηλ, or 1/(1 + ηλ) for implicit decay.
     All distances are over the radius of the ball.
@@ -242,5 +242,5 @@ def approach(name: str, decay: str, *, seed: int, steps: int, lr: float, every: 
 
 
 def contraction(decay: str, lr: float) -> float:
-    """What a step leaves of the distance at most; cautious decay is held against explicit decay."""
+    """The most that a step leaves of the distance; cautious decay is held against explicit."""
     return 1 / (1 + lr * DECAY) if decay == "implicit" else 1 - lr * DECAY

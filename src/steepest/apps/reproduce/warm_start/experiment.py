@@ -188,7 +188,7 @@ def reach(results: Sequence[Record]) -> list[Record]:
 
 
 def moves(results: Sequence[Record]) -> list[Record]:
-    """How far an average moves in a step, see `drift`; means over matrices, steps and seeds."""
+    """The change of an average in a step, see `drift`; means over matrices, steps and seeds."""
     return _mean(
         [row for r in results for row in r["moves"]],
         ("change", "turn", "stretch", "large", "small"),

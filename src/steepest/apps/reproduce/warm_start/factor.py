@@ -39,7 +39,7 @@ class GramSpectrum:
 
     @property
     def judged(self) -> Tensor:
-        """Which directions count, (batch, m)."""
+        """A mask of the directions that count, (batch, m)."""
         return self.sigma >= RESOLUTION * self.sigma[:, :1]
 
     def power(self, damping: float) -> Tensor:
@@ -135,7 +135,7 @@ def _shift(size: float) -> Callable[[GramSpectrum, GramSpectrum], Errors]:
 
 
 def _deflate(now: GramSpectrum, basis: Tensor) -> Errors:
-    """After one power step the Ritz values of a space are taken down to its smallest."""
+    """Take the Ritz values of a space, after one power step, down to its smallest."""
     basis, _ = torch.linalg.qr(now.gram @ basis)
     values, turn = torch.linalg.eigh(basis.mT @ now.gram @ basis)
     basis = basis @ turn
@@ -155,7 +155,7 @@ def _sketch(_: GramSpectrum, now: GramSpectrum) -> Errors:
 
 
 def eighth(x: GramSpectrum) -> int:
-    """How many directions are taken down: m/8."""
+    """The number of directions that are taken down: m/8."""
     return max(1, x.x.shape[-2] // 8)
 
 
@@ -250,7 +250,7 @@ def compare(last: GramSpectrum, now: GramSpectrum) -> Iterator[tuple[str, int, T
 
 
 def drift(a: GramSpectrum, b: GramSpectrum) -> dict[str, Tensor]:
-    """What has changed from X_{t−1}, `a`, to X_t, `b`; each (batch,).
+    """Measure what has changed from X_{t−1}, `a`, to X_t, `b`; each (batch,).
 
     `change` is ‖X_t − X_{t−1}‖_F/‖X_t‖_F, `turn` the same of the polar factors. `stretch` is
     ‖(X_{t−1}X_{t−1}ᵀ)^{-1/2}X_t‖₂: 1 if nothing changes. `large` and `small` are the parts of the

@@ -17,7 +17,7 @@ from steepest.apps.train.model import GPT, Attention, Block
 from steepest.apps.train.parallel.mesh import ProcessGrid
 
 
-def spread(model: GPT, mesh: DeviceMesh, grid: ProcessGrid) -> nn.Module:
+def distribute(model: GPT, mesh: DeviceMesh, grid: ProcessGrid) -> nn.Module:
     """Lay a model over the processes of a mesh: its parameters change in place.
 
     Tensor parallelism divides the four matrices of every block; embeddings, head and gains of a

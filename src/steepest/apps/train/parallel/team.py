@@ -28,7 +28,7 @@ COMMAND = "torchrun --nproc-per-node 2 -m steepest train --parallel"
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What the launcher says about this process.
+    """A process, as its launcher describes it.
 
     Args:
         rank: number of the process in the run.
@@ -73,7 +73,7 @@ class Launch:
 
 
 def launch(environment: Mapping[str, str] = os.environ) -> Launch:
-    """What the environment says; torchrun and other launchers set the first four names.
+    """Read the environment; torchrun and other launchers set the first four names.
 
     Sources:
         https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
@@ -121,7 +121,7 @@ class Team:
 
     @property
     def part(self) -> int:
-        """Which part of the data this process sees, of `grid.data`."""
+        """The part of the data that this process sees, of `grid.data`."""
         return self.rank // self.grid.tensor
 
     def gathered(self, value: T) -> list[T]:
@@ -133,7 +133,7 @@ class Team:
         return found
 
     def agreed(self, make: Callable[[], T]) -> T:
-        """What `make` gives on this process, if it raises nothing on any.
+        """The result of `make` on this process, if it raises nothing on any.
 
         Raises:
             ValueError, OSError: what the first process that failed has raised; all of them raise
@@ -150,7 +150,7 @@ class Team:
         return value
 
     def first(self, make: Callable[[], T]) -> T:
-        """What `make` gives on process 0, which alone calls it; raises what it raises there."""
+        """The result of `make` on process 0, which alone calls it; raises what it raises there."""
         own = self.agreed(lambda: make() if self.leads else None)
         return self.gathered(own)[0]  # type: ignore[return-value]
 
