@@ -31,7 +31,7 @@ CLIMB, REST = 10, 0.01
 """The search for the smoothness in a norm: most products with the Hessian, and least rise."""
 
 T = TypeVar("T")
-Report = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class CheckpointMeasurements:
 class _Attempts:
     """Computes one thing after the other; what is refused leaves its reason in `failed`."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Say) -> None:
         self.failed: dict[str, str] = {}
         self._report = report
 
@@ -88,7 +88,7 @@ class _Attempts:
             return None
 
 
-def measure(trainer: Trainer, *, windows: int, seed: int, report: Report) -> CheckpointMeasurements:
+def measure(trainer: Trainer, *, windows: int, seed: int, report: Say) -> CheckpointMeasurements:
     """Look at a trial in memory, in the type of its parameters and without autocast.
 
     Args:

@@ -12,7 +12,7 @@ from torch import nn
 from steepest import route
 from steepest._common.errors import invalid
 
-Part = tuple[int, int, int]
+MatrixStack = tuple[int, int, int]
 """(how many, rows, columns) of equal matrices."""
 
 
@@ -33,7 +33,7 @@ class Weights:
 
     count: int
     shape: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[MatrixStack, ...]
     share: float = 1.0
 
     @property
@@ -206,7 +206,7 @@ def of_module(module: nn.Module) -> Model:
     For a token tensor parallelism is taken to add up half the shorter side of each parameter, which
     is right for a block of four weights as wide as the model, such as GPT-2's.
     """
-    found: Counter[tuple[tuple[int, ...], tuple[Part, ...]]] = Counter()
+    found: Counter[tuple[tuple[int, ...], tuple[MatrixStack, ...]]] = Counter()
     routing = [a for a in route(module) if not a.frozen]
     for a in routing:
         if a.view is not None:

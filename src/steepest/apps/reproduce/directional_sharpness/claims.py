@@ -19,7 +19,7 @@ from steepest.apps.reproduce.directional_sharpness.tables import (
     points,
     trainings,
 )
-from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError
+from steepest.apps.reproduce.framework.claims import Check, Claim, Need, Outcome, UndecidedError
 
 PAN = "Pan & Li, arXiv 2306.00204"
 BERNSTEIN = "Bernstein & Newhouse, arXiv 2409.20325"
@@ -29,7 +29,6 @@ NETWORKS = {"text": "the GPT", "images": "digits"}
 MOST = 0.9
 JORDAN = (0.8, 1.25)
 NEARLY_ALL = 0.95
-Check = Callable[[Sequence[Record]], Outcome]
 Test = Callable[[Record], bool]
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from steepest._common.files import Record
 
-Verdict = Literal["agrees", "differs", "not decided at this scale"]
-UNDECIDED: Verdict = "not decided at this scale"
+ClaimVerdict = Literal["agrees", "differs", "not decided at this scale"]
+UNDECIDED: ClaimVerdict = "not decided at this scale"
 
 
 class UndecidedError(Exception):
@@ -82,12 +82,16 @@ class Outcome:
     """
 
     measured: str
-    verdict: Verdict
+    verdict: ClaimVerdict
 
     @classmethod
     def of(cls, holds: bool, measured: str) -> Outcome:
         """The verdict "agrees" if the claim holds, else "differs"."""
         return cls(measured=measured, verdict="agrees" if holds else "differs")
+
+
+Check = Callable[[Sequence[Record]], Outcome]
+"""What measures a claim on results; it may raise `UndecidedError`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,7 @@ class Claim:
     statement: str
     source: str
     expected: str
-    check: Callable[[Sequence[Record]], Outcome]
+    check: Check
     needs: tuple[Need, ...] = ()
 
     def judge(self, results: Sequence[Record]) -> Record:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.claims import Outcome, UndecidedError
+from steepest.apps.reproduce.framework.claims import Check, Outcome, UndecidedError
 from steepest.apps.reproduce.framework.rows import of
 from steepest.apps.reproduce.quadratics.grid import LEFT
 from steepest.apps.reproduce.quadratics.scalar import CAP
@@ -22,7 +22,6 @@ from steepest.apps.reproduce.quadratics.tables import (
 )
 
 PAPER = "Gonon, Muşat & Boumal, arXiv 2602.11948"
-Check = Callable[[Sequence[Record]], Outcome]
 
 # Median hitting times of figure 4, recomputed with 10 000 samples: repeats agree within 10 % from
 # σ = 0.0104 on. At 0.0495 the authors' notebook prints 18, and three repeats give 16, 16 and 17.

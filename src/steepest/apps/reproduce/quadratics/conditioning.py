@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.claims import Outcome, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import Check, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.margins import median_interval, side
 from steepest.apps.reproduce.framework.rows import distinct, of
-from steepest.apps.reproduce.quadratics.checks import Check
 from steepest.apps.reproduce.quadratics.errors import ALPHA
 from steepest.apps.reproduce.quadratics.families import DENSE, HIGHEST, LOWEST, NINE
 from steepest.apps.reproduce.quadratics.sweep import marks

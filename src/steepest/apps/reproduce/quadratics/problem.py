@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from steepest.apps.reproduce.quadratics.families import spectrum
 
 Build = Callable[[Parameter], Optimizer]
-Watch = Callable[[int, Tensor], None]
+Observer = Callable[[int, Tensor], None]
 
 
 def generator(seed: int, instance: int, stream: int = 0) -> Generator:
@@ -95,7 +95,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Path:
+class DescentPath:
     """Losses and Frobenius norms of the gradients of a descent, each (steps + 1, batch)."""
 
     loss: Tensor
@@ -109,8 +109,8 @@ def descend(
     *,
     steps: int,
     schedule: Callable[[int], float] | None = None,
-    watch: Watch | None = None,
-) -> Path:
+    watch: Observer | None = None,
+) -> DescentPath:
     """Let an optimizer take steps from W₀; one parameter holds the whole batch.
 
     Args:
@@ -136,4 +136,4 @@ def descend(
             optimizer.step()
             if decay is not None:
                 decay.step()
-    return Path(loss / 2, size)
+    return DescentPath(loss / 2, size)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import (
+    Check,
+    Claim,
+    Need,
+    Outcome,
+    UndecidedError,
+    scale,
+)
 from steepest.apps.reproduce.framework.rows import distinct, of
 from steepest.apps.reproduce.spectral_constraint.tables import (
     APPROACH,
@@ -34,7 +41,6 @@ SINGLE = 1e-5
 INSIDE = 1e-2
 # A matrix of the networks starts at most this many radii from the origin.
 WIDEST = 5.0
-Check = Callable[[Sequence[Record]], Outcome]
 
 
 def _path(results: Sequence[Record]) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.claims import Claim, Outcome, UndecidedError
+from steepest.apps.reproduce.framework.claims import Check, Claim, Outcome, UndecidedError
 from steepest.apps.reproduce.framework.rows import distinct, of
 from steepest.apps.reproduce.spectral_constraint.claims import (
     FADED,
@@ -14,7 +14,6 @@ from steepest.apps.reproduce.spectral_constraint.claims import (
     LION,
     MUON,
     SINGLE,
-    Check,
     each_of,
 )
 from steepest.apps.reproduce.spectral_constraint.tables import NETWORK, best, trained
