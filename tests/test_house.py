@@ -53,6 +53,7 @@ SHARED_PATHS = {
     "steepest._common.files",
     "steepest._common.records",
     "steepest._common.tensorboard",
+    "steepest._common.text",
     "steepest.apps._figures",
     "steepest.apps._machine",
     "steepest.apps._terminal",

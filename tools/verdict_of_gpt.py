@@ -1,4 +1,4 @@
-"""The verdict of `compare` on the GPT of `steepest train` under Muon: docs/diagnostics.md."""
+"""What `compare_geometries` says of the GPT of `steepest train` under Muon: docs/diagnostics.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import steepest
 from steepest.apps.train.config import ModelConfig
 from steepest.apps.train.data import batch, load_text, prepare
 from steepest.apps.train.model import GPT
-from steepest.diagnostics import compare
+from steepest.diagnostics import compare_geometries
 
 
 def loss(model: GPT, windows: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def main() -> None:
     for step in range(chosen.steps + 1):
         if step in (0, chosen.steps):
             start = time.perf_counter()
-            verdict = compare(model, loss, windows(7, 0, chosen.windows))
+            verdict = compare_geometries(model, loss, windows(7, 0, chosen.windows))
             print(f"step {step}: {time.perf_counter() - start:.1f} s\n{verdict}\n")
         optimizer.zero_grad()
         loss(model, windows(0, step, 16)).backward()

@@ -23,8 +23,8 @@ def inverse_root(a):
 
 # The map, its value and its gradient at X.
 WRITTEN_OUT = {
-    "L1": (maps.L1(), X.abs().sum(), X.sign()),
-    "Nuclear": (maps.Nuclear(), S.sum(), U @ VH),
+    "L1": (maps.L1Map(), X.abs().sum(), X.sign()),
+    "Nuclear": (maps.NuclearMap(), S.sum(), U @ VH),
     "GroupRows": (maps.GroupRows(), X.norm(dim=1).sum(), X / X.norm(dim=1, keepdim=True)),
     "GroupColumns": (maps.GroupColumns(), X.norm(dim=0).sum(), X / X.norm(dim=0, keepdim=True)),
     "HalfSquare": (maps.HalfSquare(), (X**2).sum() / 2, X),
@@ -66,7 +66,7 @@ WRITTEN_OUT = {
         X / 100,
     ),
     "sum": (
-        2.0 * maps.Nuclear() + maps.HalfSquare(),
+        2.0 * maps.NuclearMap() + maps.HalfSquare(),
         2 * S.sum() + (X**2).sum() / 2,
         2 * U @ VH + X,
     ),
@@ -83,7 +83,7 @@ def test_value_and_gradient_written_out(name):
 def test_conjugates_written_out():
     y = 0.9 * X / S[0]
     s = 0.9 * S / S[0]
-    assert float(maps.Nuclear().conjugate(y)) == 0 == float(maps.SchattenMap(1).conjugate(y))
+    assert float(maps.NuclearMap().conjugate(y)) == 0 == float(maps.SchattenMap(1).conjugate(y))
     root = -0.4 * (1 - s**2).sqrt().sum()
     assert float(maps.SmoothNuclear(0.4).conjugate(y)) == pytest.approx(float(root), rel=1e-12)
     square = 0.7 / 2 * (y**2).sum()
@@ -92,7 +92,7 @@ def test_conjugates_written_out():
     assert float(maps.SpectralDeadZone(2.0).conjugate(y)) == pytest.approx(2 * float(s.sum()))
     assert float(maps.DeadZone(2.0).conjugate(y)) == pytest.approx(2 * float(y.abs().sum()))
     # (‖·‖_* + ½‖·‖²)* is half the squared distance to the ball.
-    both = maps.Nuclear() + maps.HalfSquare()
+    both = maps.NuclearMap() + maps.HalfSquare()
     assert float(both.conjugate(3 * X)) == pytest.approx(
         float(((3 * S - 1).clamp(min=0) ** 2).sum() / 2), rel=1e-12
     )

@@ -22,42 +22,50 @@ REFUSED = {
     "p": (lambda: maps.SchattenMap(0.5), "p=0.5", "[1, inf]"),
     "k": (lambda: maps.TopK(0), "k=0", "1, 2, …"),
     "k large": (lambda: maps.TopK(4).grad(X), "k=4", "smaller k"),
-    "dims": (lambda: maps.L1(dims=5).value(X), "dims=(5,)", "2 axes"),
+    "dims": (lambda: maps.L1Map(dims=5).value(X), "dims=(5,)", "2 axes"),
     "dims text": (lambda: maps.Huber(1.0, dims="a"), "dims='a'", "tuple of axes"),
-    "method": (lambda: maps.Nuclear(polar="svd"), "polar='svd'", "steepest.polar.Auto"),
+    "method": (lambda: maps.NuclearMap(polar="svd"), "polar='svd'", "steepest.polar.Auto"),
     "no norm": (lambda: maps.FromNorm("l1"), "norm='l1'", "norms.Schatten(4)"),
     "product": (lambda: maps.FromNorm(norms.MaxOf({"a": norms.L1()})), "norm=MaxOf", "norm object"),
     "no scalar": (lambda: maps.Separable(1.0, maps.Rows()), "scalar=1.0", "maps.Scalar"),
     "no basis": (lambda: maps.Separable(maps.Square(), "rows"), "basis='rows'", "maps.Basis"),
     "weight": (lambda: maps.Weighted(((-1.0, maps.Square()),)), "weight=-1.0", "positive finite"),
     "weight nan": (lambda: maps.Weighted(((NAN, maps.Modulus()),)), "weight=nan", "convex"),
-    "weight inf": (lambda: 1e300 * (1e300 * maps.L1()), "weight=inf", "positive finite"),
-    "weight underflow": (lambda: 1e-300 * (1e-300 * maps.L1()), "weight=0.0", "positive finite"),
+    "weight inf": (lambda: 1e300 * (1e300 * maps.L1Map()), "weight=inf", "positive finite"),
+    "weight underflow": (lambda: 1e-300 * (1e-300 * maps.L1Map()), "weight=0.0", "positive finite"),
     "weight of a norm": (lambda: 1e300 * (1e300 * maps.TopK(2)), "factor=inf", "positive"),
     "no terms": (lambda: maps.Weighted(()), "terms=()", "at least one"),
     "no part": (lambda: maps.Weighted(((1.0, "square"),)), "scalar='square'", "maps.Scalar"),
-    "factor": (lambda: 0 * maps.L1(), "factor=0", "positive"),
+    "factor": (lambda: 0 * maps.L1Map(), "factor=0", "positive"),
     "factor negative": (lambda: -1.0 * maps.SchattenMap(4), "factor=-1.0", "positive"),
-    "factor nan": (lambda: NAN * maps.Nuclear(), "factor=nan", "convex"),
-    "bases": (lambda: maps.L1() + maps.Nuclear(), "K=Nuclear()", "one basis"),
+    "factor nan": (lambda: NAN * maps.NuclearMap(), "factor=nan", "convex"),
+    "bases": (lambda: maps.L1Map() + maps.NuclearMap(), "K=NuclearMap()", "one basis"),
     "rows": (lambda: maps.GroupRows() + maps.GroupColumns(), "K=GroupColumns()", "Rows()"),
-    "axes": (lambda: maps.L1() + maps.Huber(1, dims=-1), "K=Huber(1, dims=(-1,))", "one basis"),
+    "axes": (lambda: maps.L1Map() + maps.Huber(1, dims=-1), "K=Huber(1, dims=(-1,))", "one basis"),
     "methods": (
-        lambda: maps.Nuclear(polar=Svd()) + maps.SmoothNuclear(1, polar=GramEigh()),
+        lambda: maps.NuclearMap(polar=Svd()) + maps.SmoothNuclear(1, polar=GramEigh()),
         "K=SmoothNuclear(1, polar=GramEigh",
         "polar=Svd()",
     ),
-    "no sum": (lambda: maps.SchattenMap(4) + maps.Nuclear(), "K=FromNorm(Schatten(4))", "closed"),
+    "no sum": (
+        lambda: maps.SchattenMap(4) + maps.NuclearMap(),
+        "K=FromNorm(Schatten(4))",
+        "closed",
+    ),
     "no sum, right": (lambda: maps.HalfSquare() + maps.TopK(2), "K=FromNorm(KyFan(", "closed form"),
-    "decay": (lambda: maps.Nuclear().violation(X, 0.0), "weight_decay=0.0", "> 0"),
+    "decay": (lambda: maps.NuclearMap().violation(X, 0.0), "weight_decay=0.0", "> 0"),
     "decay negative": (lambda: maps.HalfSquare().violation(X, -1.0), "weight_decay=-1.0", "> 0"),
-    "decay nan": (lambda: maps.L1().violation(X, NAN), "weight_decay=nan", "1/weight_decay"),
-    "decay tensor": (lambda: maps.L1().violation(X, torch.zeros(1)), "weight_decay=0.0", "> 0"),
-    "decays": (lambda: maps.L1().violation(X, torch.ones(2)), "weight_decay=tensor", "one number"),
-    "product of maps": (lambda: maps.L1() * maps.L1(), "factor=L1()", "positive"),
-    "tolerance": (lambda: maps.L1().conjugate(X, tolerance=-0.1), "tolerance=-0.1", ">= 0"),
+    "decay nan": (lambda: maps.L1Map().violation(X, NAN), "weight_decay=nan", "1/weight_decay"),
+    "decay tensor": (lambda: maps.L1Map().violation(X, torch.zeros(1)), "weight_decay=0.0", "> 0"),
+    "decays": (
+        lambda: maps.L1Map().violation(X, torch.ones(2)),
+        "weight_decay=tensor",
+        "one number",
+    ),
+    "product of maps": (lambda: maps.L1Map() * maps.L1Map(), "factor=L1Map()", "positive"),
+    "tolerance": (lambda: maps.L1Map().conjugate(X, tolerance=-0.1), "tolerance=-0.1", ">= 0"),
     "tolerance nan": (lambda: maps.TopK(2).conjugate(X, tolerance=NAN), "tolerance=nan", ">= 0"),
-    "a list": (lambda: maps.L1().value([1.0]), "x='list'", "tensor"),
+    "a list": (lambda: maps.L1Map().value([1.0]), "x='list'", "tensor"),
 }
 
 
@@ -67,14 +75,14 @@ def test_refused(name, unchecked):
 
 
 EACH = (
-    maps.L1(),
-    maps.Nuclear(),
+    maps.L1Map(),
+    maps.NuclearMap(),
     maps.GroupRows(),
     maps.HalfSquare(),
     maps.SchattenMap(4),
     maps.SmoothNuclear(0.1),
     2.0 * maps.SpectralHuber(0.1, polar=GramEigh()),
-    maps.DeadZone(1.0) + maps.L1(),
+    maps.DeadZone(1.0) + maps.L1Map(),
 )
 METHODS = ("value", "grad", "conjugate", "grad_all")
 every_map = pytest.mark.parametrize("K", EACH, ids=repr)
@@ -114,16 +122,16 @@ def test_unchecked_gives_what_arithmetic_gives():
 
 def test_only_maps_are_added(unchecked):
     with pytest.raises(TypeError):
-        maps.L1() + 1.0
+        maps.L1Map() + 1.0
     with pytest.raises(TypeError):
-        1 + maps.L1()
+        1 + maps.L1Map()
 
 
 LARGE = (
     maps.Huber(1e39),
     maps.SmoothNuclear(1e39),
     maps.SpectralHuber(1e39, polar=GramEigh()),
-    maps.SpectralDeadZone(1e39, polar=GramEigh()) + maps.Nuclear(polar=GramEigh()),
+    maps.SpectralDeadZone(1e39, polar=GramEigh()) + maps.NuclearMap(polar=GramEigh()),
 )
 
 

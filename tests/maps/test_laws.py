@@ -148,7 +148,7 @@ def hold_to_the_laws(K, delta, x, rtol):
 
 def test_the_default_tolerance_is_wider_than_rounding():
     """Gradients of float32 and half precision in large matrices count as inside."""
-    for K in (maps.Nuclear(), maps.SmoothNuclear(1e-6), maps.SchattenMap(4), maps.GroupRows()):
+    for K in (maps.NuclearMap(), maps.SmoothNuclear(1e-6), maps.SchattenMap(4), maps.GroupRows()):
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             x = torch.randn(96, 128, generator=torch.Generator().manual_seed(1)).to(dtype)
             assert bool(K.conjugate(K.grad(x)).isfinite())
@@ -170,7 +170,7 @@ def test_violation_is_the_distance_in_the_norm_of_the_domain(case, draw, weight_
 def test_violation_takes_one_number_in_a_tensor():
     x = 3 * torch.eye(2)
     for decay in (torch.tensor(0.5), torch.tensor([0.5]), torch.tensor(0.5).half()):
-        assert float(maps.Nuclear().violation(x, decay)) == 1
+        assert float(maps.NuclearMap().violation(x, decay)) == 1
         assert float(maps.HalfSquare().violation(x, decay)) == 0
 
 
@@ -270,13 +270,15 @@ def test_symmetric_commutes_with_transposition(case, draw):
 
 
 def test_what_an_optimizer_reads():
-    assert maps.L1().couples is maps.Huber(1.0).couples is Couples.ENTRIES
+    assert maps.L1Map().couples is maps.Huber(1.0).couples is Couples.ENTRIES
     assert maps.GroupRows().couples is Couples.ROWS
     assert (maps.GroupColumns() + maps.HalfSquare()).couples is Couples.COLUMNS
     assert maps.SchattenMap(2).couples is Couples.SCALAR
     assert maps.SpectralHuber(1.0).couples is maps.TopK(2).couples is Couples.MATRIX
-    assert maps.L1().axes is None and maps.HalfSquare().axes is None and maps.Nuclear().axes == 2
-    assert maps.L1().symmetric and maps.SmoothNuclear(0.1).symmetric
+    assert (
+        maps.L1Map().axes is None and maps.HalfSquare().axes is None and maps.NuclearMap().axes == 2
+    )
+    assert maps.L1Map().symmetric and maps.SmoothNuclear(0.1).symmetric
     assert not maps.GroupRows().symmetric and not maps.Huber(1.0, dims=-1).symmetric
 
 
@@ -294,20 +296,27 @@ def test_it_prints_as_an_expression_that_makes_it(case):
 def test_with_polar():
     """By another method, where the map has a use for one."""
     method = GramEigh()
-    for K in (maps.Nuclear(), maps.TopK(2), maps.SmoothNuclear(0.1), 2.0 * maps.SpectralHuber(1.0)):
+    for K in (
+        maps.NuclearMap(),
+        maps.TopK(2),
+        maps.SmoothNuclear(0.1),
+        2.0 * maps.SpectralHuber(1.0),
+    ):
         by = K.with_polar(method)
         assert K.polar is None and by.polar is method and by != K == by.with_polar(None)
         assert by.domain.polar is method
-    for K in (maps.L1(), maps.GroupRows(), maps.SchattenMap(2), maps.HalfSquare()):
+    for K in (maps.L1Map(), maps.GroupRows(), maps.SchattenMap(2), maps.HalfSquare()):
         assert K.with_polar(method) == K
 
 
 def test_equal_maps_compare_equal():
-    assert maps.FromNorm(norms.L1()) == maps.L1() and maps.SchattenMap(1) == maps.Nuclear()
+    assert maps.FromNorm(norms.L1()) == maps.L1Map() and maps.SchattenMap(1) == maps.NuclearMap()
     assert maps.FromNorm(norms.RowNorm().dual) == maps.GroupRows() != maps.GroupColumns()
-    assert maps.FromNorm(norms.Scaled(norms.Nuclear(), 3)) == 3 * maps.Nuclear()
-    assert maps.L1() + maps.L1() == 2 * maps.L1() and 0.5 * (2 * maps.Huber(1)) == maps.Huber(1)
+    assert maps.FromNorm(norms.Scaled(norms.Nuclear(), 3)) == 3 * maps.NuclearMap()
+    assert maps.L1Map() + maps.L1Map() == 2 * maps.L1Map() and 0.5 * (
+        2 * maps.Huber(1)
+    ) == maps.Huber(1)
     one, other = maps.SmoothL1(0.5), 3 * maps.DeadZone(2)
     assert one + other == other + one and hash(one + other) == hash(other + one)
     assert 2 * (3 * maps.SchattenMap(4)) == 6 * maps.SchattenMap(4) != maps.SchattenMap(4)
-    assert maps.Huber(0.5) != maps.Huber(0.25) and maps.L1() != maps.L1(dims=-1)
+    assert maps.Huber(0.5) != maps.Huber(0.25) and maps.L1Map() != maps.L1Map(dims=-1)

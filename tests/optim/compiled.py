@@ -73,7 +73,7 @@ TRACED = {
     "lion_k": lambda: LionK(
         groups(),
         lr=torch.tensor(0.1),
-        K=maps.Nuclear(polar=FAST),
+        K=maps.NuclearMap(polar=FAST),
         weight_decay=0.1,
         decay="implicit",
     ),

@@ -13,8 +13,8 @@ from steepest.views import MatrixView
 SHAPE = (6, 9)
 # Every map whose gradient has norm at most 1 in the domain.
 MAPS = {
-    "l1": maps.L1(),
-    "nuclear": maps.Nuclear(),
+    "l1": maps.L1Map(),
+    "nuclear": maps.NuclearMap(),
     "frobenius": maps.FromNorm(norms.Frobenius()),
     "rows": maps.GroupRows(),
     "columns": maps.GroupColumns(),
@@ -26,7 +26,7 @@ MAPS = {
     "smooth": maps.SmoothNuclear(0.1),
     "huber": maps.Huber(0.5),
     "dead": maps.SpectralDeadZone(0.2),
-    "scaled": 3.0 * maps.Nuclear(),
+    "scaled": 3.0 * maps.NuclearMap(),
 }
 every_map = pytest.mark.parametrize("K", MAPS.values(), ids=MAPS)
 DECAYS = ("explicit", "implicit", "cautious")
@@ -80,7 +80,7 @@ def test_the_decay_of_every_other_optimizer_is_the_same(decay):
     options = {"lr": 0.1, "weight_decay": 0.5, "decay": decay}
     a, b = weight(), weight()
     muon = Muon([a], polar=Svd(), momentum=0.9, **options)
-    lion_k = LionK([b], betas=(0.81, 0.9), K=maps.Nuclear(), **options)
+    lion_k = LionK([b], betas=(0.81, 0.9), K=maps.NuclearMap(), **options)
     for x, y in zip(run(muon, a, 5), run(lion_k, b, 5), strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-12)
     c, d = (nn.Parameter(weight().detach().float()) for _ in range(2))
@@ -93,7 +93,7 @@ def test_the_decay_of_every_other_optimizer_is_the_same(decay):
 def test_nuclear_is_nesterov_muon(momentum, shape):
     """β₁ = μ², β₂ = μ: one trajectory, to 1e-12 in float64; K has the factor of a tall shape."""
     a, b = weight(shape=shape), weight(shape=shape)
-    K = max(1, shape[0] / shape[1]) ** 0.5 * maps.Nuclear()
+    K = max(1, shape[0] / shape[1]) ** 0.5 * maps.NuclearMap()
     muon = Muon([a], lr=0.02, weight_decay=0.3, momentum=momentum, polar=Svd())
     lion = LionK([b], lr=0.02, weight_decay=0.3, betas=(momentum**2, momentum), K=K)
     for x, y in zip(run(muon, a, 60), run(lion, b, 60), strict=True):
@@ -148,7 +148,7 @@ def test_the_ball_is_approached_exponentially_and_never_left(K, decay, scale):
 def test_cautious_decay_has_no_ball():
     """Weights that the gradients drive outwards go on for ever."""
     w = weight(0.0)
-    optimizer = LionK([w], lr=0.1, weight_decay=2.0, K=maps.L1(), decay="cautious")
+    optimizer = LionK([w], lr=0.1, weight_decay=2.0, K=maps.L1Map(), decay="cautious")
     for _ in range(100):
         w.grad = -torch.ones_like(w)
         optimizer.step()
@@ -177,7 +177,7 @@ def test_the_ball_of_muon_has_the_factor_of_the_step():
 def test_each_part_of_a_fused_projection_has_its_own_ball():
     w = weight(5.0, shape=(12, 4))
     group = {"params": [w], "views": MatrixView(split=(4, 8))}
-    optimizer = LionK([group], lr=0.01, weight_decay=2.0, K=maps.Nuclear(), constraint="project")
+    optimizer = LionK([group], lr=0.01, weight_decay=2.0, K=maps.NuclearMap(), constraint="project")
     (x,) = run(optimizer, w, 1)
     for part in x.split([4, 8]):
         assert float(torch.linalg.matrix_norm(part, 2)) == pytest.approx(0.5)
@@ -192,7 +192,7 @@ def test_a_projection_in_half_precision_rounds_once():
 def test_weights_that_are_not_finite_have_no_projection():
     w = weight(float("nan"))
     optimizer = LionK(
-        [w], lr=0.01, weight_decay=2.0, K=maps.Nuclear(polar=Auto()), constraint="project"
+        [w], lr=0.01, weight_decay=2.0, K=maps.NuclearMap(polar=Auto()), constraint="project"
     )
     with pytest.raises(FloatingPointError, match="6×9 has NaN or inf entries"):
         list(run(optimizer, w, 1))
@@ -201,7 +201,7 @@ def test_weights_that_are_not_finite_have_no_projection():
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_a_tensor_may_hold_the_decay(shape, unchecked):
     a, b = weight(4.0), weight(4.0)
-    options = {"lr": 0.1, "K": maps.Nuclear(), "constraint": "project"}
+    options = {"lr": 0.1, "K": maps.NuclearMap(), "constraint": "project"}
     tensor = LionK([a], weight_decay=torch.full(shape, 0.5), **options)
     for x, y in zip(
         run(tensor, a, 3), run(LionK([b], weight_decay=0.5, **options), b, 3), strict=True
@@ -223,8 +223,8 @@ def test_what_is_skipped_is_not_projected(bad):
 def test_a_map_for_each_group_and_its_own_betas():
     a, b = weight(), weight(seed=3)
     groups = [{"params": [a]}, {"params": [b], "K": maps.GroupRows(), "betas": (0.1, 0.2)}]
-    optimizer = LionK(groups, lr=0.1, K=maps.Nuclear())
-    assert [g["K"] for g in optimizer.param_groups] == [maps.Nuclear(), maps.GroupRows()]
+    optimizer = LionK(groups, lr=0.1, K=maps.NuclearMap())
+    assert [g["K"] for g in optimizer.param_groups] == [maps.NuclearMap(), maps.GroupRows()]
     second = optimizer.param_groups[1]
     assert second["betas"] == (0.1, 0.2)
     last = list(run(optimizer, b, 1))[-1]
@@ -235,9 +235,9 @@ def test_a_map_for_each_group_and_its_own_betas():
 
 def test_a_module_is_routed_for_matrices_and_whole_for_entries():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2))
-    routed = LionK(model, K=maps.Nuclear())
+    routed = LionK(model, K=maps.NuclearMap())
     assert [g["adamw"] for g in routed.param_groups] == [False, True]
-    assert len(LionK(model, K=maps.L1()).param_groups[0]["params"]) == 6
+    assert len(LionK(model, K=maps.L1Map()).param_groups[0]["params"]) == 6
 
 
 def test_the_state_names_the_map():
@@ -248,7 +248,7 @@ def test_the_state_names_the_map():
     assert saved["param_groups"][0]["K"] == repr(maps.SchattenMap(4))
     LionK([w], K=maps.SchattenMap(4)).load_state_dict(saved)
     with pytest.raises(ValueError, match=r"param_groups\[0\]\['K'\]=.*build it with the saved one"):
-        LionK([w], K=maps.Nuclear()).load_state_dict(saved)
+        LionK([w], K=maps.NuclearMap()).load_state_dict(saved)
 
 
 BAD = [
@@ -257,7 +257,7 @@ BAD = [
     ({"K": maps.HalfSquare(), "weight_decay": 1.0, "constraint": "project"}, "have no ball"),
     ({"constraint": "clip"}, "constraint='clip': give"),
     ({"decay": "coupled"}, "decay='coupled': give"),
-    ({"K": norms.Spectral()}, r"K=.*: give a map object such as steepest.maps.Nuclear\(\)"),
+    ({"K": norms.Spectral()}, r"K=.*: give a map object such as steepest.maps.NuclearMap\(\)"),
     ({"K": "nuclear"}, "K='nuclear': give a map object"),
     ({"K": maps.TopK(7)}, r"k=7: a 6×9 matrix has 6 singular values"),
     ({"betas": (1.0, 0.9)}, r"betas=\(1.0, 0.9\): give two numbers"),
@@ -279,7 +279,7 @@ def test_bad_arguments(arguments, message, unchecked):
 
 def test_a_map_that_does_not_fit_the_dimension():
     with pytest.raises(ValueError, match="it is not a matrix"):
-        LionK([nn.Parameter(torch.zeros(3))], K=maps.Nuclear())
+        LionK([nn.Parameter(torch.zeros(3))], K=maps.NuclearMap())
     with pytest.raises(ValueError, match="it is not a matrix"):
         LionK([nn.Parameter(torch.zeros(3))], K=maps.GroupRows())
 

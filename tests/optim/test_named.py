@@ -238,8 +238,8 @@ DESTINATIONS = [
         "AdamW",
     ),
     (
-        lambda m: steepest.LionK(m, K=steepest.maps.Nuclear()),
-        "LionK, Nuclear()",
+        lambda m: steepest.LionK(m, K=steepest.maps.NuclearMap()),
+        "LionK, NuclearMap()",
         "AdamW, no decay",
     ),
     (

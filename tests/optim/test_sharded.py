@@ -65,7 +65,7 @@ OPTIMIZERS = {
         net, lr=0.02, polar=Svd(), weight_decay=1.0, constraint="project"
     ),
     "no momentum": lambda net: steepest.LionK(
-        net, lr=0.01, betas=(0.0, 0.0), K=maps.Nuclear(polar=Svd())
+        net, lr=0.01, betas=(0.0, 0.0), K=maps.NuclearMap(polar=Svd())
     ),
     "estimate": lambda net: steepest.SteepestDescent(
         list(net.named_parameters()), norms.LInf(), sharpness="estimate"

@@ -65,7 +65,7 @@ OPTIMIZERS: Mapping[str, Callable[[Wells], torch.optim.Optimizer]] = {
     "estimate": lambda w: SteepestDescent(w.named(), norms.LInf(), sharpness="estimate"),
     "lion": lambda w: Lion(w.named(), lr=0.02),
     "nuclear": lambda w: LionK(
-        w.matrices(), lr=0.05, weight_decay=0.1, K=maps.Nuclear(), constraint="project"
+        w.matrices(), lr=0.05, weight_decay=0.1, K=maps.NuclearMap(), constraint="project"
     ),
     "smooth": lambda w: LionK(w.matrices(), lr=0.05, K=maps.SmoothNuclear(1e-2)),
     "polar_grad": lambda w: PolarGrad(w.matrices(), lr=0.1),

@@ -70,7 +70,7 @@ NORMS = (
     (norms.MaxOver(norms.Frobenius(), Cut("taps", 2)), KERNELS),
 )
 MAPS = (
-    *((K, (*LAYOUTS, *VECTORS)) for K in (maps.L1(), maps.Huber(0.7), maps.SmoothL1(0.3))),
+    *((K, (*LAYOUTS, *VECTORS)) for K in (maps.L1Map(), maps.Huber(0.7), maps.SmoothL1(0.3))),
     *((K, (*LAYOUTS, *VECTORS)) for K in (maps.FromNorm(norms.L2()), 0.5 * maps.HalfSquare())),
     *((K, LAYOUTS) for K in (maps.GroupRows(), maps.GroupRows() + 0.1 * maps.HalfSquare())),
     *((K, LAYOUTS) for K in (maps.GroupColumns(), maps.Separable(maps.Clip(0.5), maps.Columns()))),

@@ -26,7 +26,7 @@ DPI = 130
 
 
 @contextmanager
-def look() -> Iterator[None]:
+def plot_style() -> Iterator[None]:
     """The settings every picture is drawn with, whatever the user's own matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -89,8 +89,8 @@ def panels(
 
     Args:
         titles: the titles of the panels.
-        height: the height of the figure, in inches.
-        rows: how many there are; the panels of several rows each have their own vertical axis.
+        height: the height of the figure in inches.
+        rows: the number of rows; the panels of several rows each have their own vertical axis.
         shared: whether the panels of a row have one vertical axis.
     """
     figure = Figure(figsize=(10, height), dpi=150, layout="constrained")

@@ -30,7 +30,7 @@ def say(console: Console, text: str) -> None:
 
 
 def program() -> str:
-    """How this program was called, as the start of a command that a user can paste."""
+    """The call of this program, as the start of a command that a user can paste."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m steepest"

@@ -8,14 +8,14 @@ from steepest.diagnostics.constraint.spectra import constraint_spectra as constr
 from steepest.diagnostics.curvature.directions import DIRECTIONS as DIRECTIONS
 from steepest.diagnostics.curvature.directions import adam_step as adam_step
 from steepest.diagnostics.curvature.directions import gradient_step as gradient_step
-from steepest.diagnostics.curvature.sharpness import Along as Along
 from steepest.diagnostics.curvature.sharpness import DirectionReport as DirectionReport
-from steepest.diagnostics.curvature.sharpness import along as along
+from steepest.diagnostics.curvature.sharpness import QuadraticModel as QuadraticModel
 from steepest.diagnostics.curvature.sharpness import compare_directions as compare_directions
 from steepest.diagnostics.curvature.sharpness import directional_sharpness as directional_sharpness
+from steepest.diagnostics.curvature.sharpness import quadratic_model as quadratic_model
 from steepest.diagnostics.curvature.smoothness import Smoothness as Smoothness
 from steepest.diagnostics.curvature.smoothness import smoothness as smoothness
-from steepest.diagnostics.geometry.compare import compare as compare
+from steepest.diagnostics.geometry.compare import compare_geometries as compare_geometries
 from steepest.diagnostics.geometry.verdict import LayerVerdict as LayerVerdict
 from steepest.diagnostics.geometry.verdict import Verdict as Verdict
 from steepest.diagnostics.monitor.findings import monitor_warnings as monitor_warnings

@@ -7,13 +7,13 @@ from steepest.maps.bases import Columns as Columns
 from steepest.maps.bases import Entries as Entries
 from steepest.maps.bases import Rows as Rows
 from steepest.maps.bases import Singular as Singular
-from steepest.maps.named import L1 as L1
 from steepest.maps.named import DeadZone as DeadZone
 from steepest.maps.named import GroupColumns as GroupColumns
 from steepest.maps.named import GroupRows as GroupRows
 from steepest.maps.named import HalfSquare as HalfSquare
 from steepest.maps.named import Huber as Huber
-from steepest.maps.named import Nuclear as Nuclear
+from steepest.maps.named import L1Map as L1Map
+from steepest.maps.named import NuclearMap as NuclearMap
 from steepest.maps.named import SchattenMap as SchattenMap
 from steepest.maps.named import SmoothL1 as SmoothL1
 from steepest.maps.named import SmoothNuclear as SmoothNuclear

@@ -55,7 +55,7 @@ class ConvexMap(Geometry):
     `upper`, `with_polar` and `c * K`.
     """
 
-    _for_vectors = "a map of entries such as maps.L1()"
+    _for_vectors = "a map of entries such as maps.L1Map()"
 
     @property
     @abstractmethod
@@ -224,10 +224,10 @@ def convex_factor(factor: float) -> float:
 
 # What the functions of `steepest.maps` that make them are called.
 NAMES: dict[tuple[type[Scalar], type[Basis]], str] = {
-    (Modulus, Entries): "L1",
+    (Modulus, Entries): "L1Map",
     (Modulus, Rows): "GroupRows",
     (Modulus, Columns): "GroupColumns",
-    (Modulus, Singular): "Nuclear",
+    (Modulus, Singular): "NuclearMap",
     (Root, Entries): "SmoothL1",
     (Root, Singular): "SmoothNuclear",
     (Clip, Entries): "Huber",

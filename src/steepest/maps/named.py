@@ -10,7 +10,7 @@ from steepest.norms import KyFan, Schatten
 from steepest.polar import PolarMethod
 
 
-def L1(*, dims: int | tuple[int, ...] | None = None) -> Separable:
+def L1Map(*, dims: int | tuple[int, ...] | None = None) -> Separable:
     """Σ|x|: the gradient is the sign, the domain the box |y| ≤ 1: Lion.
 
     Args:
@@ -18,13 +18,13 @@ def L1(*, dims: int | tuple[int, ...] | None = None) -> Separable:
 
     Examples:
         >>> import torch
-        >>> L1().grad(torch.tensor([3.0, -0.1, 0.0])).tolist()
+        >>> L1Map().grad(torch.tensor([3.0, -0.1, 0.0])).tolist()
         [1.0, -1.0, 0.0]
     """
     return Separable(Modulus(), Entries(dims=dims))
 
 
-def Nuclear(*, polar: PolarMethod | None = None) -> Separable:
+def NuclearMap(*, polar: PolarMethod | None = None) -> Separable:
     """Σσ: the gradient is the polar factor, the domain the spectral ball σ₁ ≤ 1: Muon.
 
     Args:
@@ -32,7 +32,7 @@ def Nuclear(*, polar: PolarMethod | None = None) -> Separable:
 
     Examples:
         >>> import torch
-        >>> K = Nuclear()
+        >>> K = NuclearMap()
         >>> bool((K.grad(torch.diag(torch.tensor([9.0, 0.1]))) - torch.eye(2)).abs().max() < 1e-6)
         True
         >>> float(K.violation(3 * torch.eye(2), weight_decay=0.5))
@@ -59,7 +59,7 @@ def HalfSquare() -> Separable:
 
     Examples:
         >>> import torch
-        >>> float((Nuclear() + 2.0 * HalfSquare()).value(torch.eye(3)))
+        >>> float((NuclearMap() + 2.0 * HalfSquare()).value(torch.eye(3)))
         6.0
     """
     return Separable(Square(), Entries())
@@ -68,7 +68,7 @@ def HalfSquare() -> Separable:
 def SchattenMap(p: float, *, polar: PolarMethod | None = None) -> ConvexMap:
     """The Schatten-p norm; the domain is the ball of Schatten-q, 1/p + 1/q = 1.
 
-    p = 1 is `Nuclear`; p = 2 normalises the matrix; p = ∞ has the gradient u₁v₁ᴴ.
+    p = 1 is `NuclearMap`; p = 2 normalises the matrix; p = ∞ has the gradient u₁v₁ᴴ.
 
     Args:
         p: the exponent, in [1, inf].
@@ -104,7 +104,7 @@ def SmoothL1(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Sepa
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it count as small.
-        dims: the axes of one vector, as in `L1`.
+        dims: as in `L1Map`.
 
     Raises:
         ValueError: a δ that is not positive.
@@ -139,7 +139,7 @@ def Huber(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Separab
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it count as small.
-        dims: the axes of one vector, as in `L1`.
+        dims: as in `L1Map`.
 
     Raises:
         ValueError: a δ that is not positive.
@@ -173,7 +173,7 @@ def DeadZone(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Sepa
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it do not count.
-        dims: the axes of one vector, as in `L1`.
+        dims: as in `L1Map`.
 
     Raises:
         ValueError: a δ that is not positive.

@@ -112,7 +112,7 @@ def FromNorm(norm: Norm) -> ConvexMap:
         value = n;  grad = n.dual.dualize;  conjugate = 0 for n.dual(y) ≤ 1, else inf
 
     Any norm of tensors. Sums of absolute values of entries, of lengths of rows or columns, and of
-    singular values are `L1`, `GroupRows`, `GroupColumns` and `Nuclear`, and equal to them.
+    singular values are `L1Map`, `GroupRows`, `GroupColumns` and `NuclearMap`, and equal to them.
 
     Args:
         norm: n.
@@ -125,7 +125,7 @@ def FromNorm(norm: Norm) -> ConvexMap:
         >>> FromNorm(norms.Schatten(4)).domain == norms.Schatten(4).dual
         True
         >>> FromNorm(norms.Nuclear()), FromNorm(norms.Spectral()).domain
-        (Nuclear(), Nuclear())
+        (NuclearMap(), Nuclear())
     """
     if not isinstance(norm, Norm):
         raise invalid("norm", norm, "give a norm object such as norms.Schatten(4)")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import in_double, looked_at, real_dtype, widened
+from steepest._common.text import table
 from steepest.norms._vectors import falling_root
 from steepest.norms.norm import Norm, ball_radius, gaussian
 from steepest.norms.scaled import Scaled
@@ -299,8 +300,6 @@ class Modular(MaxOf):
         return Modular(parts, still=self.still)
 
     def __str__(self) -> str:
-        rows: list[tuple[Any, ...]] = [("parameter", "s", "norm")]
-        rows += [(name, f"{s:.4g}", norm) for name, (norm, s) in self.parts.items()]
+        rows = [(name, f"{s:.4g}", str(norm)) for name, (norm, s) in self.parts.items()]
         rows += [(name, "-", "mass 0: not moved") for name in sorted(self.still)]
-        widths = [max(len(str(row[i])) for row in rows) for i in range(2)]
-        return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows)
+        return table(("parameter", "s", "norm"), rows, left={"parameter", "norm"})

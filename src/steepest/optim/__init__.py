@@ -14,5 +14,5 @@ from steepest.optim.optimizer import SteepestOptimizer as SteepestOptimizer
 from steepest.optim.options import StepOptions as StepOptions
 from steepest.optim.presets import PRESETS as PRESETS
 from steepest.optim.presets import Preset as Preset
-from steepest.optim.rule import Rule as Rule
+from steepest.optim.rule import UpdateRule as UpdateRule
 from steepest.optim.weight_ball import Constrained as Constrained

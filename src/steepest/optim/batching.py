@@ -13,7 +13,7 @@ from steepest._common.errors import shape_text
 from steepest._common.numerics import is_known, real_dtype, widened
 from steepest.norms import Norm
 from steepest.optim.options import Group
-from steepest.optim.rule import Rule
+from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import Flag, accumulate, descend, without_momentum
 from steepest.sharding import is_sharded, local, local_like
 from steepest.views import LINEAR, MatrixView
@@ -47,7 +47,7 @@ class Member:
     param: Tensor
     dtype: torch.dtype
     view: MatrixView | None
-    rule: Rule
+    rule: UpdateRule
     like: Tensor
 
     shapes: list[tuple[int, int, int]] = field(init=False)
@@ -172,7 +172,7 @@ class GroupStep:
     """
 
     group: Group
-    rule: Rule
+    rule: UpdateRule
     finite: Mapping[Tensor, Flag]
     state: MutableMapping[Tensor, dict[str, Any]]
     inner: Norm | None = None

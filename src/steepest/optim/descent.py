@@ -24,7 +24,7 @@ from steepest.optim.options import (
     group_defaults,
     unknown_options,
 )
-from steepest.optim.rule import NormRule, Rule, SharpRule, UnboundedRule
+from steepest.optim.rule import NormRule, SharpRule, UnboundedRule, UpdateRule
 from steepest.optim.step_length import estimated_sharpness, search, slope_of
 from steepest.optim.updates import Flag
 
@@ -248,7 +248,7 @@ class SteepestDescent(SteepestOptimizer):
             )
         return super()._finite_gradients()
 
-    def _make_rule(self, group: Group) -> Rule:
+    def _make_rule(self, group: Group) -> UpdateRule:
         norm, sharpness = group["norm"], group["sharpness"]
         if group["scale"] == "unit":
             return NormRule(norm)

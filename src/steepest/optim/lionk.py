@@ -7,7 +7,7 @@ from typing import ClassVar, Unpack
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.maps import L1, ConvexMap
+from steepest.maps import ConvexMap, L1Map
 from steepest.optim.groups import module_params, two_weights
 from steepest.optim.optimizer import Params, SteepestOptimizer
 from steepest.optim.options import (
@@ -18,7 +18,7 @@ from steepest.optim.options import (
     unknown_options,
 )
 from steepest.optim.presets import LION_BETAS
-from steepest.optim.rule import MapRule, Rule
+from steepest.optim.rule import MapRule, UpdateRule
 
 
 class LionK(SteepestOptimizer):
@@ -29,9 +29,9 @@ class LionK(SteepestOptimizer):
         W ← (1 − lr·weight_decay)·W − lr·K.grad(u)
 
     Where it comes to rest W minimises F(W) + K.conjugate(weight_decay·W)/weight_decay: for a norm K
-    the loss within the ball K.domain(W) ≤ 1/weight_decay. `maps.L1()` is Lion, `maps.HalfSquare()`
-    gradient descent, `maps.Nuclear()` with betas = (μ², μ) Muon with Nesterov's momentum, up to the
-    factor √max(1, m/n) that Muon gives to a step.
+    the loss within the ball K.domain(W) ≤ 1/weight_decay. `maps.L1Map()` is Lion,
+    `maps.HalfSquare()` gradient descent, `maps.NuclearMap()` with betas = (μ², μ) Muon with
+    Nesterov's momentum, up to the factor √max(1, m/n) that Muon gives to a step.
 
     Given a module and a map of matrices it routes, as `Muon` does: hidden matrices move along the
     map, the rest by AdamW. A map of entries takes every parameter of a module.
@@ -43,7 +43,7 @@ class LionK(SteepestOptimizer):
         betas: The weights (β₁, β₂) of the two averages, each in [0, 1).
         weight_decay: Decoupled decay λ ≥ 0; lr·λ is at most 1, unless decay is implicit.
         K: A map of `steepest.maps`, or of your own. Maps of singular values are exact unless made
-            with a `polar` method: `maps.Nuclear(polar=Auto(error=0.05))` costs what Muon costs.
+            with a `polar` method: `maps.NuclearMap(polar=Auto(error=0.05))` costs what Muon costs.
         options: The options of every optimizer: see `StepOptions`.
 
     Raises:
@@ -54,7 +54,7 @@ class LionK(SteepestOptimizer):
         >>> import torch
         >>> from steepest import maps
         >>> w = torch.nn.Parameter(torch.tensor([3.0, -1.0]))
-        >>> optimizer = LionK([w], lr=0.1, weight_decay=0.5, K=maps.L1())
+        >>> optimizer = LionK([w], lr=0.1, weight_decay=0.5, K=maps.L1Map())
         >>> for _ in range(200):
         ...     w.grad = w.detach() - torch.tensor([3.0, -1.0])
         ...     optimizer.step()
@@ -79,7 +79,7 @@ class LionK(SteepestOptimizer):
         **options: Unpack[StepOptions],
     ) -> None:
         unknown_options("LionK", options)
-        K = L1() if K is None else K
+        K = L1Map() if K is None else K
         if not isinstance(K, ConvexMap):
             raise _no_map(K)
         defaults = {
@@ -98,9 +98,9 @@ class LionK(SteepestOptimizer):
         if not isinstance(group["K"], ConvexMap):
             raise _no_map(group["K"])
 
-    def _make_rule(self, group: Group) -> Rule:
+    def _make_rule(self, group: Group) -> UpdateRule:
         return MapRule(group["K"])
 
 
 def _no_map(K: object) -> ValueError:
-    return invalid("K", K, "give a map object such as steepest.maps.Nuclear()")
+    return invalid("K", K, "give a map object such as steepest.maps.NuclearMap()")

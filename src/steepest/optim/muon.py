@@ -19,7 +19,7 @@ from steepest.optim.options import (
     unknown_options,
 )
 from steepest.optim.presets import PRESETS
-from steepest.optim.rule import Rule, ShapedRule
+from steepest.optim.rule import ShapedRule, UpdateRule
 from steepest.optim.updates import SHAPE_RULES, ShapeRule, average_dtype
 from steepest.polar import JORDAN_QUINTIC, NewtonSchulz, PolarMethod, Schedule
 
@@ -155,7 +155,7 @@ class Muon(SteepestOptimizer):
         if len(group["ns_coefficients"]) != 3:
             raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
 
-    def _check_shapes(self, group: Group, rule: Rule) -> None:
+    def _check_shapes(self, group: Group, rule: UpdateRule) -> None:
         if group["polar"] is None:
             return
         for p, view in zip(group["params"], group["views"], strict=True):
@@ -165,7 +165,7 @@ class Muon(SteepestOptimizer):
                 if m and n:
                     group["polar"].accuracy(m, n, dtype)
 
-    def _make_rule(self, group: Group) -> Rule:
+    def _make_rule(self, group: Group) -> UpdateRule:
         torchs = tuple(group["ns_coefficients"]), group["ns_steps"]
         norm = ROW.norm.with_polar(group["polar"] or torch_newton_schulz(*torchs))
         return ShapedRule(norm, group["adjust_lr_fn"])

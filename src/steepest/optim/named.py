@@ -100,7 +100,7 @@ class Lion(_Named):
 
     `betas` are (β₁, β₂), and (0.9, 0.99) unless given. All other arguments are those of
     `SteepestDescent`; `weight_decay` keeps max|W| ≤ 1/weight_decay. It is `LionK` with K =
-    `maps.L1()`.
+    `maps.L1Map()`.
     """
 
     preset = PRESETS["Lion"]

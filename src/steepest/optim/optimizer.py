@@ -20,7 +20,7 @@ from steepest.optim.options import Group
 from steepest.optim.plan import StepPlan, planned
 from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
-from steepest.optim.rule import Rule
+from steepest.optim.rule import UpdateRule
 from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
 from steepest.optim.updates import Flag, check_decay, finite_flags, replace
@@ -75,7 +75,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         super()._add(group)
         self._replicated = []
 
-    def _rule(self, group: Group) -> Rule:
+    def _rule(self, group: Group) -> UpdateRule:
         """The rule that a group holds, made anew if a value that it is made of was replaced."""
         values = [cast(dict[str, Any], group)[key] for key in self.rule_keys]
         rule = group.get("rule")

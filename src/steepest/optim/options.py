@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.maps import ConvexMap
 from steepest.norms import Norm
-from steepest.optim.rule import Rule
+from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import Decay, ShapeRule
 from steepest.polar import PolarMethod
 from steepest.views import MatrixView
@@ -113,7 +113,7 @@ class Group(TypedDict, total=False):
     maximize: bool
     momentum_dtype: torch.dtype | None
     views: tuple[MatrixView | None, ...]
-    rule: Rule
+    rule: UpdateRule
     norm: Norm
     scale: Scale
     sharpness: Sharpness | None

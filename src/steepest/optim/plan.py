@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest.norms import Couples
 from steepest.optim.batching import Bundle, Member, bundles, stackable
-from steepest.optim.rule import Rule
+from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import average_dtype
 from steepest.sharding import (
     BUCKET,
@@ -81,7 +81,7 @@ class StepPlan:
 def planned(
     taking: Iterable[tuple[Tensor, MatrixView | None]],
     momentum_dtype: torch.dtype | None,
-    rule: Rule,
+    rule: UpdateRule,
     replicas: Team | None,
     limit: int | None,
     before: Loads,

@@ -15,7 +15,7 @@ from steepest._common.numerics import host_value
 from steepest.norms import Norm
 from steepest.optim.groups import check_ball, check_group, choose_polar, replicas_of, views_of
 from steepest.optim.options import Group
-from steepest.optim.rule import Rule
+from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import check_decay
 from steepest.routing.table import Routing, route
 from steepest.sharding import Team
@@ -93,11 +93,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         return params
 
     @abstractmethod
-    def _make_rule(self, group: Group) -> Rule:
+    def _make_rule(self, group: Group) -> UpdateRule:
         """The rule of a group, from its values of `rule_keys`."""
 
     @abstractmethod
-    def _rule(self, group: Group) -> Rule:
+    def _rule(self, group: Group) -> UpdateRule:
         """The rule that a group holds."""
 
     @property
@@ -201,13 +201,13 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if not group["adamw"]:
             self._check_rule(group, self._make_rule(group))
 
-    def _check_rule(self, group: Group, rule: Rule) -> None:
+    def _check_rule(self, group: Group, rule: UpdateRule) -> None:
         """Raise if a rule does not fit the decay and the shapes of a group."""
         check_decay(group["lr"], group["weight_decay"], group["decay"])
         check_ball(group, rule.ball)
         self._check_shapes(group, rule)
 
-    def _check_shapes(self, group: Group, rule: Rule) -> None:
+    def _check_shapes(self, group: Group, rule: UpdateRule) -> None:
         """Raise if the geometry of a rule cannot be used for the shapes of a group."""
         geometry = rule.geometry
         for p, view in zip(group["params"], group["views"], strict=True):

@@ -9,7 +9,7 @@ from typing import Self
 
 from torch import Tensor
 
-from steepest.maps import ConvexMap, FromNorm, Nuclear
+from steepest.maps import ConvexMap, FromNorm, NuclearMap
 from steepest.norms import Geometry, Norm
 from steepest.optim.updates import ShapeRule, shape_factor
 
@@ -17,7 +17,7 @@ Shapes = Sequence[tuple[int, int, int]]
 """(batch, rows, columns) of each matrix of a parameter; empty for one that is no matrix."""
 
 
-class Rule(ABC):
+class UpdateRule(ABC):
     """What the step loop has to know of a group; a rule is a value, and never changes."""
 
     made_of: Sequence[object] = ()
@@ -56,7 +56,7 @@ class Rule(ABC):
 
 
 @dataclass(frozen=True)
-class NormRule(Rule):
+class NormRule(UpdateRule):
     """Steps of norm 1 along the duality map.
 
     Args:
@@ -103,7 +103,7 @@ class ShapedRule(NormRule):
     @property
     def constraint_map(self) -> ConvexMap | None:
         """The nuclear norm."""
-        return Nuclear(polar=self.norm.polar)
+        return NuclearMap(polar=self.norm.polar)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class SharpRule(UnboundedRule):
 
 
 @dataclass(frozen=True)
-class MapRule(Rule):
+class MapRule(UpdateRule):
     """Steps along the gradient of a convex map: Lion-K.
 
     Args:

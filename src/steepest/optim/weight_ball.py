@@ -17,7 +17,7 @@ from steepest.norms import Geometry
 from steepest.optim.batching import Member
 from steepest.optim.groups import name_of
 from steepest.optim.options import Group
-from steepest.optim.rule import Rule
+from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import average_dtype
 from steepest.sharding import whole
 
@@ -92,7 +92,7 @@ def _parts(member: Member, x: Tensor) -> list[Tensor]:
 
 
 def constrained(
-    group: Group, rule: Rule, state: Mapping[Tensor, Mapping[str, Any]]
+    group: Group, rule: UpdateRule, state: Mapping[Tensor, Mapping[str, Any]]
 ) -> Iterator[Constrained]:
     """The parameters of a group that move in a norm or along a map, one by one.
 

@@ -255,8 +255,8 @@ RULES: tuple[Rule, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """The answer of the table about one parameter.
+class RuleMatch:
+    """What the table says about one parameter.
 
     Args:
         rule: the row that decided.
@@ -285,8 +285,8 @@ def _row(site: Site, model: Survey) -> Rule:
     return rule
 
 
-def judge(sites: Sequence[Site], model: Survey) -> Verdict:
-    """Decide by the table about a parameter that lives in these places.
+def judge(sites: Sequence[Site], model: Survey) -> RuleMatch:
+    """What the table says about a parameter that lives in these places.
 
     A parameter that is a table anywhere is a table: the other place reads the same rows.
     """
@@ -298,7 +298,7 @@ def judge(sites: Sequence[Site], model: Survey) -> Verdict:
         others = [s.name for s in sites if s is not site]
         reason += f", shared with {', '.join(others)}"
     if site.ndim < 2:
-        return Verdict(rule=rule, reason=reason, view=None, query=None)
+        return RuleMatch(rule=rule, reason=reason, view=None, query=None)
     view = rule.view(site, model)
     query = rule.query(site, model) if rule.query else None
-    return Verdict(rule=rule, reason=reason, view=view, query=query)
+    return RuleMatch(rule=rule, reason=reason, view=view, query=query)

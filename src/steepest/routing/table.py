@@ -17,8 +17,9 @@ from torch.nn.parameter import is_lazy
 
 from steepest._common.errors import invalid, shape_text
 from steepest._common.patterns import Patterns
+from steepest._common.text import table
 from steepest.routing.places import HEADS, Site, Survey
-from steepest.routing.rules import Target, Verdict, judge
+from steepest.routing.rules import RuleMatch, Target, judge
 from steepest.views import MatrixView
 
 Override: TypeAlias = Literal["matrix", "adamw"]
@@ -161,12 +162,7 @@ class Routing:
             )
             for a in self.assignments
         ]
-        widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (head, *rows)
-        ]
-        lines += ["", *self._counts()]
+        lines = [table(head, rows, left=head), "", *self._counts()]
         if self.uncertain:
             lines.append(f"Guesses, marked ?: {len(self.uncertain)} of {len(self)} parameters.")
             lines.append("To settle them, write overrides={name: …} with")
@@ -209,7 +205,7 @@ def _remedies(uncertain: tuple[Assignment, ...]) -> Iterator[str]:
 
 
 def _override(
-    a: Assignment, verdict: Verdict, pattern: str, value: MatrixView | Override
+    a: Assignment, verdict: RuleMatch, pattern: str, value: MatrixView | Override
 ) -> Assignment:
     """The assignment that an override asks for."""
     reason = f"override {pattern!r}"
@@ -234,7 +230,7 @@ def _override(
     return replace(a, target="matrix", view=view, reason=reason, certain=True, settle="")
 
 
-def _by_head(a: Assignment, verdict: Verdict, heads: int) -> Assignment:
+def _by_head(a: Assignment, verdict: RuleMatch, heads: int) -> Assignment:
     """The assignment with one matrix for each head."""
     view, query = verdict.view, verdict.query
     assert view is not None

@@ -16,7 +16,7 @@ from steepest.testing._tensors import assert_true, on
 Make: TypeAlias = Callable[[nn.Module], torch.optim.Optimizer]
 
 
-class Model(nn.Module):
+class TinyModel(nn.Module):
     """An embedding, a convolution, two hidden layers of one shape, a gain and a head."""
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class Model(nn.Module):
         return y
 
 
-def model(seed: int = 0) -> Model:
+def model(seed: int = 0) -> TinyModel:
     """The model, with the same numbers for the same seed."""
     torch.manual_seed(seed)
-    return Model()
+    return TinyModel()
 
 
 def loss(m: nn.Module, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.apps.bench.contenders import Contender
-from steepest.apps.bench.measure import Result, Row
+from steepest.apps.bench.measure import ContenderRow, Result
 from steepest.apps.bench.rounds import Runner
 from steepest.apps.bench.sets import ShapeSet, Training, transformer_block
 
@@ -85,18 +85,22 @@ def made_up(name: str = "gpt-128", bench: str = "steps") -> Result:
     """A result with one row of every kind."""
     measured = {"note": "n", "status": "measured", "ms_low": 1.0, "ms_high": 3.0}
     rows = (
-        Row(
+        ContenderRow(
             name="torch.optim.Muon", ms=20.0, speed=1.0, speed_of_medians=1.0, floors=10.0,
             error=0.35, **measured,
         ),
-        Row(
+        ContenderRow(
             name="steepest.Muon", ms=4.0, speed=5.0, speed_of_medians=4.9, floors=2.0,
             error=0.044, **measured,
         ),
-        Row(name="optimuon", note="n", status="absent", message="not installed"),
-        Row(name="heavyball", note="n", status="failed", message="RuntimeError: boom"),
-        Row(name="slow", ms=80.0, speed=0.25, speed_of_medians=0.25, floors=40.0, **measured),
-        Row(name="floor", ms=2.0, speed=10.0, speed_of_medians=10.0, floors=1.0, **measured),
+        ContenderRow(name="optimuon", note="n", status="absent", message="not installed"),
+        ContenderRow(name="heavyball", note="n", status="failed", message="RuntimeError: boom"),
+        ContenderRow(
+            name="slow", ms=80.0, speed=0.25, speed_of_medians=0.25, floors=40.0, **measured
+        ),
+        ContenderRow(
+            name="floor", ms=2.0, speed=10.0, speed_of_medians=10.0, floors=1.0, **measured
+        ),
     )  # fmt: skip
     return Result(
         bench=bench,

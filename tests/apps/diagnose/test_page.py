@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from steepest.apps.diagnose.page import Page, Part, Section, Table, render
+from steepest.apps.diagnose.page import Page, Panel, Section, Table, render
 from steepest.apps.diagnose.pictures import Picture
 from tests.apps.diagnose.chromium import Browser
 from tests.apps.diagnose.conftest import call
@@ -57,7 +57,7 @@ def assert_alone(content: bytes) -> Found:
 
 def test_whatever_comes_from_files_is_text() -> None:
     table = Table(title=HOSTILE, headings=[HOSTILE], rows=[[HOSTILE]])
-    part = Part(
+    part = Panel(
         title=HOSTILE,
         text=[HOSTILE],
         picture=Picture(png=b"png", alt=HOSTILE),

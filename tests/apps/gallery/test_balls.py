@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steepest import norms
-from steepest.apps._figures import look
+from steepest.apps._figures import plot_style
 from steepest.apps.gallery.balls import GRADIENT, NORMS, POINTS, boundary, draw, dual_label, duality
 from tests.apps.gallery.pictures import size
 
@@ -61,6 +61,6 @@ def test_the_label_of_the_dual_is_the_dual(name: str) -> None:
 
 
 def test_the_picture() -> None:
-    with look():
+    with plot_style():
         content = draw()
     assert size(content)[0] == 1170

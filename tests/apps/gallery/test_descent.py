@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from steepest import norms
-from steepest.apps._figures import look
+from steepest.apps._figures import plot_style
 from steepest.apps.gallery.balls import boundary
 from steepest.apps.gallery.descent import (
     NORMS,
     SHARPNESSES,
     STEPS,
-    Quadratic,
-    along,
+    CentredQuadratic,
     draw_sharpness,
     example,
+    loss_and_models,
     path,
     start,
     step,
@@ -46,7 +46,7 @@ def test_the_sharpness_is_the_largest_change_of_the_gradient(name: str) -> None:
 def test_the_sharpness_in_more_dimensions(dimension: int) -> None:
     a = torch.randn(dimension, dimension, dtype=torch.float64)
     h = a @ a.mT
-    f = Quadratic(h)
+    f = CentredQuadratic(h)
     assert f.smoothness(norms.L1()) == float(h.abs().max())
     assert f.smoothness(norms.L2()) == pytest.approx(float(torch.linalg.eigvalsh(h).max()))
     found = float(norms.estimate(h, math.inf, 1))
@@ -73,7 +73,7 @@ def test_the_step_minimises_the_model(name: str, sharpness: float) -> None:
 
 @pytest.mark.parametrize("name", NORMS)
 def test_the_curves_begin_together_and_f_stays_below_the_safe_model(name: str) -> None:
-    data = along(F, NORMS[name](), X)
+    data = loss_and_models(F, NORMS[name](), X)
     assert set(data.models) == set(SHARPNESSES)
     for curve in (data.f, *data.models.values()):
         assert float(curve[0]) == 0
@@ -92,7 +92,7 @@ def test_the_curves_begin_together_and_f_stays_below_the_safe_model(name: str) -
 def test_no_step_of_the_safe_sharpness_rises(name: str, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     a = torch.randn(3, 3, dtype=torch.float64, generator=generator)
-    f = Quadratic(a @ a.mT + 0.1 * torch.eye(3, dtype=torch.float64))
+    f = CentredQuadratic(a @ a.mT + 0.1 * torch.eye(3, dtype=torch.float64))
     norm = NORMS[name]()
     points = path(f, norm, torch.randn(3, dtype=torch.float64, generator=generator), steps=30)
     promised = norm.dual(f.grad(points[0])) ** 2 / (2 * f.smoothness(norm))
@@ -110,6 +110,6 @@ def test_the_paths_have_the_gait_of_their_norm() -> None:
 
 
 def test_the_picture() -> None:
-    with look():
+    with plot_style():
         content = draw_sharpness()
     assert size(content)[0] == 1170

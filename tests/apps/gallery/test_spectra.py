@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest import norms
-from steepest.apps._figures import look
+from steepest.apps._figures import plot_style
 from steepest.apps.gallery.spectra import (
     NORMS,
     WEIGHT,
@@ -91,6 +91,6 @@ def test_the_spectrum_leaves_rounding_out() -> None:
 
 
 def test_the_picture(g: Tensor) -> None:
-    with look():
+    with plot_style():
         content = draw_gradient(g)
     assert size(content)[0] == 1170

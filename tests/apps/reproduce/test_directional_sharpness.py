@@ -20,8 +20,8 @@ from steepest.apps.reproduce.directional_sharpness.experiment import (
     cells,
 )
 from steepest.apps.reproduce.directional_sharpness.networks import (
+    DirectionRecorder,
     SharpnessSettings,
-    Watch,
     hidden,
     images,
     measure,
@@ -66,7 +66,7 @@ def test_a_look_is_what_a_dense_hessian_gives() -> None:
     def loss() -> Tensor:
         return torch.nn.functional.cross_entropy(model(x), y)
 
-    watch = Watch(model, loss, torch.optim.SGD(model.parameters(), lr=0.1))
+    watch = DirectionRecorder(model, loss, torch.optim.SGD(model.parameters(), lr=0.1))
     assert watch.look(3)
     weights = {name: layer.weight for name, layer in hidden(model).items()}
     assert list(weights) == ["layer1", "layer2", "layer3", "layer4"]
@@ -113,7 +113,9 @@ def test_a_loss_that_is_not_finite_ends_the_looks() -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)
     batch = torch.ones(4, nets.PIXELS)
-    watch = Watch(model, lambda: model(batch).sum(), torch.optim.SGD(model.parameters(), lr=0.1))
+    watch = DirectionRecorder(
+        model, lambda: model(batch).sum(), torch.optim.SGD(model.parameters(), lr=0.1)
+    )
     assert not watch.look(5)
     assert watch.found() == {"losses": [{"step": 5, "loss": None}], "rows": [], "ranks": []}
 

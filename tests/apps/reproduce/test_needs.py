@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from steepest.apps.reproduce.framework.claims import UNDECIDED, Claim, Finding, Need, UndecidedError
+from steepest.apps.reproduce.framework.claims import UNDECIDED, Claim, Need, Outcome, UndecidedError
 from steepest.apps.reproduce.framework.experiment import Reproduction
 from steepest.apps.reproduce.table import REPRODUCTIONS
 from tests.apps.reproduce.toy import Invoke, Record
@@ -53,13 +53,13 @@ def test_every_claim_says_what_decides_it(r: Reproduction[Any]) -> None:
 def test_below_one_of_its_needs_a_claim_is_not_decided(r: Reproduction[Any], claim: Claim) -> None:
     """Whatever is measured: what agrees, what differs, and what cannot be measured."""
 
-    def broken(_: Sequence[Record]) -> Finding:
+    def broken(_: Sequence[Record]) -> Outcome:
         raise UndecidedError("nothing to see")
 
     def having(value: float, need: Need) -> Need:
         return replace(need, has=lambda _: value)
 
-    checks = [lambda _, holds=holds: Finding.of(holds, "seen") for holds in (True, False)]
+    checks = [lambda _, holds=holds: Outcome.of(holds, "seen") for holds in (True, False)]
     for i, short in enumerate(claim.needs):
         for check in (*checks, broken):
             needs = tuple(
@@ -99,8 +99,8 @@ def test_results_that_do_not_say_their_size_decide_nothing() -> None:
     assert Need.setting("seeds", 2, "why").lacking([{"scale": {"seeds": (4, 9)}}]) is None
 
 
-def _agrees(_: Sequence[Record]) -> Finding:
-    return Finding.of(True, "seen")
+def _agrees(_: Sequence[Record]) -> Outcome:
+    return Outcome.of(True, "seen")
 
 
 @pytest.mark.parametrize("r", list(REPRODUCTIONS.values()), ids=lambda r: r.name)

@@ -102,7 +102,7 @@ def test_score_and_lyapunov_function_against_their_definitions(quadratic: toy.Qu
     """With m the average of the negative gradients, as the flow has it."""
     gamma, eta, decay = 2.0, 1e-2, toy.DECAY
     beta = 1 - eta * gamma
-    run = toy.Run(
+    run = toy.LionKRun(
         quadratic,
         0.1 * quadratic.optimum.flip(0),
         K=maps.SmoothNuclear(toy.DELTA),
@@ -178,7 +178,9 @@ NAIVE = {
 def test_what_is_looked_at_is_the_norm_of_every_hidden_matrix(name: str) -> None:
     model = nets.images(0)
     radius = 1 / nets.DECAYS[name]
-    watched = nets.Watched(model, nets.MAPS[name], radius=radius, rate=0.1, decays=True, every=1)
+    watched = nets.ConstraintRecorder(
+        model, nets.MAPS[name], radius=radius, rate=0.1, decays=True, every=1
+    )
     *hidden, _ = [p.detach().flatten(1) for p in model.parameters()]
     ratios = [float(NAIVE[name](w)) / radius for w in hidden]
     (row,) = watched.rows
@@ -190,7 +192,7 @@ def test_what_is_looked_at_is_the_norm_of_every_hidden_matrix(name: str) -> None
 
 def test_a_matrix_that_is_too_far_outside_is_noticed() -> None:
     model = nets.images(0)
-    watched = nets.Watched(
+    watched = nets.ConstraintRecorder(
         model, nets.MAPS["Frobenius"], radius=0.5, rate=0.1, decays=True, every=1
     )
     for p in model.parameters():

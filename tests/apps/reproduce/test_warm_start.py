@@ -31,7 +31,7 @@ from steepest.apps.reproduce.warm_start.factor import (
     LENGTHS,
     LOWERS,
     METHODS,
-    Spectrum,
+    GramSpectrum,
     compare,
     drift,
     schedules,
@@ -52,7 +52,7 @@ def stack(m: int = 12, n: int = 30, condition: float = 100.0) -> Tensor:
 def least(last: Tensor, now: Tensor) -> dict[str, float]:
     """The least error of every way, the best schedule of each length for each matrix."""
     found: dict[str, float] = {}
-    for name, _, values in compare(Spectrum(last), Spectrum(now)):
+    for name, _, values in compare(GramSpectrum(last), GramSpectrum(now)):
         found[name] = min(found.get(name, 1e9), float(values.amin(dim=0).max()))
     return found
 
@@ -60,7 +60,7 @@ def least(last: Tensor, now: Tensor) -> dict[str, float]:
 def test_errors_are_those_of_the_iteration_itself() -> None:
     """Polynomials of singular values against `GramNewtonSchulz` on the matrix."""
     last, now = stack(), stack() + 0.1 * torch.randn(2, 12, 30, dtype=torch.float64)
-    found = {(name, steps): e for name, steps, e in compare(Spectrum(last), Spectrum(now))}
+    found = {(name, steps): e for name, steps, e in compare(GramSpectrum(last), GramSpectrum(now))}
     truth = torch.stack([naive_polar(x) for x in now])
     starts = {"cold": now, "shift 0.1": now + 0.1 * shifted(last, now)}
     starts["root 0"] = torch.stack([inverse_root(x) for x in last]) @ now
@@ -90,7 +90,9 @@ def test_every_start_is_perfect_where_nothing_changes() -> None:
     # A random subspace is only nearly invariant.
     assert found.pop("sketch") < 0.1
     assert max(found.values()) < 1e-4
-    first = {n: float(e.min()) for n, steps, e in compare(Spectrum(x), Spectrum(x)) if steps == 1}
+    first = {
+        n: float(e.min()) for n, steps, e in compare(GramSpectrum(x), GramSpectrum(x)) if steps == 1
+    }
     assert first["root 0"] < 0.05 < 0.2 < first["cold"]
     assert first["eigenvectors"] < 1e-6
 
@@ -110,7 +112,7 @@ def test_only_a_start_that_commutes_leads_to_the_factor() -> None:
 def test_newton_amplifies_what_does_not_commute() -> None:
     x = stack(condition=100.0)
     noise = 1e-3 * torch.randn(x.shape, dtype=torch.float64)
-    ways = compare(Spectrum(x), Spectrum(x + noise))
+    ways = compare(GramSpectrum(x), GramSpectrum(x + noise))
     path = [float(e.max()) for n, _, e in ways if n == "newton"]
     assert path[-1] > 1e3 * min(path)
 
@@ -118,7 +120,7 @@ def test_newton_amplifies_what_does_not_commute() -> None:
 def test_directions_below_the_resolution_do_not_count() -> None:
     u, v = orthonormal(4, 4, torch.float64, 0), orthonormal(6, 4, torch.float64, 1)
     x = ((u * torch.tensor([1.0, 0.1, 4e-3, 1e-3], dtype=torch.float64)) @ v.mT)[None]
-    truth = Spectrum(x)
+    truth = GramSpectrum(x)
     assert truth.judged.tolist() == [[True, True, True, False]]
     changed = u[:, :3] @ v[:, :3].mT - 5 * u[:, 3:] @ v[:, 3:].mT
     assert float(truth.error(changed[None])) < 1e-6
@@ -127,12 +129,12 @@ def test_directions_below_the_resolution_do_not_count() -> None:
 
 def test_the_drift_of_equal_and_of_strange_matrices() -> None:
     x = stack(condition=200.0)
-    still = {k: v.mean().item() for k, v in drift(Spectrum(x), Spectrum(3 * x)).items()}
+    still = {k: v.mean().item() for k, v in drift(GramSpectrum(x), GramSpectrum(3 * x)).items()}
     assert still == pytest.approx(
         {"change": 2 / 3, "turn": 0, "stretch": 3, "large": 1, "small": 1}, abs=1e-6
     )
     strange = torch.stack([with_spectrum(log_spaced(200.0, 12), 12, 30, seed=s) for s in (8, 9)])
-    found = {k: v.mean().item() for k, v in drift(Spectrum(x), Spectrum(strange)).items()}
+    found = {k: v.mean().item() for k, v in drift(GramSpectrum(x), GramSpectrum(strange)).items()}
     assert found["turn"] > 0.5
     assert found["stretch"] > 10
     assert max(found["large"], found["small"]) < 0.9

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from typer.testing import Result
 
 from steepest.apps._figures import panels
-from steepest.apps.reproduce.framework.claims import Claim, Finding, UndecidedError
+from steepest.apps.reproduce.framework.claims import Claim, Outcome, UndecidedError
 from steepest.apps.reproduce.framework.experiment import Cell, Reproduction, Settings
 
 Invoke = Callable[..., Result]
@@ -57,14 +57,14 @@ def draw(table: Sequence[Record]) -> Figure:
     return figure
 
 
-def undecided(results: Sequence[Record]) -> Finding:
+def undecided(results: Sequence[Record]) -> Outcome:
     raise UndecidedError(f"{len(results)} results are too few")
 
 
-def largest(bound: float) -> Callable[[Sequence[Record]], Finding]:
-    def check(results: Sequence[Record]) -> Finding:
+def largest(bound: float) -> Callable[[Sequence[Record]], Outcome]:
+    def check(results: Sequence[Record]) -> Outcome:
         top = max(r["value"] for r in results)
-        return Finding.of(top <= bound, f"{top:g}")
+        return Outcome.of(top <= bound, f"{top:g}")
 
     return check
 

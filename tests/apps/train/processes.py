@@ -60,15 +60,15 @@ class Processes:
 
 def _raise(at: Signal) -> None:
     """Have this process get a signal when it has taken a step."""
-    train_step = trial.Learner.train_step
+    train_step = trial.Trainer.train_step
 
-    def signalled(learner: trial.Learner) -> Record:
-        record = train_step(learner)
+    def signalled(trainer: trial.Trainer) -> Record:
+        record = train_step(trainer)
         if record["step"] == at.step:
             os.kill(os.getpid(), at.number)
         return record
 
-    trial.Learner.train_step = signalled  # type: ignore[method-assign]
+    trial.Trainer.train_step = signalled  # type: ignore[method-assign]
 
 
 def _run(

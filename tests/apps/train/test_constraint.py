@@ -20,7 +20,7 @@ from steepest.apps.train.data import Corpus, Text, prepare
 from steepest.apps.train.metrics import read_metrics
 from steepest.apps.train.optimizers import RECIPES, recipe
 from steepest.apps.train.spectra import chosen, draw, write_spectra
-from steepest.apps.train.trial import Learner, run_trial, trials
+from steepest.apps.train.trial import Trainer, run_trial, trials
 from steepest.diagnostics import ConstraintSpectrum, constraint_spectra
 from tests.apps.train.tiny import Invoke, words
 
@@ -47,11 +47,11 @@ def config(name: str) -> Config:
     )
 
 
-def go(run: Path, settings: Config, corpus: Corpus, *, stop_at: int = -1) -> Learner:
-    learner = Learner(trials(settings)[0], settings, corpus)
-    learner.restore(learner.trial.folder(run))
-    run_trial(learner, run, report=lambda _: None, stop=lambda: learner.step == stop_at)
-    return learner
+def go(run: Path, settings: Config, corpus: Corpus, *, stop_at: int = -1) -> Trainer:
+    trainer = Trainer(trials(settings)[0], settings, corpus)
+    trainer.restore(trainer.trial.folder(run))
+    run_trial(trainer, run, report=lambda _: None, stop=lambda: trainer.step == stop_at)
+    return trainer
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -60,8 +60,8 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_evaluations_show_the_balls_and_other_steps_do_not(tmp_path: Path, corpus: Corpus) -> None:
-    learner = go(tmp_path, config("muon"), corpus)
-    records = read_metrics(learner.trial.folder(tmp_path))
+    trainer = go(tmp_path, config("muon"), corpus)
+    records = read_metrics(trainer.trial.folder(tmp_path))
     for record in records:
         found = [k for k in record if k.startswith("constraint/")]
         if record["step"] % 2:
@@ -70,37 +70,37 @@ def test_evaluations_show_the_balls_and_other_steps_do_not(tmp_path: Path, corpu
         # Before the first step there is no gradient to score.
         scores = ["constraint/kkt"] * (record["step"] > 0)
         assert found == [*NORMS, "constraint/distance", *scores]
-    report = library.constraint_report(learner.model, learner.optimizer)
+    report = library.constraint_report(trainer.model, trainer.optimizer)
     assert [records[-1][k] for k in NORMS] == [r.filled for r in report]
     assert records[-1]["constraint/distance"] == max(r.distance for r in report)
     assert records[-1]["constraint/kkt"] == max(r.kkt for r in report if r.kkt is not None)
     assert largest(records) == max((r.filled, r.name.removesuffix(".weight")) for r in report)
-    board = EventAccumulator(str(learner.trial.board(tmp_path))).Reload()
+    board = EventAccumulator(str(trainer.trial.board(tmp_path))).Reload()
     for key in (*NORMS, "constraint/distance", "constraint/kkt"):
         known = [(r["step"], pytest.approx(r[key])) for r in records if key in r]
         assert [(e.step, e.value) for e in board.Scalars(key)] == known
 
 
 def test_an_infinite_score_is_null(corpus: Corpus) -> None:
-    learner = Learner(trials(config("muon"))[0], config("muon"), corpus)
-    learner.train_step()
+    trainer = Trainer(trials(config("muon"))[0], config("muon"), corpus)
+    trainer.train_step()
     with torch.no_grad():
-        learner.model.get_parameter("blocks.0.mlp.fc.weight").mul_(1e3)
-    found = figures(library.constraint_report(learner.model, learner.optimizer))
+        trainer.model.get_parameter("blocks.0.mlp.fc.weight").mul_(1e3)
+    found = figures(library.constraint_report(trainer.model, trainer.optimizer))
     assert found["constraint/kkt"] is None
     assert found["constraint/distance"] > 1
 
 
 def test_the_spectra_are_those_of_the_layers(tmp_path: Path, corpus: Corpus) -> None:
-    learner = go(tmp_path, config("muon"), corpus)
-    spectra = Spectra.load(learner.trial.folder(tmp_path))
+    trainer = go(tmp_path, config("muon"), corpus)
+    spectra = Spectra.load(trainer.trial.folder(tmp_path))
     assert spectra.steps == [0, 2, 4, 6, 8]
     assert spectra.names == LAYERS
     assert set(spectra.kinds) == {"singular values"}
     for values, limit, found in zip(
         spectra.values,
         spectra.limits,
-        constraint_spectra(learner.model, learner.optimizer),
+        constraint_spectra(trainer.model, trainer.optimizer),
         strict=True,
     ):
         assert limit == found.limit
@@ -126,8 +126,8 @@ def test_without_spectra_nothing_is_shown_and_the_training_is_the_same(
     kept = []
     for spectra in (True, False):
         run = tmp_path / str(spectra)
-        learner = go(run, replace(config("muon"), spectra=spectra), corpus)
-        folder = learner.trial.folder(run)
+        trainer = go(run, replace(config("muon"), spectra=spectra), corpus)
+        folder = trainer.trial.folder(run)
         records = read_metrics(folder)
         kept.append([(r["loss"], r.get("val_loss")) for r in records[1:]])
         assert (folder / "spectra.npz").exists() == spectra
@@ -202,7 +202,7 @@ def test_which_optimizers_have_a_ball(corpus: Corpus) -> None:
     def ball(name: str, weight_decay: float) -> bool:
         settings = replace(recipe(name).tuned, weight_decay=weight_decay)
         chosen = replace(config("muon"), optimizers={name: settings})
-        return has_ball(Learner(trials(chosen)[0], chosen, corpus).optimizer)
+        return has_ball(Trainer(trials(chosen)[0], chosen, corpus).optimizer)
 
     with_decay = {name for name in RECIPES if ball(name, 0.1)}
     assert with_decay == {"muon", "normalized-sgd", "sign", "lion", "scion", "descent"}

@@ -21,7 +21,7 @@ from steepest.apps.app import app
 from steepest.apps.train import execute
 from steepest.apps.train.execute import Stop, resume_command
 from steepest.apps.train.metrics import Metrics
-from steepest.apps.train.trial import Learner
+from steepest.apps.train.trial import Trainer
 from tests.apps.train.tiny import TINY, Invoke, contents, final_state, history, same, words
 
 LONG = ("--steps", "60", "--checkpoint-every", "20", "--eval-every", "20")
@@ -160,14 +160,14 @@ def test_a_signal_stops_the_run_after_the_step(
 def test_a_signal_in_the_last_step_of_all_comes_too_late_to_stop_anything(
     tiny: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = Learner.evaluate
+    evaluate = Trainer.evaluate
 
-    def signalled(learner: Learner) -> float:
-        if learner.step == 12:
+    def signalled(trainer: Trainer) -> float:
+        if trainer.step == 12:
             signal.raise_signal(signal.SIGINT)
-        return evaluate(learner)
+        return evaluate(trainer)
 
-    monkeypatch.setattr(Learner, "evaluate", signalled)
+    monkeypatch.setattr(Trainer, "evaluate", signalled)
     assert tiny("--optimizer", "sgd", "--out", tmp_path / "run").exit_code == 0
     assert (tmp_path / "run" / "summary.json").exists()
 

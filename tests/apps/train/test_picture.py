@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 
 from steepest.apps.train.picture import COLOURS, draw
-from steepest.apps.train.report import Curve, Report, Row
+from steepest.apps.train.report import Curve, Report, SummaryRow
 
 STEPS = tuple(range(0, 101, 5))
 
@@ -29,8 +29,8 @@ def curve(rate: float, *, spread: float = 0.0) -> Curve:
     )
 
 
-def row(name: str) -> Row:
-    return Row(
+def row(name: str) -> SummaryRow:
+    return SummaryRow(
         optimizer=name,
         steps=100,
         val_loss=1.5,

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from steepest.apps._terminal import clock
-from steepest.apps.train.progress import Progress
+from steepest.apps.train.progress import TrainingProgress
 
 
 def record(step: int, **more: Any) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def record(step: int, **more: Any) -> dict[str, Any]:
 def shown(*, terminal: bool, records: list[dict[str, Any]]) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=150)
-    progress = Progress(console, steps=10)
+    progress = TrainingProgress(console, steps=10)
     progress.begin("muon seed 0", step=0, steps=10)
     for r in records:
         progress.update(r)

@@ -12,7 +12,14 @@ import pytest
 from steepest._common.files import Record
 from steepest.apps.train.config import Config
 from steepest.apps.train.optimizers import recipe
-from steepest.apps.train.report import Report, Row, baseline, make_report, markdown, write_report
+from steepest.apps.train.report import (
+    Report,
+    SummaryRow,
+    baseline,
+    make_report,
+    markdown,
+    write_report,
+)
 from steepest.apps.train.trial import Trial
 from tests.apps.train.tiny import read_json
 
@@ -59,7 +66,7 @@ def report(run: Path, content: dict[tuple[str, int], list[Record]]) -> Report:
 
 
 def test_the_fields_of_a_row_are_those_of_the_summary() -> None:
-    assert [f.name for f in fields(Row)] == FIELDS
+    assert [f.name for f in fields(SummaryRow)] == FIELDS
 
 
 def test_a_run_with_one_seed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from steepest.apps.train.parallel import sharded_checkpoint
-from steepest.apps.train.parallel.team import ALONE
+from steepest.apps.train.parallel.team import SINGLE
 from tests.apps.train.tiny import same
 
 TREE: dict[str, Any] = {
@@ -23,12 +23,12 @@ TREE: dict[str, Any] = {
 
 
 def written(folder: Path) -> dict[str, str]:
-    return sharded_checkpoint.write(folder, TREE, ALONE)
+    return sharded_checkpoint.write(folder, TREE, SINGLE)
 
 
 def read(folder: Path, marks: dict[str, str]) -> Any:
     return sharded_checkpoint.read(
-        folder, sharded_checkpoint.frame(TREE), marks, like=lambda _: None, team=ALONE
+        folder, sharded_checkpoint.frame(TREE), marks, like=lambda _: None, team=SINGLE
     )
 
 

@@ -23,7 +23,7 @@ from steepest.apps.train.data import Corpus, Text, prepare
 from steepest.apps.train.metrics import read_metrics
 from steepest.apps.train.model import GPT
 from steepest.apps.train.optimizers import RECIPES, recipe
-from steepest.apps.train.trial import Learner, Trial, diverged, is_done, run_trial, trials
+from steepest.apps.train.trial import Trainer, Trial, diverged, is_done, run_trial, trials
 from steepest.polar import Svd
 from tests.apps.train.tiny import final_state, history, read_json, same, words
 
@@ -57,9 +57,9 @@ class Killed(BaseException):
 
 def go(run: Path, settings: Config, corpus: Corpus, *, stop_at: int = -1) -> bool:
     """Start or go on with the first trial of a configuration."""
-    learner = Learner(trials(settings)[0], settings, corpus)
-    learner.restore(learner.trial.folder(run))
-    return run_trial(learner, run, report=lambda _: None, stop=lambda: learner.step == stop_at)
+    trainer = Trainer(trials(settings)[0], settings, corpus)
+    trainer.restore(trainer.trial.folder(run))
+    return run_trial(trainer, run, report=lambda _: None, stop=lambda: trainer.step == stop_at)
 
 
 def folder(run: Path, settings: Config) -> Path:
@@ -207,12 +207,12 @@ def test_a_checkpoint_of_another_trial_is_refused(tmp_path: Path, corpus: Corpus
         ),
     }
     for key, other in belongs.items():
-        learner = Learner(Trial(optimizer="adamw", seed=0), other, corpus)
+        trainer = Trainer(Trial(optimizer="adamw", seed=0), other, corpus)
         with pytest.raises(ValueError, match=rf"{path.name}.*another run \({key} "):
-            learner.restore(path.parent)
+            trainer.restore(path.parent)
     text = prepare(Text(name="other", text=words(4000, seed=1)), context=8)
     with pytest.raises(ValueError, match=r"another run \(text "):
-        Learner(Trial(optimizer="adamw", seed=0), config("adamw"), text).restore(path.parent)
+        Trainer(Trial(optimizer="adamw", seed=0), config("adamw"), text).restore(path.parent)
 
 
 def test_a_training_that_diverges_ends_there_and_says_so(tmp_path: Path, corpus: Corpus) -> None:

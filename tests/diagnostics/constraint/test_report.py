@@ -19,8 +19,8 @@ from steepest.views import MatrixView
 from tests.optim.suite import assert_equal, every_optimizer, model, parameters, train
 
 MAPS = [
-    maps.L1(),
-    maps.Nuclear(),
+    maps.L1Map(),
+    maps.NuclearMap(),
     maps.FromNorm(norms.Frobenius()),
     maps.GroupRows(),
     maps.GroupColumns(),
@@ -32,9 +32,9 @@ MAPS = [
     maps.Huber(0.5),
     maps.SpectralHuber(0.5),
     maps.TopK(2),
-    3 * maps.Nuclear(),
+    3 * maps.NuclearMap(),
     maps.HalfSquare(),
-    maps.Nuclear() + maps.HalfSquare(),
+    maps.NuclearMap() + maps.HalfSquare(),
 ]
 every_map = pytest.mark.parametrize("K", MAPS, ids=repr)
 
@@ -68,7 +68,7 @@ def row(w, optimizer, **options):
 )
 def test_closed_forms_in_the_spectral_ball_of_radius_two(values, distance, kkt):
     w = diagonal(*values, grad=(-3.0, -1.0))
-    found = row(w, lionk(w, maps.Nuclear()))
+    found = row(w, lionk(w, maps.NuclearMap()))
     assert (found.norm, found.radius) == pytest.approx((max(values), 2.0), abs=1e-12)
     assert found.distance == pytest.approx(distance, abs=1e-12)
     assert found.kkt == pytest.approx(kkt, abs=1e-12)
@@ -111,8 +111,8 @@ def test_the_score_inside_is_the_fenchel_gap(K, seed, share, size):
 
 def test_a_zero_gradient_scores_zero_inside_and_inf_outside():
     inside, outside = diagonal(1.0, 0.0, grad=(0.0, 0.0)), diagonal(3.0, 0.0, grad=(0.0, 0.0))
-    assert row(inside, lionk(inside, maps.Nuclear())).kkt == 0
-    assert row(outside, lionk(outside, maps.Nuclear())).kkt == math.inf
+    assert row(inside, lionk(inside, maps.NuclearMap())).kkt == 0
+    assert row(outside, lionk(outside, maps.NuclearMap())).kkt == math.inf
 
 
 def test_the_worst_of_several_matrices_each_in_its_own_ball():
@@ -174,7 +174,7 @@ def test_every_optimizer_has_a_report_and_nothing_changes(make, weight_decay):
 
 def test_explicit_decay_ends_in_the_ball_that_the_report_names():
     w = diagonal(9.0, 1.0)
-    optimizer = lionk(w, maps.Nuclear(), lr=0.5)
+    optimizer = lionk(w, maps.NuclearMap(), lr=0.5)
     assert row(w, optimizer).distance == pytest.approx(7)
     for _ in range(140):
         w.grad = w.detach() - torch.diag(torch.tensor([9.0, 1.0], dtype=torch.float64))
@@ -191,7 +191,7 @@ def test_half_precision_on_the_boundary_counts_as_inside(dtype):
     g = torch.randn(8, 8, dtype=torch.float64)
     w = nn.Parameter((-2 * steepest.polar_factor(g)).to(dtype))
     w.grad = g.to(dtype)
-    found = row(w, lionk(w, maps.Nuclear()))
+    found = row(w, lionk(w, maps.NuclearMap()))
     exact = torch.linalg.svdvals(w.detach().double())[0]
     assert found.norm == pytest.approx(float(exact), rel=1e-12)
     assert 0 <= found.kkt < 0.01
@@ -199,11 +199,11 @@ def test_half_precision_on_the_boundary_counts_as_inside(dtype):
 
 def test_complex_weights_and_stacks():
     g = torch.randn(3, 4, 5, dtype=torch.complex128)
-    w = nn.Parameter(-2 * maps.Nuclear().grad(g))
+    w = nn.Parameter(-2 * maps.NuclearMap().grad(g))
     w.grad = g
     view = MatrixView(batch=(0,), rows=(1,), cols=(2,))
     optimizer = LionK(
-        [{"params": [w], "views": view}], betas=(0, 0), weight_decay=0.5, K=maps.Nuclear()
+        [{"params": [w], "views": view}], betas=(0, 0), weight_decay=0.5, K=maps.NuclearMap()
     )
     found = row(w, optimizer)
     assert found.kkt == pytest.approx(0, abs=1e-12)
@@ -216,7 +216,7 @@ def test_complex_weights_and_stacks():
 
 def test_which_gradient():
     w = diagonal(1.0, 1.0, grad=(-1.0, 0.0))
-    optimizer = lionk(w, maps.Nuclear(), betas=(0.9, 0.5), lr=0.0)
+    optimizer = lionk(w, maps.NuclearMap(), betas=(0.9, 0.5), lr=0.0)
     assert row(w, optimizer).kkt == row(w, optimizer, gradient="grad").kkt == 0.5
     optimizer.step()
     w.grad = torch.diag(torch.tensor([0.0, 5.0], dtype=torch.float64))
@@ -233,7 +233,7 @@ def test_to_maximise_is_to_minimise_the_opposite(gradient):
     scores = []
     for maximize in (False, True):
         w = diagonal(1.0, 0.5, grad=(1.0, 2.0) if maximize else (-1.0, -2.0))
-        optimizer = lionk(w, maps.Nuclear(), betas=(0.9, 0.9), maximize=maximize)
+        optimizer = lionk(w, maps.NuclearMap(), betas=(0.9, 0.9), maximize=maximize)
         optimizer.step()
         scores.append(row(w, optimizer, gradient=gradient).kkt)
     assert scores[0] == scores[1] < 1
@@ -242,8 +242,12 @@ def test_to_maximise_is_to_minimise_the_opposite(gradient):
 @pytest.mark.parametrize(
     ("make", "note", "scored"),
     [
-        (lambda w: lionk(w, maps.Nuclear(), weight_decay=0.0), "no weight decay", False),
-        (lambda w: lionk(w, maps.Nuclear(), decay="cautious"), "cautious decay has no ball", False),
+        (lambda w: lionk(w, maps.NuclearMap(), weight_decay=0.0), "no weight decay", False),
+        (
+            lambda w: lionk(w, maps.NuclearMap(), decay="cautious"),
+            "cautious decay has no ball",
+            False,
+        ),
         (lambda w: lionk(w, maps.HalfSquare()), "HalfSquare(): decay is a penalty", True),
         (
             lambda w: SteepestDescent([w], norms.Spectral(), sharpness=1.0, weight_decay=0.1),
@@ -275,7 +279,7 @@ def test_a_projection_gives_cautious_decay_a_ball_and_no_score():
 
 def test_frozen_parameters_are_no_part_of_it():
     w, frozen = diagonal(1.0, 1.0, grad=(1.0, 1.0)), diagonal(9.0, 9.0)
-    optimizer = LionK([w, frozen], weight_decay=0.5, K=maps.Nuclear())
+    optimizer = LionK([w, frozen], weight_decay=0.5, K=maps.NuclearMap())
     frozen.requires_grad_(False)
     report = constraint_report([("w", w), ("frozen", frozen)], optimizer, spectra=True)
     assert [r.name for r in report] == [s.name for s in report.spectra] == ["w"]
@@ -301,11 +305,11 @@ def test_the_score_of_an_inexact_method_has_a_floor(options, low, high):
 
 def test_what_is_not_finite_is_said_and_not_raised():
     w = diagonal(1.0, 1.0, grad=(math.nan, 1.0))
-    found = row(w, lionk(w, maps.Nuclear()))
+    found = row(w, lionk(w, maps.NuclearMap()))
     assert (found.norm, found.kkt, found.note) == (1.0, None, "the gradient is not finite")
     w.data[0, 0] = math.inf
     v = diagonal(1.0, 1.0)
-    optimizer = LionK([w, v], weight_decay=0.5, K=maps.Nuclear())
+    optimizer = LionK([w, v], weight_decay=0.5, K=maps.NuclearMap())
     report = constraint_report([("w", w), ("v", v)], optimizer)
     assert report.rows[0].note == "the weights are not finite"
     assert report.worst is report.rows[0], "nothing is worse"

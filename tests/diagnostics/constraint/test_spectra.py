@@ -18,9 +18,9 @@ from tests.optim.suite import model, train
 @pytest.mark.parametrize(
     ("K", "kind", "naive"),
     [
-        (maps.Nuclear(), "singular values", torch.linalg.svdvals),
+        (maps.NuclearMap(), "singular values", torch.linalg.svdvals),
         (3 * maps.SmoothNuclear(0.1), "singular values", torch.linalg.svdvals),
-        (maps.L1(), "entries", lambda w: w.abs().flatten()),
+        (maps.L1Map(), "entries", lambda w: w.abs().flatten()),
         (maps.GroupRows(), "lengths of rows", lambda w: w.norm(dim=1)),
         (maps.GroupColumns(), "lengths of columns", lambda w: w.norm(dim=0)),
         (maps.FromNorm(norms.Operator("rms", "rms").dual), "singular values", torch.linalg.svdvals),
@@ -38,7 +38,7 @@ def test_all_magnitudes_and_the_most_that_they_can_be(K, kind, naive):
     assert float(found.values[0]) / found.limit == pytest.approx(row.filled, rel=1e-12)
 
 
-@pytest.mark.parametrize("K", [maps.Nuclear(), maps.L1(), maps.SchattenMap(4)], ids=repr)
+@pytest.mark.parametrize("K", [maps.NuclearMap(), maps.L1Map(), maps.SchattenMap(4)], ids=repr)
 def test_what_is_not_finite_is_left_out_and_a_report_gives_the_same(K):
     w, v = (nn.Parameter(torch.randn(4, 9)) for _ in range(2))
     optimizer = LionK([w, v], weight_decay=0.5, K=K)

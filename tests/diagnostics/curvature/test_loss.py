@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from steepest.diagnostics.curvature.loss import Point, dot, named
+from steepest.diagnostics.curvature.loss import LossAt, dot, named
 from tests.diagnostics.dense import dense_hessian, flat
 from tests.refusals import assert_refused
 
@@ -22,7 +22,7 @@ def small():
 
 def test_products_are_those_of_the_dense_hessian():
     model, loss = small()
-    point = Point(loss, model)
+    point = LossAt(loss, model)
     params = dict(model.named_parameters())
     v = {k: torch.randn_like(p) for k, p in params.items()}
     for names in (list(v), ["0.weight"], ["0.bias", "2.weight"]):
@@ -40,14 +40,14 @@ def test_products_are_those_of_the_dense_hessian():
 def test_attention_has_a_second_derivative_and_unused_or_linear_parameters_have_none():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double()
     x = torch.randn(2, 5, 8, dtype=torch.float64)
-    point = Point(lambda: layer(x).square().mean(), layer)
+    point = LossAt(lambda: layer(x).square().mean(), layer)
     assert float(point.hvp(point.grad)["self_attn.in_proj_weight"].abs().max()) > 0
     a, b, unused = (torch.ones(2, requires_grad=True) for _ in range(3))
 
     def loss():
         return (a.square() + 3 * b).sum()
 
-    point = Point(loss, [a, b, unused])
+    point = LossAt(loss, [a, b, unused])
     found = point.hvp({k: torch.ones(2) for k in "012"})
     assert [h.tolist() for h in found.values()] == [[2, 2], [0, 0], [0, 0]]
     assert point.hvp({"1": torch.ones(2)})["1"].tolist() == [0, 0]
@@ -62,12 +62,12 @@ def test_parameters_and_directions_come_in_every_form():
     assert list(named(model.parameters())) == ["0", "1", "2"]
     model[0].bias.requires_grad_(False)
     assert list(named(model)) == ["0.weight", "2.weight"]
-    point = Point(loss, model)
+    point = LossAt(loss, model)
     ones = [torch.ones(4, 3), torch.ones(2, 4)]
     assert list(point.direction(ones)) == ["0.weight", "2.weight"]
     assert point.direction({"2.weight": ones[1]})["2.weight"].dtype == torch.float64
     w = torch.ones(2, requires_grad=True)
-    assert Point(w.sum, w).direction(torch.ones(2))["0"].tolist() == [1, 1]
+    assert LossAt(w.sum, w).direction(torch.ones(2))["0"].tolist() == [1, 1]
 
 
 def test_refused():
@@ -78,14 +78,14 @@ def test_refused():
         (lambda: w.sum().detach(), "loss='no graph'", "without .item()"),
         (lambda: w.sum() / 0, "loss=inf", "finite"),
     ):
-        assert_refused(partial(Point, loss, w), value, remedy)
+        assert_refused(partial(LossAt, loss, w), value, remedy)
     for params, value, remedy in (
         (w.detach(), "nothing to differentiate", "requires_grad=True"),
         (nn.Linear(2, 2).half(), "weight in torch.float16", "model.float()"),
         ([("a", w), ("a", w)], "'a'", "each name once"),
     ):
         assert_refused(partial(named, params), value, remedy)
-    point = Point(w.sum, w)
+    point = LossAt(w.sum, w)
     for direction, value, remedy in (
         ({"x": w}, "direction=['x']", "some of the names ['0']"),
         ([w, w], "2 tensors", "give 1"),

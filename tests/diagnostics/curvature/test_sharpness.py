@@ -16,11 +16,11 @@ from steepest import norms
 from steepest.diagnostics import (
     DIRECTIONS,
     adam_step,
-    along,
-    compare,
     compare_directions,
+    compare_geometries,
     directional_sharpness,
     gradient_step,
+    quadratic_model,
     smoothness,
 )
 from steepest.views import MatrixView
@@ -66,10 +66,12 @@ def test_every_direction_and_layer_against_the_dense_hessian(name):
             v = flat([d[k] if k in layers else torch.zeros_like(p) for k, p in params.items()])
             row = report[direction, layers[0]] if len(layers) == 1 else report[direction]
             assert row.sharpness == pytest.approx(float(v @ h @ v), rel=1e-6, abs=1e-15)
-            assert row.correlation == pytest.approx(float(flat(grads.values()) @ v), rel=1e-9)
+            assert row.gradient_correlation == pytest.approx(
+                float(flat(grads.values()) @ v), rel=1e-9
+            )
             assert row.norm == pytest.approx(float(v.norm()))
-        assert report[direction].correlation == pytest.approx(
-            sum(report[direction, k].correlation for k in params)
+        assert report[direction].gradient_correlation == pytest.approx(
+            sum(report[direction, k].gradient_correlation for k in params)
         )
 
 
@@ -77,13 +79,15 @@ def test_the_best_step_minimises_the_model():
     model, loss = MODELS["mlp"]()
     # In the last layer alone the loss is convex.
     d = {k: torch.randn_like(p) for k, p in model.named_parameters() if k[0] == "2"}
-    found = along(loss, model, d)
+    found = quadratic_model(loss, model, d)
     params = {k: p for k, p in model.named_parameters() if k in d}
     v = flat(d.values())
     sharp = float(v @ dense_hessian(loss, list(params.values())) @ v)
     assert directional_sharpness(loss, model, d) == found.sharpness == pytest.approx(sharp, 1e-6)
-    assert found.best_step == pytest.approx(-found.correlation / sharp, rel=1e-6)
-    assert found.best_decrease == pytest.approx(found.correlation**2 / (2 * sharp), rel=1e-6)
+    assert found.best_step == pytest.approx(-found.gradient_correlation / sharp, rel=1e-6)
+    assert found.best_decrease == pytest.approx(
+        found.gradient_correlation**2 / (2 * sharp), rel=1e-6
+    )
     # By differences of t ↦ f(x + t·d)/‖d‖.
     t, values = 1e-4 / found.norm, []
     for step in (-t, 2 * t, -t):
@@ -105,10 +109,10 @@ def test_where_there_is_no_best_step():
         (lambda: x.square().sum(), [0.0, 0.0], "zero"),
         (lambda: (x - 1).abs().pow(1.5).sum(), [1.0, 1.0], "not finite"),
     ):
-        found = along(loss, x, torch.tensor(d, dtype=torch.float64))
+        found = quadratic_model(loss, x, torch.tensor(d, dtype=torch.float64))
         assert found.best_step is None and found.best_decrease is None and note in found.note
         json.dumps(found.to_json(), allow_nan=False)
-    uphill = along(lambda: x.square().sum(), x, torch.ones(2))
+    uphill = quadratic_model(lambda: x.square().sum(), x, torch.ones(2))
     assert (uphill.best_step, uphill.best_decrease, uphill.note) == (-1, 2, "")
 
 
@@ -142,7 +146,7 @@ def test_the_directions_of_norms_are_those_of_their_matrices():
     got = compare_directions(loss, model)
     assert want.layers == got.layers == tuple(polar)
     for key, row in want:
-        for field in ("correlation", "sharpness", "norm", "best_decrease"):
+        for field in ("gradient_correlation", "sharpness", "norm", "best_decrease"):
             want_one, got_one = getattr(row, field), getattr(got.rows[key], field)
             assert got_one == (want_one and pytest.approx(want_one, rel=1e-6))
     assert "held still: embed.weight" in got.notes[0]
@@ -252,7 +256,7 @@ def test_refused():
         given = {"loss": loss, "params": model, **keys}
         assert_refused(partial(compare_directions, **given), value, remedy)
     half = nn.Linear(2, 2).half()
-    for call in (along, directional_sharpness):
+    for call in (quadratic_model, directional_sharpness):
         assert_refused(partial(call, loss, half, half.weight), "float16", "model.float()")
         assert_refused(partial(call, loss, model, torch.ones(2)), "1 tensors", "give 4")
 
@@ -279,10 +283,10 @@ def test_buffers_of_a_module_and_graphs_made_before_stay_good() -> None:
 
     before = loss()
     buffers = {name: b.clone() for name, b in model.named_buffers()}
-    along(loss, model, [-p for p in model.parameters()])
+    quadratic_model(loss, model, [-p for p in model.parameters()])
     compare_directions(loss, model, per_layer=False)
     smoothness(loss, model, norms.L2(), steps=2, restarts=0)
-    compare(model, lambda m, b: m(b).square().mean(), x)
+    compare_geometries(model, lambda m, b: m(b).square().mean(), x)
     assert all(torch.equal(b, buffers[name]) for name, b in model.named_buffers())
     before.backward()
     slopes = torch.autograd.grad(loss(), list(model.parameters()))

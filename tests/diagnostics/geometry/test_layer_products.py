@@ -1,4 +1,4 @@
-"""The products of a forward pass, and the top of an operator: against what they stand for."""
+"""The products of a forward pass, against what they stand for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from steepest.diagnostics.curvature._lanczos import top_eigenvalue
-from steepest.diagnostics.geometry.layer_products import Calls, squares
-from tests.matrices import with_spectrum
+from steepest.diagnostics.geometry.layer_products import RecordedCalls, squares
 
 MODULES = {
     "linear": (nn.Linear(3, 4, bias=False), (2, 5, 3)),
@@ -35,13 +33,13 @@ def test_an_input_times_the_weight_is_the_output(name):
     module = module.double()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    with Calls({"w": module.weight}) as calls:
+    with RecordedCalls({"w": module.weight}) as calls:
         z = module(x)
     (call,) = calls.of["w"]
     product = call.product
-    assert product.spread is not None
+    assert product.to_columns is not None
     (w,) = product.view.matrices(module.weight)
-    a = product.spread(product.source)
+    a = product.to_columns(product.source)
     if "linear" in name or name == "one sample":
         wanted = z.reshape(-1, z.shape[-1]).mT
     else:
@@ -66,13 +64,13 @@ class Products(nn.Module):
 
 def test_products_without_a_module_are_seen():
     model = Products()
-    with Calls({"w": model.w}) as calls:
+    with RecordedCalls({"w": model.w}) as calls:
         model(torch.ones(2, 3))
     assert len(calls.of["w"]) == 4
     for call in calls.of["w"]:
-        assert call.product.spread is not None
+        assert call.product.to_columns is not None
         (w,) = call.product.view.matrices(model.w)
-        assert tuple((w @ call.product.spread(call.product.source)).shape) == (1, 4, 2)
+        assert tuple((w @ call.product.to_columns(call.product.source)).shape) == (1, 4, 2)
     model(torch.ones(2, 3))
     assert len(calls.of["w"]) == 4, "outside of the context nothing is kept"
 
@@ -80,7 +78,7 @@ def test_products_without_a_module_are_seen():
 def test_what_follows_in_place_leaves_the_output_alone():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True))
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    with Calls({"0": model[0].weight}) as calls:
+    with RecordedCalls({"0": model[0].weight}) as calls:
         model(x)
     output = calls.of["0"][0].output
     assert bool((output < 0).any())
@@ -89,7 +87,7 @@ def test_what_follows_in_place_leaves_the_output_alone():
 
 def test_indices_count():
     model = nn.Embedding(5, 3, padding_idx=-1)
-    with Calls({"e": model.weight}) as calls:
+    with RecordedCalls({"e": model.weight}) as calls:
         model(torch.tensor([[1, 1, 0], [4, 4, 4]]))
         model(torch.tensor([1, 3]))
     products = [call.product for call in calls.of["e"]]
@@ -99,30 +97,9 @@ def test_indices_count():
 def test_a_call_feeds_another():
     layer = nn.Linear(3, 3)
     x = torch.ones(2, 3)
-    with Calls({"w": layer.weight}) as calls:
+    with RecordedCalls({"w": layer.weight}) as calls:
         layer(torch.tanh(layer(x)))
         layer(x)
     first, second, third = calls.of["w"]
     assert first.feeds(second)
     assert not second.feeds(first) and not first.feeds(third)
-
-
-@pytest.mark.parametrize("shift", [-2.0, -0.5, 0.0, 1.0])
-def test_the_top_of_an_operator(shift):
-    sigma = torch.linspace(1, 0.1, 12, dtype=torch.float64)
-    root = with_spectrum(sigma.sqrt(), 12, 12, seed=3)
-    h = root @ root.mT + shift * torch.eye(12, dtype=torch.float64)
-    like = {"a": torch.zeros(2, 4, dtype=torch.float64), "b": torch.zeros(4, dtype=torch.float64)}
-
-    def operator(v):
-        flat = h @ torch.cat([v["a"].reshape(-1), v["b"]])
-        return {"a": flat[:8].reshape(2, 4), "b": flat[8:]}
-
-    rough = top_eigenvalue(operator, like, steps=3, tolerance=0.0)
-    spectrum = torch.linalg.eigvalsh(h)
-    assert rough.value < float(spectrum[-1]), "three steps are too few"
-    assert float((spectrum - rough.value).abs().min()) <= rough.residual
-    fine = top_eigenvalue(operator, like, steps=40, tolerance=1e-9)
-    assert fine.value == pytest.approx(1 + shift, rel=1e-9, abs=1e-9)
-    once = top_eigenvalue(dict, like, steps=40, tolerance=1e-9)
-    assert once.value == pytest.approx(1.0, rel=1e-12) and once.residual < 1e-9

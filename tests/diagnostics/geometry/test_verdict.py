@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from steepest.diagnostics import LayerVerdict, Verdict, compare
+from steepest.diagnostics import LayerVerdict, Verdict, compare_geometries
 from steepest.diagnostics.geometry.bounds import guarantees
 from tests.diagnostics.dense import dense_hessian, flat
 from tests.matrices import naive_polar
 from tests.refusals import assert_refused
 
-EXACT = partial(compare, steps=300, tolerance=1e-9)
+EXACT = partial(compare_geometries, steps=300, tolerance=1e-9)
 """So many steps that c has all its digits."""
 
 
@@ -88,7 +88,7 @@ def test_least_squares_through_compare():
         x = drawn(samples, rank, seed=seed) @ drawn(rank, inner, seed=seed + 100)
         model = network(nn.Linear(inner, out, bias=seed % 2 == 0), seed=seed)
         batch = (x, drawn(samples, out, seed=seed + 200))
-        (row,) = compare(model, half_mean_square, batch)
+        (row,) = compare_geometries(model, half_mean_square, batch)
         assert row.curvature == pytest.approx(1 / samples, rel=1e-9)
         rounding = 1e-12 * float(half_mean_square(model, batch).detach())
         assert row.measured_euclidean >= row.guaranteed_euclidean - rounding
@@ -234,7 +234,7 @@ def test_a_transformer_with_tied_embeddings():
     torch.manual_seed(0)
     model = Tied()
     ids = torch.randint(7, (4, 6))
-    verdict = compare(model, classified, (ids[:, :-1], ids[:, 1:].flatten()))
+    verdict = compare_geometries(model, classified, (ids[:, :-1], ids[:, 1:].flatten()))
     by_layer = {row.layer: row for row in verdict}
     assert list(by_layer) == ["positions", "embedding", "qkv", "proj"]
     assert by_layer["embedding"].calls == 2
@@ -245,7 +245,7 @@ def test_a_transformer_with_tied_embeddings():
     text = str(verdict)
     assert all(f"{name}: " in text for name in by_layer) and "No verdict for 2 more." in text
     assert_refused(
-        lambda: compare(
+        lambda: compare_geometries(
             model, classified, (ids[:, :-1], ids[:, 1:].flatten()), layers=["positions"]
         ),
         "positions",
@@ -275,7 +275,7 @@ def test_a_layer_that_is_used_twice():
     once = network(beside[0].layer, nn.Tanh())
     same_numbers(row, EXACT(once, half_mean_square, (x, y))["0"])
     for way, note in (("after", "one use feeding another"), ("product", "shared by linear and")):
-        verdict = compare(network(Twice(way)), half_mean_square, (x[:4], y[:4]))
+        verdict = compare_geometries(network(Twice(way)), half_mean_square, (x[:4], y[:4]))
         assert note in verdict["0.layer.weight"].sentence
         assert verdict.summary == "No verdict for any of 1 layer."
 
@@ -286,22 +286,22 @@ def test_a_loss_that_sees_the_weight_elsewhere_too():
     def decayed(m, batch):
         return half_mean_square(m, batch) + m[0].weight.square().sum()
 
-    (row,) = compare(model, decayed, (drawn(4, 3), drawn(4, 2)))
+    (row,) = compare_geometries(model, decayed, (drawn(4, 3), drawn(4, 2)))
     assert "not seen" in row.note and row.favours == "neither" and row.nuclear_rank is None
 
 
 def test_where_there_is_nothing_to_compare():
     x, y = drawn(6, 3), drawn(6, 2)
     model = network(nn.Linear(3, 2))
-    (row,) = compare(model, lambda m, b: -half_mean_square(m, b), (x, y))
+    (row,) = compare_geometries(model, lambda m, b: -half_mean_square(m, b), (x, y))
     assert "curves upwards" in row.note
-    (row,) = compare(model, half_mean_square, (x, model(x).detach()))
+    (row,) = compare_geometries(model, half_mean_square, (x, model(x).detach()))
     assert "gradient is zero" in row.note
-    (row,) = compare(model, half_mean_square, (x[:1], y[:1]))
+    (row,) = compare_geometries(model, half_mean_square, (x[:1], y[:1]))
     assert row.favours == "neither" and "rank one" in row.sentence
     assert row.measured_spectral == pytest.approx(row.measured_euclidean)
     attention = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).double()
-    verdict = compare(attention, half_mean_square, (drawn(2, 3, 4), drawn(2, 3, 4)))
+    verdict = compare_geometries(attention, half_mean_square, (drawn(2, 3, 4), drawn(2, 3, 4)))
     assert {r.layer for r in verdict if not r.note} == {"linear1", "linear2"}
     assert "MultiheadAttention" in verdict["self_attn.in_proj_weight"].note
 
@@ -325,9 +325,9 @@ def test_nothing_is_left_changed():
         calls.clear()
         if failing.good < 3:
             with pytest.raises(RuntimeError, match="out of luck"):
-                compare(model, failing, batch)
+                compare_geometries(model, failing, batch)
         else:
-            first, again = compare(model, failing, batch), compare(model, failing, batch)
+            first, again = (compare_geometries(model, failing, batch) for _ in range(2))
             assert first == again, "the same dropout in every evaluation"
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
         assert torch.equal(torch.get_rng_state(), random)
@@ -337,7 +337,7 @@ def test_nothing_is_left_changed():
 
 def test_refusals():
     model, batch = network(nn.Linear(3, 2)), (drawn(4, 3), drawn(4, 2))
-    good = half_mean_square
+    compare, good = compare_geometries, half_mean_square
     frozen = network(nn.Linear(3, 3), nn.Linear(3, 2))
     frozen[0].requires_grad_(False)
 

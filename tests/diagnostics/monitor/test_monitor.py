@@ -233,7 +233,7 @@ def test_only_due_steps_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
         list(train(model, optimizer, x, y, steps=1))
         assert m.seconds > 0
         spent = m.seconds
-        monkeypatch.setattr(monitor, "see", None)
+        monkeypatch.setattr(monitor, "snapshot", None)
         list(train(model, optimizer, x, y, steps=5))
     assert m.seconds == spent
     assert [r["step"] for r in m.records] == [200]
@@ -307,7 +307,7 @@ def test_a_failure_inside_leaves_the_next_step_clean(monkeypatch: pytest.MonkeyP
     data = torch.randn(4, 3), torch.arange(4) % 2
     with Monitor(model, optimizer, every=1) as m:
         with monkeypatch.context() as patch:
-            patch.setattr(monitor, "see", None)
+            patch.setattr(monitor, "snapshot", None)
             with pytest.raises(TypeError):
                 list(train(model, optimizer, *data, steps=1))
         list(train(model, optimizer, *data, steps=1))

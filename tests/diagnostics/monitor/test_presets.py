@@ -14,7 +14,7 @@ from steepest.apps.train.config import Config, ModelConfig, OptimizerConfig
 from steepest.apps.train.data import Corpus, load_text, prepare
 from steepest.apps.train.norms import TUNED
 from steepest.apps.train.optimizers import RECIPES, recipe, scheduler
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 from steepest.diagnostics import Monitor
 from steepest.optim import PRESETS
 
@@ -53,10 +53,10 @@ def trained(
         batch=8,
         eval_windows=1,
     )
-    learner = Learner(Trial(optimizer=optimizer, seed=seed), config, corpus())
-    with Monitor(learner.model, learner.optimizer, every=every, quiet=True) as m:
+    trainer = Trainer(Trial(optimizer=optimizer, seed=seed), config, corpus())
+    with Monitor(trainer.model, trainer.optimizer, every=every, quiet=True) as m:
         for _ in range(until or steps):
-            learner.train_step()
+            trainer.train_step()
     return m.warnings
 
 
@@ -89,7 +89,7 @@ def test_the_named_optimizers_are_all_tried() -> None:
 
 
 def _model() -> nn.Module:
-    return Learner(
+    return Trainer(
         Trial(optimizer="sgd", seed=0),
         Config(optimizers={"sgd": settings("sgd")}, model=MODEL, eval_windows=1),
         corpus(),
@@ -98,11 +98,11 @@ def _model() -> nn.Module:
 
 def test_our_own_sgd_has_no_warning_either() -> None:
     config = Config(optimizers={"sgd": settings("sgd")}, steps=20, model=MODEL, batch=8)
-    learner = Learner(Trial(optimizer="sgd", seed=0), config, corpus())
+    trainer = Trainer(Trial(optimizer="sgd", seed=0), config, corpus())
     # Its average has weights that add up to 1, so this is torch's at a tenth of the rate.
-    optimizer: Optimizer = steepest.SGD(learner.model, lr=2.0, momentum=0.9)
-    learner.optimizer, learner.scheduler = optimizer, scheduler(optimizer, config)
-    with Monitor(learner.model, optimizer, every=4, quiet=True) as m:
+    optimizer: Optimizer = steepest.SGD(trainer.model, lr=2.0, momentum=0.9)
+    trainer.optimizer, trainer.scheduler = optimizer, scheduler(optimizer, config)
+    with Monitor(trainer.model, optimizer, every=4, quiet=True) as m:
         for _ in range(20):
-            learner.train_step()
+            trainer.train_step()
     assert m.warnings == []

@@ -101,7 +101,7 @@ def calibrate(
     """Measure every field of a `CostTable`; what is no time keeps its default.
 
     Args:
-        sizes: the sizes of the square matrices, ascending.
+        sizes: the sides of the square matrices, ascending.
         clock: seconds from some moment on.
         say: a function that is told what is being measured.
     """

@@ -15,7 +15,7 @@ from steepest._common.files import write_json
 from steepest.apps._terminal import fail, os_text, say
 from steepest.apps.bench.calibrate import SIZES
 from steepest.apps.bench.calibrate import calibrate as measure_table
-from steepest.apps.bench.execute import BENCHES, DATA, RESULTS, Plan, execute
+from steepest.apps.bench.execute import BENCHES, DATA, RESULTS, BenchPlan, execute
 from steepest.apps.bench.sets import SETS, chosen
 from steepest.polar import CostTable
 
@@ -120,7 +120,7 @@ def bench(
                 raise invalid("calibrate", True, "it measures no bench: leave the other flags out")
             say(console, str(_calibrated(out, console, quick=quick)))
             return
-        plan = Plan(
+        plan = BenchPlan(
             sets=chosen(set_ or (QUICK_SETS if quick else ())),
             benches=chosen_benches(methods=methods, steps=steps),
             rounds=rounds,

@@ -35,9 +35,9 @@ class Contender:
     """One row of a bench.
 
     Args:
-        name: the contender's name.
-        note: how it finds the polar factor.
-        start: a function that makes it ready for the parameters of a set. It raises `AbsentError`
+        name: the name in tables.
+        note: a word on how it finds the polar factor.
+        start: the function that prepares it for the parameters of a set. It raises `AbsentError`
             where it cannot take part.
     """
 
@@ -99,7 +99,7 @@ class MethodRunner:
         self._out = [self._function(x) for x in self._in]
 
     def factors(self) -> list[Tensor]:
-        """The result of the function for each matrix."""
+        """The factor that the function has made of each matrix."""
         return self._stacks.unpack(self._out)
 
 
@@ -115,7 +115,7 @@ class StepRunner:
     """A step of an optimizer on the parameters that all contenders share.
 
     Args:
-        optimizer: the optimizer of `parameters`.
+        optimizer: an optimizer of these parameters.
         parameters: matrices.
         lr: its learning rate.
     """

@@ -35,16 +35,16 @@ WARMUP, QUICK_WARMUP, QUICK_ROUNDS = 3, 1, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The choice of what to measure.
+class BenchPlan:
+    """The sets, benches and rounds to measure.
 
     Args:
         sets: the sets of matrices.
-        benches: the benches to run, some of `BENCHES`.
+        benches: names out of `BENCHES`.
         rounds: rounds that count; None for those of each set, and 3 in a quick run.
-        data: the kind of matrices that errors are measured on, one of `DATA`.
-        resolution: the smallest σ/σ₁ that errors are stated over, with gradients.
-        seed: the seed of matrices, order and trainings.
+        data: the matrices that errors are measured on, one of `DATA`.
+        resolution: the smallest σ/σ₁ over which errors are stated with gradients.
+        seed: fixes matrices, order and trainings.
         quick: few rounds, and no contender that compiles.
         table: the costs by which `Auto` chooses; None for the shipped ones.
 
@@ -70,7 +70,7 @@ class Plan:
             raise invalid("resolution", self.resolution, "give a number in (0, 1)")
 
     def turns(self, shapes: ShapeSet, clock: Clock) -> Turns:
-        """How one set is measured."""
+        """The rounds, warm-up and clock of one set."""
         rounds = self.rounds or (QUICK_ROUNDS if self.quick else shapes.rounds)
         warmup = QUICK_WARMUP if self.quick else WARMUP
         return Turns(rounds=rounds, warmup=warmup, seed=self.seed, clock=clock)
@@ -84,7 +84,7 @@ class Plan:
         return [*rows, contenders.floor()]
 
 
-def probes(shapes: ShapeSet, plan: Plan) -> list[Probe]:
+def probes(shapes: ShapeSet, plan: BenchPlan) -> list[Probe]:
     """Matrices with known factors for the first blocks of a set; none without gradients."""
     count = len(shapes.block) * shapes.probed
     if plan.data == "gradients":
@@ -104,7 +104,7 @@ def quiet_compiler() -> Iterator[None]:
         yield
 
 
-def document(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
+def document(plan: BenchPlan, results: Sequence[Result]) -> dict[str, Any]:
     """The content of `bench.json`."""
     return {
         "machine": describe(),
@@ -122,7 +122,7 @@ def document(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def keep(plan: Plan, results: Sequence[Result], out: Path) -> list[Path]:
+def keep(plan: BenchPlan, results: Sequence[Result], out: Path) -> list[Path]:
     """Write what is finished: the numbers, and a picture of each bench.
 
     Raises:
@@ -140,7 +140,7 @@ def keep(plan: Plan, results: Sequence[Result], out: Path) -> list[Path]:
 
 
 def execute(
-    plan: Plan, out: Path, console: Console, *, clock: Clock = time.perf_counter
+    plan: BenchPlan, out: Path, console: Console, *, clock: Clock = time.perf_counter
 ) -> list[Path]:
     """Measure every set, and write after each bench what is finished.
 

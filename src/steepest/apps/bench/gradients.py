@@ -16,7 +16,7 @@ from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.data import load_text, prepare
 from steepest.apps.train.model import Block
 from steepest.apps.train.optimizers import recipe
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 
 # The default of torch.optim.Muon.
 MOMENTUM = 0.95
@@ -72,12 +72,12 @@ def _text(shapes: ShapeSet, training: Training, seed: int) -> tuple[nn.Module, C
         eval_windows=1,
     )
     corpus = prepare(load_text(None), context=training.context)
-    learner = Learner(Trial(optimizer="muon", seed=seed), config, corpus)
+    trainer = Trainer(Trial(optimizer="muon", seed=seed), config, corpus)
 
     def step() -> None:
-        learner.train_step()
+        trainer.train_step()
 
-    return learner.model, step
+    return trainer.model, step
 
 
 def _digits(

@@ -29,19 +29,18 @@ MEASURED, ABSENT, FAILED = "measured", "absent", "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ContenderRow:
     """One contender in one bench.
 
     Args:
-        name: the contender's name.
-        note: how it finds the polar factor.
+        name: the name of the contender.
+        note: a word on how it finds the polar factor.
         status: "measured", "absent" or "failed".
-        message: the reason why it is absent, or the error that it raised.
+        message: the reason for its absence, or the error that it raised.
         ms: median milliseconds.
         ms_low: first quartile.
         ms_high: third quartile.
-        speed: how many times faster than the baseline: the median over the rounds of
-            baseline/contender.
+        speed: the factor over the baseline: the median over the rounds of baseline/contender.
         speed_of_medians: the median of the baseline over the median of the contender.
         floors: its time in multiples of the floor, the median over the rounds.
         error: largest relative error of a polar factor over the probed matrices; None where there
@@ -68,7 +67,7 @@ class Result:
     Args:
         bench: "methods" or "steps".
         set: name of the set.
-        data: the kind of matrices that the error was measured on: "spectrum" or "gradients".
+        data: the matrices that the error was measured on: "spectrum" or "gradients".
         rounds: rounds that count.
         warmup: rounds before them.
         baseline: the contender whose time is 1.
@@ -81,7 +80,7 @@ class Result:
     rounds: int
     warmup: int
     baseline: str
-    rows: tuple[Row, ...]
+    rows: tuple[ContenderRow, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_json`."""
@@ -90,12 +89,12 @@ class Result:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
         """The result that `to_json` wrote."""
-        return cls(**{**data, "rows": tuple(Row(**row) for row in data["rows"])})
+        return cls(**{**data, "rows": tuple(ContenderRow(**row) for row in data["rows"])})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turns:
-    """How a bench is carried out.
+    """The rounds, warm-up and clock of a bench.
 
     Args:
         rounds: rounds that count.
@@ -134,7 +133,7 @@ def worst_error(
 
 
 def forget_compiled() -> None:
-    """Forget compiled code, which would count against the limit of shapes of the next set."""
+    """Forget what was compiled: it would count against the next set's limit of shapes."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
 
@@ -155,23 +154,25 @@ def measure(
         shapes: the set.
         contenders: the baseline first.
         probes: matrices with known factors, one for each matrix of the first blocks; may be none.
-        turns: how it is carried out.
-        data: the kind of matrices that the probes are, one of `DATA`.
+        turns: the rounds, warm-up and clock.
+        data: the source of the probes.
     """
     forget_compiled()
     shared = parameters(shapes)
     generator = torch.Generator().manual_seed(turns.seed)
     errors: dict[str, float | None] = {}
     runners: dict[str, Runner] = {}
-    lost: dict[str, Row] = {}
+    lost: dict[str, ContenderRow] = {}
     for c in contenders:
         try:
             errors[c.name] = worst_error(c, shared, probes)
             runners[c.name] = c.start(shared, LR, WEIGHT_DECAY)
         except AbsentError as error:
-            lost[c.name] = Row(name=c.name, note=c.note, status=ABSENT, message=str(error))
+            lost[c.name] = ContenderRow(name=c.name, note=c.note, status=ABSENT, message=str(error))
         except Exception as error:
-            lost[c.name] = Row(name=c.name, note=c.note, status=FAILED, message=message(error))
+            lost[c.name] = ContenderRow(
+                name=c.name, note=c.note, status=FAILED, message=message(error)
+            )
 
     def fresh() -> list[Tensor]:
         return [torch.randn(shape, generator=generator) for shape in shapes.shapes]
@@ -197,15 +198,15 @@ def measure(
     )
 
 
-def row(contender: Contender, times: Times, baseline: str, error: float | None) -> Row:
-    """The row of a contender, from its times."""
+def row(contender: Contender, times: Times, baseline: str, error: float | None) -> ContenderRow:
+    """Sum up the times of one contender."""
     name, note = contender.name, contender.note
     if name in times.failures:
-        return Row(name=name, note=note, status=FAILED, message=times.failures[name])
+        return ContenderRow(name=name, note=note, status=FAILED, message=times.failures[name])
     ours = times.seconds[name]
     reference, floor = times.seconds.get(baseline), times.seconds.get(FLOOR)
     low, high = quartiles(ours)
-    return Row(
+    return ContenderRow(
         name=name,
         note=note,
         status=MEASURED,

@@ -22,9 +22,9 @@ class Peer:
     """The Muon of a package.
 
     Args:
-        name: the contender's name.
+        name: the name of the contender.
         module: the module to import; also the name of the distribution.
-        note: how it finds the polar factor, and what was changed from its defaults.
+        note: a word on how it finds the polar factor, and on what was changed from its defaults.
         build: (module, parameters, lr, weight decay) to the optimizer.
         slow_start: the first step compiles, which takes about a minute.
     """

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from steepest.apps import _figures as figures
 from steepest.apps.bench.contenders import FLOOR
-from steepest.apps.bench.measure import MEASURED, Result, Row
+from steepest.apps.bench.measure import MEASURED, ContenderRow, Result
 from steepest.apps.bench.report import number, reason, title
 
 COLUMNS = 2
@@ -22,7 +22,7 @@ SMALL = 8.5
 OURS = ("steepest.", "Auto(")
 
 
-def colour(row: Row) -> str:
+def colour(row: ContenderRow) -> str:
     """This library's optimizers and its own choice of method in blue, everything else in grey."""
     return figures.BLUE if row.name.startswith(OURS) else figures.GREY
 
@@ -41,7 +41,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return found if len(found) <= 6 else [t for t in DECADES if low < t < high]
 
 
-def _row(axes: Axes, y: int, row: Row) -> None:
+def _row(axes: Axes, y: int, row: ContenderRow) -> None:
     """One contender: a bar from 1 to its speed, or why there is none; its error at the right."""
     small: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": SMALL}
     if row.status != MEASURED or row.speed is None:
@@ -96,7 +96,7 @@ def draw(results: Sequence[Result]) -> bytes:
     columns = min(COLUMNS, len(results))
     rows = math.ceil(len(results) / columns)
     limits = _limits(results)
-    with figures.look():
+    with figures.plot_style():
         figure = figures.new_figure(0.55 + rows * (0.75 + 0.25 * len(names)))
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, result in zip(panels.flat, results, strict=False):

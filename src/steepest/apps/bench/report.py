@@ -8,7 +8,7 @@ from rich import box
 from rich.console import JustifyMethod
 from rich.table import Table
 
-from steepest.apps.bench.measure import MEASURED, Result, Row
+from steepest.apps.bench.measure import MEASURED, ContenderRow, Result
 from steepest.apps.bench.sets import SETS
 
 SHORT = 24  # characters, as many as a bar's place in the picture has
@@ -39,7 +39,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:#.{digits}g}" if abs(value) >= 1e-2 else f"{value:.1e}".replace("e-0", "e-")
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: ContenderRow) -> list[str]:
     """A measured row under `HEADINGS`."""
     return [
         row.name,
@@ -77,12 +77,12 @@ def absences(result: Result) -> list[str]:
     return [f"{r.name}: {r.message}" for r in result.rows if r.status != MEASURED]
 
 
-def reason(row: Row) -> str:
+def reason(row: ContenderRow) -> str:
     """The reason why a contender has no time, in a few words; the whole message is in the JSON.
 
     Examples:
         >>> absent = "left out by --quick: it compiles first"
-        >>> reason(Row(name="heavyball", note="", status="absent", message=absent))
+        >>> reason(ContenderRow(name="heavyball", note="", status="absent", message=absent))
         'left out by --quick'
     """
     text = row.message if len(row.message) < SHORT else row.message.split(":")[0]
@@ -102,7 +102,7 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: ContenderRow | None) -> str:
     """Speed, milliseconds and error of one contender on one set."""
     if row is None:
         return ""

@@ -63,7 +63,7 @@ class Times:
 
     Args:
         seconds: one number a round; a contender that failed is not among them.
-        failures: the error that each of the others raised.
+        failures: the error of each of the others.
     """
 
     seconds: Mapping[str, tuple[float, ...]]

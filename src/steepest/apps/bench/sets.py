@@ -36,15 +36,15 @@ class ShapeSet:
     """The hidden matrices of one model.
 
     Args:
-        name: the set's name on the command line.
-        title: the set's name in pictures and tables.
+        name: the name on the command line.
+        title: the name in pictures and tables.
         block: shapes (out, in) of one block, in the order of the model.
-        blocks: how often the block occurs.
+        blocks: the number of times that the block occurs.
         probed: the number of blocks in which the error is measured; the exact factors of large
             matrices take long. The other blocks hold copies of these, so the stacks have their
             usual size.
-        rounds: how often each contender steps unless `--rounds` says otherwise.
-        training: the training that real gradients come from; None if the set has no model.
+        rounds: the number of steps of each contender unless `--rounds` says otherwise.
+        training: the source of real gradients; None if the set has no model.
 
     Examples:
         >>> SETS["gpt-128"].count, SETS["gpt-128"].parameters

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
-from steepest.apps._figures import look
+from steepest.apps._figures import plot_style
 from steepest.apps._terminal import fail, os_text, say
-from steepest.apps.diagnose.measure import Measured, measure
+from steepest.apps.diagnose.measure import CheckpointMeasurements, measure
 from steepest.apps.diagnose.page import render
 from steepest.apps.diagnose.report import Diagnosed, page_of, show
 from steepest.apps.diagnose.source import Subject, corpus_of, find
@@ -53,7 +53,7 @@ Seed = Annotated[
 
 
 def place(path: Path, out: Path | None) -> Path:
-    """The path of the page: beside a checkpoint, into a folder.
+    """The place of the page: beside a checkpoint, into a folder.
 
     Raises:
         ValueError: it would be written over a folder, or into one that does not exist.
@@ -80,7 +80,7 @@ def diagnose(
         target = place(path, out)
         diagnosed = _diagnosed(subjects, data, windows, console)
         note = f"Made by steepest {version('steepest')} diagnose."
-        with look():
+        with plot_style():
             page = page_of(path, diagnosed, note)
         write_atomic(target, render(page))
     except ValueError as error:
@@ -106,15 +106,15 @@ def _diagnosed(
 
 def _computed(
     subject: Subject, corpus: Corpus | None, windows: int, console: Console
-) -> Measured | None:
-    """Compute what a checkpoint of the subject allows, with a line that says what goes on."""
-    learner = None if corpus is None else subject.learner(corpus)
-    if learner is None:
+) -> CheckpointMeasurements | None:
+    """Compute what there is at the checkpoint of a subject, with a line that says what goes on."""
+    trainer = None if corpus is None else subject.trainer(corpus)
+    if trainer is None:
         return None
-    say(console, f"{subject.name}: computing at step {learner.step}")
+    say(console, f"{subject.name}: computing at step {trainer.step}")
     with console.status(subject.name) as status:
 
         def report(what: str) -> None:
             status.update(f"{subject.name}: {what}")
 
-        return measure(learner, windows=windows, seed=learner.trial.seed, report=report)
+        return measure(trainer, windows=windows, seed=trainer.trial.seed, report=report)

@@ -6,8 +6,8 @@ from collections import Counter
 
 from steepest.apps.diagnose import geometry
 from steepest.apps.diagnose.geometry import called
-from steepest.apps.diagnose.measure import Measured
-from steepest.apps.diagnose.page import Part, Table
+from steepest.apps.diagnose.measure import CheckpointMeasurements
+from steepest.apps.diagnose.page import Panel, Table
 from steepest.apps.diagnose.recorded import figure
 from steepest.apps.diagnose.source import Subject
 from steepest.apps.train.constraint import layer
@@ -37,10 +37,10 @@ SMOOTHNESS = (
 )
 
 
-def computed(subject: Subject, measured: Measured | None) -> list[Part]:
+def computed(subject: Subject, measured: CheckpointMeasurements | None) -> list[Panel]:
     """All parts that need the model."""
     if measured is None:
-        return [Part(title="Directions, verdict and balls", missing=_no_checkpoint(subject))]
+        return [Panel(title="Directions, verdict and balls", missing=_no_checkpoint(subject))]
     return [_directions(measured), _verdict(measured), _smoothness(measured), _balls(measured)]
 
 
@@ -48,7 +48,7 @@ def _no_checkpoint(subject: Subject) -> str:
     if subject.trial is None:
         return (
             "Not computed: this needs the model. In your own code, at the same point: "
-            "steepest.diagnostics.compare_directions and steepest.diagnostics.compare."
+            "steepest.diagnostics.compare_directions and steepest.diagnostics.compare_geometries."
         )
     if any(map(diverged, subject.metrics)):
         return f"Not computed: {subject.folder} diverged before its first checkpoint."
@@ -58,18 +58,18 @@ def _no_checkpoint(subject: Subject) -> str:
     )
 
 
-def _directions(measured: Measured) -> Part:
+def _directions(measured: CheckpointMeasurements) -> Panel:
     title = "Sharpness by direction"
     report = measured.directions
     if report is None:
-        return Part(title=title, missing=f"Not computed: {measured.failed['directions']}.")
+        return Panel(title=title, missing=f"Not computed: {measured.failed['directions']}.")
     text = [
         measured.where,
         DIRECTIONS,
     ]
     if found := best_direction(report):
         text.append(found)
-    return Part(
+    return Panel(
         title=title,
         text=[*text, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)],
         picture=geometry.directions(report),
@@ -78,7 +78,7 @@ def _directions(measured: Measured) -> Part:
 
 
 def best_direction(report: DirectionReport) -> str:
-    """Name the direction of the largest fall, against the gradient's, and in how many layers it is.
+    """The direction that falls furthest, against the gradient's, and in how many layers it does.
 
     Empty where no direction of the whole has a best step.
     """
@@ -125,17 +125,17 @@ def _direction_table(report: DirectionReport) -> Table:
     return Table(title="The figures of every direction", headings=headings, rows=rows, words=2)
 
 
-def _verdict(measured: Measured) -> Part:
+def _verdict(measured: CheckpointMeasurements) -> Panel:
     title = "Which geometry each layer favours"
     found = measured.verdict
     if found is None:
-        return Part(title=title, missing=f"Not computed: {measured.failed['verdict']}.")
+        return Panel(title=title, missing=f"Not computed: {measured.failed['verdict']}.")
     text = [
         measured.where,
         VERDICT,
         found.summary,
     ]
-    return Part(
+    return Panel(
         title=title,
         text=text,
         picture=geometry.verdict(found),
@@ -183,31 +183,31 @@ def _verdict_table(found: Verdict) -> Table:
     return Table(title="Layer by layer, in figures", headings=headings, rows=rows)
 
 
-def _smoothness(measured: Measured) -> Part:
+def _smoothness(measured: CheckpointMeasurements) -> Panel:
     title = "Smoothness in a norm"
     if measured.smoothness is None:
-        return Part(title=title, missing=f"Not computed: {measured.failed['smoothness']}.")
+        return Panel(title=title, missing=f"Not computed: {measured.failed['smoothness']}.")
     rows = [
         (name, figure(found.value), figure(found.one_step), "yes" if found.converged else "no")
         for name, found in measured.smoothness.items()
     ]
     headings = ("norm", "L, at least", "seen by one step", "converged")
     table = Table(title="Norm by norm", headings=headings, rows=rows, unfolded=True)
-    return Part(title=title, text=[measured.where, SMOOTHNESS], tables=[table])
+    return Panel(title=title, text=[measured.where, SMOOTHNESS], tables=[table])
 
 
-def _balls(measured: Measured) -> Part:
+def _balls(measured: CheckpointMeasurements) -> Panel:
     title = "The balls of weight decay"
     report = measured.constraint
     if report is None:
         if reason := measured.failed.get("constraint"):
-            return Part(title=title, missing=f"Not computed: {reason}.")
-        return Part(title=title, text=["None: this optimizer keeps no weight in a ball."])
+            return Panel(title=title, missing=f"Not computed: {reason}.")
+        return Panel(title=title, text=["None: this optimizer keeps no weight in a ball."])
     worst = report.worst
     text = [BALLS]
     if worst is not None:
         text.append(f"Fullest: {layer(worst.name)}, at {worst.filled:.2f} of its radius.")
-    return Part(title=title, text=text, tables=[_ball_table(report)])
+    return Panel(title=title, text=text, tables=[_ball_table(report)])
 
 
 def _ball_table(report: ConstraintReport) -> Table:

@@ -13,7 +13,7 @@ from steepest.apps.diagnose.pictures import COLOURS, ROWS, SMALL, Picture, finis
 from steepest.apps.diagnose.records import Numbers
 from steepest.apps.train.constraint import layer
 from steepest.apps.train.spectra import chosen
-from steepest.diagnostics import Along, DirectionReport, Verdict
+from steepest.diagnostics import DirectionReport, QuadraticModel, Verdict
 
 MARKERS = "oDsv^PX"
 WHOLE = "all together"
@@ -64,16 +64,19 @@ def directions(report: DirectionReport) -> Picture:
     )
 
 
-def _decrease(row: Along) -> float:
+def _decrease(row: QuadraticModel) -> float:
     return math.nan if row.best_decrease is None else row.best_decrease
 
 
-def _curvature(row: Along) -> float:
+def _curvature(row: QuadraticModel) -> float:
     return row.curvature if row.curvature > 0 else math.nan
 
 
 def _marks(
-    axes: Axes, report: DirectionReport, layers: Sequence[str], value: Callable[[Along], float]
+    axes: Axes,
+    report: DirectionReport,
+    layers: Sequence[str],
+    value: Callable[[QuadraticModel], float],
 ) -> None:
     """The numbers of every direction; rows without one stay without a mark."""
     every = []

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from steepest.apps.train.constraint import has_ball
 from steepest.apps.train.data import batch
 from steepest.apps.train.model import GPT
-from steepest.apps.train.trial import Learner
+from steepest.apps.train.trial import Trainer
 from steepest.diagnostics import (
     ConstraintReport,
     DirectionReport,
     Smoothness,
     Verdict,
-    compare,
     compare_directions,
+    compare_geometries,
     constraint_report,
     smoothness,
 )
@@ -31,23 +31,23 @@ CLIMB, REST = 10, 0.01
 """The search for the smoothness in a norm: most products with the Hessian, and least rise."""
 
 T = TypeVar("T")
-Report = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class CheckpointMeasurements:
     """The measurements at one checkpoint; a field is None where `failed` says why.
 
     Args:
         step: the step of the checkpoint.
-        windows: how many windows of text the loss is a mean of.
+        windows: the number of windows of text that the loss is a mean of.
         seed: the seed that drew them.
-        loss: there, in nats a character.
+        loss: the loss there, in nats a character.
         shapes: the shapes of the parameters, by name.
-        constraint: the report on the weights in their balls; None without balls.
-        directions: how far the loss falls along each.
-        verdict: the verdict on the geometry that each layer favours.
-        smoothness: how sharply the loss is curved in each of `NORMS`.
+        constraint: the places of the weights in their balls; None without balls.
+        directions: the fall of the loss along each direction.
+        verdict: the geometry that each layer favours.
+        smoothness: the smoothness of the loss in each of `NORMS`.
         failed: the reason why something is missing, by the name of its field.
     """
 
@@ -64,7 +64,7 @@ class Measured:
 
     @property
     def where(self) -> str:
-        """Say which loss this is about, in words."""
+        """The loss that this is about, in words."""
         windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
         return (
             f"At step {self.step}, on {windows} of the training text drawn with seed "
@@ -75,7 +75,7 @@ class Measured:
 class _Attempts:
     """Computes one thing after the other; what is refused leaves its reason in `failed`."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Say) -> None:
         self.failed: dict[str, str] = {}
         self._report = report
 
@@ -88,31 +88,31 @@ class _Attempts:
             return None
 
 
-def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Measured:
+def measure(trainer: Trainer, *, windows: int, seed: int, report: Say) -> CheckpointMeasurements:
     """Look at a trial in memory, in the type of its parameters and without autocast.
 
     Args:
-        learner: a learner restored from a checkpoint.
-        windows: how many windows of the training text the loss is a mean of.
-        seed: the seed that draws them.
-        report: a function that is called with what is going to be computed.
+        trainer: the trial, restored from a checkpoint.
+        windows: the number of windows of the training text that the loss is a mean of.
+        seed: draws them.
+        report: called with what is going to be computed.
     """
-    model, optimizer = learner.model, learner.optimizer
-    ids = _windows(learner, windows, seed)
+    model, optimizer = trainer.model, trainer.optimizer
+    ids = _windows(trainer, windows, seed)
 
     def loss() -> Tensor:
         return model.loss(ids)
 
     attempt = _Attempts(report)
     directions = attempt("directions", lambda: compare_directions(loss, model, optimizer=optimizer))
-    return Measured(
-        step=learner.step,
+    return CheckpointMeasurements(
+        step=trainer.step,
         windows=windows,
         seed=seed,
         loss=float(loss().detach()),
         shapes={name: tuple(p.shape) for name, p in model.named_parameters()},
         directions=directions,
-        verdict=attempt("verdict", lambda: compare(model, GPT.loss, ids)),
+        verdict=attempt("verdict", lambda: compare_geometries(model, GPT.loss, ids)),
         smoothness=attempt("smoothness", lambda: _smoothness(loss, model, directions)),
         constraint=attempt("constraint", lambda: constraint_report(model, optimizer))
         if has_ball(optimizer)
@@ -121,11 +121,11 @@ def measure(learner: Learner, *, windows: int, seed: int, report: Report) -> Mea
     )
 
 
-def _windows(learner: Learner, count: int, seed: int) -> Tensor:
+def _windows(trainer: Trainer, count: int, seed: int) -> Tensor:
     """Windows of the training text; drawn for this alone, as the steps of a training are ≥ 0."""
-    context = learner.config.model.context
-    ids = batch(learner.corpus.train, seed=seed, step=-1, size=count, context=context)
-    return ids.to(learner.device)
+    context = trainer.config.model.context
+    ids = batch(trainer.corpus.train, seed=seed, step=-1, size=count, context=context)
+    return ids.to(trainer.device)
 
 
 def _smoothness(

@@ -17,10 +17,10 @@ class Table:
     """A table that opens on demand.
 
     Args:
-        title: the content of the table, in words.
+        title: a name for what is in it.
         headings: the headings of the columns.
-        rows: the cells of each row, as text.
-        words: how many columns, from the left, hold words; figures stand to the right.
+        rows: cells as text.
+        words: the number of columns, from the left, that hold words; figures stand to the right.
         unfolded: whether it is shown at once.
     """
 
@@ -32,12 +32,12 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Panel:
     """One thing to look at.
 
     Args:
-        title: the heading of the part.
-        text: how to read it, and what it says here; a paragraph each.
+        title: a name for it.
+        text: paragraphs on how to read it, and on what it says here.
         picture: the picture of it.
         points: sentences that stand in a list.
         tables: the figures behind it.
@@ -60,14 +60,14 @@ class Section:
         title: its name.
         line: the subject in one line.
         facts: label and value of the figures that matter most.
-        parts: the things to look at.
-        summary: the findings, in a few sentences.
+        parts: the panels to look at.
+        summary: the findings in a few sentences.
     """
 
     title: str
     line: str
     facts: Sequence[tuple[str, str]]
-    parts: Sequence[Part]
+    parts: Sequence[Panel]
     summary: Sequence[str] = ()
 
 
@@ -77,9 +77,9 @@ class Page:
 
     Args:
         title: the title of the page.
-        line: the subject of the diagnosis, in a line.
+        line: a line on what has been diagnosed.
         sections: one a subject.
-        note: a line about what made the page.
+        note: a line on what made the page.
     """
 
     title: str
@@ -89,7 +89,7 @@ class Page:
 
     @property
     def pictures(self) -> int:
-        """How many there are."""
+        """The number of pictures."""
         return sum(p.picture is not None for s in self.sections for p in s.parts)
 
 

@@ -34,7 +34,7 @@ from steepest.apps._figures import (
     new_figure,
     png,
 )
-from steepest.apps.diagnose.records import Curves, Grid, Numbers
+from steepest.apps.diagnose.records import Curves, LayerHistory, Numbers
 from steepest.apps.train.spectra import chosen
 
 Colour = str | tuple[float, float, float, float]
@@ -171,7 +171,7 @@ def _one_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     )
 
 
-def ranks(grids: Mapping[str, Grid], sides: Mapping[str, int]) -> Picture:
+def ranks(grids: Mapping[str, LayerHistory], sides: Mapping[str, int]) -> Picture:
     """A heat map for each quantity: nuclear rank of a layer at a step, the newest in figures.
 
     Args:
@@ -214,7 +214,7 @@ def ranks(grids: Mapping[str, Grid], sides: Mapping[str, int]) -> Picture:
     )
 
 
-def _rows(grid: Grid, layers: Sequence[str], sides: Mapping[str, int]) -> Numbers:
+def _rows(grid: LayerHistory, layers: Sequence[str], sides: Mapping[str, int]) -> Numbers:
     """The rows of these layers, each over its smaller side where that is given."""
     known = dict(zip(grid.layers, grid.values, strict=True))
     empty = np.full(len(grid.steps), math.nan)
@@ -222,7 +222,7 @@ def _rows(grid: Grid, layers: Sequence[str], sides: Mapping[str, int]) -> Number
 
 
 def _edges(steps: Numbers) -> Numbers:
-    """The edges of the cells of steps: halfway to the neighbours, (steps + 1,)."""
+    """The begin and end of each step's cell: in the middle to its neighbours."""
     if len(steps) == 1:
         return np.array([steps[0] - 0.5, steps[0] + 0.5])
     middle = (steps[1:] + steps[:-1]) / 2
@@ -239,7 +239,7 @@ def _figures(axes: Axes, values: Numbers, *, relative: bool) -> None:
             axes.text(right, i + 0.5, text, fontsize=7, va="center", color=INK, clip_on=False)
 
 
-def updates(ratio: Grid) -> Picture:
+def updates(ratio: LayerHistory) -> Picture:
     """Update over weight of each layer over the steps, coloured by its place in the model."""
     figure = new_figure(3.4)
     axes = figure.subplots()
@@ -262,7 +262,7 @@ def updates(ratio: Grid) -> Picture:
     return finished(figure, f"Update over weight of each layer over the steps; last: {ends_text}.")
 
 
-def depth(outputs: Grid, gains: Grid | None) -> Picture:
+def depth(outputs: LayerHistory, gains: LayerHistory | None) -> Picture:
     """RMS of the outputs of each module from the first to the last, at some steps.
 
     Args:

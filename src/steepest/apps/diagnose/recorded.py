@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 
 from steepest.apps.diagnose import pictures
-from steepest.apps.diagnose.page import Part, Table
-from steepest.apps.diagnose.records import Curves, Grid, grid, sigmas
+from steepest.apps.diagnose.page import Panel, Table
+from steepest.apps.diagnose.records import Curves, LayerHistory, grid, sigmas
 from steepest.apps.diagnose.source import Subject
 from steepest.apps.train.constraint import layer
 from steepest.apps.train.metrics import MONITOR
@@ -66,14 +66,14 @@ def no_monitor(subject: Subject) -> str:
     )
 
 
-def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Part]:
+def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Panel]:
     """All parts that need no model.
 
     Args:
-        subject: the subject whose records are shown.
+        subject: the subject with the records.
         sides: the smaller side of each layer's matrix, as far as it is known.
     """
-    makers: Sequence[Callable[[], Part | None]] = (
+    makers: Sequence[Callable[[], Panel | None]] = (
         lambda: _warnings(subject),
         lambda: _losses(subject),
         lambda: _spectra(subject),
@@ -84,23 +84,23 @@ def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Part]:
     return [part for make in makers if (part := make()) is not None]
 
 
-def _warnings(subject: Subject) -> Part:
+def _warnings(subject: Subject) -> Panel:
     title = "Warnings of the monitor"
     if not subject.monitor:
-        return Part(title=title, missing=no_monitor(subject))
+        return Panel(title=title, missing=no_monitor(subject))
     found = monitor_warnings(subject.monitor)
     if not found:
-        return Part(title=title, text=["None: nothing looked wrong at any step it observed."])
-    return Part(
+        return Panel(title=title, text=["None: nothing looked wrong at any step it observed."])
+    return Panel(
         title=title,
         text=["Each cause is listed once, with the step at which it was first seen."],
         points=[f"Step {step}: {text}" for step, text in found],
     )
 
 
-def _losses(subject: Subject) -> Part | None:
+def _losses(subject: Subject) -> Panel | None:
     picture = pictures.losses({subject.name: subject.metrics})
-    return None if picture is None else Part(title="Loss", picture=picture)
+    return None if picture is None else Panel(title="Loss", picture=picture)
 
 
 def curves(subject: Subject) -> Curves | None:
@@ -125,11 +125,11 @@ def curves(subject: Subject) -> Curves | None:
     return Curves(what=", ".join(dict.fromkeys(kept.kinds)), values=values, limits=limits)
 
 
-def _spectra(subject: Subject) -> Part:
+def _spectra(subject: Subject) -> Panel:
     title = "Spectra over time"
     found = curves(subject)
     if found is None:
-        return Part(title=title, missing=no_monitor(subject))
+        return Panel(title=title, missing=no_monitor(subject))
     text = [
         (
             f"The {found.what} of each weight in falling order, from violet for the first step to "
@@ -139,24 +139,24 @@ def _spectra(subject: Subject) -> Part:
     ]
     if found.limits:
         text.append("The orange line is the radius of the ball in which weight decay keeps them.")
-    return Part(title=title, text=text, picture=pictures.spectra(found))
+    return Panel(title=title, text=text, picture=pictures.spectra(found))
 
 
-def _ranks(subject: Subject, sides: Mapping[str, int]) -> Part:
+def _ranks(subject: Subject, sides: Mapping[str, int]) -> Panel:
     title = "Ranks by layer and step"
     found = {name: grid(subject.monitor, key) for name, key in RANKS.items()}
     grids = {name: g for name, g in found.items() if g is not None}
     if not grids:
-        return Part(title=title, missing=no_monitor(subject))
+        return Panel(title=title, missing=no_monitor(subject))
     if all(sides.get(name, 2) < 2 for g in grids.values() for name in g.layers):
-        return Part(title=title, text=["Every matrix has one row or one column: all ranks are 1."])
+        return Panel(title=title, text=["Every matrix has one row or one column: all ranks are 1."])
     text = [RANKS_TEXT]
     if "gradient" in grids:
         text.append(_of_gradients(grids["gradient"], sides))
-    return Part(title=title, text=text, picture=pictures.ranks(grids, sides))
+    return Panel(title=title, text=text, picture=pictures.ranks(grids, sides))
 
 
-def _of_gradients(found: Grid, sides: Mapping[str, int]) -> str:
+def _of_gradients(found: LayerHistory, sides: Mapping[str, int]) -> str:
     last = {k: v for k, v in found.last().items() if sides.get(k, 2) > 1}
     if not last:
         return ""
@@ -172,11 +172,11 @@ def _of(rank: float, side: int | None) -> str:
     return f"{rank:.1f}" if side is None else f"{rank:.1f} of {side}"
 
 
-def _updates(subject: Subject) -> Part | None:
+def _updates(subject: Subject) -> Panel | None:
     ratio = grid(subject.monitor, "update_ratio")
     if ratio is None:
         return None
-    return Part(
+    return Panel(
         title="Updates against weights",
         text=[UPDATES_TEXT],
         picture=pictures.updates(ratio),
@@ -207,20 +207,20 @@ def figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _depth(subject: Subject) -> Part:
+def _depth(subject: Subject) -> Panel:
     title = "Activations through depth"
     outputs, inputs = grid(subject.monitor, "rms_out"), grid(subject.monitor, "rms_in")
     if outputs is None:
-        return Part(title=title, missing=no_monitor(subject))
+        return Panel(title=title, missing=no_monitor(subject))
     gains = None if inputs is None else _ratio(outputs, inputs)
     text = [DEPTH_TEXT]
     if gains is not None and (last := gains.last()):
         far = max(last, key=lambda name: abs(math.log(last[name])))
         text.append(f"Furthest from 1, each at its newest value: {far}, {last[far]:.3g}.")
-    return Part(title=title, text=text, picture=pictures.depth(outputs, gains))
+    return Panel(title=title, text=text, picture=pictures.depth(outputs, gains))
 
 
-def _ratio(above: Grid, below: Grid) -> Grid | None:
+def _ratio(above: LayerHistory, below: LayerHistory) -> LayerHistory | None:
     """One quantity over another, for layers and steps that have both."""
     known = dict(zip(below.layers, below.values, strict=True))
     shared = np.isin(above.steps, below.steps)
@@ -238,11 +238,11 @@ def _ratio(above: Grid, below: Grid) -> Grid | None:
     if not any(np.isfinite(row).any() for row in rows.values()):
         return None
     values = np.stack(list(rows.values()))
-    return Grid(steps=above.steps[shared], layers=tuple(rows), values=values)
+    return LayerHistory(steps=above.steps[shared], layers=tuple(rows), values=values)
 
 
 def sides_of(shapes: Mapping[str, Sequence[int]], found: Curves | None) -> dict[str, int]:
-    """The smaller side of each layer's matrix: that of the model, else the number of its values.
+    """The smaller side of each layer's matrix: of the model, else as many as it has values.
 
     Args:
         shapes: the shapes of the parameters by name, where there is a model.

@@ -16,7 +16,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Grid:
+class LayerHistory:
     """One quantity of every layer at every step.
 
     Args:
@@ -44,9 +44,9 @@ class Curves:
     """Sorted magnitudes of every layer at some steps.
 
     Args:
-        what: the name of the magnitudes, such as "singular values".
+        what: a word for the magnitudes, such as "singular values".
         values: layer to step to numbers in falling order.
-        limits: the size that each magnitude may grow to, for the layers with a ball.
+        limits: the largest magnitude that the ball of a layer allows, where there is one.
     """
 
     what: str
@@ -65,7 +65,7 @@ def split(key: str) -> tuple[str, str]:
     return layer, quantity
 
 
-def grid(records: Sequence[Record], quantity: str) -> Grid | None:
+def grid(records: Sequence[Record], quantity: str) -> LayerHistory | None:
     """A quantity over layers and steps; None if no record has a number of it.
 
     Examples:
@@ -86,7 +86,7 @@ def grid(records: Sequence[Record], quantity: str) -> Grid | None:
         values[i, list(row)] = list(row.values())
     seen = np.isfinite(values).any(axis=0)
     steps = np.array([float(r["step"]) for r in records])
-    return Grid(steps=steps[seen], layers=tuple(rows), values=values[:, seen])
+    return LayerHistory(steps=steps[seen], layers=tuple(rows), values=values[:, seen])
 
 
 def _is_number(value: object) -> bool:

@@ -13,15 +13,15 @@ from steepest._common.files import Record
 from steepest.apps._terminal import say
 from steepest.apps.diagnose import pictures
 from steepest.apps.diagnose.computed import best_direction, computed
-from steepest.apps.diagnose.measure import Measured
-from steepest.apps.diagnose.page import Page, Part, Section, Table
+from steepest.apps.diagnose.measure import CheckpointMeasurements
+from steepest.apps.diagnose.page import Page, Panel, Section, Table
 from steepest.apps.diagnose.pictures import Picture
 from steepest.apps.diagnose.recorded import curves, recorded, sides_of
 from steepest.apps.diagnose.source import Subject, settings_of
 from steepest.apps.train.trial import diverged
 from steepest.diagnostics import monitor_warnings
 
-Diagnosed = tuple[Subject, Measured | None]
+Diagnosed = tuple[Subject, CheckpointMeasurements | None]
 
 
 def newest(records: Sequence[Record], key: str) -> float | None:
@@ -45,7 +45,7 @@ def line_of(subject: Subject) -> str:
     )
 
 
-def facts_of(subject: Subject, measured: Measured | None) -> list[tuple[str, str]]:
+def facts_of(subject: Subject, measured: CheckpointMeasurements | None) -> list[tuple[str, str]]:
     """The figures that matter most."""
     found: list[tuple[str, str]] = []
     steps = [int(r["step"]) for r in (*subject.metrics, *subject.monitor)]
@@ -65,7 +65,7 @@ def facts_of(subject: Subject, measured: Measured | None) -> list[tuple[str, str
     return found
 
 
-def section_of(subject: Subject, measured: Measured | None) -> Section:
+def section_of(subject: Subject, measured: CheckpointMeasurements | None) -> Section:
     """All about one subject."""
     sides = sides_of({} if measured is None else measured.shapes, curves(subject))
     parts = [*recorded(subject, sides), *computed(subject, measured)]
@@ -78,8 +78,10 @@ def section_of(subject: Subject, measured: Measured | None) -> Section:
     )
 
 
-def _summary(subject: Subject, measured: Measured | None, parts: Sequence[Part]) -> list[str]:
-    """Say what was found in a few sentences, and what is missing."""
+def _summary(
+    subject: Subject, measured: CheckpointMeasurements | None, parts: Sequence[Panel]
+) -> list[str]:
+    """The findings in a few sentences, and what is missing."""
     found = [f"step {step}: {text}" for step, text in monitor_warnings(subject.monitor)]
     if measured is not None:
         if measured.directions is not None and (best := best_direction(measured.directions)):
@@ -116,7 +118,7 @@ def compared(sections: Sequence[Section]) -> Table:
 
 def _together(sections: Sequence[Section], losses: Picture | None) -> Section:
     """All trials of a run beside each other."""
-    part = Part(title="Side by side", picture=losses, tables=[compared(sections)])
+    part = Panel(title="Side by side", picture=losses, tables=[compared(sections)])
     return Section(title="All together", line="", facts=[], parts=[part])
 
 

@@ -16,7 +16,7 @@ from steepest.apps.train.constraint import Spectra
 from steepest.apps.train.data import Corpus, load_text, prepare
 from steepest.apps.train.metrics import METRICS, MONITOR, read_metrics
 from steepest.apps.train.run import CONFIG, read_config
-from steepest.apps.train.trial import Learner, Trial, trials
+from steepest.apps.train.trial import Trainer, Trial, trials
 
 SEED = re.compile(r"seed-(\d+)")
 IN_CHECKPOINT = ("optimizer", "seed", "settings", "text")
@@ -28,13 +28,13 @@ class Subject:
     """The subject of one part of the page: a trial, or a training of the user's own.
 
     Args:
-        name: the subject's name on the page.
+        name: the name to call it by.
         folder: the folder of its files.
         metrics: the records of `metrics.jsonl`.
         monitor: the records of `monitor.jsonl`.
-        spectra: the content of `spectra.npz`.
-        trial: the trial that it is; None for a training of the user's own.
-        config: the configuration of its run; None where nothing says it.
+        spectra: the contents of `spectra.npz`.
+        trial: the trial it is; None for a training of the user's own.
+        config: the settings of its run; None where nothing says it.
         text: the fingerprint of its text, None where nothing says it.
         checkpoint: the one to look at; None if there is none.
     """
@@ -49,7 +49,7 @@ class Subject:
     text: str | None = None
     checkpoint: Path | None = None
 
-    def learner(self, corpus: Corpus) -> Learner | None:
+    def trainer(self, corpus: Corpus) -> Trainer | None:
         """The trial as its checkpoint has it; None without one.
 
         Raises:
@@ -57,9 +57,9 @@ class Subject:
         """
         if self.checkpoint is None or self.config is None or self.trial is None:
             return None
-        learner = Learner(self.trial, self.config, corpus)
-        learner.load(self.checkpoint)
-        return learner
+        trainer = Trainer(self.trial, self.config, corpus)
+        trainer.load(self.checkpoint)
+        return trainer
 
 
 def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Subject]:
@@ -67,8 +67,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
 
     Args:
         path: the folder of a run or a trial, a checkpoint, or a folder with a `monitor.jsonl`.
-        optimizers: the optimizers of a run to look at; all of them if none is named.
-        seed: the seed of a run to look at; None for its first.
+        optimizers: the optimizers to take from a run; all of them if none is named.
+        seed: the seed to take from a run; None for its first.
 
     Raises:
         ValueError: there is no such path, nothing in it to show, or no such optimizer or seed.
@@ -136,7 +136,7 @@ def _chosen(run: Path, optimizers: Sequence[str], seed: int | None) -> list[Tria
 
 
 def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
-    """The records of a folder, up to a step."""
+    """Read what a folder has recorded, up to a step."""
     return Subject(
         name=name,
         folder=folder,

@@ -30,7 +30,7 @@ POINTS = 720
 
 @dataclass(frozen=True, kw_only=True)
 class Duality:
-    """The curves of a panel, all of them said by one norm.
+    """The contents of a panel, all of it said by one norm.
 
     Args:
         ball: points of norm 1, in order around the origin, shape (points, 2).
@@ -51,7 +51,7 @@ def boundary(norm: Norm) -> Tensor:
     """Points of norm 1 in the plane, in order around the origin.
 
     Args:
-        norm: a norm of each row of a matrix, such as `norms.L1(dims=-1)`.
+        norm: the norm of each row of a matrix, such as `norms.L1(dims=-1)`.
 
     Returns:
         Tensor of shape (POINTS + 1, 2); the last point is the first.
@@ -65,7 +65,7 @@ def duality(make: Callable[..., Norm], g: Tensor) -> Duality:
     """The data of a panel.
 
     Args:
-        make: a function that makes the norm and takes `dims`.
+        make: a maker of the norm that takes `dims`.
         g: a gradient in the plane.
     """
     norm, rows = make(), make(dims=-1)

@@ -55,7 +55,7 @@ def gallery(out: Out = Path("gallery"), only: Only = None, seed: Seed = 0) -> No
         out.mkdir(parents=True, exist_ok=True)
         for name in names:
             path = out / f"{name}.png"
-            with figures.look():
+            with figures.plot_style():
                 content = PICTURES[name](seed)
             write_atomic(path, content)
             print(path)

@@ -36,7 +36,7 @@ STEPS = 25
 
 
 @dataclass(frozen=True)
-class Quadratic:
+class CentredQuadratic:
     """f(x) = ½·⟨x, Hx⟩, smallest at the origin.
 
     Args:
@@ -73,17 +73,17 @@ class Quadratic:
         raise invalid("norm", norm, "give norms.L1(), norms.L2() or norms.LInf()")
 
 
-def example() -> Quadratic:
+def example() -> CentredQuadratic:
     """The valley of the pictures: eigenvalues 1 and 5, turned by 35 degrees."""
     turn = math.radians(35)
     axes = torch.tensor(
         [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]], dtype=torch.float64
     )
-    return Quadratic(axes @ torch.tensor([1.0, 5.0], dtype=torch.float64).diag() @ axes.mT)
+    return CentredQuadratic(axes @ torch.tensor([1.0, 5.0], dtype=torch.float64).diag() @ axes.mT)
 
 
 def start() -> Tensor:
-    """The point at which the pictures begin."""
+    """The point where the pictures begin."""
     return torch.tensor(START, dtype=torch.float64)
 
 
@@ -92,7 +92,7 @@ def step(norm: Norm, g: Tensor, *, sharpness: float) -> Tensor:
     return -norm.sharp(g) / sharpness
 
 
-def path(f: Quadratic, norm: Norm, x: Tensor, *, steps: int) -> Tensor:
+def path(f: CentredQuadratic, norm: Norm, x: Tensor, *, steps: int) -> Tensor:
     """The points of steepest descent with λ = L, shape (steps + 1, d)."""
     sharpness = f.smoothness(norm)
     points = [x]
@@ -102,13 +102,13 @@ def path(f: Quadratic, norm: Norm, x: Tensor, *, steps: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Along:
+class LossAndModels:
     """f and its models on the way of the steps, as changes from the start.
 
     Args:
         length: ‖Δ‖, the same for every curve.
         f: f(x + Δ) − f(x).
-        models: the model −‖Δ‖·‖g‖† + (λ/2)·‖Δ‖² for each sharpness λ.
+        models: the model of each sharpness λ, −‖Δ‖·‖g‖† + (λ/2)·‖Δ‖².
     """
 
     length: Tensor
@@ -116,17 +116,19 @@ class Along:
     models: Mapping[str, Tensor]
 
 
-def along(f: Quadratic, norm: Norm, x: Tensor) -> Along:
+def loss_and_models(f: CentredQuadratic, norm: Norm, x: Tensor) -> LossAndModels:
     """The curves from the start to a little beyond the longest step."""
     g = f.grad(x)
     size, sharpness = norm.dual(g), f.smoothness(norm)
     t = torch.linspace(0, 2.3 * float(size) / sharpness, 200, dtype=x.dtype)
     models = {k: -t * size + c * sharpness / 2 * t.square() for k, c in SHARPNESSES.items()}
     f_along = f(x - t.unsqueeze(-1) * norm.dualize(g)) - f(x)
-    return Along(length=t, f=f_along, models=models)
+    return LossAndModels(length=t, f=f_along, models=models)
 
 
-def _contours(axes: Axes, f: Quadratic, x: tuple[float, float], y: tuple[float, float]) -> None:
+def _contours(
+    axes: Axes, f: CentredQuadratic, x: tuple[float, float], y: tuple[float, float]
+) -> None:
     across = torch.linspace(*x, 200, dtype=torch.float64)
     up = torch.linspace(*y, 200, dtype=torch.float64)
     values = f(torch.cartesian_prod(across, up)).reshape(200, 200).T
@@ -138,7 +140,7 @@ def _contours(axes: Axes, f: Quadratic, x: tuple[float, float], y: tuple[float, 
     figures.plane(axes, x, y)
 
 
-def _map(axes: Axes, name: str, f: Quadratic) -> None:
+def _map(axes: Axes, name: str, f: CentredQuadratic) -> None:
     """The steps of one norm on the contour lines, each with the ball that it reaches."""
     x, norm = start(), NORMS[name]()
     g, unit = f.grad(x), boundary(NORMS[name](dims=-1))
@@ -166,10 +168,10 @@ def _map(axes: Axes, name: str, f: Quadratic) -> None:
     axes.set_title(f"{name},  L = {f.smoothness(norm):.2f}")
 
 
-def _models(axes: Axes, name: str, f: Quadratic) -> None:
+def _models(axes: Axes, name: str, f: CentredQuadratic) -> None:
     """f and the three models on the way of the steps, with the bottom of each model."""
     x, norm = start(), NORMS[name]()
-    data, size = along(f, norm, x), norm.dual(f.grad(x))
+    data, size = loss_and_models(f, norm, x), norm.dual(f.grad(x))
     axes.plot(data.length.tolist(), data.f.tolist(), color=figures.FAINT, linewidth=6)
     for label, c in SHARPNESSES.items():
         sharpness = c * f.smoothness(norm)
@@ -197,7 +199,7 @@ def draw_sharpness() -> bytes:
         _map(above, name, f)
         _models(below, name, f)
     first.set_ylabel("change of f")
-    curves = [along(f, make(), start()) for make in NORMS.values()]
+    curves = [loss_and_models(f, make(), start()) for make in NORMS.values()]
     deepest = min(float(model.min()) for c in curves for model in c.models.values())
     first.set_ylim(1.08 * deepest, -0.4 * deepest)
     lines = [Line2D([], [], color=figures.FAINT, linewidth=6, label="f itself")]

@@ -14,7 +14,7 @@ from steepest.apps import _figures as figures
 from steepest.apps.train.config import Config
 from steepest.apps.train.data import Corpus, batch, load_text, prepare
 from steepest.apps.train.optimizers import recipe
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 from steepest.norms import Norm
 
 K = 16
@@ -47,17 +47,17 @@ def gradient(config: Config, corpus: Corpus, *, seed: int, weight: str = WEIGHT)
     """The gradient of one matrix after `config.steps` steps of training, in float64.
 
     Args:
-        config: a configuration with one optimizer.
+        config: settings with one optimizer.
         corpus: the text.
         seed: the seed of the first weights and of the order of the data.
         weight: the name of the matrix.
     """
     (name,) = config.optimizers
-    learner = Learner(Trial(optimizer=name, seed=seed), config, corpus)
+    trainer = Trainer(Trial(optimizer=name, seed=seed), config, corpus)
     for _ in range(config.steps):
-        learner.train_step()
+        trainer.train_step()
     # In float64 a direction that the layer cannot see is a zero, not the noise of rounding.
-    model = learner.model.double()
+    model = trainer.model.double()
     context = config.model.context
     windows = batch(corpus.train, seed=seed, step=config.steps, size=config.batch, context=context)
     g: Tensor = torch.autograd.grad(model.loss(windows), [model.get_parameter(weight)])[0]

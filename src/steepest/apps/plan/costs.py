@@ -30,7 +30,7 @@ class Task:
 
     Args:
         model: the model.
-        mesh: how the devices are arranged.
+        mesh: the arrangement of the devices.
         device: the kind of the devices.
         links: the links between them.
         itemsize: bytes of a parameter, of its gradient and of each of its states.
@@ -73,7 +73,7 @@ class Cost:
     Args:
         name: the name of the way.
         flops: the flops of products of matrices.
-        collectives: the collectives of a step.
+        collectives: the collectives that it calls.
         streamed: bytes that go through the device's memory.
         state: bytes of the optimizer's state.
         temporary: bytes that are needed during the step.
@@ -123,7 +123,7 @@ class Cost:
 
     @property
     def calls(self) -> int:
-        """How many collectives."""
+        """The number of collectives."""
         return sum(c.calls for c in self.collectives)
 
 
@@ -138,7 +138,7 @@ def _homework(task: Task) -> float:
 
 
 def _sharded(task: Task) -> Cost:
-    """The costs of Muon on a rank that holds its shards, whoever takes the polar factors."""
+    """The cost of Muon for a rank that holds its shards, whoever takes the polar factors."""
     return Cost(
         name="",
         streamed=STREAMED * task.itemsize * (task.local + task.rest),

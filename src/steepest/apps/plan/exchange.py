@@ -35,7 +35,7 @@ def tensor_axis(weights: Weights) -> int:
 
 @lru_cache(maxsize=64)
 def held(weights: Weights, mesh: Mesh) -> Tensor:
-    """How many numbers of one parameter each rank of a replica holds.
+    """The numbers of one parameter that each rank of a replica holds.
 
     FSDP2 cuts the first axis. Where tensor parallelism has cut that already, every rank's shard has
     rows of each of its pieces.

@@ -20,7 +20,7 @@ class Device:
     """An accelerator.
 
     Args:
-        name: the device's name on the command line.
+        name: the name on the command line.
         half: peak of dense products in float16 and bfloat16, flop/s.
         memory: bytes.
         bandwidth: the bandwidth of its memory, bytes/s.
@@ -45,7 +45,7 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """How devices are connected: fast inside a node, slower between nodes.
+    """The connections of devices: fast inside a node, slower between nodes.
 
     Args:
         node: devices in a node.
@@ -75,7 +75,7 @@ class Links:
         _positive(self)
 
     def within(self, ranks: int, stride: int = 1) -> int:
-        """How many ranks of a group share a node, its neighbours `stride` devices apart."""
+        """The number of ranks of a group in a node, its neighbours `stride` devices apart."""
         return max(1, min(ranks, self.node // stride))
 
     def ring(self, ranks: int, stride: int = 1) -> float:

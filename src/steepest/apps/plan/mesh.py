@@ -75,12 +75,12 @@ class Mesh:
 
     @property
     def devices(self) -> int:
-        """How many they are."""
+        """The number of devices."""
         return self.replicate * self.shards
 
     @property
     def shards(self) -> int:
-        """How many devices share one copy of the model."""
+        """The number of devices that share one copy of the model."""
         return self.fsdp * self.tp
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from steepest import route
 from steepest._common.errors import invalid
 
-Part = tuple[int, int, int]
+MatrixStack = tuple[int, int, int]
 """(how many, rows, columns) of equal matrices."""
 
 
@@ -21,7 +21,7 @@ class Weights:
     """Parameters of one shape that Muon updates.
 
     Args:
-        count: how many parameters.
+        count: the number of parameters.
         shape: the shape of one: out × in, or experts × out × in.
         parts: the matrices that one is seen as.
         share: the share of them that a token meets: 8/384 for 8 of 384 experts.
@@ -33,12 +33,12 @@ class Weights:
 
     count: int
     shape: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[MatrixStack, ...]
     share: float = 1.0
 
     @property
     def numel(self) -> int:
-        """How many numbers one parameter holds."""
+        """The numbers that one parameter holds."""
         return math.prod(self.shape)
 
     @property
@@ -48,7 +48,7 @@ class Weights:
 
     @property
     def work(self) -> int:
-        """The cost of one to its owner, up to a factor: m·n·min(m, n) for each matrix."""
+        """The cost of one for its owner, up to a factor: m·n·min(m, n) for each matrix."""
         return sum(b * m * n * min(m, n) for b, m, n in self.parts)
 
 
@@ -57,8 +57,8 @@ class Model:
     """A model as a plan sees it.
 
     Args:
-        name: the model's name on the command line.
-        source: the source of the numbers, as text.
+        name: the name on the command line.
+        source: the source of the numbers.
         weights: the parameters that Muon updates.
         rest: the number of parameters that AdamW updates, and in how many tensors.
         active: numbers of `rest` that a token is multiplied with, the output head's.
@@ -80,17 +80,17 @@ class Model:
 
     @property
     def matrices(self) -> int:
-        """How many matrices Muon makes orthogonal."""
+        """The number of matrices that Muon makes orthogonal."""
         return sum(w.count * b for w in self.weights for b, _, _ in w.parts)
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained numbers."""
         return sum(w.count * w.numel for w in self.weights) + self.rest[0]
 
     @property
     def used(self) -> float:
-        """How many of them a token is multiplied with."""
+        """The number of them that a token is multiplied with."""
         return sum(w.count * w.numel * w.share for w in self.weights) + self.active
 
 
@@ -206,7 +206,7 @@ def of_module(module: nn.Module) -> Model:
     For a token tensor parallelism is taken to add up half the shorter side of each parameter, which
     is right for a block of four weights as wide as the model, such as GPT-2's.
     """
-    found: Counter[tuple[tuple[int, ...], tuple[Part, ...]]] = Counter()
+    found: Counter[tuple[tuple[int, ...], tuple[MatrixStack, ...]]] = Counter()
     routing = [a for a in route(module) if not a.frozen]
     for a in routing:
         if a.view is not None:

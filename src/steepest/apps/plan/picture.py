@@ -71,7 +71,7 @@ def _axis(axes: Axes, title: str) -> None:
 def draw(plans: Sequence[Plan]) -> bytes:
     """Time and share of the optimizer over the number of devices, as PNG."""
     first = plans[0].task
-    with figures.look():
+    with figures.plot_style():
         figure = figures.new_figure(4.6)
         left, right = figure.subplots(1, 2)
         for name in COLOURS:

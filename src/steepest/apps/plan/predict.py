@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from steepest._common.errors import invalid
+from steepest._common.text import table
 from steepest.apps.plan.costs import WAYS, Cost, Task, exchange, timed
 from steepest.apps.plan.hardware import Device, Links, preset
 from steepest.apps.plan.mesh import Mesh, meshes
@@ -21,7 +22,7 @@ TABLE = ("optimizer", "flop", "sent", "got", "calls", "state", "time", "share", 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The costs of a training step on one mesh; `print(plan)` shows the table.
+    """The cost of a training step on one mesh; `print(plan)` shows the table.
 
     Args:
         task: model and machine.
@@ -80,7 +81,7 @@ class Plan:
         ]
 
     def head(self) -> list[str]:
-        """The lines above the table, which say what it is about."""
+        """Lines on what the table is about."""
         model, mesh, machine = self.task.model, self.task.mesh, self.task.device
         size = scaled(model.parameters, "").replace("G", "B")
         used, there = (scaled(x, "B") for x in (self.memory(self.costs[0]), machine.memory))
@@ -93,7 +94,7 @@ class Plan:
         ]
 
     def notes(self) -> list[str]:
-        """The sentences below the table, which say what it leaves out."""
+        """Sentences on what the table does not say."""
         cost = self.costs[0]
         out = [self.reason] if self.reason else []
         if cost.busy < 0.995:
@@ -111,13 +112,8 @@ class Plan:
         return out
 
     def __str__(self) -> str:
-        rows = [TABLE, *self.rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(TABLE))]
-        lines = [
-            "  ".join(c.ljust(w) if i in (0, 8) else c.rjust(w) for i, (c, w) in each).rstrip()
-            for each in (enumerate(zip(row, widths, strict=True)) for row in rows)
-        ]
-        return "\n".join([*self.head(), "", *lines, "", *self.notes()]).rstrip()
+        lines = table(TABLE, self.rows(), left={TABLE[0], TABLE[8]})
+        return "\n".join([*self.head(), "", lines, "", *self.notes()]).rstrip()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: all numbers of the plan."""
@@ -203,9 +199,8 @@ def plan(
 
     Args:
         model: the name of a table, such as "llama-8b", or a module, also on the meta device.
-        mesh: a mesh, such as "data=64,tensor=8". None: the fastest mesh of `devices`, of those that
-            fit.
-        devices: how many; not needed beside `mesh`.
+        mesh: such as "data=64,tensor=8". None: the fastest mesh of `devices`, of those that fit.
+        devices: the number of devices; not needed beside `mesh`.
         device: the name of a preset, or a device.
         links: the links between the devices. None: those that the preset is sold with.
         tokens: the tokens of a step. None: as in the model's source.

@@ -23,10 +23,10 @@ class Collective:
     """Equal collectives of one group of ranks.
 
     Args:
-        name: the collective's name, as in `steepest.sharding.CollectiveCounter`.
+        name: the name that `steepest.sharding.CollectiveCounter` calls them.
         ranks: the number of ranks in the group.
         stride: devices from one rank of the group to the next.
-        calls: how many.
+        calls: the number of calls.
         handed: bytes of all their inputs, of the rank with the most.
         sent: bytes that leave that rank; None for what a ring makes of `handed`.
         received: bytes that reach a rank; None for as many.

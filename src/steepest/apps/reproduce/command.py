@@ -76,7 +76,7 @@ def chosen(name: str | None, *, everything: bool) -> list[str]:
 
 
 def folder(name: str, *, out: Path | None, quick: bool, everything: bool) -> Path:
-    """The folder of one reproduction's results; quick ones do not meet the others by default."""
+    """The folder for the results of a reproduction; quick ones have another by default."""
     if out is not None:
         return out / name if everything else out
     return PARENT / (f"{name}-quick" if quick else name)
@@ -114,7 +114,7 @@ def sized(
 
 
 def cores(r: Reproduction[Any], wanted: int | None) -> int:
-    """How many processes measure the cells.
+    """The number of processes that measure the cells.
 
     Raises:
         ValueError: fewer than one, or several for cells that use all cores themselves.

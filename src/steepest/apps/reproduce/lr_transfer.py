@@ -27,7 +27,7 @@ from steepest import norms
 from steepest._common.files import Record
 from steepest.apps._figures import INK, ordered_colours, panels
 from steepest.apps.reproduce.data.digits import CLASSES, load_digits
-from steepest.apps.reproduce.framework.claims import Claim, Finding, Need, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
     Cell,
     Reproduction,
@@ -71,12 +71,12 @@ def _modular(model: nn.Module, lr: float) -> Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class InitialisedOptimizer:
     """An optimizer with the initialisation that belongs to it.
 
     Args:
         title: the title of its panel.
-        init: a function that fills a weight.
+        init: the function that fills a weight.
         build: the optimizer at a peak learning rate.
         cubic: c in the time of a step, proportional to (1 + c·width)·(weights of the network).
     """
@@ -87,10 +87,10 @@ class Method:
     cubic: float = 0.0
 
 
-METHODS: Mapping[str, Method] = {
-    "sgd": Method(title="SGD, momentum 0.9", init=_he, build=_sgd),
-    "adamw": Method(title="AdamW", init=_he, build=_adamw),
-    "modular": Method(
+METHODS: Mapping[str, InitialisedOptimizer] = {
+    "sgd": InitialisedOptimizer(title="SGD, momentum 0.9", init=_he, build=_sgd),
+    "adamw": InitialisedOptimizer(title="AdamW", init=_he, build=_adamw),
+    "modular": InitialisedOptimizer(
         title="steepest descent, modular norm", init=_unit, build=_modular, cubic=0.02
     ),
 }
@@ -102,7 +102,7 @@ class TransferSettings(Settings):
 
     Args:
         widths: the widths of the hidden layers.
-        exponents: the smallest and the largest log2 of the learning rate, for each optimizer.
+        exponents: the smallest and the largest log2 of the learning rate for each optimizer.
     """
 
     steps: int = 80
@@ -112,7 +112,7 @@ class TransferSettings(Settings):
     )
 
 
-def network(method: Method, width: int, seed: int) -> nn.Sequential:
+def network(method: InitialisedOptimizer, width: int, seed: int) -> nn.Sequential:
     """The network with the weights of a seed."""
     generator = Generator().manual_seed(seed)
     sizes = (PIXELS, width, width, CLASSES)
@@ -174,7 +174,7 @@ def losses(results: Sequence[Record]) -> list[Record]:
 
 
 def vertex(lrs: Sequence[float], values: Sequence[float]) -> float:
-    """The minimum of the parabola through three points (log2 lr, ln loss), the middle the lowest.
+    """The lowest point of the parabola through three (log2 lr, ln loss), the middle the lowest.
 
     The learning rates are neighbours of a geometric grid.
 
@@ -236,17 +236,17 @@ def drift(results: Sequence[Record], name: str) -> tuple[float, str]:
     return factor, f"×{factor:.1f} (on the grid ×{max(grid) / min(grid):g}); best lr {path}"
 
 
-def _check(name: str, *, stays: bool) -> Callable[[Sequence[Record]], Finding]:
+def _check(name: str, *, stays: bool) -> Callable[[Sequence[Record]], Outcome]:
     """Whether the best learning rate stays within the factor, or not; each seed has to say so."""
 
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         factor, text = drift(results, name)
         seeds = dict.fromkeys(r["seed"] for r in results)
         alone = [drift([r for r in results if r["seed"] == seed], name)[0] for seed in seeds]
         text += f"; seeds alone {', '.join(f'×{each:.1f}' for each in alone)}"
         if len({each <= TWICE for each in (factor, *alone)}) > 1:
             raise UndecidedError(f"needs more seeds: not every one says the same: {text}")
-        return Finding.of((factor <= TWICE) == stays, text)
+        return Outcome.of((factor <= TWICE) == stays, text)
 
     return check
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.files import sync_folder, write_atomic
-from steepest.apps.train.parallel.team import ALONE, Team, is_lost
+from steepest.apps.train.parallel.team import SINGLE, Team, is_lost
 
 KEEP = 2
 BELONGS = "belongs"
@@ -42,7 +42,7 @@ def save(
     content: Mapping[str, Any],
     *,
     belongs: Mapping[str, Any],
-    team: Team = ALONE,
+    team: Team = SINGLE,
 ) -> Path:
     """Write a checkpoint, then drop all but the newest two.
 
@@ -50,7 +50,7 @@ def save(
         folder: the folder of the trial.
         step: the steps taken.
         content: plain data and tensors.
-        belongs: the settings that tell this trial from others; `load` compares them.
+        belongs: the values that tell this trial from others; `load` compares it.
         team: the processes that hold the tensors; all of them call this.
 
     Raises:
@@ -110,14 +110,14 @@ def load(
     device: str,
     belongs: Mapping[str, Any],
     like: Callable[[str], Tensor | None] = lambda _: None,
-    team: Team = ALONE,
+    team: Team = SINGLE,
 ) -> dict[str, Any]:
     """Read a checkpoint and make sure that it belongs to this run.
 
     Args:
-        path: the path that `save` wrote to.
-        device: the device that the tensors of a file go to; those of a folder stay on the host.
-        belongs: the settings that the checkpoint must have been saved with.
+        path: the path that `save` wrote.
+        device: the device for the tensors of a file; those of a folder stay on the host.
+        belongs: the values that the checkpoint must have been saved with.
         like: the parameter that a tensor belongs to, by its place; where that is in pieces, the
             tensor is cut in the same way.
         team: the processes that are to have it; all of them call this.
@@ -171,7 +171,7 @@ def _compare(path: Path, stored: Mapping[str, Any], belongs: Mapping[str, Any]) 
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """The settings that a checkpoint says it belongs to: the `belongs` that it was saved with.
+    """The identity of a checkpoint: the `belongs` that it was saved with.
 
     Raises:
         ValueError: the file is cut off, or no checkpoint.

@@ -30,8 +30,8 @@ from steepest.apps.train.parallel.team import (
     Launch,
     is_lost,
     launch,
+    launched_workers,
     take_device,
-    together,
 )
 from steepest.apps.train.run import CONFIG, begun, new_run, old_run, read_config
 
@@ -227,7 +227,7 @@ def _in_norm(
 
 
 def _resumed(given: Mapping[str, Any], folder: Path, started: Launch) -> Config:
-    """The configuration to go on with; a flag that says something else than the folder is an error.
+    """The run to go on with; a flag that says something else than the folder is an error.
 
     Only the number of processes and the way they share the work may change.
     """
@@ -245,7 +245,7 @@ def _resumed(given: Mapping[str, Any], folder: Path, started: Launch) -> Config:
 
 
 def _prepared(given: Mapping[str, Any], started: Launch) -> tuple[Config, Path | None]:
-    """The configuration to run, and the folder to go on in; None for a new run."""
+    """The settings, and the folder to go on in; None for a new run."""
     folder = given.get("resume") or begun(given.get("out"), started)
     if folder is None:
         config = apply({"device": "auto", **given}, DEFAULT)
@@ -265,7 +265,9 @@ def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> i
     console = Console(quiet=started.rank > 0)
     take_device(started)
     config, folder = _prepared(given, started)
-    with together(config.parallel, device=config.device, started=started, timeout=timeout) as team:
+    with launched_workers(
+        config.parallel, device=config.device, started=started, timeout=timeout
+    ) as team:
         if folder is None:
             run = new_run(config, given.get("out"), team=team)
         else:

@@ -117,10 +117,9 @@ class Config:
         eval_windows: the number of fixed validation windows, spread evenly.
         checkpoint_every: the number of steps from one checkpoint to the next.
         spectra: whether evaluations show the balls of weight decay, at the price of SVDs.
-        monitor_every: the number of steps from one look of the monitor at every layer to the next;
-            0 for none.
-        parallel: how the processes of torchrun share the work, one of `PARALLEL`. No loss depends
-            on it beyond rounding, and a run may go on in another way.
+        monitor_every: steps from one look of the monitor at every layer to the next; 0 for none.
+        parallel: the way in which the processes of torchrun share the work, one of `PARALLEL`. No
+            loss depends on it beyond rounding, and a run may go on in another way.
 
     Raises:
         ValueError: a value out of its range; the message names it and its remedy.

@@ -46,7 +46,7 @@ def has_ball(optimizer: Optimizer) -> bool:
 
 
 def figures(report: ConstraintReport) -> Record:
-    """The ratio ‖W‖/radius of each layer with a ball, and the worst distance and KKT score of all.
+    """‖W‖/radius of each layer with a ball, and the worst distance and KKT score of all.
 
     A score needs a gradient, and one that is infinite is None.
     """
@@ -84,9 +84,9 @@ class Spectra:
     Args:
         steps: the steps of the evaluations.
         names: the names of the layers.
-        kinds: the kind of magnitudes of each layer.
-        limits: how large they can become in its ball.
-        values: the magnitudes of each layer, one row an evaluation, in falling order.
+        kinds: the kind of the magnitudes of each layer.
+        limits: the largest magnitude in the ball of each layer.
+        values: for each layer one row an evaluation, in falling order.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Spectra:
 
     @classmethod
     def load(cls, folder: Path, *, step: float = math.inf) -> Spectra:
-        """Load what the file of a trial holds up to a step; nothing without the file.
+        """Read the file of a trial up to a step; nothing without the file.
 
         Raises:
             ValueError: the file is damaged; it is left alone.

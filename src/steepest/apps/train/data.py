@@ -24,9 +24,9 @@ class Text:
     """A text and where it comes from.
 
     Args:
-        name: the text's name in a message.
+        name: the name in a message.
         text: its characters.
-        note: a remark on its choice that a user should know; empty if there is none.
+        note: a remark for the user on its choice; empty if there is nothing to say.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Corpus:
     """A text as ids, in two parts.
 
     Args:
-        name: the text's name in a message.
+        name: the name of the text.
         characters: the vocabulary: the character of each id.
         train: ids of the training part.
         blocks: ids of the validation blocks, one tensor each.

@@ -21,13 +21,13 @@ from steepest.apps._terminal import program, say
 from steepest.apps.train.constraint import largest
 from steepest.apps.train.metrics import MONITOR, read_metrics
 from steepest.apps.train.parallel.mesh import NONE
-from steepest.apps.train.parallel.team import ALONE, Launch, Team
+from steepest.apps.train.parallel.team import SINGLE, Launch, Team
 from steepest.apps.train.picture import write_picture
-from steepest.apps.train.progress import Progress
+from steepest.apps.train.progress import TrainingProgress
 from steepest.apps.train.report import Report, cells, headings, make_report, write_report
 from steepest.apps.train.run import CONFIG, Run, description
 from steepest.apps.train.spectra import write_spectra
-from steepest.apps.train.trial import Learner, Trial, run_trial, trials
+from steepest.apps.train.trial import Trainer, Trial, run_trial, trials
 from steepest.diagnostics import monitor_warnings
 
 DIVERGED = 1
@@ -44,7 +44,7 @@ class Stop:
             answer.
     """
 
-    def __init__(self, team: Team = ALONE) -> None:
+    def __init__(self, team: Team = SINGLE) -> None:
         self.signal = 0
         self._noted = 0
         self._team = team
@@ -110,15 +110,15 @@ def _deterministic(device: str) -> Iterator[None]:
 
 def _train(run: Run, console: Console, stop: Stop) -> bool:
     """Go through the trials that are left; False if the user stopped it before the end."""
-    progress = Progress(console, steps=run.steps_left)
+    progress = TrainingProgress(console, steps=run.steps_left)
     try:
         for trial in run.todo:
             if stop():
                 return False
-            learner = Learner(trial, run.config, run.corpus, team=run.team)
-            learner.restore(trial.folder(run.folder))
-            progress.begin(str(trial), step=learner.step, steps=run.config.steps)
-            if not run_trial(learner, run.folder, report=progress.update, stop=stop):
+            trainer = Trainer(trial, run.config, run.corpus, team=run.team)
+            trainer.restore(trial.folder(run.folder))
+            progress.begin(str(trial), step=trainer.step, steps=run.config.steps)
+            if not run_trial(trainer, run.folder, report=progress.update, stop=stop):
                 return False
     finally:
         progress.end()
@@ -222,7 +222,7 @@ def _show(run: Run, report: Report, console: Console) -> None:
 
 
 def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
-    """How far each optimizer with a ball has filled it, and where that can be seen."""
+    """Show how far each optimizer with a ball has filled it, and where that can be seen."""
     for name in run.config.optimizers:
         own = [Trial(optimizer=name, seed=seed) for seed in run.config.seeds]
         found = [largest(read_metrics(trial.folder(run.folder))) for trial in own]

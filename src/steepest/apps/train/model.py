@@ -16,7 +16,7 @@ def next_loss(network: nn.Module, windows: Tensor) -> Tensor:
     """Mean cross-entropy in nats a character over windows of shape (batch, context + 1).
 
     Args:
-        network: a module that gives the logits of the next character: a GPT, or what wraps one.
+        network: the module that gives the logits of the next character: a GPT, or what wraps one.
         windows: ids of characters.
     """
     logits: Tensor = network(windows[:, :-1]).flatten(0, 1)

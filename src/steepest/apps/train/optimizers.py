@@ -191,7 +191,7 @@ def lr_factor(config: Config, step: int) -> float:
     Linear warm-up to 1, then with t from 0 to 1 over the rest: 1 − t, ½(1 + cos πt), or 1.
 
     Args:
-        config: the configuration with `steps`, `warmup` and `schedule`.
+        config: the settings with `steps`, `warmup` and `schedule`.
         step: the steps already taken.
 
     Examples:

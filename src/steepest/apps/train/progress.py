@@ -16,12 +16,12 @@ from steepest.apps._terminal import clock
 RECENT = 20
 
 
-class Progress:
+class TrainingProgress:
     """Shows step, loss, time of a step, the optimizer's share of it and the time left.
 
     Args:
         console: the console to write to.
-        steps: the number of steps that this process is going to take, over all trials.
+        steps: steps that this process is going to take, over all trials.
     """
 
     def __init__(self, console: Console, *, steps: int) -> None:

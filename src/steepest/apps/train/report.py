@@ -17,7 +17,7 @@ SKIP = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class SummaryRow:
     """One optimizer of the final table; the fields of an object in `summary.json`.
 
     Args:
@@ -47,7 +47,7 @@ class Curve:
     """Validation loss of one trial, or the mean over the seeds of one optimizer.
 
     Args:
-        steps: the steps at which it was evaluated.
+        steps: the steps where it was evaluated.
         seconds: training time at these steps.
         losses: validation loss there; low and high are the extremes over the seeds.
         finished: whether it went to the end; a diverged trial did not.
@@ -108,7 +108,9 @@ def reached(line: Curve, target: float | None) -> tuple[int | None, float | None
     return None, None
 
 
-def row(name: str, line: Curve, records: Sequence[Sequence[Record]], target: float | None) -> Row:
+def row(
+    name: str, line: Curve, records: Sequence[Sequence[Record]], target: float | None
+) -> SummaryRow:
     """The table's row for an optimizer, from the metrics of its trials and their mean curve."""
     taken = [[r for r in trial if r["step"] > 0] for trial in records]
 
@@ -116,7 +118,7 @@ def row(name: str, line: Curve, records: Sequence[Sequence[Record]], target: flo
         return fmean(median([r[key] for r in t[SKIP:] or t]) for t in taken)
 
     steps, seconds = reached(line, target)
-    return Row(
+    return SummaryRow(
         optimizer=name,
         steps=min(t[-1]["step"] for t in taken),
         val_loss=line.losses[-1] if line.finished else None,
@@ -137,11 +139,11 @@ class Report:
         runs: one a trial, the baseline being that of the same seed.
         curves: the mean curve of each optimizer, in the order of `rows`.
         baseline: name of the optimizer that the others are measured against.
-        seeds: how many seeds the means are taken over.
+        seeds: the number of seeds that the means are taken over.
     """
 
-    rows: tuple[Row, ...]
-    runs: tuple[tuple[int, Row], ...]
+    rows: tuple[SummaryRow, ...]
+    runs: tuple[tuple[int, SummaryRow], ...]
     curves: tuple[Curve, ...]
     baseline: str
     seeds: int
@@ -192,7 +194,7 @@ def headings(report: Report) -> tuple[str, ...]:
     )
 
 
-def cells(line: Row) -> tuple[str, ...]:
+def cells(line: SummaryRow) -> tuple[str, ...]:
     """A row of the table as text."""
     to_steps, to_seconds = line.steps_to_baseline, line.seconds_to_baseline
     loss = f"diverged at step {line.steps}" if line.val_loss is None else f"{line.val_loss:.3f}"

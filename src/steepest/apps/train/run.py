@@ -19,8 +19,8 @@ from steepest._common.errors import invalid
 from steepest.apps.train.config import Config
 from steepest.apps.train.data import Corpus, Text, load_text, prepare
 from steepest.apps.train.parallel.mesh import NONE
-from steepest.apps.train.parallel.team import ALONE, Launch, Team, launch
-from steepest.apps.train.trial import Learner, Trial, is_done, trials
+from steepest.apps.train.parallel.team import SINGLE, Launch, Team, launch
+from steepest.apps.train.trial import Trainer, Trial, is_done, trials
 
 CONFIG = "config.json"
 
@@ -31,9 +31,9 @@ class Run:
 
     Args:
         folder: the folder of the run; `new_run` does not make it.
-        config: the configuration of the run.
+        config: the settings of the run.
         corpus: its text.
-        note: a remark on the text that a user should know.
+        note: a remark for the user on the text.
         todo: the trials that are not done, each with the step it goes on from.
         team: the processes that carry it out.
     """
@@ -43,7 +43,7 @@ class Run:
     corpus: Corpus
     note: str
     todo: Mapping[Trial, int]
-    team: Team = ALONE
+    team: Team = SINGLE
 
     @property
     def steps_left(self) -> int:
@@ -62,19 +62,19 @@ def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Tea
     """Build every trial and read its checkpoint, so that a fault shows before hours of training."""
     todo = {}
     for trial in trials(config):
-        learner = Learner(trial, config, corpus, team=team)
+        trainer = Trainer(trial, config, corpus, team=team)
         own = trial.folder(folder)
-        learner.restore(own)
+        trainer.restore(own)
         if not team.first(partial(is_done, own, config)):
-            todo[trial] = learner.step
+            todo[trial] = trainer.step
     return Run(folder=folder, config=config, corpus=corpus, note=text.note, todo=todo, team=team)
 
 
-def new_run(config: Config, folder: Path | None, *, team: Team = ALONE) -> Run:
+def new_run(config: Config, folder: Path | None, *, team: Team = SINGLE) -> Run:
     """A run that starts; writes nothing.
 
     Args:
-        config: the configuration of the run.
+        config: the settings of the run.
         folder: the folder for its files; None for a fresh folder below `runs`.
         team: the processes that carry it out.
 
@@ -118,12 +118,12 @@ def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
         raise invalid("resume", str(folder), remedy) from None
 
 
-def old_run(folder: Path, *, parallel: str = NONE, team: Team = ALONE) -> Run:
+def old_run(folder: Path, *, parallel: str = NONE, team: Team = SINGLE) -> Run:
     """A run that goes on; writes nothing.
 
     Args:
         folder: the folder of the run.
-        parallel: how the team shares the work, whatever it was when the run began.
+        parallel: the way in which the team shares the work, whatever it was when the run began.
         team: the processes that carry it out.
 
     Raises:
@@ -146,7 +146,7 @@ def begun(folder: Path | None, started: Launch) -> Path | None:
 
     Args:
         folder: the one that was asked for; None for any below `runs`.
-        started: the launcher's description of this process.
+        started: the launch as the launcher tells it.
     """
     if not started.restarts:
         return None

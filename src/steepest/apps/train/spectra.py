@@ -31,7 +31,7 @@ LOW = 0.3
 
 
 def chosen(names: Sequence[str], most: int = PANELS) -> list[int]:
-    """Choose layers to show: all, or some of each kind, evenly spaced from the first to the last.
+    """Choose the layers to show: all, or some of each kind, evenly spaced from first to last.
 
     Examples:
         >>> chosen([f"blocks.{i}.{kind}" for i in range(9) for kind in ("qkv", "fc")], most=6)

@@ -23,7 +23,7 @@ from steepest.apps.train.data import Corpus, batch, validation_windows
 from steepest.apps.train.metrics import Metrics, Unwritten, read_metrics
 from steepest.apps.train.model import GPT, next_loss
 from steepest.apps.train.optimizers import parts, recipe, scheduler
-from steepest.apps.train.parallel.team import ALONE, Team
+from steepest.apps.train.parallel.team import SINGLE, Team
 from steepest.diagnostics import Monitor, constraint_report
 
 EVAL_BATCH = 64
@@ -73,21 +73,23 @@ def diverged(record: Record) -> bool:
     return None in (record.get("loss", 0.0), record.get("val_loss", 0.0))
 
 
-class Learner:
+class Trainer:
     """A trial in memory.
 
     Args:
         trial: the optimizer and the seed.
-        config: the configuration of the run.
+        config: the settings of the run.
         corpus: the text.
-        team: the processes that train it together. Each has a learner, and calls the same methods
+        team: the processes that train it together. Each has a trainer, and calls the same methods
             of it in the same order.
 
     Raises:
         ValueError: the optimizer refuses its settings.
     """
 
-    def __init__(self, trial: Trial, config: Config, corpus: Corpus, *, team: Team = ALONE) -> None:
+    def __init__(
+        self, trial: Trial, config: Config, corpus: Corpus, *, team: Team = SINGLE
+    ) -> None:
         self.trial, self.config, self.corpus, self.team = trial, config, corpus, team
         self.device = torch.device(config.device)
         dtype = torch.float32 if config.dtype == "bfloat16" else DTYPES[config.dtype]
@@ -110,7 +112,7 @@ class Learner:
         self._shows_balls = self._looks and config.spectra and has_ball(self.optimizer)
 
     def _belongs(self) -> dict[str, Any]:
-        """The settings that a checkpoint must agree on to be one of this trial."""
+        """The values that a checkpoint of this trial must have."""
         run = self.config.to_json()
         for key in (
             "optimizers",
@@ -127,7 +129,7 @@ class Learner:
 
     @contextmanager
     def watched(self, run: Path) -> Iterator[None]:
-        """The learner with its monitor, if the run has one, which goes on from this step."""
+        """The trainer with its monitor, if the run has one, which goes on from this step."""
         every, board = self.config.monitor_every, self.trial.board(run) / "monitor"
         if not (every and self._looks):
             yield
@@ -243,7 +245,7 @@ class Learner:
             "optimizer_ms": 1e3 * (end - before),
         }
 
-    def look(self) -> Record:
+    def validate(self) -> Record:
         """The validation loss, and where weight decay has a ball what is to be seen of it."""
         record: Record = {"val_loss": number(self.evaluate())}
         if self._shows_balls and record["val_loss"] is not None:
@@ -287,34 +289,34 @@ def _network(model: GPT, team: Team) -> nn.Module:
     """The module that gives the logits and goes to the optimizer: the model, laid over the team."""
     if team.mesh is None:
         return model
-    from steepest.apps.train.parallel.placement import spread
+    from steepest.apps.train.parallel.placement import distribute
 
-    return spread(model, team.mesh, team.grid)
+    return distribute(model, team.mesh, team.grid)
 
 
 _PARTS = ("model", "optimizer", "scheduler")
 
 
-def _metrics(learner: Learner, run: Path) -> Metrics | Unwritten:
-    """The log that the records of a learner go to."""
-    if not learner.team.leads:
+def _metrics(trainer: Trainer, run: Path) -> Metrics | Unwritten:
+    """The file for the records of a trainer."""
+    if not trainer.team.leads:
         return Unwritten()
-    folder = learner.trial.folder(run)
+    folder = trainer.trial.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
-    return Metrics(folder, learner.trial.board(run), step=learner.step or None)
+    return Metrics(folder, trainer.trial.board(run), step=trainer.step or None)
 
 
 def run_trial(
-    learner: Learner, run: Path, *, report: Callable[[Record], None], stop: Callable[[], bool]
+    trainer: Trainer, run: Path, *, report: Callable[[Record], None], stop: Callable[[], bool]
 ) -> bool:
-    """Train from where the learner is to the end, or until `stop` answers True.
+    """Train from where the trainer is to the end, or until `stop` answers True.
 
     Metrics reach the disk before the checkpoint that follows them. So at every moment there is a
     checkpoint, or the start, with all metrics up to it, and going on from there repeats the same
     steps on the same data.
 
     Args:
-        learner: new, or restored from a checkpoint.
+        trainer: new, or restored from a checkpoint.
         run: the folder of the run.
         report: a function that is called with the record of each step.
         stop: a function that is asked after each step; on True a checkpoint is written and the
@@ -326,29 +328,29 @@ def run_trial(
     Raises:
         OSError: a file could not be written; the last checkpoint is intact.
     """
-    config = learner.config
-    folder = learner.trial.folder(run)
-    with _metrics(learner, run) as metrics, learner.watched(run):
-        if learner.step == 0:
+    config = trainer.config
+    folder = trainer.trial.folder(run)
+    with _metrics(trainer, run) as metrics, trainer.watched(run):
+        if trainer.step == 0:
             first = {"step": 0, "time": time.time(), "seconds": 0.0}
-            metrics.write({**first, **learner.look()})
-        while learner.step < config.steps:
-            record = learner.train_step()
-            last = learner.step == config.steps
-            if last or learner.step % config.eval_every == 0:
-                record.update(learner.look())
+            metrics.write({**first, **trainer.validate()})
+        while trainer.step < config.steps:
+            record = trainer.train_step()
+            last = trainer.step == config.steps
+            if last or trainer.step % config.eval_every == 0:
+                record.update(trainer.validate())
             metrics.write(record)
             report(record)
             if diverged(record):
                 metrics.sync()
-                learner.team.first(lambda: learner.spectra.save(folder))
+                trainer.team.first(lambda: trainer.spectra.save(folder))
                 return True
             stopped = stop()
             if last:
-                learner.write_sample(folder)
-            if last or stopped or learner.step % config.checkpoint_every == 0:
+                trainer.write_sample(folder)
+            if last or stopped or trainer.step % config.checkpoint_every == 0:
                 metrics.sync()
-                learner.save(folder)
+                trainer.save(folder)
             if stopped:
                 return last
     return True

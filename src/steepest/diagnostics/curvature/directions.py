@@ -13,7 +13,7 @@ from torch.optim.adam import adam
 
 from steepest._common.errors import invalid
 from steepest.diagnostics.curvature._joint import joint
-from steepest.diagnostics.curvature.loss import Named, Point
+from steepest.diagnostics.curvature.loss import LossAt, Named
 from steepest.norms import LInf, Norm, ProductNorm, Spectral
 from steepest.polar import JORDAN, NewtonSchulz
 from steepest.views import MatrixView
@@ -124,12 +124,12 @@ if one is given.
 
 
 def direction_of(
-    point: Point, chosen: Chosen, views: Mapping[str, MatrixView], optimizer: Any = None
+    point: LossAt, chosen: Chosen, views: Mapping[str, MatrixView], optimizer: Any = None
 ) -> dict[str, Tensor]:
     """A direction at a point, to be added to the parameters: −dualize(g) for a norm.
 
     Raises:
-        ValueError: as `Point.direction` and `joint`, or something that is no direction.
+        ValueError: as `LossAt.direction` and `joint`, or something that is no direction.
     """
     if isinstance(chosen, Norm | ProductNorm):
         measured = joint(chosen, point.params, views, exact=False)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steepest._common.errors import invalid, shape_text
-from steepest.diagnostics._kept import Kept
+from steepest.diagnostics._preserved_state import PreservedState
 
 Loss: TypeAlias = Callable[[], Tensor]
 Named: TypeAlias = Mapping[str, Tensor]
@@ -69,7 +69,7 @@ def _pairs(params: Params) -> list[tuple[str, Any]]:
     ]
 
 
-class Point:
+class LossAt:
     """A loss where the parameters are: its value, its gradient, its Hessian times vectors.
 
     The loss is evaluated once, so that all derivatives belong to the same batch and the same
@@ -79,7 +79,7 @@ class Point:
 
     Args:
         loss: a closure that gives the loss with its graph.
-        params: the parameters that the loss is differentiated by.
+        params: the tensors it is differentiated by.
         model: a module, if `params` is only a part of it.
 
     Raises:
@@ -92,7 +92,7 @@ class Point:
         tensors = list(self.params.values())
         devices = sorted({p.device.index for p in tensors if p.device.type == "cuda"})
         with (
-            Kept(params if model is None else model, ()),
+            PreservedState(params if model is None else model, ()),
             torch.random.fork_rng(devices),
             torch.enable_grad(),
             sdpa_kernel(SDPBackend.MATH),
@@ -112,8 +112,7 @@ class Point:
         """H·v for the blocks of the Hessian that `v` names.
 
         Args:
-            v: a tensor for each of some parameters, of its shape, by name; the others are held
-                still.
+            v: tensors of the shapes of some parameters, by name; the others are held still.
 
         Raises:
             ValueError: an operation of the loss has no second derivative.
@@ -146,7 +145,7 @@ class Point:
         Args:
             given: a tensor for a single parameter, one for each parameter in their order, or a
                 mapping that names some of them.
-            argument: the argument's name, for errors.
+            argument: the name that an error gives it.
 
         Raises:
             ValueError: an unknown name, another number of tensors, or another shape.
@@ -201,3 +200,17 @@ def checked(value: Any) -> Tensor:
 def dot(a: Named, b: Named) -> float:
     """⟨a, b⟩ over the names of `b`, summed in double precision."""
     return sum(float(torch.sum(a[k].double() * t.double())) for k, t in b.items())
+
+
+def as_vector(x: Named) -> Tensor:
+    """All entries of named tensors, (n,), on the device of the first."""
+    device = next(iter(x.values())).device
+    return torch.cat([t.detach().reshape(-1).to(device) for t in x.values()])
+
+
+def as_named(vector: Tensor, like: Named) -> dict[str, Tensor]:
+    """The named tensors, of the shapes, types and devices of `like`, whose entries these are."""
+    parts = vector.split([t.numel() for t in like.values()])
+    return {
+        k: part.reshape(t.shape).to(t) for (k, t), part in zip(like.items(), parts, strict=True)
+    }

@@ -16,14 +16,14 @@ from steepest.diagnostics.curvature.directions import (
     direction_of,
     has_adam_state,
 )
-from steepest.diagnostics.curvature.loss import Direction, Loss, Named, Params, Point, dot, named
+from steepest.diagnostics.curvature.loss import Direction, Loss, LossAt, Named, Params, dot, named
 from steepest.views import MatrixView
 
 Over = Literal["matrices", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Along:
+class QuadraticModel:
     """The quadratic model of a loss along a direction d that is added to the parameters.
 
         f(x + t·d) = f(x) + t·⟨g, d⟩ + ½·t²·dᵀHd + …
@@ -32,15 +32,15 @@ class Along:
     does not depend on the length of d.
 
     Args:
-        correlation: ⟨g, d⟩, negative where d goes downhill.
+        gradient_correlation: ⟨g, d⟩, negative where d goes downhill.
         sharpness: dᵀHd.
         norm: ‖d‖, the Euclidean length of all of d.
         best_step: t; negative where d goes uphill; None where the model has no minimum.
-        best_decrease: how far it falls; None where it has no minimum.
-        note: the reason why there is no best step; else empty.
+        best_decrease: the fall of the model for that step; None where it has no minimum.
+        note: the reason for no minimum; else empty.
     """
 
-    correlation: float
+    gradient_correlation: float
     sharpness: float
     norm: float
     best_step: float | None
@@ -49,8 +49,8 @@ class Along:
 
     @property
     def slope(self) -> float:
-        """⟨g, d⟩/‖d‖: the correlation of a direction of length 1; 0 for d = 0."""
-        return self.correlation / self.norm if self.norm else 0.0
+        """⟨g, d⟩/‖d‖: the gradient correlation of a direction of length 1; 0 for d = 0."""
+        return self.gradient_correlation / self.norm if self.norm else 0.0
 
     @property
     def curvature(self) -> float:
@@ -85,10 +85,10 @@ def directional_sharpness(loss: Loss, params: Params, direction: Direction) -> f
     Sources:
         Pan & Li, arXiv 2306.00204; Pearlmutter, Neural Comput. 6 (1994), for the product.
     """
-    return along(loss, params, direction).sharpness
+    return quadratic_model(loss, params, direction).sharpness
 
 
-def along(loss: Loss, params: Params, direction: Direction) -> Along:
+def quadratic_model(loss: Loss, params: Params, direction: Direction) -> QuadraticModel:
     """Slope, sharpness, best step and best decrease of a loss along a direction.
 
     One evaluation, one gradient and one product with the Hessian. Nothing is changed, and nothing
@@ -105,19 +105,19 @@ def along(loss: Loss, params: Params, direction: Direction) -> Along:
     Examples:
         >>> import torch
         >>> x = torch.tensor([1.0, 1.0], requires_grad=True)
-        >>> found = along(lambda: (x[0] ** 2 + 3 * x[1] ** 2), x, torch.tensor([-2.0, -6.0]))
-        >>> found.correlation, found.sharpness, round(found.best_decrease, 4)
+        >>> found = quadratic_model(lambda: x[0] ** 2 + 3 * x[1] ** 2, x, torch.tensor([-2.0, -6]))
+        >>> found.gradient_correlation, found.sharpness, round(found.best_decrease, 4)
         (-40.0, 224.0, 3.5714)
 
     Sources:
         Pan & Li, arXiv 2306.00204.
     """
-    point = Point(loss, params)
-    return along_at(point, point.direction(direction))
+    point = LossAt(loss, params)
+    return quadratic_model_at(point, point.direction(direction))
 
 
-def along_at(point: Point, d: Named) -> Along:
-    """The result of `along`, with one more product with the Hessian at a point."""
+def quadratic_model_at(point: LossAt, d: Named) -> QuadraticModel:
+    """The quadratic model at a point that is there: one more product with its Hessian."""
     slope, length = dot(point.grad, d), math.sqrt(dot(d, d))
     sharp = dot(point.hvp(d), d)
     note = ""
@@ -127,8 +127,8 @@ def along_at(point: Point, d: Named) -> Along:
         note = "dᵀHd is not finite"
     elif sharp <= 0:
         note = "dᵀHd ≤ 0: the quadratic model has no minimum along it"
-    return Along(
-        correlation=slope,
+    return QuadraticModel(
+        gradient_correlation=slope,
         sharpness=sharp,
         norm=length,
         best_step=None if note else -slope / sharp,
@@ -150,19 +150,19 @@ class DirectionReport:
 
     Args:
         loss: its value.
-        rows: the numbers by the names of direction and layer, which is "" for the whole.
-        notes: remarks that a reader of the comparison has to know, in words.
+        rows: the models by the names of direction and layer, which is "" for the whole.
+        notes: remarks on the comparison, in words.
     """
 
     loss: float
-    rows: Mapping[tuple[str, str], Along]
+    rows: Mapping[tuple[str, str], QuadraticModel]
     notes: tuple[str, ...] = ()
 
-    def __getitem__(self, key: str | tuple[str, str]) -> Along:
+    def __getitem__(self, key: str | tuple[str, str]) -> QuadraticModel:
         """The row of a direction: of its whole, or with a second name of one layer."""
         return self.rows[(key, "") if isinstance(key, str) else key]
 
-    def __iter__(self) -> Iterator[tuple[tuple[str, str], Along]]:
+    def __iter__(self) -> Iterator[tuple[tuple[str, str], QuadraticModel]]:
         return iter(self.rows.items())
 
     def __len__(self) -> int:
@@ -199,7 +199,7 @@ class DirectionReport:
         return "\n".join([table(HEADINGS, lines, left=LEFT), *(f"({n})" for n in self.notes)])
 
 
-def _numbers(row: Along) -> tuple[str, ...]:
+def _numbers(row: QuadraticModel) -> tuple[str, ...]:
     best = "–" if row.best_step is None else f"{row.best_step * row.norm:.3g}"
     fall = "–" if row.best_decrease is None else f"{row.best_decrease:.3g}"
     return f"{row.slope:.3g}", f"{row.curvature:.3g}", best, fall, row.note
@@ -215,7 +215,7 @@ def compare_directions(
     views: Views | None = None,
     per_layer: bool = True,
 ) -> DirectionReport:
-    """How far a loss falls along the directions of several optimizers, from one point.
+    """Compare how far a loss falls along the directions of several optimizers, from one point.
 
     All of them move the same parameters: the matrices, unless told otherwise. One gradient serves
     all; then each direction costs one product with the Hessian, and one more for each layer.
@@ -228,17 +228,17 @@ def compare_directions(
     Args:
         loss: a closure that gives the loss with its graph; called once.
         params: a module, tensors, or (name, tensor) pairs.
-        directions: the directions, by name: a norm, whose direction is −dualize(g); tensors by the
-            names of parameters; or a function from gradients to these. None: `DIRECTIONS`.
-        optimizer: an optimizer with Adam's state; one of this library also says what is a matrix.
+        directions: norms by name, with the direction −dualize(g); or tensors by the names of
+            parameters; or a function from gradients to these. None: `DIRECTIONS`.
+        optimizer: the source of Adam's state, and of the views if it is one of this library.
         over: "matrices" compares over these alone: the hidden ones of a module, by `route`, or all
             tensors with two, four or five axes. "all" takes every parameter; a norm of matrices
             then leaves the others still.
-        views: the matrix that a parameter is, by name, or None for one that is none.
+        views: the matrix that a parameter is, by name; None for one that is none.
         per_layer: whether to look at each parameter by itself too.
 
     Raises:
-        ValueError: as for `along`; no matrices, an unknown name, or something that is no direction.
+        ValueError: as for `quadratic_model`; no matrices, an unknown name, or no direction.
 
     Examples:
         >>> import torch
@@ -256,13 +256,13 @@ def compare_directions(
         Pan & Li, arXiv 2306.00204, for the comparison.
     """
     tensors, cut = _compared(params, over, views, optimizer)
-    point = Point(loss, {k: p for k, p in tensors.items() if over == "all" or k in cut}, params)
+    point = LossAt(loss, {k: p for k, p in tensors.items() if over == "all" or k in cut}, params)
     chosen = DIRECTIONS if directions is None else directions
     made = {name: direction_of(point, c, cut, optimizer) for name, c in chosen.items()}
-    rows = {(name, ""): along_at(point, d) for name, d in made.items()}
+    rows = {(name, ""): quadratic_model_at(point, d) for name, d in made.items()}
     if per_layer:
         parts = [(name, layer, t) for name, d in made.items() for layer, t in d.items()]
-        rows |= {(name, layer): along_at(point, {layer: t}) for name, layer, t in parts}
+        rows |= {(name, layer): quadratic_model_at(point, {layer: t}) for name, layer, t in parts}
     notes = (*_still(tensors, point, made), *_first_steps(point, made, optimizer))
     return DirectionReport(loss=point.value, rows=rows, notes=notes)
 
@@ -270,7 +270,7 @@ def compare_directions(
 def _compared(
     params: Params, over: Over, views: Views | None, optimizer: Any
 ) -> tuple[Named, dict[str, MatrixView]]:
-    """All parameters, and which of them are which matrices."""
+    """All parameters, and the matrices among them."""
     if over not in ("matrices", "all"):
         raise invalid("over", over, 'give "matrices" or "all"')
     tensors = named(params)
@@ -284,8 +284,8 @@ def _compared(
     return tensors, cut
 
 
-def _still(tensors: Named, point: Point, made: Mapping[str, Named]) -> Iterator[str]:
-    """Notes on the parameters that are not moved, by any direction or by one of them."""
+def _still(tensors: Named, point: LossAt, made: Mapping[str, Named]) -> Iterator[str]:
+    """Name what is not moved, by any direction or by one of them."""
     if out := [name for name in tensors if name not in point.params]:
         yield f"compared over the matrices; held still: {', '.join(out)}"
     for direction, d in made.items():
@@ -293,8 +293,8 @@ def _still(tensors: Named, point: Point, made: Mapping[str, Named]) -> Iterator[
             yield f"{direction} does not move {', '.join(out)}"
 
 
-def _first_steps(point: Point, made: Mapping[str, Named], optimizer: Any) -> Iterator[str]:
-    """A note on the parameters for which Adam has no state."""
+def _first_steps(point: LossAt, made: Mapping[str, Named], optimizer: Any) -> Iterator[str]:
+    """Name the parameters for which Adam has no state."""
     if "adam" not in made:
         return
     first = [name for name, p in point.params.items() if not has_adam_state(p, optimizer)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -12,10 +13,10 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon
 from steepest._common.text import for_json
-from steepest.diagnostics._kept import Kept
-from steepest.diagnostics.curvature._extreme import largest_eigenvector
+from steepest.diagnostics._preserved_state import PreservedState
 from steepest.diagnostics.curvature._joint import Joint, Views, joint, matrix_views
-from steepest.diagnostics.curvature.loss import Loss, Named, Params, Point, dot, named
+from steepest.diagnostics.curvature._lanczos import BASIS, lanczos
+from steepest.diagnostics.curvature.loss import Loss, LossAt, Named, Params, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
 from steepest.optim.step_length import PROBE
 
@@ -28,9 +29,9 @@ class Smoothness:
         value: the largest ‖Hv‖†/‖v‖ that was seen: at most the smoothness at this point.
         one_step: ‖∇f(x + Δ) − ∇f(x)‖†/‖Δ‖ for one short step Δ of steepest descent; None where
             the gradient is zero.
-        iterations: products with the Hessian, over all starts.
+        iterations: the number of products with the Hessian, over all starts.
         converged: whether the start that found `value` ended because it rose no more.
-        left: parameters that the norm has no number for, which were held still.
+        left: names of the parameters that the norm has no number for, which were held still.
         direction: the v of `value`, of norm 1, by the names of the parameters.
     """
 
@@ -79,12 +80,12 @@ def smoothness(
         steps: the most products with the Hessian, for each start.
         restarts: random starts, beside that from the gradient; a Euclidean norm needs only one.
         tolerance: the smallest relative rise that is worth a step.
-        generator: random number generator of the random starts; None means a fresh one with seed 0.
-        optimizer: an optimizer of this library, to say what is a matrix.
-        views: the matrix that a parameter is, by name, or None for one that is none.
+        generator: the source of the random starts; None is seed 0.
+        optimizer: an optimizer of this library, whose views say what is a matrix.
+        views: the matrix that a parameter is, by name; None for one that is none.
 
     Raises:
-        ValueError: as `along`; a norm that does not fit, a number out of range.
+        ValueError: as `quadratic_model`; a norm that does not fit, a number out of range.
 
     Examples:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -95,7 +96,7 @@ def smoothness(
     tensors = named(params)
     cut = matrix_views(params, tensors, views=views, optimizer=optimizer)
     measure = joint(norm, tensors, cut)
-    point = Point(loss, {k: tensors[k] for k in measure.names}, params)
+    point = LossAt(loss, {k: tensors[k] for k in measure.names}, params)
     ends = _climbs(measure, point, restarts, generator, steps=steps, tolerance=tolerance)
     best = max(ends, key=lambda end: end.value)
     return Smoothness(
@@ -128,7 +129,7 @@ class _End(NamedTuple):
 
 def _climbs(
     measure: Joint,
-    point: Point,
+    point: LossAt,
     restarts: int,
     generator: torch.Generator | None,
     *,
@@ -145,7 +146,7 @@ def _climbs(
 
 
 def _starts(
-    measure: Joint, point: Point, restarts: int, generator: torch.Generator | None
+    measure: Joint, point: LossAt, restarts: int, generator: torch.Generator | None
 ) -> Iterator[dict[str, Tensor]]:
     """The direction of steepest descent, then random ones, all of norm 1."""
     yield measure.dualize(point.grad)
@@ -160,8 +161,8 @@ def _starts(
         yield measure.dualize(drawn)
 
 
-def _climb(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
-    """Climb from v by v ← dualize(Hv).
+def _climb(measure: Joint, point: LossAt, v: Named, steps: int, tolerance: float) -> _End:
+    """Climb from v, by v ← dualize(Hv).
 
     It never falls, whatever the signs in H: ‖Hv⁺‖† ≥ ⟨v, Hv⁺⟩ = ⟨Hv, v⁺⟩ = ‖Hv‖†.
 
@@ -188,8 +189,8 @@ def _is_euclidean(measure: Joint, x: Named) -> bool:
     return plain in (L2(), Frobenius()) and norm(measure.split(x)[piece]).numel() == 1
 
 
-def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, tolerance: float) -> _End:
-    """Climb to the eigenvector of the largest eigenvalue in absolute value."""
+def _climb_euclidean(measure: Joint, point: LossAt, v: Named, steps: int, tolerance: float) -> _End:
+    """Find the eigenvector of the largest eigenvalue in absolute value."""
     ((piece, start),) = measure.split(v).items()
     if not bool(start.any()):
         return _End(0.0, v, 0, True)
@@ -198,14 +199,18 @@ def _climb_euclidean(measure: Joint, point: Point, v: Named, steps: int, toleran
         h = point.hvp(measure.join({piece: x.reshape(start.shape)}))
         return measure.split(h)[piece].reshape(-1)
 
-    found = largest_eigenvector(product, start.reshape(-1), steps=steps, tolerance=tolerance)
-    unit = measure.dualize(measure.join({piece: found.vector.reshape(start.shape)}))
-    # ‖v‖ = c·‖v‖₂ and ‖g‖† = ‖g‖₂/c, so a vector of norm 1 has the length 1/c.
-    return _End(found.size * dot(unit, unit), unit, found.used, found.converged)
+    flat = start.reshape(-1)
+    top = lanczos(product, flat, which="LM", steps=steps, tolerance=tolerance, basis=BASIS)
+    if top.vector is None:
+        return _End(math.nan, v, top.products, False)
+    unit = measure.dualize(measure.join({piece: top.vector.reshape(start.shape)}))
+    # ‖Hv‖₂ by Pythagoras; ‖v‖ = c·‖v‖₂ and ‖g‖† = ‖g‖₂/c, so a vector of norm 1 has the length 1/c.
+    image = math.hypot(top.value, top.residual)
+    return _End(image * dot(unit, unit), unit, top.products, top.converged)
 
 
-def _one_step(loss: Loss, params: Params, point: Point, measure: Joint) -> float | None:
-    """How much the gradient turns in a step, over the length of the step as it was stored."""
+def _one_step(loss: Loss, params: Params, point: LossAt, measure: Joint) -> float | None:
+    """The turn of the gradient in a short step, over the length of the step as it was stored."""
     if not any(bool(g.any()) for g in point.grad.values()):
         return None
     # The length of the first step of `optim._lengths.estimated_sharpness`.
@@ -213,10 +218,10 @@ def _one_step(loss: Loss, params: Params, point: Point, measure: Joint) -> float
     length = part * (measure(point.params) or 1.0)
     before = {k: p.detach().clone() for k, p in point.params.items()}
     step = {k: -length * d for k, d in measure.dualize(point.grad).items()}
-    with Kept(None, point.params.values()):
+    with PreservedState(None, point.params.values()):
         for k, p in point.params.items():
-            p.data.add_(step[k])  # which is not counted as a change, as in `Kept`
-        there = Point(loss, point.params, params)
+            p.data.add_(step[k])  # which is not counted as a change, as in `PreservedState`
+        there = LossAt(loss, point.params, params)
         turned = {k: g - point.grad[k] for k, g in there.grad.items()}
         moved = {k: p.detach() - before[k] for k, p in point.params.items()}
     return measure.dual(turned) / measure(moved)

@@ -23,7 +23,7 @@ class Guarantees:
     Args:
         nuclear_rank: ‖G‖_*²/‖G‖_F².
         stable_rank: ‖A‖_F²/σ₁(A)².
-        spread: the same with no more than `out` singular values: L_2/L_F.
+        spread: the stable rank of A's `out` largest singular values: L_2/L_F.
         euclidean: the decrease ‖G‖_F²/(2·L_F), L_F = c·σ₁(A)².
         spectral: the decrease ‖G‖_*²/(2·L_2), L_2 = c·Σ_{i ≤ out} σ_i(A)².
         euclidean_length: 1/L_F; the step is −G times that.

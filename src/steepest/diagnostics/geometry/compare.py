@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import in_double
-from steepest.diagnostics._kept import Kept
+from steepest.diagnostics._preserved_state import PreservedState
 from steepest.diagnostics.curvature.loss import named
-from steepest.diagnostics.curvature.sharpness import along_at
-from steepest.diagnostics.geometry._scene import MISSING, Scene
+from steepest.diagnostics.curvature.sharpness import quadratic_model_at
+from steepest.diagnostics.geometry._loss_with_products import MISSING, LossWithProducts
 from steepest.diagnostics.geometry.bounds import guarantees
 from steepest.diagnostics.geometry.layer_products import squares
 from steepest.diagnostics.geometry.verdict import LayerVerdict, Verdict
@@ -25,7 +25,7 @@ from steepest.polar import Svd
 ModelLoss: TypeAlias = Callable[[Any, Any], Tensor]
 
 
-def compare(
+def compare_geometries(
     model: nn.Module,
     loss: ModelLoss,
     batch: Any,
@@ -34,7 +34,7 @@ def compare(
     steps: int = 30,
     tolerance: float = 0.01,
 ) -> Verdict:
-    """Compare how far a Euclidean and a spectral step lower the loss, for each layer by itself.
+    """Compare how far a Euclidean and a spectral step of each layer lower the loss.
 
     A layer computes Z = W·A, each position of the batch a column of A. With second derivatives of
     the loss by Z of at most c, a step Δ of W lowers the loss by
@@ -55,12 +55,12 @@ def compare(
     of G and the eigenvalues of A's smaller Gram matrix, while the graph is kept.
 
     Args:
-        model: the model, in float32 or float64, in training mode or not.
+        model: a module in float32 or float64, in training mode or not.
         loss: a function of `model` and `batch` that gives the loss, a scalar with its graph.
-        batch: the data that `loss` is called with.
+        batch: the second argument of `loss`.
         layers: names of weights, with or without ".weight"; None is all of them.
-        steps: Lanczos steps for c, at most.
-        tolerance: relative, of the residual that is added to c, an estimate nevertheless.
+        steps: the most Lanczos steps for c.
+        tolerance: the residual that is added to c, relative to it; c is an estimate nevertheless.
 
     Raises:
         ValueError: a loss that is no scalar with a graph and second derivatives, or is not called
@@ -68,20 +68,20 @@ def compare(
 
     Examples:
         >>> model = nn.Linear(4, 2, bias=False)
-        >>> verdict = compare(model, lambda m, b: (m(b) - 1).square().sum(), torch.eye(4))
-        >>> round(verdict["weight"].spread, 3)  # two outputs, and all inputs are alike
+        >>> found = compare_geometries(model, lambda m, b: (m(b) - 1).square().sum(), torch.eye(4))
+        >>> round(found["weight"].spread, 3)  # two outputs, and all inputs are alike
         2.0
 
     Sources:
         Bernstein & Newhouse, arXiv 2409.20325; ‖ΔA‖_F by von Neumann's trace inequality.
     """
     weights = _weights(model, layers)
-    with Kept(model, model.parameters()) as kept:
-        scene = Scene(partial(loss, model, batch), weights)
-        if layers is not None and (unseen := [n for n in weights if not scene.calls[n]]):
+    with PreservedState(model, model.parameters()) as kept:
+        traced = LossWithProducts(partial(loss, model, batch), weights)
+        if layers is not None and (unseen := [n for n in weights if not traced.calls[n]]):
             raise invalid("layers", unseen, MISSING)
-        drafts, value = [_draft(scene, k, steps, tolerance) for k in weights], scene.point.value
-        del scene  # and with it the graph, whose tensors are about to change
+        drafts, value = [_draft(traced, k, steps, tolerance) for k in weights], traced.point.value
+        del traced  # and with it the graph, whose tensors are about to change
         evaluate = partial(loss, model, batch)
         rows = tuple(_tried(draft, weights, evaluate, value, kept) for draft in drafts)
     return Verdict(loss=value, rows=rows)
@@ -95,7 +95,7 @@ class _Draft(NamedTuple):
 
 
 def _weights(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Tensor]:
-    """The weights to look at, by layer: parameters with two axes or more that need a gradient.
+    """The weights to look at, by layer: with two axes or more, and a gradient.
 
     Raises:
         ValueError: half precision, no such parameter, or none of a name.
@@ -114,14 +114,14 @@ def _weights(model: nn.Module, layers: Sequence[str] | None) -> dict[str, Tensor
     return {name: found[name] for name in wanted}
 
 
-def _draft(scene: Scene, name: str, steps: int, tolerance: float) -> _Draft:
-    """Draft a row: everything about it that needs the graph."""
-    weight, slope, calls = scene.weights[name], scene.point.grad[name], scene.calls[name]
+def _draft(traced: LossWithProducts, name: str, steps: int, tolerance: float) -> _Draft:
+    """Say of a layer what needs the graph."""
+    weight, slope, calls = traced.weights[name], traced.point.grad[name], traced.calls[name]
     row = LayerVerdict(layer=name, shape=tuple(weight.shape), calls=len(calls))
-    note = scene.obstacle(name)
+    note = traced.obstacle(name)
     if note:
         return _Draft(replace(row, note=note))
-    top = scene.curvature(name, steps, tolerance)
+    top = traced.curvature(name, steps, tolerance)
     if not top.value > 0:
         return _Draft(replace(row, note="the loss curves upwards along no change of its output"))
     view = calls[0].product.view
@@ -133,7 +133,9 @@ def _draft(scene: Scene, name: str, steps: int, tolerance: float) -> _Draft:
         -slope * found.euclidean_length.to(slope),
         -view.restore([unit * found.spectral_length.to(unit)], weight.shape),
     )
-    euclidean, spectral = (along_at(scene.point, {name: move}).best_decrease for move in moves)
+    euclidean, spectral = (
+        quadratic_model_at(traced.point, {name: move}).best_decrease for move in moves
+    )
     return _Draft(
         replace(
             row,
@@ -156,9 +158,9 @@ def _tried(
     weights: dict[str, Tensor],
     loss: Callable[[], Tensor],
     before: float,
-    kept: Kept,
+    kept: PreservedState,
 ) -> LayerVerdict:
-    """The verdict, with the loss at the end of both steps."""
+    """Complete a verdict by the loss at the end of both steps."""
     if not draft.moves:
         return draft.row
     falls = []

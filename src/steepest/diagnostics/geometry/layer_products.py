@@ -12,20 +12,21 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from steepest._common.numerics import in_double
+from steepest.diagnostics.spectra._batched import gram_factors
 from steepest.views import INPUT_FIRST, LINEAR, MatrixView, conv
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Product:
-    """A product Z = W·A with a weight, as a call tells of it before it is made.
+    """A product Z = W·A with a weight, as the arguments of a call tell it.
 
     Args:
         kind: the function that was called, in words.
         weight: the parameter that W is cut from.
-        view: how it is cut into the matrices W, one for each group of a convolution.
-        source: the argument of the call, in its own shape and with its graph.
-        spread: the function that makes A of `source`, (groups, in, samples); None where that holds
-            indices, so that each column of A is one-hot.
+        view: the matrices W that it is cut into, one for each group of a convolution.
+        source: the input of the call, in its own shape and with its graph.
+        to_columns: the function that makes A of `source`, (groups, in, samples); None where that
+            holds indices, so that each column of A is one-hot.
         ignored: the index whose column of W never gets a gradient.
     """
 
@@ -33,7 +34,7 @@ class Product:
     weight: Tensor
     view: MatrixView
     source: Tensor
-    spread: Callable[[Tensor], Tensor] | None
+    to_columns: Callable[[Tensor], Tensor] | None
     ignored: int | None = None
 
 
@@ -55,8 +56,8 @@ class Call:
         return found is not None
 
 
-class Calls(TorchFunctionMode):
-    """A context that keeps every call with one of the weights.
+class RecordedCalls(TorchFunctionMode):
+    """While it is entered, keeps every call with one of the weights.
 
     It looks at the calls of functions and not at modules: a weight may be used by several modules,
     several times, or by a function alone. Not seen are a product with a tensor made of the weight
@@ -100,16 +101,15 @@ def squares(products: Sequence[Product]) -> Tensor:
     multiplications, a³ for the eigenvalues, and A in double precision in memory. Of indices they
     are how often each of them occurs.
     """
-    if products[0].spread is None:
+    if products[0].to_columns is None:
         return counts(products).sort(descending=True).values[None]
     a = side_by_side(products)
-    gram = a @ a.mT if a.shape[-2] <= a.shape[-1] else a.mT @ a
-    values: Tensor = torch.linalg.eigvalsh(gram)
-    return values.flip(-1).clamp(min=0)
+    _, values, _ = gram_factors(a if a.shape[-2] <= a.shape[-1] else a.mT, vectors=False)
+    return values.square()
 
 
 def counts(products: Sequence[Product]) -> Tensor:
-    """How often each index occurs in the inputs of one weight, (in,), in double precision."""
+    """Count each index in the inputs of one weight, (in,), in double precision."""
     first = products[0]
     indices = torch.cat([p.source.detach().reshape(-1) for p in products])
     found = torch.bincount(indices, minlength=first.weight.shape[first.view.cols[0]]).double()
@@ -120,7 +120,9 @@ def counts(products: Sequence[Product]) -> Tensor:
 
 def side_by_side(products: Sequence[Product]) -> Tensor:
     """The inputs of one weight that are no indices, (groups, in, samples), in double precision."""
-    return torch.cat([in_double(p.spread(p.source.detach())) for p in products if p.spread], -1)
+    return torch.cat(
+        [in_double(p.to_columns(p.source.detach())) for p in products if p.to_columns], -1
+    )
 
 
 def _columns(x: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def _columns(x: Tensor) -> Tensor:
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Product:
-    return Product(kind="linear", weight=weight, view=LINEAR, source=input, spread=_columns)
+    return Product(kind="linear", weight=weight, view=LINEAR, source=input, to_columns=_columns)
 
 
 def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Product | None:
@@ -144,7 +146,9 @@ def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, **scales: Any) -> Product 
 def _matmul(input: Tensor, other: Tensor) -> Product | None:
     if other.ndim != 2:
         return None
-    return Product(kind="product", weight=other, view=INPUT_FIRST, source=input, spread=_columns)
+    return Product(
+        kind="product", weight=other, view=INPUT_FIRST, source=input, to_columns=_columns
+    )
 
 
 def _embedding(
@@ -164,7 +168,7 @@ def _embedding(
         weight=weight,
         view=INPUT_FIRST,
         source=input,
-        spread=None,
+        to_columns=None,
         ignored=ignored,
     )
 
@@ -182,7 +186,7 @@ def _conv(spatial: int) -> Callable[..., Product]:
         kernel = weight.shape[2:]
         strides, dilations = _each(stride, spatial), _each(dilation, spatial)
 
-        def spread(x: Tensor) -> Tensor:
+        def to_columns(x: Tensor) -> Tensor:
             x = x if x.ndim == spatial + 2 else x[None]
             x = F.pad(x, _margins(padding, kernel, dilations))
             for axis, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
@@ -194,7 +198,9 @@ def _conv(spatial: int) -> Callable[..., Product]:
             return x.movedim(places, last).flatten(-len(places)).flatten(1, -2)
 
         view = conv(spatial, groups=groups)
-        return Product(kind="convolution", weight=weight, view=view, source=input, spread=spread)
+        return Product(
+            kind="convolution", weight=weight, view=view, source=input, to_columns=to_columns
+        )
 
     return read
 
@@ -208,7 +214,7 @@ def _each(value: int | Sequence[int], count: int) -> list[int]:
 def _margins(
     padding: int | str | Sequence[int], kernel: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
-    """The padding of `torch.nn.functional.pad`: before and after each axis, the last axis first."""
+    """The margins for `functional.pad`: before and after each axis, the last axis first."""
     if padding == "same":
         total = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
         pairs = [(t // 2, t - t // 2) for t in total]

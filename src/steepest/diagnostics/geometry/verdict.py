@@ -9,7 +9,12 @@ from typing import Any
 
 from steepest._common.errors import shape_text
 from steepest._common.text import for_json, table
-from steepest.diagnostics.geometry._sentences import favoured, sentence
+
+TIE = 0.05
+"""Guaranteed decreases that differ by less than this share count as equal."""
+
+RANK_ONE = 1.01
+"""Up to this nuclear rank a gradient counts as of rank one: its σ₁ has 99.99 % of Σσ²."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,21 +27,21 @@ class LayerVerdict:
     Args:
         layer: the name of the weight, without ".weight".
         shape: the shape of the weight.
-        calls: how often the weight is used.
+        calls: the number of times that the weight is used.
         nuclear_rank: nr(G) = ‖G‖_*²/‖G‖_F².
         stable_rank: st(A) = ‖A‖_F²/‖A‖₂² of the input, all positions of the batch.
-        spread: the same with the `out` largest singular values of A alone: what the nuclear rank
-            has to exceed for the spectral step to guarantee more.
+        spread: the stable rank of the `out` largest singular values of A: what the nuclear rank has
+            to exceed for the spectral step to guarantee more.
         curvature: c, the largest second derivative of the loss by Z, raised by `curvature_error`.
         curvature_error: the residual of the eigenvector that was found.
         guaranteed_euclidean: ‖G‖_F²/(2c‖A‖₂²), by Δ = −G/(c‖A‖₂²).
         guaranteed_spectral: `‖G‖_*²/(2c·Σσ²)`, by `Δ = −‖G‖_*/(c·Σσ²)·UVᵀ`, Σσ² = spread·‖A‖₂².
-        measured_euclidean: how far the loss does fall with the Euclidean step.
-        measured_spectral: how far it falls with the spectral step.
+        measured_euclidean: the measured fall of the loss with the Euclidean step.
+        measured_spectral: the measured fall with the spectral step.
         best_euclidean: the best decrease along −G of the quadratic model in W; None where that has
             no minimum.
-        best_spectral: the same along −UVᵀ.
-        note: the reason why there is no verdict; else empty.
+        best_spectral: the best decrease along −UVᵀ, likewise.
+        note: the reason for no verdict; else empty.
     """
 
     layer: str
@@ -75,15 +80,15 @@ class LayerVerdict:
         """The step that guarantees more: "spectral", "euclidean", or "neither"."""
         if self.nuclear_rank is None or self.spread is None:
             return "neither"
-        return favoured(self.nuclear_rank, self.spread)
+        return _favoured(self.nuclear_rank, self.spread)
 
     @property
     def sentence(self) -> str:
-        """The geometry that the layer favours and why, or why there is no verdict."""
+        """The geometry that the layer favours and why, or the reason for no verdict."""
         guaranteed = self.guaranteed_ratio
         if self.nuclear_rank is None or self.spread is None or guaranteed is None:
             return f"no verdict: {self.note}"
-        return sentence(
+        return _sentence(
             self.nuclear_rank, self.spread, guaranteed, self.measured_ratio, self.best_ratio
         )
 
@@ -137,6 +142,66 @@ HEADINGS = (
 LEFT = {"layer", "shape", "favours"}
 
 
+def _favoured(nuclear_rank: float, spread: float) -> str:
+    """The geometry whose step guarantees more: "spectral", "euclidean" or "neither"."""
+    ratio = nuclear_rank / spread
+    if nuclear_rank <= RANK_ONE or 1 / (1 + TIE) <= ratio <= 1 + TIE:
+        return "neither"
+    return "spectral" if ratio > 1 else "euclidean"
+
+
+def _sentence(
+    nuclear_rank: float,
+    spread: float,
+    guaranteed: float,
+    measured: float | None,
+    best: float | None,
+) -> str:
+    """Say which geometry a layer favours, and why.
+
+    Args:
+        nuclear_rank: the nuclear rank of the gradient.
+        spread: the spread of the input, the nuclear rank that a spectral step costs.
+        guaranteed: the decrease that the spectral step guarantees, over that of the Euclidean one.
+        measured: the measured decrease with the spectral step over that with the other; None where
+            one of the two is not positive.
+        best: the best decrease along the spectral direction over that along the other; None where
+            one has no best length.
+    """
+    rank, cost = f"the gradient's nuclear rank {nuclear_rank:.3g}", f"({spread:.3g})"
+    if nuclear_rank <= RANK_ONE:
+        return "neither: the gradient is of rank one, so both steps have the same direction"
+    tests = "; ".join(
+        _tested(ratio, guaranteed < 1, *words)
+        for ratio, *words in (
+            (measured, "measured", "measured, the loss does not fall with both"),
+            (best, "each at its best length", "not both have a best length"),
+        )
+    )
+    favours = _favoured(nuclear_rank, spread)
+    if favours == "neither":
+        return f"neither: {rank} is about what the input's spread costs {cost}"
+    if favours == "spectral":
+        return (
+            f"spectral: {rank} exceeds what the input's spread costs {cost}: the spectral step "
+            f"guarantees {guaranteed:.3g} times the decrease; {tests}"
+        )
+    return (
+        f"Euclidean: {rank} is less than what the input's spread costs {cost}: the Euclidean step "
+        f"guarantees {1 / guaranteed:.3g} times the decrease; {tests}"
+    )
+
+
+def _tested(ratio: float | None, turned: bool, what: str, without: str) -> str:
+    """Whether a ratio of decreases, turned over for the Euclidean step, bears a verdict out."""
+    if ratio is None:
+        return without
+    ratio = 1 / ratio if turned else ratio
+    return f"{what} {ratio:.3g} times" + (
+        ", so there the other step is better" if ratio < 1 else ""
+    )
+
+
 def _layers(count: int) -> str:
     return "1 layer" if count == 1 else f"{count} layers"
 
@@ -149,13 +214,13 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The result of `compare`: rows to iterate over; a table and a sentence each when printed.
+    """The result of `compare_geometries`: rows to iterate over, printed as a table and sentences.
 
     `verdict["head"]` is the row of a layer.
 
     Args:
-        loss: its value.
-        rows: one for each weight.
+        loss: the value of the loss.
+        rows: the verdict of each weight.
     """
 
     loss: float

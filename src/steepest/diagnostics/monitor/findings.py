@@ -16,7 +16,7 @@ class Finding(NamedTuple):
 
     Args:
         layer: its name.
-        cause: the fault and the remedy, in the words that all layers with this finding share.
+        cause: the name that layers with the same fault and the same remedy share.
         text: the number and the remedy, in words, of this layer.
         badness: larger for a worse one; None where it is there or not.
     """
@@ -72,7 +72,7 @@ def monitor_warnings(records: Iterable[Record]) -> list[tuple[int, str]]:
     A record without findings, as of an older version, keeps its own lines, each once.
 
     Args:
-        records: the records of a monitor, in the order of their steps.
+        records: records of a monitor, in the order of their steps.
 
     Examples:
         >>> one = {"layer": "a", "cause": "x", "text": "off by 2", "badness": 2.0}

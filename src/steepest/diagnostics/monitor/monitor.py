@@ -22,7 +22,7 @@ from steepest._common.numerics import widened
 from steepest._common.records import Log, number
 from steepest.diagnostics.monitor.findings import as_records, by_cause, line
 from steepest.diagnostics.monitor.parameters import Watch
-from steepest.diagnostics.monitor.step import measure, see
+from steepest.diagnostics.monitor.step import measure, snapshot
 from steepest.diagnostics.monitor.warnings import Alarms, MonitorWarning
 
 FILE = "monitor.jsonl"
@@ -125,7 +125,7 @@ class Monitor:
 
     @property
     def norms(self) -> dict[str, str]:
-        """The norm that the steps of each layer are measured in, and why."""
+        """The norm in which the steps of each layer are measured, and why."""
         return {w.name: f"{w.norm} ({w.why})" for w in self._watch}
 
     @property
@@ -174,12 +174,12 @@ class Monitor:
                 self._rates.update(dict.fromkeys(group["params"], float(group.get("lr") or 0.0)))
 
     def _observe(self) -> None:
-        all_seen = [
-            see(w, self._before[w.param], self._past.get(w.param))
+        snapshots = [
+            snapshot(w, self._before[w.param], self._past.get(w.param))
             for w in self._watch
             if w.param in self._before
         ]
-        measure(all_seen)
+        measure(snapshots)
         record: Record = {"step": self.step, "time": time.time()}
         activations = {
             name: (of_input.value(), of_output.value())
@@ -188,9 +188,9 @@ class Monitor:
         for name, pair in activations.items():
             for key, value in zip(("rms_in", "rms_out"), pair, strict=True):
                 record[f"{name}/{key}"] = number(value)
-        for s in all_seen:
+        for s in snapshots:
             record.update({f"{s.of.name}/{key}": value for key, value in s.quantities.items()})
-        found = self._alarms.heard(all_seen, activations, step=self.step, rates=self._rates)
+        found = self._alarms.new_warnings(snapshots, activations, step=self.step, rates=self._rates)
         causes = by_cause(found)
         new = [line(some, more=cause in self._causes) for cause, some in causes.items()]
         self._causes |= causes.keys()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest.diagnostics.monitor.findings import Finding
 from steepest.diagnostics.monitor.parameters import Watched
-from steepest.diagnostics.monitor.step import Seen
+from steepest.diagnostics.monitor.step import StepSnapshot
 from steepest.routing import Routing
 
 # Ours, each with its reason.
@@ -32,7 +32,7 @@ class Pace:
     """Judges the learning rate of each layer.
 
     Args:
-        routing: the destination of each parameter; None if that is not known.
+        routing: the group where each parameter belongs; None if that is not known.
     """
 
     def __init__(self, routing: Routing | None) -> None:
@@ -46,7 +46,7 @@ class Pace:
         self._times: Counter[str] = Counter()
         self._from_zero: set[str] = set()
 
-    def look(self, s: Seen, rates: Mapping[Tensor, float]) -> Finding | None:
+    def look(self, s: StepSnapshot, rates: Mapping[Tensor, float]) -> Finding | None:
         """Find what is wrong with the learning rate of a layer, if anything.
 
         Args:
@@ -67,7 +67,7 @@ class Pace:
         large = None if past is None else self._large(s, lr, rising=lr > past)
         return large or self._small(s, lr)
 
-    def _large(self, s: Seen, lr: float, *, rising: bool) -> Finding | None:
+    def _large(self, s: StepSnapshot, lr: float, *, rising: bool) -> Finding | None:
         name, update, weight = s.of.name, s.tensors.get("update"), s.tensors.get("weight")
         if update is None or weight is None or lr == 0:
             return None
@@ -92,7 +92,7 @@ class Pace:
         )
         return Finding(name, f"large {key}", text, step / size)
 
-    def _size(self, s: Seen) -> float:
+    def _size(self, s: StepSnapshot) -> float:
         """The root mean square against which a step counts: at the start, or what is needed.
 
         Steps of a fixed length make the weights grow to that length, whatever it is, so their
@@ -105,7 +105,7 @@ class Pace:
         own = place is not None and place.target == "table" and s.of.constrained is not None
         return max(start, needed if own or _follows(s.of) else SHARE * needed)
 
-    def _small(self, s: Seen, lr: float) -> Finding | None:
+    def _small(self, s: StepSnapshot, lr: float) -> Finding | None:
         name, ratio = s.of.name, s.quantities["update_ratio"]
         if ratio is None:
             # A layer that starts at zero has to change by much.

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from steepest._common.numerics import in_double, widened
 from steepest.diagnostics.constraint._measured import unscaled
-from steepest.maps import ConvexMap, Nuclear
+from steepest.maps import ConvexMap, NuclearMap
 from steepest.norms import RMS, Norm, Operator, Spectral
 from steepest.norms.norm import inner
 from steepest.optim import Constrained, SteepestOptimizer
@@ -81,7 +81,7 @@ class Watched:
         if self.constrained is None:
             return "ns_steps" in self.group and not self.rest
         geometry = self.constrained.geometry
-        exact = not isinstance(geometry, ConvexMap) or geometry.with_polar(None) == Nuclear()
+        exact = not isinstance(geometry, ConvexMap) or geometry.with_polar(None) == NuclearMap()
         return exact and unscaled(self.norm)[0] == Spectral()
 
     @property

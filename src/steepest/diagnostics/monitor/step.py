@@ -26,7 +26,7 @@ KINDS = ("weight", "grad", "momentum", "update")
 
 
 @dataclass(eq=False)
-class Seen:
+class StepSnapshot:
     """One parameter in one step, in double precision.
 
     Args:
@@ -35,7 +35,7 @@ class Seen:
             subtracted beside decay, unless that is all; `grad`; and `average`, the u that the step
             followed, unless that is the gradient. Missing is what there is not, or is not known, or
             is not finite.
-        bad: how many entries of the gradient are not finite.
+        bad: the number of entries of the gradient that are not finite.
     """
 
     of: Watched
@@ -66,23 +66,23 @@ class Seen:
 
     @property
     def step(self) -> Tensor | None:
-        """The tensor that was subtracted beside decay."""
+        """The change that was subtracted beside decay."""
         update = self.tensors.get("update")
         return self.tensors.get("step") if self.of.decays or update is None else -update
 
     def source(self, kind: str) -> str:
-        """The name of the tensor of a kind: without momentum and decay two kinds are one."""
+        """The tensor that stands for a kind: without momentum and decay two kinds are one."""
         if kind in self.tensors:
             return kind
         same = {"step": "update", "average": "grad" if self.of.follows_gradient else ""}
         return "average" if kind == "momentum" else same.get(kind, "")
 
 
-def see(w: Watched, before: Tensor, past: Tensor | None) -> Seen:
-    """A parameter after a step.
+def snapshot(w: Watched, before: Tensor, past: Tensor | None) -> StepSnapshot:
+    """Take what a step did to a parameter.
 
     Args:
-        w: the parameter.
+        w: the parameter, after the step.
         before: its value before the step.
         past: the momentum before it, where the average weighs that.
     """
@@ -99,15 +99,15 @@ def see(w: Watched, before: Tensor, past: Tensor | None) -> Seen:
         if average is not None:
             tensors["average"] = average
     finite = {k: x for k, x in tensors.items() if bool(torch.isfinite(x).all())}
-    return Seen(w, finite, bad)
+    return StepSnapshot(w, finite, bad)
 
 
 @torch.no_grad()
-def measure(all_seen: Sequence[Seen]) -> None:
+def measure(snapshots: Sequence[StepSnapshot]) -> None:
     """Fill in the quantities of every parameter; equal shapes share their decompositions."""
     # Kind by kind, so that only one of them is in memory as stacks.
     for kind in ("weight", "grad", "average", "update", "step"):
-        some = [s for s in all_seen if kind in s.tensors]
+        some = [s for s in snapshots if kind in s.tensors]
         for gram in (True, False):
             for vectors in (True, False):
                 _decompose(
@@ -116,11 +116,11 @@ def measure(all_seen: Sequence[Seen]) -> None:
                     gram=gram,
                     vectors=vectors,
                 )
-    for s in all_seen:
+    for s in snapshots:
         s.quantities = _quantities(s)
 
 
-def _decompose(some: Sequence[Seen], kind: str, *, gram: bool, vectors: bool) -> None:
+def _decompose(some: Sequence[StepSnapshot], kind: str, *, gram: bool, vectors: bool) -> None:
     jobs = [(s, _wide(x)) for s in some for x in s.of.matrices(s.tensors[kind])]
     found = decompose([x for _, x in jobs], vectors=vectors, gram=gram)
     for (s, _), one in zip(jobs, found, strict=True):
@@ -133,7 +133,7 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.shape[-2] <= x.shape[-1] else x.mT
 
 
-def _sizes(s: Seen, kind: str) -> tuple[float, float]:
+def _sizes(s: StepSnapshot, kind: str) -> tuple[float, float]:
     """The norm of a tensor, the largest of its parts, and its dual norm, their sum."""
     norm, source = s.of.norm, s.source(kind)
     parts = s.of.cut(s.tensors[source])
@@ -146,7 +146,7 @@ def _sizes(s: Seen, kind: str) -> tuple[float, float]:
     return size, sum(float(norm.dual(part, check=False).sum()) for part in parts)
 
 
-def _quantities(s: Seen) -> Record:
+def _quantities(s: StepSnapshot) -> Record:
     """The numbers of a parameter; None for one that does not exist in this step."""
     weight, grad = s.tensors.get("weight"), s.tensors.get("grad")
     both = s.tensors.keys() >= {"weight", "update"}
@@ -194,7 +194,7 @@ def _thinned(values: Tensor) -> list[float]:
     return kept
 
 
-def _alignment(s: Seen) -> float | None:
+def _alignment(s: StepSnapshot) -> float | None:
     """⟨u, d⟩/(‖u‖†·‖d‖) for the step d: 1 where it is the duality map of u, at most that."""
     u, d = s.tensors.get(s.source("average")), s.step
     if u is None or d is None:
@@ -202,7 +202,7 @@ def _alignment(s: Seen) -> float | None:
     return _over(float(inner(u, d).sum()), _sizes(s, "average")[1] * _sizes(s, "step")[0])
 
 
-def _polar_error(s: Seen) -> float | None:
+def _polar_error(s: StepSnapshot) -> float | None:
     """‖d − UVᴴ‖_F/‖UVᴴ‖_F for the direction d of the step and the exact factor of u.
 
     Notes what it is among the singular values that the method resolves, and what is promised there.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest.diagnostics.monitor.findings import Finding
 from steepest.diagnostics.monitor.pace import Pace
-from steepest.diagnostics.monitor.step import Seen
+from steepest.diagnostics.monitor.step import StepSnapshot
 from steepest.routing import Routing
 
 # Ours, each with its reason.
@@ -37,16 +37,16 @@ class Alarm(NamedTuple):
 
     Args:
         kind: its name.
-        patience: the number of observed steps, one after the other, that it has to last.
+        patience: the number of observed steps, one after the other, that show it.
         look: the number and the remedy, in words; None if all is well.
     """
 
     kind: str
     patience: int
-    look: Callable[[Seen], Finding | None]
+    look: Callable[[StepSnapshot], Finding | None]
 
 
-def _bad(s: Seen) -> Finding | None:
+def _bad(s: StepSnapshot) -> Finding | None:
     if not s.bad:
         return None
     text = (
@@ -56,7 +56,7 @@ def _bad(s: Seen) -> Finding | None:
     return Finding(s.of.name, "non-finite gradient", text, s.bad / s.of.param.numel())
 
 
-def _dead(s: Seen) -> Finding | None:
+def _dead(s: StepSnapshot) -> Finding | None:
     grad = s.tensors.get("grad")
     if grad is None or bool(grad.any()):
         return None
@@ -67,7 +67,7 @@ def _dead(s: Seen) -> Finding | None:
     return Finding(s.of.name, "dead gradient", text)
 
 
-def _still(s: Seen) -> Finding | None:
+def _still(s: StepSnapshot) -> Finding | None:
     update = s.tensors.get("update")
     if not s.of.group or update is None or bool(update.any()) or s.of.value("lr") == 0:
         return None
@@ -83,7 +83,7 @@ def _still(s: Seen) -> Finding | None:
     return Finding(s.of.name, "lr below rounding", text)
 
 
-def _misaligned(s: Seen) -> Finding | None:
+def _misaligned(s: StepSnapshot) -> Finding | None:
     found = s.quantities.get("alignment")
     if found is None or found >= ALIGNED:
         return None
@@ -94,7 +94,7 @@ def _misaligned(s: Seen) -> Finding | None:
     return Finding(s.of.name, "misaligned", text, 1 - found)
 
 
-def _inexact(s: Seen) -> Finding | None:
+def _inexact(s: StepSnapshot) -> Finding | None:
     half = torch.finfo(s.of.param.dtype).bits < 32
     if half or s.resolved is None or not s.tensors.keys() >= {"weight", "update"}:
         return None
@@ -124,7 +124,7 @@ class Alarms:
     """Decides what to say, at most once for each layer and cause.
 
     Args:
-        routing: the destination of each parameter; None if that is not known.
+        routing: the group where each parameter belongs; None if that is not known.
     """
 
     def __init__(self, routing: Routing | None) -> None:
@@ -135,25 +135,25 @@ class Alarms:
         self._thin: set[str] = set()
         self._sums: dict[str, float] = {}
 
-    def heard(
+    def new_warnings(
         self,
-        all_seen: Sequence[Seen],
+        snapshots: Sequence[StepSnapshot],
         activations: Mapping[str, tuple[float, float]],
         *,
         step: int,
         rates: Mapping[Tensor, float],
     ) -> list[Finding]:
-        """The findings of an observation that are new.
+        """The findings of a step that no earlier one had.
 
         Args:
-            all_seen: the parameters.
-            activations: root mean square of what went into each module and of what came out, in the
+            snapshots: each parameter in this step.
+            activations: the root mean square of what went into each module and came out, in the
                 order of the forward pass; NaN where there was nothing.
             step: the number of the observed step, from 1.
             rates: the learning rate of each parameter one step before, as far as it is known.
         """
         new = []
-        found = (*self._of_layers(all_seen, step, rates), *_of_depth(activations, all_seen))
+        found = (*self._of_layers(snapshots, step, rates), *_of_depth(activations, snapshots))
         for finding in found:
             if finding[:2] not in self._said:
                 self._said.add(finding[:2])
@@ -161,9 +161,9 @@ class Alarms:
         return new
 
     def _of_layers(
-        self, all_seen: Sequence[Seen], step: int, rates: Mapping[Tensor, float]
+        self, snapshots: Sequence[StepSnapshot], step: int, rates: Mapping[Tensor, float]
     ) -> Iterator[Finding]:
-        for s in all_seen:
+        for s in snapshots:
             name = s.of.name
             for alarm in ALARMS:
                 finding = alarm.look(s)
@@ -181,7 +181,7 @@ class Alarms:
                 if other is not None:
                     yield other
 
-    def _routed(self, s: Seen) -> Finding | None:
+    def _routed(self, s: StepSnapshot) -> Finding | None:
         """A parameter that routing would not have given to Muon."""
         if self.routing is None or not s.of.on_muon:
             return None
@@ -194,7 +194,7 @@ class Alarms:
         )
         return Finding(s.of.name, f"{place.reason} on Muon", text)
 
-    def _rank_one(self, s: Seen, step: int) -> Finding | None:
+    def _rank_one(self, s: StepSnapshot, step: int) -> Finding | None:
         """A gradient that has had rank one from the first step on.
 
         Later it may have that in the best of trainings, for hundreds of steps: while a model has
@@ -216,7 +216,7 @@ class Alarms:
             return Finding(s.of.name, "rank one", text, 1 / rank)
         return None
 
-    def _left_out(self, s: Seen) -> Finding | None:
+    def _left_out(self, s: StepSnapshot) -> Finding | None:
         """A parameter that neither this optimizer nor another one moves between observations."""
         if s.of.group or "weight" not in s.tensors:
             return None
@@ -230,7 +230,7 @@ class Alarms:
 
 
 def _of_depth(
-    activations: Mapping[str, tuple[float, float]], all_seen: Sequence[Seen]
+    activations: Mapping[str, tuple[float, float]], snapshots: Sequence[StepSnapshot]
 ) -> Iterator[Finding]:
     """Activations that are not finite, or whose size runs away through the layers."""
     for name, pair in activations.items():
@@ -238,7 +238,7 @@ def _of_depth(
             text = "activations are NaN or inf: lower lr, or look at what this module divides by"
             yield Finding(name, "activations", text)
             return
-    weighted = {s.of.name for s in all_seen if s.of.param.ndim > 1}
+    weighted = {s.of.name for s in snapshots if s.of.param.ndim > 1}
     chain = [(name, out) for name, (_, out) in activations.items() if name in weighted and out > 0]
     if len(chain) < DEEP:
         return

@@ -29,7 +29,7 @@ TRUSTED = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """A decomposition of matrices X = UΣVᴴ, (batch, m, n) with m ≤ n, in double precision.
+    """The decompositions of matrices X = UΣVᴴ, (batch, m, n) with m ≤ n, in double precision.
 
     Args:
         top: σ₁ of each, (batch,).
@@ -61,9 +61,9 @@ def decompose(
     """The singular values of stacks (batch, m, n), m ≤ n; those of equal shape in one call.
 
     Args:
-        stacks: the matrices, in double precision.
+        stacks: matrices in double precision.
         vectors: whether to find U and Vᴴ as well.
-        gram: whether to take the eigenvalues of XXᴴ, several times as fast for wide matrices. In
+        gram: whether to go by the eigenvalues of XXᴴ, several times as fast for wide matrices. In
             double precision that is as exact as matrices are that were float32.
     """
     places: dict[object, list[int]] = defaultdict(list)
@@ -83,11 +83,21 @@ def _exact(x: Tensor, vectors: bool, gram: bool) -> Decomposed:
 
 
 def _factors(x: Tensor, vectors: bool, gram: bool) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    if not gram:
-        if not vectors:
-            return None, torch.linalg.svdvals(x), None
-        left, values, right = torch.linalg.svd(x, full_matrices=False)
-        return left, values, right
+    if gram:
+        return gram_factors(x, vectors)
+    if not vectors:
+        return None, torch.linalg.svdvals(x), None
+    left, values, right = torch.linalg.svd(x, full_matrices=False)
+    return left, values, right
+
+
+def gram_factors(x: Tensor, vectors: bool) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """U, σ in falling order and Vᴴ of X = UΣVᴴ, (*batch, m, n) with m ≤ n, from XXᴴ.
+
+    Args:
+        x: X, in double precision; σ is off by rounding of the size of √eps·σ₁ at most.
+        vectors: whether to find U and Vᴴ, whose rows are zero where σ is.
+    """
     # The square of a tiny gradient must not underflow.
     scale = safe_divisor(torch.linalg.matrix_norm(x, keepdim=True).real)
     x = x / scale

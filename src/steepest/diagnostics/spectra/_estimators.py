@@ -32,7 +32,7 @@ class Sketch(NamedTuple):
         entropy: the interval of −Σσ²·log σ².
         log_rank: the interval of −Σp·log p with p = σ/Σσ.
         top: the interval of σ₁².
-        bottom: an upper bound of the smallest σ.
+        bottom: a bound from above of the smallest σ.
         energies: the intervals of the sums of the 1, 2, … largest σ², (2, ·).
     """
 
@@ -50,11 +50,11 @@ def sketch(
     """The intervals of x (m, n), m ≤ n, of Frobenius norm 1.
 
     Args:
-        x: the matrix, in double precision.
+        x: the matrix in double precision.
         probes: vectors of the Krylov space, and as many to take a mean over.
-        steps: the number of steps of each bidiagonalisation.
+        steps: the steps of each bidiagonalisation.
         risk: the probability with which an interval may miss its number.
-        generator: random number generator of the vectors.
+        generator: the source of the vectors.
     """
     m = x.shape[0]
     # A space of few, but several, blocks in a small matrix.
@@ -118,11 +118,11 @@ class _Traces:
     """Traces of functions of √(xxᴴ) from quadratic forms.
 
     Args:
-        rules: the rules of the leading vectors Q, then of draws from their complement.
-        known: how many are leading.
+        rules: the quadrature of the leading vectors Q, then of draws from their complement.
+        known: the number of leading vectors.
         rest: the part of ‖x‖_F² that they leave.
-        top: an upper bound of the largest singular value of what they leave of x.
-        risk: the probability with which each mean may miss.
+        top: a bound from above of the largest singular value of what they leave of x.
+        risk: the risk that each mean may take.
         rounding: the rounding error of each mean.
     """
 
@@ -140,12 +140,13 @@ class _Traces:
         return float(sums[0]), float(sums[1])
 
     def deviation(self, f: Function, frobenius: float | None = None) -> float:
-        """How far the mean over the draws is off, at most.
+        """The most that the mean over the draws is off.
 
         Args:
             f: the function whose trace is estimated.
-            frobenius: an upper bound of the norm of f(√A) without the leading vectors. None: √vᴴf²v
-                of the draw v for which it is largest, since its mean over v is at least that norm.
+            frobenius: a bound from above of the norm of f(√A) without the leading vectors. None:
+                √vᴴf²v of the draw v for which it is largest, since its mean over v is at least that
+                norm.
         """
         if frobenius is None:
             frobenius = math.sqrt(float(self.rules(lambda s: f(s) ** 2)[1, self.known :].max()))

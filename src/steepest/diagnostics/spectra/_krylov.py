@@ -20,7 +20,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def rounding(x: Tensor) -> float:
-    """How far singular values of x are off in its precision, over the largest."""
+    """The error of singular values of x in its precision, over the largest."""
     return max(x.shape[-2:]) * epsilon(x.dtype)
 
 
@@ -36,7 +36,7 @@ def orthonormal(block: Tensor, basis: Tensor, tiny: float) -> Tensor:
 
 
 class Leading(NamedTuple):
-    """The largest eigenvalues of A, as far as a block Krylov space knows them.
+    """The largest eigenvalues of A as a block Krylov space has them.
 
     Args:
         values: Ritz values in falling order; the j-th is at most the j-th eigenvalue.
@@ -55,7 +55,7 @@ def leading(x: Tensor, start: Tensor, depth: int) -> Leading:
     Args:
         x: (m, n).
         start: (b, m).
-        depth: the number of blocks, no more than m/b.
+        depth: the number of blocks, at most m/b.
     """
     tiny = rounding(x) * float(torch.linalg.vector_norm(x)) ** 2
     block = orthonormal(start, start[:0], tiny)
@@ -70,7 +70,7 @@ def leading(x: Tensor, start: Tensor, depth: int) -> Leading:
 
 
 def tangent(m: int, block: int, index: int, risk: float) -> float:
-    """How oblique a Gaussian block of vectors is to the first eigenvectors, at most.
+    """The most that a Gaussian block of vectors is oblique to the first eigenvectors.
 
     Let Ω be m × block and Gaussian, Ω₁ its components along the first `index` eigenvectors and Ω₂
     the others. With probability 1 − risk
@@ -94,7 +94,7 @@ def tangent(m: int, block: int, index: int, risk: float) -> float:
 
 
 def stretch(tangent: float, depth: int) -> float:
-    """The factor that lifts the j-th Ritz value of `leading` above the j-th eigenvalue.
+    """The factor by which the j-th Ritz value of `leading` exceeds the j-th eigenvalue.
 
         cosh²(asinh(tangent)/(2·depth − 1))
 
@@ -115,7 +115,7 @@ class Quadrature(NamedTuple):
 
     Args:
         gauss: nodes σ and weights, (2, c, t).
-        radau: the same with one more node, at zero, which is left out.
+        radau: the rule with one more node, at zero, which is left out.
     """
 
     gauss: Tensor
@@ -147,7 +147,7 @@ def quadrature(x: Tensor, vectors: Tensor, steps: int) -> Quadrature:
     Args:
         x: (m, n), with entries near 1 or smaller.
         vectors: (c, m).
-        steps: the number of steps, no more than m.
+        steps: the number of steps, at most m.
 
     Sources:
         Golub & Meurant, Matrices, Moments and Quadrature with Applications (Princeton, 2010).

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._kept import Kept
+from steepest.diagnostics._preserved_state import PreservedState
 from steepest.diagnostics._selected import Model, names_of, views_in
-from steepest.diagnostics.geometry.layer_products import Calls, counts, side_by_side
+from steepest.diagnostics.geometry.layer_products import RecordedCalls, counts, side_by_side
 from steepest.diagnostics.spectra.spectrum import Method, Spectrum, of_values, spectrum
 from steepest.optim import SteepestOptimizer
 from steepest.optim.groups import default_view
@@ -79,11 +79,11 @@ def input_spectra(
     """The spectrum of what each weight of a model is multiplied by in a forward pass.
 
     A layer computes Z = W·A with a column of A, in × samples, for each position of each sample. Its
-    stable rank is what the nuclear rank of the gradient is held against in `compare`. The columns
-    of an embedding's A are one-hot, and those of a convolution patches, one A for each group. A
-    weight that is used several times has the columns of all uses. Weights that no linear layer,
-    convolution, embedding or product is seen to use are left out, and so are inputs that are not
-    finite.
+    stable rank is what the nuclear rank of the gradient is held against in `compare_geometries`.
+    The columns of an embedding's A are one-hot, and those of a convolution patches, one A for each
+    group. A weight that is used several times has the columns of all uses. Weights that no linear
+    layer, convolution, embedding or product is seen to use are left out, and so are inputs that are
+    not finite.
 
     Args:
         model: the module, or (name, parameter) pairs.
@@ -102,12 +102,12 @@ def input_spectra(
         ((8, 8), 8.0)
     """
     names = {name: p for p, name in names_of(model).items() if p.ndim >= 2}
-    with Kept(model, ()), Calls(names) as seen:
+    with PreservedState(model, ()), RecordedCalls(names) as seen:
         forward()
     found: dict[str, Spectrum] = {}
     for name, calls in seen.of.items():
         products = [call.product for call in calls]
-        if products and products[0].spread is None:
+        if products and products[0].to_columns is None:
             often = counts(products)
             shape = (len(often), sum(p.source.numel() for p in products))
             values = often.sqrt().sort(descending=True).values[: min(shape)]

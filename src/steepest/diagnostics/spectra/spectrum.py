@@ -38,10 +38,10 @@ QUANTITIES = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spectrum:
-    """The result of `spectrum` for a matrix X with the singular values σ₁ ≥ σ₂ ≥ … ≥ σ_k.
+    """The numbers of `spectrum` for a matrix X with the singular values σ₁ ≥ σ₂ ≥ … ≥ σ_k.
 
     Args:
-        shape: the shape m × n of X; k = min(m, n).
+        shape: the shape of X, m × n; k = min(m, n).
         values: σ in falling order, in double precision; None if randomised.
         nuclear_rank: (Σσ)²/Σσ², in [1, k].
         stable_rank: Σσ²/σ₁², in [1, k].
@@ -51,9 +51,9 @@ class Spectrum:
         nuclear_norm: Σσ.
         frobenius_norm: √Σσ².
         spectral_norm: σ₁.
-        errors: an upper bound on the error of each of these numbers, by name: from rounding if
-            exact, else with probability `confidence`.
-        confidence: the probability with which each error holds by itself; 1 if exact.
+        errors: the most that each of these numbers is off: by rounding if exact, else with
+            probability `confidence`.
+        confidence: the confidence of each error by itself; 1 if exact.
         shares: lower and upper bounds of energy(1), energy(2), …, shape (2, ·).
     """
 
@@ -141,7 +141,7 @@ def spectrum(
         probes: vectors at a time; errors of the ranks fall with its square root.
         steps: products with x and xᴴ per vector.
         confidence: the probability with which each error holds.
-        generator: source of the draws; None is a fresh one with seed 0. torch's own is left alone.
+        generator: the source of the draws; None is a fresh one with seed 0, never torch's own.
 
     Raises:
         ValueError: no matrix, an empty one, NaN or inf, or an option out of range.
@@ -195,7 +195,7 @@ def _check_entries(x: Tensor) -> None:
 
 
 def _exact(x: Tensor, unit: float) -> Spectrum:
-    """The spectrum of a matrix of Frobenius norm 1 (or 0), which is `unit` too small."""
+    """The spectrum from a matrix of Frobenius norm 1 (or 0), which is `unit` too small."""
     return _of_values(_singular_values(x), tuple(x.shape), unit, rounding(x))
 
 
@@ -207,7 +207,7 @@ def of_values(values: Float64[Tensor, " k"], shape: tuple[int, int]) -> Spectrum
 
 
 def _of_values(s: Tensor, shape: tuple[int, ...], unit: float, off: float) -> Spectrum:
-    """The spectrum of all singular values, over `unit`, where each is off by off·σ₁ at most."""
+    """The spectrum from all singular values over `unit`, each off by off·σ₁ at most."""
     s = s / safe_divisor(torch.linalg.vector_norm(s))
     top, bottom, count = float(s[0]), float(s[-1]), len(s)
     nuclear, sums = float(s.sum()), count * off * top

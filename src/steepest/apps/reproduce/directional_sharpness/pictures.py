@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from steepest._common.files import Record
-from steepest.apps._figures import BLUE, GREEN, INK, ORANGE, panels
+from steepest.apps._figures import BLUE, GREEN, INK, ORANGE, SKY, panels
 from steepest.apps.reproduce.directional_sharpness.tables import known, later, spearman
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
 STYLES: Mapping[str, dict[str, Any]] = {
     "gradient": {"color": INK, "linestyle": "-"},
     "sign": {"color": ORANGE, "linestyle": "-"},
     "muon": {"color": BLUE, "linestyle": "-"},
-    "newton-schulz": {"color": "#56b4e9", "linestyle": (0, (4, 3))},
-    "adam": {"color": "#009e73", "linestyle": "-"},
+    "newton-schulz": {"color": SKY, "linestyle": (0, (4, 3))},
+    "adam": {"color": GREEN, "linestyle": "-"},
 }
 DIRECTIONS = {
     "gradient": "gradient",

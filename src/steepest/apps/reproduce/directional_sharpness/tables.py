@@ -62,7 +62,7 @@ def gain(point: Record, direction: str, over: str = "gradient") -> float | None:
 
 
 def advantages(results: Sequence[Record]) -> list[Record]:
-    """The ranks at each layer and look, and how far the polar direction leads the gradient."""
+    """Ranks of each layer and look, and the lead of the polar direction over the gradient."""
     return [
         {
             **{k: v for k, v in p.items() if k != "directions"},
@@ -183,7 +183,7 @@ def correlation(
     drawn times as often as its layer was.
 
     Args:
-        rows: the rows of `advantages`, of one network.
+        rows: rows of `advantages` for one network.
         against: the other column.
         within: whether to take from both logarithms their mean over the looks of a layer in a
             training first: what is left is how they change through training.
@@ -235,17 +235,17 @@ def _numbered(names: Sequence[object]) -> tuple[NDArray[np.int64], int]:
 
 
 def _sums(groups: NDArray[np.int64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sum over its group, for each number."""
+    """The sum of each number over its group."""
     return np.asarray(np.bincount(groups, weights=v)[groups], dtype=np.float64)
 
 
 def _drawn(draw: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """How often each of so many is drawn, as many times, with replacement."""
+    """Draw as many as there are, with replacement, and count how often each is drawn."""
     return np.bincount(draw.integers(count, size=count), minlength=count)
 
 
 def correlations(results: Sequence[Record]) -> list[Record]:
-    """The correlations of the advantage, for each network, over all points and within layers."""
+    """The correlations of the advantage in each network, over all points and within layers."""
     rows = advantages(results)
     found = []
     for network in dict.fromkeys(r["network"] for r in rows):

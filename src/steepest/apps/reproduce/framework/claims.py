@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from steepest._common.files import Record
 
-Verdict = Literal["agrees", "differs", "not decided at this scale"]
-UNDECIDED: Verdict = "not decided at this scale"
+ClaimVerdict = Literal["agrees", "differs", "not decided at this scale"]
+UNDECIDED: ClaimVerdict = "not decided at this scale"
 
 
 class UndecidedError(Exception):
@@ -35,10 +35,10 @@ class Need:
     """The least of something that results must have to decide a claim.
 
     Args:
-        what: the thing in words, such as "steps of training".
+        what: the quantity in words, such as "steps of training".
         least: the smallest value that decides.
         has: the value that results have; it may raise `UndecidedError`.
-        why: the reason why a smaller value decides nothing.
+        why: the reason: what a smaller one would say instead of an answer.
     """
 
     what: str
@@ -65,7 +65,7 @@ class Need:
         return cls(what=what or name.replace("_", " "), least=least, has=has, why=why)
 
     def lacking(self, results: Sequence[Record]) -> str | None:
-        """The requirement that the results miss, as text; None if they have enough."""
+        """Say what the results lack; None if they have enough."""
         found = self.has(results)
         if found >= self.least:
             return None
@@ -73,8 +73,8 @@ class Need:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The result of a claim's measurement.
+class Outcome:
+    """The outcome of a claim's measurement.
 
     Args:
         measured: the numbers, as text.
@@ -82,12 +82,16 @@ class Finding:
     """
 
     measured: str
-    verdict: Verdict
+    verdict: ClaimVerdict
 
     @classmethod
-    def of(cls, holds: bool, measured: str) -> Finding:
+    def of(cls, holds: bool, measured: str) -> Outcome:
         """The verdict "agrees" if the claim holds, else "differs"."""
         return cls(measured=measured, verdict="agrees" if holds else "differs")
+
+
+Check = Callable[[Sequence[Record]], Outcome]
+"""What measures a claim on results; it may raise `UndecidedError`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +100,11 @@ class Claim:
 
     Args:
         id: its name within the reproduction.
-        statement: the claim in a sentence that the measurement decides.
-        source: the author, or what it follows from; "secondary" where the number or the sentence
-            was read in somebody else's account of it.
+        statement: the statement, in a sentence that the measurement decides.
+        source: the author or paper, or what it follows from; "secondary" where the number or the
+            sentence was read in somebody else's account of it.
         expected: the number or the outcome that the source leads to.
-        check: a function that measures it on the results; it may raise `UndecidedError`.
+        check: the function that measures it on the results; it may raise `UndecidedError`.
         needs: the smallest settings that decide it; none where any run does, as for an inequality
             that holds at every step of every size.
     """
@@ -109,7 +113,7 @@ class Claim:
     statement: str
     source: str
     expected: str
-    check: Callable[[Sequence[Record]], Finding]
+    check: Check
     needs: tuple[Need, ...] = ()
 
     def judge(self, results: Sequence[Record]) -> Record:
@@ -127,18 +131,18 @@ class Claim:
             "verdict": finding.verdict,
         }
 
-    def _found(self, results: Sequence[Record]) -> Finding:
+    def _found(self, results: Sequence[Record]) -> Outcome:
         try:
             missing = [text for need in self.needs if (text := need.lacking(results))]
         except UndecidedError as reason:
-            return Finding(measured=str(reason), verdict=UNDECIDED)
+            return Outcome(measured=str(reason), verdict=UNDECIDED)
         try:
             finding = self.check(results)
         except UndecidedError as reason:
-            return Finding(measured="; ".join(missing) or str(reason), verdict=UNDECIDED)
+            return Outcome(measured="; ".join(missing) or str(reason), verdict=UNDECIDED)
         if not missing:
             return finding
-        return Finding(
+        return Outcome(
             measured=f"{'; '.join(missing)}. Measured: {finding.measured}", verdict=UNDECIDED
         )
 

@@ -52,8 +52,8 @@ class Cell:
     """The smallest part of an experiment that is measured, and kept, on its own.
 
     Args:
-        key: the settings that tell it from others, such as optimizer, width, lr and seed.
-        cost: the time that it takes, roughly, in a unit of the experiment's own.
+        key: the values that tell it from others, such as optimizer, width, lr and seed.
+        cost: about how long it takes, in a unit of the experiment's own.
     """
 
     key: Record
@@ -84,9 +84,9 @@ class Part(Generic[S]):
     """A figure or a table of a publication: what has to be measured for it, and what it shows.
 
     Args:
-        cells: the cells to be measured; parts may share cells.
+        cells: the cells to measure; parts may share cells.
         table: its numbers, made from the results: a list of equal records.
-        picture: a function that draws from the table alone; None for a table.
+        picture: drawn from the table alone; None for a table.
         claims: the claims that are read off it.
     """
 
@@ -101,19 +101,19 @@ class Reproduction(Generic[S]):
     """A published result, measured again.
 
     Args:
-        name: the reproduction's name on the command line.
-        title: the question that it asks, in a line.
+        name: the name on the command line.
+        title: the question in a line.
         full: settings of the documented results.
         quick: settings of a small version, under a minute.
-        cells: the cells to be measured.
+        cells: the cells to measure.
         measure: the experiment on one cell, a function of its arguments alone; its numbers, None
             for one that is not finite. It `says_its_scale`.
         claims: the claims that the results are held against.
         tables: each a list of equal records made from the results: `NAME.csv` and `NAME.json`.
-        pictures: the functions that draw from the table of the same name alone: `NAME.png`.
-        unit: the name of a batch's samples.
-        scale: the name of the size of `full`.
-        parts: the parts that can be had by themselves; the rest is then their `sum_of`.
+        pictures: drawn from the table of the same name alone: `NAME.png`.
+        unit: the word for the samples of a batch.
+        scale: the word for the size of `full`.
+        parts: the figures and tables that can be had alone; the rest is then their `sum_of`.
         parallel: whether cells are so small that each is measured by one thread, in as many
             processes as there are cores.
         shown: the pictures of the documentation; none means all.

@@ -15,7 +15,7 @@ LEAST = 6
 
 
 def rank(count: int, coverage: float = COVERAGE) -> int:
-    """How many of so many sorted values are cut off at each end: the rest hold the median.
+    """The number of sorted values to cut off at each end: the rest hold the median.
 
     Each value is below the median with probability ½, whatever its distribution, so k of them are
     with binomial probability. With 0 even all of them do not hold it with the coverage.

@@ -14,12 +14,12 @@ EVERY = 10.0
 """Seconds between two lines where there is no terminal to draw on."""
 
 
-class Progress:
+class CellProgress:
     """A bar on a terminal, elsewhere a line every ten seconds; a context manager.
 
     Args:
         console: the console to write to.
-        cells: how many this process is going to measure.
+        cells: the number of cells that this process is going to measure.
         cost: the sum of their costs.
     """
 
@@ -31,7 +31,7 @@ class Progress:
         self._bar: Bar | None = None
         self._task = TaskID(0)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> CellProgress:
         if self._console.is_terminal and self._cells:
             self._bar = Bar(
                 BarColumn(bar_width=20),

@@ -17,7 +17,7 @@ from steepest.apps._figures import png
 from steepest.apps._terminal import say
 from steepest.apps.reproduce.framework.claims import ledger
 from steepest.apps.reproduce.framework.experiment import Reproduction, S
-from steepest.apps.reproduce.framework.progress import Progress
+from steepest.apps.reproduce.framework.progress import CellProgress
 from steepest.apps.reproduce.framework.store import Store
 from steepest.apps.reproduce.framework.workers import workers
 
@@ -32,8 +32,8 @@ def measure(
 
     Args:
         reproduction: the reproduction to measure.
-        settings: how large.
-        store: the store that keeps what is finished.
+        settings: the settings, which say how large it is.
+        store: keeps what is finished.
         console: the console for the progress.
         jobs: processes that measure at the same time.
 
@@ -43,7 +43,10 @@ def measure(
     cells = reproduction.cells(settings)
     todo = [c for c in cells if store.get(c.key) is None]
     work = workers(jobs if todo else 1, alone=not reproduction.parallel)
-    with Progress(console, cells=len(todo), cost=sum(c.cost for c in todo)) as progress, work as do:
+    with (
+        CellProgress(console, cells=len(todo), cost=sum(c.cost for c in todo)) as progress,
+        work as do,
+    ):
         for cell, result in do(partial(reproduction.measure, settings), todo):
             store.add(cell.key, result)
             name = "  ".join(f"{k} {v}" for k, v in cell.key.items())
@@ -105,9 +108,9 @@ def reproduce(
 
     Args:
         reproduction: the reproduction to measure.
-        settings: how large.
+        settings: the settings, which say how large it is.
         folder: the folder of the results.
-        console: the console to write to.
+        console: the console to write on.
         parts: the parts to measure, by name; none means everything. Tables, pictures and claims are
             those of all parts that `folder` then holds.
         jobs: processes that measure at the same time.

@@ -20,7 +20,7 @@ CELLS = "cells.jsonl"
 
 
 def _plain(data: Mapping[str, Any]) -> Record:
-    """The content of `data` as JSON gives it back: lists for tuples."""
+    """The value that JSON gives back for `data`: lists for tuples."""
     return dict(json.loads(json.dumps(data, allow_nan=False)))
 
 
@@ -34,8 +34,8 @@ class Store:
     A line that a kill has cut off is left out, and its cell is measured again.
 
     Args:
-        folder: the folder, which is made if it is missing.
-        name: the reproduction's name.
+        folder: made if it is missing.
+        name: the name of the reproduction.
         settings: the settings of the experiment.
         fixed: those that may not change while the folder is in use.
 

@@ -27,13 +27,12 @@ def train(
     """Minimise the cross-entropy of random batches; step t of T has the part 1 − t/T of the lr.
 
     Args:
-        model: a network that maps images to ten logits.
-        optimizer: the optimizer of its parameters.
+        model: a module from images to ten logits.
+        optimizer: an optimizer of its parameters.
         digits: the digits to train on.
-        settings: the settings with `steps` and `batch`.
+        settings: give `steps` and `batch`.
         seed: the seed of the batches: equal seeds see equal digits in equal order.
-        after_step: a function that is called after each step, for what an experiment does to its
-            weights.
+        after_step: called after each step, for what an experiment does to its weights.
 
     Returns:
         False if a loss was not finite; the training ends there.

@@ -31,7 +31,7 @@ def workers(jobs: int, *, alone: bool) -> Iterator[Do]:
     """Something that measures cells in `jobs` processes; they end with the block.
 
     Args:
-        jobs: how many; 1 is this process.
+        jobs: the number of processes; 1 is this process.
         alone: whether a cell has all threads of this process, rather than one.
     """
     if jobs > 1:

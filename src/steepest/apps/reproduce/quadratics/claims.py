@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steepest.apps.reproduce.framework.claims import Claim, Need, scale
+from steepest.apps.reproduce.framework.claims import Check, Claim, Need, scale
 from steepest.apps.reproduce.quadratics.checks import (
     ABOUT,
     ASIDE,
@@ -16,7 +16,6 @@ from steepest.apps.reproduce.quadratics.checks import (
     SPREAD,
     SWEET,
     TOLERANCE,
-    Check,
     always_polar,
     arrives,
     behind,

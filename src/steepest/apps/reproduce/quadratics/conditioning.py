@@ -8,10 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.claims import Finding, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import Check, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.margins import median_interval, side
 from steepest.apps.reproduce.framework.rows import distinct, of
-from steepest.apps.reproduce.quadratics.checks import Check
 from steepest.apps.reproduce.quadratics.errors import ALPHA
 from steepest.apps.reproduce.quadratics.families import DENSE, HIGHEST, LOWEST, NINE
 from steepest.apps.reproduce.quadratics.sweep import marks
@@ -35,7 +34,7 @@ RATE = 1 / HIGHEST
 
 
 def path(mark: int) -> Callable[[Sequence[Record]], float]:
-    """How far Muon's largest rate goes until T/10, T/2 or T (0, 1, 2), over ‖W₀ − W*‖₂."""
+    """Measure how far Muon's largest rate goes until T/10, T/2 or T (0, 1, 2), over ‖W₀ − W*‖₂."""
 
     def has(results: Sequence[Record]) -> float:
         cells = of(results, SWEEP, method="Muon", schedule="constant", momentum=0.0)
@@ -49,7 +48,7 @@ def path(mark: int) -> Callable[[Sequence[Record]], float]:
 
 
 def error_path(part: float) -> Callable[[Sequence[Record]], float]:
-    """How far α goes with this part of itself on average, over ‖W₀ − W*‖₂, on every problem."""
+    """Measure how far this part of α goes on average, over ‖W₀ − W*‖₂, on every problem."""
 
     def has(results: Sequence[Record]) -> float:
         steps = int(scale(results)["error_steps"])
@@ -72,30 +71,30 @@ def _falls(results: Sequence[Record], method: str) -> dict[str, float]:
     return {family: found[family] for family in DENSE}
 
 
-def alike(results: Sequence[Record]) -> Finding:
+def alike(results: Sequence[Record]) -> Outcome:
     """Final over initial loss of Muon between dense families."""
     found = _falls(results, "Muon")
     factor = 10 ** (max(found.values()) - min(found.values()))
     text = ", ".join(f"{k} {10**-v:.2g}" for k, v in found.items())
-    return Finding.of(factor <= FACTOR, f"×{factor:.2f}: {text}")
+    return Outcome.of(factor <= FACTOR, f"×{factor:.2f}: {text}")
 
 
-def spreads(results: Sequence[Record]) -> Finding:
+def spreads(results: Sequence[Record]) -> Outcome:
     """The same of gradient descent."""
     found = _falls(results, "GD")
     width = max(found.values()) - min(found.values())
     text = ", ".join(f"{k} {10**-v:.2g}" for k, v in found.items())
-    return Finding.of(width >= TWO_DECADES, f"{width:.2f} decades: {text}")
+    return Outcome.of(width >= TWO_DECADES, f"{width:.2f} decades: {text}")
 
 
 def zero(family: str) -> Check:
-    """The orders that GD falls by, against those at which a bar is cut off.
+    """Hold the orders by which GD falls against those at which a bar is cut off.
 
     The two spiked families have two curvatures. At the rate 1/10 the large one is gone after one
     step, and the rest shrinks by (1 − lr·s_min)² a step: a short run tells what 500 steps reach.
     """
 
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         run = _runs(results, family, "GD")
         fall = np.log10(run.best[:, 0] / np.maximum(run.best[:, -1], np.finfo(float).tiny))
         left = max(BUDGET - run.t[-1], 0)
@@ -105,12 +104,12 @@ def zero(family: str) -> Check:
             text += f", at most {more:.2f} more by T = {BUDGET}"
         if fall.min() < ZERO <= fall.max() + more:
             raise UndecidedError(f"needs T = {BUDGET}; {text}")
-        return Finding.of(bool(fall.min() >= ZERO), text)
+        return Outcome.of(bool(fall.min() >= ZERO), text)
 
     return check
 
 
-def captions(results: Sequence[Record]) -> Finding:
+def captions(results: Sequence[Record]) -> Outcome:
     """GD's loss, over the first, on the families that the two captions name."""
     falls = [
         np.log10(run.best[:, 0] / np.maximum(run.best[:, -1], np.finfo(float).tiny))
@@ -121,7 +120,7 @@ def captions(results: Sequence[Record]) -> Finding:
     where = side(low, high, 0.0)
     if where == 0:
         raise UndecidedError(f"needs more starts: the interval contains 0; {text}")
-    return Finding.of(where > 0, text)
+    return Outcome.of(where > 0, text)
 
 
 def _runs(results: Sequence[Record], family: str, method: str) -> Runs:
@@ -146,18 +145,18 @@ def ahead(family: str) -> Check:
     It is where it is so from most starts: where the 95 % interval of its median lead is above 0.
     """
 
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         lead = _lead(results, family)
         rates = " / ".join(f"{rate:.2f}" for rate in (lead > 0).mean(axis=0))
         text = f"{rates} of {len(lead)} starts"
         found = [side(*median_interval(list(each))[1:], 0.0) for each in lead.T]
         wanted = [1 if won else -1 for won in WINS[family]]
         if any(f == -w for f, w in zip(found, wanted, strict=True)):
-            return Finding.of(False, text)
+            return Outcome.of(False, text)
         if 0 in found:
             when = ("T/10", "T/2", "T")[found.index(0)]
             raise UndecidedError(f"needs more starts: at {when} neither is ahead from most; {text}")
-        return Finding.of(True, text)
+        return Outcome.of(True, text)
 
     return check
 
@@ -173,28 +172,28 @@ def _leads(results: Sequence[Record]) -> tuple[dict[str, tuple[float, float]], s
     return found, ", ".join(text)
 
 
-def shape_decides(results: Sequence[Record]) -> Finding:
+def shape_decides(results: Sequence[Record]) -> Outcome:
     """Whether Muon is ahead on one family and GD on another, all of one condition number."""
     found, text = _leads(results)
     sides = {side(low, high, 0.0) for low, high in found.values()}
     if not {-1, 1} <= sides and 0 in sides:
         raise UndecidedError(f"needs more starts: an interval contains 0; {text}")
-    return Finding.of({-1, 1} <= sides, text)
+    return Outcome.of({-1, 1} <= sides, text)
 
 
-def shape_spreads(results: Sequence[Record]) -> Finding:
-    """How far apart the leads on two families are, at least and at most."""
+def shape_spreads(results: Sequence[Record]) -> Outcome:
+    """Measure how far apart the leads on two families are, at least and at most."""
     found, text = _leads(results)
     least = max(low for low, _ in found.values()) - min(high for _, high in found.values())
     most = max(high for _, high in found.values()) - min(low for low, _ in found.values())
     text = f"{least:.2f} to {most:.2f} orders: {text}"
     if least < TWO_DECADES <= most:
         raise UndecidedError(f"needs more starts: {text}")
-    return Finding.of(least >= TWO_DECADES, text)
+    return Outcome.of(least >= TWO_DECADES, text)
 
 
 def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
-    """The values of every start at the size that is best for the starts of the other half.
+    """The value of every start at the size that is best for the starts of the other half.
 
     The smallest of several noisy medians is too small on average; chosen without a start, a size
     is fair to it.
@@ -223,7 +222,7 @@ def crossed(sizes: dict[float, Losses]) -> tuple[Losses, tuple[float, float]]:
 
 
 def _lowest(results: Sequence[Record], problem: str, profile: str) -> dict[float, Losses]:
-    """The smallest loss from every start, for each size of an error, all seeds in order."""
+    """The smallest loss from every start for each size of an error, the seeds in order."""
     found: dict[float, list[float]] = {}
     for r in of(results, ERRORS, family=problem, profile=profile):
         found.setdefault(float(r["sigma"]), []).extend(r["lowest"])
@@ -233,7 +232,7 @@ def _lowest(results: Sequence[Record], problem: str, profile: str) -> dict[float
 def lower(profile: str) -> Check:
     """The smallest loss with an error profile over that without one, start by start."""
 
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         text, sides = [], []
         for problem in map(str, distinct(of(results, ERRORS), "family")):
             exact = _lowest(results, problem, "exact")[0.0]
@@ -246,6 +245,6 @@ def lower(profile: str) -> Check:
             text.append(f"{problem} ×{middle:.3g} ({low:.3g} to {high:.3g}{size})")
         if 1 not in sides and 0 in sides:
             raise UndecidedError(f"needs more starts: an interval contains 1; {', '.join(text)}")
-        return Finding.of(1 not in sides, ", ".join(text))
+        return Outcome.of(1 not in sides, ", ".join(text))
 
     return check

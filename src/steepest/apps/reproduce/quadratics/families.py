@@ -88,8 +88,8 @@ def spectrum(family: str, n: int, draw: Generator) -> Values:
 
     Args:
         family: a name in `FAMILIES`.
-        n: how many, at least 2.
-        draw: random number generator of the random families.
+        n: the number of eigenvalues, at least 2.
+        draw: the random numbers of the random families.
 
     Returns:
         Shape (n,).

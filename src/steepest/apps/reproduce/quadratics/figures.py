@@ -68,7 +68,7 @@ class QuadraticSettings(Settings):
         greedy_steps: its steps.
         small_n: rows and columns where singular values are followed.
         finest: the smallest learning rate with which steps to ε are counted.
-        error_n: the rows and columns of the matrices on which shapes of errors are compared.
+        error_n: the side where shapes of errors are compared.
         error_steps: the steps there.
         repeats: instances of everything but the sweep and the greedy choice.
 

@@ -49,7 +49,7 @@ def greedy(*, n: int, steps: int, instances: Sequence[int], seed: int) -> Record
 
     Args:
         n: rows and columns.
-        steps: how many.
+        steps: the number of steps.
         instances: the numbers of the starts.
         seed: the seed of A and of all starts.
     """

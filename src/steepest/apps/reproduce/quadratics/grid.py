@@ -45,7 +45,7 @@ LEFT = 1e-9
 
 
 def distance(x: Tensor, alpha: float) -> Tensor:
-    """The distance of each entry to the nearest point of αZ."""
+    """The distance from each entry to the nearest point of αZ."""
     return (x - alpha * torch.round(x / alpha)).abs()
 
 

@@ -48,11 +48,11 @@ def _stack(param: Parameter) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Method:
+class ComparedOptimizer:
     """An optimizer of the comparison.
 
     Args:
-        build: the function of a parameter, a learning rate and a momentum that makes the optimizer.
+        build: the maker, from a parameter, a learning rate and a momentum.
         momenta: those that it is run with.
         cost: the time of a step on a 128 × 128 matrix, in milliseconds.
         rates: its learning rates; none means those of the comparison.
@@ -66,20 +66,20 @@ class Method:
     unit: bool = False
 
 
-METHODS: Mapping[str, Method] = {
-    "GD": Method(lambda param, lr, _: SGD([param], lr)),
-    "Adam": Method(lambda param, lr, _: Adam([param], lr), cost=0.2),
-    "Muon": Method(
+METHODS: Mapping[str, ComparedOptimizer] = {
+    "GD": ComparedOptimizer(lambda param, lr, _: SGD([param], lr)),
+    "Adam": ComparedOptimizer(lambda param, lr, _: Adam([param], lr), cost=0.2),
+    "Muon": ComparedOptimizer(
         lambda param, lr, mu: muon(param, lr=lr, momentum=mu, polar=EXACT),
         (0.0, MOMENTUM),
         1.8,
     ),
-    "Muon NS5": Method(
+    "Muon NS5": ComparedOptimizer(
         lambda param, lr, mu: muon(param, lr=lr, momentum=mu, polar=NewtonSchulz(JORDAN)),
         (0.0, MOMENTUM),
         0.7,
     ),
-    "Muon nuclear": Method(
+    "Muon nuclear": ComparedOptimizer(
         lambda param, lr, _: nuclear(param, sharpness=1 / lr, polar=EXACT),
         cost=1.8,
         rates=(1.0,),

@@ -66,7 +66,7 @@ class Shaped(ErrorProfile):
     schedule: Schedule
 
     def __call__(self, x: Tensor, q: Tensor, draws: Sequence[Generator]) -> Tensor:
-        """The schedule's result less the polar factor of x; nothing here is random."""
+        """The result of the schedule for x, less its polar factor; nothing here is random."""
         return NewtonSchulz(self.schedule)(x) - q
 
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from steepest.apps.reproduce.quadratics.families import spectrum
 
 Build = Callable[[Parameter], Optimizer]
-Watch = Callable[[int, Tensor], None]
+Observer = Callable[[int, Tensor], None]
 
 
 def generator(seed: int, instance: int, stream: int = 0) -> Generator:
@@ -59,7 +59,7 @@ class Problem:
         """Random instances: A = V·diag(s)·Vᵀ with a random V, entries of W* and W₀ N(0, 1/n).
 
         Args:
-            family: the family of the spectrum s, a name in `families.FAMILIES`.
+            family: the family of the spectrum s; see `families.FAMILIES`.
             n: rows and columns.
             seed: the seed of all instances.
             instances: their numbers; each has random numbers of its own.
@@ -95,7 +95,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Path:
+class DescentPath:
     """Losses and Frobenius norms of the gradients of a descent, each (steps + 1, batch)."""
 
     loss: Tensor
@@ -109,14 +109,14 @@ def descend(
     *,
     steps: int,
     schedule: Callable[[int], float] | None = None,
-    watch: Watch | None = None,
-) -> Path:
+    watch: Observer | None = None,
+) -> DescentPath:
     """Let an optimizer take steps from W₀; one parameter holds the whole batch.
 
     Args:
-        problem: the problem whose gradient the optimizer sees, A(W − W*).
+        problem: the problem whose gradient it sees, A(W − W*).
         build: the optimizer of a parameter of shape (batch, n, n).
-        steps: how many.
+        steps: the number of steps.
         schedule: factor of the lr at step t; None means 1.
         watch: a function that is called with t and W before step t, and after the last one.
     """
@@ -136,4 +136,4 @@ def descend(
             optimizer.step()
             if decay is not None:
                 decay.step()
-    return Path(loss / 2, size)
+    return DescentPath(loss / 2, size)

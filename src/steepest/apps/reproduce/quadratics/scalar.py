@@ -74,7 +74,7 @@ def hitting(*, index: int, sigma: float, samples: int, seed: int) -> Record:
 
 
 def starts(*, sigma: float, samples: int, cap: int, seed: int) -> Record:
-    """Count from random starts in [−2, 2] how many arrive, and how many are near αZ.
+    """Count the random starts in [−2, 2] that arrive, and those that end near αZ.
 
     `wrong` counts those that contradict "arrives if and only if dist(s₀, αZ) ≤ ε".
     """

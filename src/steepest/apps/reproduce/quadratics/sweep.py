@@ -46,7 +46,7 @@ def sweep(cell: Record, *, n: int, steps: int) -> Record:
         cell: `family`, `method`, `momentum`, `schedule`, `lr`, `seed`, and the instances from
             `first` on, `count` of them.
         n: rows and columns.
-        steps: how many.
+        steps: the number of steps.
 
     Returns:
         `t`: these steps; `loss`: of each instance at each of them; `best`: its smallest loss up to

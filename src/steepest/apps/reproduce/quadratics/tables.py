@@ -79,7 +79,7 @@ def runs(results: Sequence[Record], schedule: str, momentum: float) -> dict[tupl
 
 
 def decades(schedule: str, momentum: float) -> Table:
-    """How many orders of magnitude the loss falls at each method's best rate."""
+    """The orders of magnitude by which the loss falls at each method's best rate."""
 
     def table(results: Sequence[Record]) -> list[Record]:
         rows = []
@@ -173,7 +173,7 @@ def hitting(results: Sequence[Record]) -> list[Record]:
 
 
 def per_start(results: Sequence[Record]) -> list[tuple[int, dict[str, Losses]]]:
-    """The gaps and the gain of every start, for each step of the greedy choice."""
+    """The gaps and the gain of every start in each step of the greedy choice."""
     cells = of(results, GREEDY)
     return [
         (

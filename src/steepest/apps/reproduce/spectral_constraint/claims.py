@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.claims import Claim, Finding, Need, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import (
+    Check,
+    Claim,
+    Need,
+    Outcome,
+    UndecidedError,
+    scale,
+)
 from steepest.apps.reproduce.framework.rows import distinct, of
 from steepest.apps.reproduce.spectral_constraint.tables import (
     APPROACH,
@@ -34,7 +41,6 @@ SINGLE = 1e-5
 INSIDE = 1e-2
 # A matrix of the networks starts at most this many radii from the origin.
 WIDEST = 5.0
-Check = Callable[[Sequence[Record]], Finding]
 
 
 def _path(results: Sequence[Record]) -> float:
@@ -43,7 +49,7 @@ def _path(results: Sequence[Record]) -> float:
 
 
 def _decayed_by(start: float, end: float) -> Need:
-    """The Σηλ that the quadratic needs for the distance to its ball to fall so far."""
+    """The need of a distance to the ball that falls from one size to another."""
     return Need(
         what="Σηλ of the quadratic",
         least=math.log(start / end),
@@ -53,7 +59,7 @@ def _decayed_by(start: float, end: float) -> Need:
 
 
 def _far(results: Sequence[Record]) -> float:
-    """The decrease of the logarithm of a distance by implicit decay, the slower one."""
+    """The amount that implicit decay, the slower one, takes off the logarithm of a distance."""
     found = scale(results)
     return float(found["far_steps"] * math.log1p(found["far_lr"] * DECAY))
 
@@ -95,23 +101,23 @@ def _ends(results: Sequence[Record], case: str) -> list[Record]:
     return [r["rows"][-1] for r in of(results, TOY, case=case)]
 
 
-def _norm(results: Sequence[Record]) -> Finding:
+def _norm(results: Sequence[Record]) -> Outcome:
     cases = ("outside", "partly outside")
     off = [abs(r["norm"] - RADIUS) for case in cases for r in _ends(results, case)]
-    return Finding.of(max(off) <= NORM, f"off by at most {max(off):.1e}")
+    return Outcome.of(max(off) <= NORM, f"off by at most {max(off):.1e}")
 
 
 def _score(case: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         found = [abs(r["relative"]) for r in _ends(results, case)]
-        return Finding.of(max(found) < SCORE, f"at most {max(found):.1e}")
+        return Outcome.of(max(found) < SCORE, f"at most {max(found):.1e}")
 
     return check
 
 
-def _reached(results: Sequence[Record]) -> Finding:
+def _reached(results: Sequence[Record]) -> Outcome:
     found = [r["gap"] for r in _ends(results, "inside")]
-    return Finding.of(max(found) <= STEPS, f"{min(found):.2f} to {max(found):.2f} last steps")
+    return Outcome.of(max(found) <= STEPS, f"{min(found):.2f} to {max(found):.2f} last steps")
 
 
 def slope(rows: Sequence[Record]) -> float:
@@ -129,49 +135,49 @@ def slope(rows: Sequence[Record]) -> float:
     return float(np.polyfit(t, s, 1)[0])
 
 
-def _falls(results: Sequence[Record]) -> Finding:
+def _falls(results: Sequence[Record]) -> Outcome:
     texts, slopes = [], []
     for case in distinct(of(results, TOY), "case"):
         mine = [slope(r["rows"]) for r in of(results, TOY, case=case)]
         slopes += mine
         texts.append(f"{case} T^{max(mine):.3f}")
-    return Finding.of(max(slopes) <= SLOPE + ABOUT, "; ".join(texts))
+    return Outcome.of(max(slopes) <= SLOPE + ABOUT, "; ".join(texts))
 
 
-def _never_rises(results: Sequence[Record]) -> Finding:
+def _never_rises(results: Sequence[Record]) -> Outcome:
     rise = max(r["rise"] for r in of(results, SMALL))
-    return Finding.of(rise <= RISE, f"at most {rise:.1e} of its range")
+    return Outcome.of(rise <= RISE, f"at most {rise:.1e} of its range")
 
 
-def _loss_rises(results: Sequence[Record]) -> Finding:
+def _loss_rises(results: Sequence[Record]) -> Outcome:
     counts = [r["loss_rises"] for r in of(results, SMALL)]
-    return Finding.of(min(counts) >= RISES, f"{min(counts)} to {max(counts)} times")
+    return Outcome.of(min(counts) >= RISES, f"{min(counts)} to {max(counts)} times")
 
 
 def _contracts(decay: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         found = [r["excess"] for r in of(results, APPROACH, decay=decay)]
         text = f"at most {max(*found, 0.0):.1e} of the radius above it"
-        return Finding.of(max(found) <= DISTANCE, text)
+        return Outcome.of(max(found) <= DISTANCE, text)
 
     return check
 
 
-def _arrives(results: Sequence[Record]) -> Finding:
+def _arrives(results: Sequence[Record]) -> Outcome:
     rows = [r for d in ("explicit", "implicit") for r in of(results, APPROACH, decay=d)]
     far = {
         name: max(r["rows"][-1]["distance"] for r in rows if r["map"] == name)
         for name in distinct(rows, "map")
     }
     text = f"at most {max(far.values()):.1e} outside ({max(far, key=lambda k: far[k])})"
-    return Finding.of(max(far.values()) <= NORM, text)
+    return Outcome.of(max(far.values()) <= NORM, text)
 
 
-def _cautious(results: Sequence[Record]) -> Finding:
+def _cautious(results: Sequence[Record]) -> Outcome:
     ends = [r["rows"][-1]["distance"] for r in of(results, APPROACH, decay="cautious")]
     start = of(results, APPROACH, decay="cautious")[0]["rows"][0]["distance"]
     text = f"{min(ends):.1f} to {max(ends):.1f} radii outside, from {start:.1f}"
-    return Finding.of(min(ends) > NORM, text)
+    return Outcome.of(min(ends) > NORM, text)
 
 
 def each_of(

@@ -48,10 +48,10 @@ class ConstraintSettings(nets.NetSettings):
     """Lengths and step sizes of all parts; see `NetSettings`.
 
     Args:
-        toy_steps: the number of steps of the quadratic, with η = 0.02/√(1 + t/50).
-        small_steps: the number of steps of the runs with a smooth K.
+        toy_steps: the steps on the quadratic, with η = 0.02/√(1 + t/50).
+        small_steps: the steps of the runs with a smooth K.
         small_lr: their η.
-        far_steps: the number of steps of the runs from outside.
+        far_steps: the steps of the runs from outside.
         far_lr: their η.
     """
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.claims import Claim, Finding, UndecidedError
+from steepest.apps.reproduce.framework.claims import Check, Claim, Outcome, UndecidedError
 from steepest.apps.reproduce.framework.rows import distinct, of
 from steepest.apps.reproduce.spectral_constraint.claims import (
     FADED,
@@ -14,7 +14,6 @@ from steepest.apps.reproduce.spectral_constraint.claims import (
     LION,
     MUON,
     SINGLE,
-    Check,
     each_of,
 )
 from steepest.apps.reproduce.spectral_constraint.tables import NETWORK, best, trained
@@ -28,32 +27,32 @@ def _decayed(results: Sequence[Record], network: str) -> list[Record]:
 
 
 def _ball(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         rows = _decayed(results, network)
         top = {
             name: max(r["allowed"] for r in rows if r["map"] == name)
             for name in distinct(rows, "map")
         }
         text = ", ".join(f"{name} {value:.4f}" for name, value in top.items())
-        return Finding.of(max(top.values()) <= 1 + INSIDE, text)
+        return Outcome.of(max(top.values()) <= 1 + INSIDE, text)
 
     return check
 
 
-def _follows(results: Sequence[Record]) -> Finding:
+def _follows(results: Sequence[Record]) -> Outcome:
     rows = [r for r in of(results, NETWORK) if r["decay"] == "explicit"]
     found = max(r["excess"] for r in rows)
-    return Finding.of(found <= SINGLE, f"at most {found:.1e} of the radius above it")
+    return Outcome.of(found <= SINGLE, f"at most {found:.1e} of the radius above it")
 
 
-def _leaves(results: Sequence[Record]) -> Finding:
+def _leaves(results: Sequence[Record]) -> Outcome:
     texts, least = [], math.inf
     for network in distinct(of(results, NETWORK), "network"):
         rows = [r for r in trained(results) if (r["network"], r["decay"]) == (network, "none")]
         low = min(rows, key=lambda r: r["allowed"])
         least = min(least, low["allowed"])
         texts.append(f"{network} ×{low['allowed']:.2f} ({low['map']}) or more")
-    return Finding.of(least > 1 + INSIDE, "; ".join(texts))
+    return Outcome.of(least > 1 + INSIDE, "; ".join(texts))
 
 
 def _pairs(results: Sequence[Record], network: str) -> dict[str, tuple[Record, float]]:
@@ -68,30 +67,30 @@ def _pairs(results: Sequence[Record], network: str) -> dict[str, tuple[Record, f
 
 
 def _learns(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         rows = [row for row, _ in _pairs(results, network).values()]
         texts = [f"{r['map']} {r['loss']:.3g}" for r in rows]
         holds = all(r["loss"] < r["initial"] for r in rows)
-        return Finding.of(holds, f"from {rows[0]['initial']:.3g} to {', '.join(texts)}")
+        return Outcome.of(holds, f"from {rows[0]['initial']:.3g} to {', '.join(texts)}")
 
     return check
 
 
 def _helps(network: str) -> Check:
-    def check(results: Sequence[Record]) -> Finding:
+    def check(results: Sequence[Record]) -> Outcome:
         pairs = _pairs(results, network)
         texts = [f"{name} {row['loss']:.3g} ({bare:.3g})" for name, (row, bare) in pairs.items()]
-        return Finding.of(all(row["loss"] < bare for row, bare in pairs.values()), ", ".join(texts))
+        return Outcome.of(all(row["loss"] < bare for row, bare in pairs.values()), ", ".join(texts))
 
     return check
 
 
-def _inexact(results: Sequence[Record]) -> Finding:
+def _inexact(results: Sequence[Record]) -> Outcome:
     rows = [r for r in trained(results) if r["map"] == "Nuclear, Jordan" and r["decay"] != "none"]
     texts = [f"{r['network']}, ηλ = {r['rate']:g}: {r['end']:.3f}" for r in rows]
     between = any(r["end"] > 1 + INSIDE for r in rows)
     inside = all(r["allowed"] <= 1 + INSIDE for r in rows)
-    return Finding.of(between and inside, "; ".join(texts))
+    return Outcome.of(between and inside, "; ".join(texts))
 
 
 NETWORKS = (

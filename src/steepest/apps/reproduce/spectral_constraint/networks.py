@@ -25,7 +25,7 @@ from steepest.apps.reproduce.framework.training import evaluate, train
 from steepest.apps.reproduce.spectral_constraint import toy
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.optimizers import recipe, scheduler
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 
 POOL, SIDE = 2, 14
 # Nesterov's momentum 0.95 as Lion-K, that of `steepest.Muon`.
@@ -37,7 +37,7 @@ MAPS: Mapping[str, maps.ConvexMap] = {
     **toy.MAPS,
     # Singular values of these gradients are a hundred times smaller than those of the quadratic.
     "SmoothNuclear": maps.SmoothNuclear(1e-3),
-    "Nuclear, Jordan": maps.Nuclear(polar=polar.NewtonSchulz(polar.JORDAN)),
+    "Nuclear, Jordan": maps.NuclearMap(polar=polar.NewtonSchulz(polar.JORDAN)),
 }
 """The maps that train networks; the last is `Nuclear` with Jordan's inexact polar factors."""
 
@@ -58,7 +58,7 @@ class NetSettings(Settings):
     """The trainings; see `Settings`, whose `batch` is that of the digits.
 
     Args:
-        windows: the number of windows of text in a step.
+        windows: the windows of text in a step.
         layers: blocks of the GPT.
         width: the width of its residual stream.
         context: characters in a window.
@@ -76,11 +76,11 @@ class NetSettings(Settings):
     every: int = 5
 
 
-class Watched:
+class ConstraintRecorder:
     """The matrices that an optimizer moves along its map, looked at every few steps.
 
     Args:
-        model: the model whose hidden matrices move along K, and whose other parameters by AdamW.
+        model: the model; its hidden matrices move along K, its other parameters by AdamW.
         K: the map.
         radius: 1/λ.
         rate: ηλ.
@@ -115,7 +115,7 @@ class Watched:
         self.look()
 
     def matrices(self) -> Iterator[Tensor]:
-        """The batches that have a ball: of matrices, or a whole tensor for a map of entries."""
+        """The parts with a ball of their own, in batches: matrices, or whole tensors."""
         for c in self.optimizer.constraints():
             yield from c.cut(c.param.detach())
 
@@ -196,8 +196,8 @@ def measure(settings: NetSettings, cell: Record) -> Record:
     return learn(settings, cell)
 
 
-def _watch(settings: NetSettings, cell: Record, model: nn.Module) -> Watched:
-    return Watched(
+def _watch(settings: NetSettings, cell: Record, model: nn.Module) -> ConstraintRecorder:
+    return ConstraintRecorder(
         model,
         MAPS[cell["map"]],
         radius=1 / DECAYS[cell["map"]],
@@ -208,7 +208,7 @@ def _watch(settings: NetSettings, cell: Record, model: nn.Module) -> Watched:
 
 
 def _found(
-    watched: Watched, losses: tuple[float | None, float | None], start: list[float]
+    watched: ConstraintRecorder, losses: tuple[float | None, float | None], start: list[float]
 ) -> Record:
     return {
         "radius": watched.radius,
@@ -243,14 +243,14 @@ def _learn_text(settings: NetSettings, cell: Record) -> Record:
         batch=settings.windows,
         eval_windows=settings.windows * 8,
     )
-    learner = Learner(Trial(optimizer="muon", seed=cell["seed"]), config, corpus(size.context))
-    enlarge(learner.model, SCALE)
-    watched = _watch(settings, cell, learner.model)
-    learner.optimizer = watched.optimizer
-    learner.scheduler = scheduler(watched.optimizer, config)
+    trainer = Trainer(Trial(optimizer="muon", seed=cell["seed"]), config, corpus(size.context))
+    enlarge(trainer.model, SCALE)
+    watched = _watch(settings, cell, trainer.model)
+    trainer.optimizer = watched.optimizer
+    trainer.scheduler = scheduler(watched.optimizer, config)
     start = watched.sigma()
-    initial = learner.evaluate()
+    initial = trainer.evaluate()
     for _ in range(settings.steps):
-        if learner.train_step()["loss"] is None:
+        if trainer.train_step()["loss"] is None:
             return {**_found(watched, (initial, None), start), "accuracy": None}
-    return {**_found(watched, (initial, learner.evaluate()), start), "accuracy": None}
+    return {**_found(watched, (initial, trainer.evaluate()), start), "accuracy": None}

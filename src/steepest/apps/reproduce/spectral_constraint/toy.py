@@ -36,8 +36,8 @@ START = 0.9
 FAR, FARTHER = 4.0, 10.0
 
 MAPS: Mapping[str, maps.ConvexMap] = {
-    "Nuclear": maps.Nuclear(),
-    "L1": maps.L1(),
+    "Nuclear": maps.NuclearMap(),
+    "L1": maps.L1Map(),
     "Frobenius": maps.FromNorm(norms.Frobenius()),
     "GroupRows": maps.GroupRows(),
     "Schatten-4": maps.SchattenMap(4),
@@ -85,7 +85,7 @@ class Quadratic:
         return self.a @ (x - self.optimum)
 
 
-class Run:
+class LionKRun:
     """Lion-K with β₁ = β₂ = β on a quadratic.
 
     Args:
@@ -125,7 +125,7 @@ class Run:
 
     @property
     def group(self) -> Record:
-        """The parameter group of the one parameter."""
+        """The group of the optimizer's one parameter."""
         group: Any = self.optimizer.param_groups[0]
         return cast(Record, group)
 
@@ -168,7 +168,7 @@ def constrained(optimum: str, *, seed: int, steps: int, every: int) -> Record:
     """
     low, high = (RADIUS * part for part in OPTIMA[optimum])
     loss = Quadratic.of(seed, low, high)
-    run = Run(loss, torch.zeros_like(loss.optimum), K=maps.Nuclear(), lr=rate(0))
+    run = LionKRun(loss, torch.zeros_like(loss.optimum), K=maps.NuclearMap(), lr=rate(0))
     spectral, rows, best = norms.Spectral(), [], float("inf")
     for t in range(steps + 1):
         eta = rate(t)
@@ -202,7 +202,7 @@ def small_steps(*, seed: int, steps: int, lr: float, every: int) -> Record:
     loss, K = Quadratic.of(seed, low, high), maps.SmoothNuclear(DELTA)
     start = _random(4 * seed + 3, ROWS, COLUMNS)
     start *= START * RADIUS / norms.Spectral()(start)
-    run = Run(loss, start, K=K, lr=lr, momentum=1 - lr * GAMMA)
+    run = LionKRun(loss, start, K=K, lr=lr, momentum=1 - lr * GAMMA)
     losses, values = [], []
     for t in range(steps + 1):
         losses.append(loss.value(run.x))
@@ -229,7 +229,7 @@ def approach(name: str, decay: str, *, seed: int, steps: int, lr: float, every: 
     unit = Quadratic.of(seed, 1.0, 3.0)
     loss = Quadratic(unit.a, FARTHER * RADIUS * unit.optimum / K.domain(unit.optimum))
     start = _random(4 * seed + 3, ROWS, COLUMNS)
-    run = Run(loss, FAR * RADIUS * start / K.domain(start), K=K, lr=lr, decay=decay)
+    run = LionKRun(loss, FAR * RADIUS * start / K.domain(start), K=K, lr=lr, decay=decay)
     found = [K.violation(run.x, DECAY).item() / RADIUS]
     for _ in range(steps):
         run.step()
@@ -244,5 +244,5 @@ def approach(name: str, decay: str, *, seed: int, steps: int, lr: float, every: 
 
 
 def contraction(decay: str, lr: float) -> float:
-    """The most of a distance that a step leaves; cautious decay is held against explicit decay."""
+    """The most that a step leaves of the distance; cautious decay is held against explicit."""
     return 1 / (1 + lr * DECAY) if decay == "implicit" else 1 - lr * DECAY

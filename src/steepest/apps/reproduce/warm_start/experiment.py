@@ -29,17 +29,17 @@ from steepest._common.errors import invalid
 from steepest._common.files import Record
 from steepest.apps._figures import INK, panels
 from steepest.apps.reproduce.data.text import corpus
-from steepest.apps.reproduce.framework.claims import Claim, Finding, Need, UndecidedError, scale
+from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
     Cell,
     Reproduction,
     Settings,
     says_its_scale,
 )
-from steepest.apps.reproduce.warm_start.factor import FOREVER, METHODS, Spectrum, compare, drift
+from steepest.apps.reproduce.warm_start.factor import FOREVER, METHODS, GramSpectrum, compare, drift
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.optimizers import recipe
-from steepest.apps.train.trial import Learner, Trial
+from steepest.apps.train.trial import Trainer, Trial
 
 ERROR = 0.05
 """The error of `steepest.Muon`'s default method."""
@@ -56,8 +56,8 @@ class WarmSettings(Settings):
     Args:
         layers: blocks of the GPT.
         width: the width of its residual stream.
-        windows: the steps after which consecutive averages are compared, ascending.
-        pairs: how many in each.
+        windows: steps after which consecutive averages are compared, ascending.
+        pairs: the number of pairs in each.
 
     Raises:
         ValueError: the windows overlap or go on after the last step.
@@ -77,15 +77,15 @@ class WarmSettings(Settings):
             raise invalid("windows", self.windows, f"leave {self.pairs} steps after each")
 
 
-def stacks(learner: Learner) -> dict[str, list[Tensor]]:
+def stacks(trainer: Trainer) -> dict[str, list[Tensor]]:
     """Both averages of the step just taken, as stacks (batch, m, n), m ≤ n, of equal shapes."""
     found: dict[str, dict[tuple[int, ...], list[Tensor]]] = {name: {} for name in AVERAGES}
-    momentum = learner.optimizer.param_groups[0]["momentum"]
-    routing = steepest.route(learner.model)
+    momentum = trainer.optimizer.param_groups[0]["momentum"]
+    routing = steepest.route(trainer.model)
     for assignment, p in zip(routing, routing.parameters, strict=True):
         if assignment.view is None or p.grad is None:
             continue
-        buffer = learner.optimizer.state[p]["momentum_buffer"]
+        buffer = trainer.optimizer.state[p]["momentum_buffer"]
         for name, x in (("nesterov", p.grad.lerp(buffer, momentum)), ("plain", buffer)):
             for matrices in assignment.view.matrices(x):
                 short = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
@@ -95,7 +95,7 @@ def stacks(learner: Learner) -> dict[str, list[Tensor]]:
 
 def pairs(
     settings: WarmSettings, window: int, seed: int
-) -> Iterator[tuple[str, Spectrum, Spectrum]]:
+) -> Iterator[tuple[str, GramSpectrum, GramSpectrum]]:
     """Train; give (average, X_{t−1}, X_t) for every step of a window and every stack."""
     model = ModelConfig(layers=settings.layers, width=settings.width)
     config = Config(
@@ -104,13 +104,13 @@ def pairs(
         steps=settings.steps,
         batch=settings.batch,
     )
-    learner = Learner(Trial(optimizer="muon", seed=seed), config, corpus(model.context))
-    before: dict[str, list[Spectrum]] = {}
+    trainer = Trainer(Trial(optimizer="muon", seed=seed), config, corpus(model.context))
+    before: dict[str, list[GramSpectrum]] = {}
     for step in range(1, window + settings.pairs + 1):
-        learner.train_step()
+        trainer.train_step()
         if step < window:
             continue
-        after = {name: [Spectrum(x) for x in found] for name, found in stacks(learner).items()}
+        after = {name: [GramSpectrum(x) for x in found] for name, found in stacks(trainer).items()}
         for name in before:
             for last, now in zip(before[name], after[name], strict=True):
                 yield name, last, now
@@ -188,15 +188,15 @@ def reach(results: Sequence[Record]) -> list[Record]:
 
 
 def moves(results: Sequence[Record]) -> list[Record]:
-    """How far an average moves in a step, see `drift`; means over matrices, steps and seeds."""
+    """The change of an average in a step, see `drift`; means over matrices, steps and seeds."""
     return _mean(
         [row for r in results for row in r["moves"]],
         ("change", "turn", "stretch", "large", "small"),
     )
 
 
-def _pays(family: str) -> Callable[[Sequence[Record]], Finding]:
-    def check(results: Sequence[Record]) -> Finding:
+def _pays(family: str) -> Callable[[Sequence[Record]], Outcome]:
+    def check(results: Sequence[Record]) -> Outcome:
         rows = [r for r in reach(results) if r["average"] == "nesterov"]
         texts, wins = [], []
         for window in dict.fromkeys(r["window"] for r in rows):
@@ -212,30 +212,30 @@ def _pays(family: str) -> Callable[[Sequence[Record]], Finding]:
             reached = f"{best:.3g}" if best else f"never (error {least:.2g})"
             texts.append(f"step {window}: {reached}, without {cold:.3g}")
             wins.append(best is not None and best < cold)
-        return Finding.of(all(wins), "; ".join(texts))
+        return Outcome.of(all(wins), "; ".join(texts))
 
     return check
 
 
-def _slow(results: Sequence[Record]) -> Finding:
+def _slow(results: Sequence[Record]) -> Outcome:
     rows = [r for r in moves(results) if r["average"] == "nesterov"]
     text = ", ".join(f"step {r['window']}: {r['change']:.2f}" for r in rows)
-    return Finding.of(all(r["change"] <= 0.5 for r in rows), text)
+    return Outcome.of(all(r["change"] <= 0.5 for r in rows), text)
 
 
-def _floor(results: Sequence[Record]) -> Finding:
+def _floor(results: Sequence[Record]) -> Outcome:
     rows = [r for r in errors(results) if r["method"] == "root 0" and r["steps"] == FOREVER]
     found = [r["error"] for r in rows]
-    return Finding.of(min(found) > ERROR, f"{min(found):.2g} to {max(found):.2g}")
+    return Outcome.of(min(found) > ERROR, f"{min(found):.2g} to {max(found):.2g}")
 
 
-def _small(results: Sequence[Record]) -> Finding:
+def _small(results: Sequence[Record]) -> Outcome:
     rows = [r for r in moves(results) if r["average"] == "nesterov"]
     text = ", ".join(f"step {r['window']}: {r['small']:.2f} and {r['large']:.2f}" for r in rows)
-    return Finding.of(all(r["small"] < r["large"] for r in rows), text)
+    return Outcome.of(all(r["small"] < r["large"] for r in rows), text)
 
 
-def _memory(results: Sequence[Record]) -> Finding:
+def _memory(results: Sequence[Record]) -> Outcome:
     rows = [r for r in reach(results) if r["average"] == "nesterov"]
     texts, equal = [], []
     for window in dict.fromkeys(r["window"] for r in rows):
@@ -247,7 +247,7 @@ def _memory(results: Sequence[Record]) -> Finding:
             )
         texts.append(f"step {window}: {random:g}, last step's {leading:g}")
         equal.append(random <= leading + 1)
-    return Finding.of(all(equal), "; ".join(texts))
+    return Outcome.of(all(equal), "; ".join(texts))
 
 
 TRAINED = (

@@ -24,7 +24,7 @@ GONE = 1e9
 QR = 4 / 3
 
 
-class Spectrum:
+class GramSpectrum:
     """X = UΣVᵀ of a stack (batch, m, n), m ≤ n, from its Gram matrix in float64."""
 
     def __init__(self, x: Tensor) -> None:
@@ -39,7 +39,7 @@ class Spectrum:
 
     @property
     def judged(self) -> Tensor:
-        """The directions that count, (batch, m)."""
+        """A mask of the directions that count, (batch, m)."""
         return self.sigma >= RESOLUTION * self.sigma[:, :1]
 
     def power(self, damping: float) -> Tensor:
@@ -82,12 +82,12 @@ FOREVER = 0
 """Stands for as many steps as it takes to stand still."""
 
 
-def iterate(start: Tensor, truth: Spectrum) -> Errors:
+def iterate(start: Tensor, truth: GramSpectrum) -> Errors:
     """Errors after numbers of quintic steps from a start, with each schedule of that length.
 
     A polynomial p maps U'Σ'V'ᵀ to U'p(Σ')V'ᵀ, so its error needs no iteration.
     """
-    begun = Spectrum(start)
+    begun = GramSpectrum(start)
     left = (truth.u.mT @ begun.u) * truth.judged.unsqueeze(-1)
     squares = left.square().sum(-2)
     inner = (left * (truth.vt @ begun.vt.mT)).sum(-2)
@@ -101,18 +101,18 @@ def iterate(start: Tensor, truth: Spectrum) -> Errors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class WarmStart:
     """A way to the polar factor of X_t that may use what is known of X_{t−1}.
 
     Args:
         title: the title in the picture.
-        errors: a function of (X_{t−1}, X_t) that gives the errors.
+        errors: the errors for (X_{t−1}, X_t).
         square: m × m products of a number of steps.
         style: colour and dashes of its line.
     """
 
     title: str
-    errors: Callable[[Spectrum, Spectrum], Errors]
+    errors: Callable[[GramSpectrum, GramSpectrum], Errors]
     square: Callable[[int], float]
     style: tuple[str, str]
 
@@ -121,20 +121,20 @@ class Method:
         return self.square(steps) + 2 * ratio
 
 
-def _cold(_: Spectrum, now: Spectrum) -> Errors:
+def _cold(_: GramSpectrum, now: GramSpectrum) -> Errors:
     return iterate(now.x, now)
 
 
-def _root(damping: float) -> Callable[[Spectrum, Spectrum], Errors]:
+def _root(damping: float) -> Callable[[GramSpectrum, GramSpectrum], Errors]:
     return lambda last, now: iterate(last.power(damping) @ now.x, now)
 
 
-def _shift(size: float) -> Callable[[Spectrum, Spectrum], Errors]:
+def _shift(size: float) -> Callable[[GramSpectrum, GramSpectrum], Errors]:
     # X and X + s·σ₁·UVᵀ have the same polar factor, and the second has σ ≥ s·σ₁.
     return lambda last, now: iterate(now.x + size * now.sigma[:, :1, None] * last.factor, now)
 
 
-def _deflate(now: Spectrum, basis: Tensor) -> Errors:
+def _deflate(now: GramSpectrum, basis: Tensor) -> Errors:
     """Take the Ritz values of a space, after one power step, down to its smallest."""
     basis, _ = torch.linalg.qr(now.gram @ basis)
     values, turn = torch.linalg.eigh(basis.mT @ now.gram @ basis)
@@ -143,19 +143,19 @@ def _deflate(now: Spectrum, basis: Tensor) -> Errors:
     return iterate(now.x + (basis * shrink.unsqueeze(-2)) @ (basis.mT @ now.x), now)
 
 
-def _leading(last: Spectrum, now: Spectrum) -> Errors:
+def _leading(last: GramSpectrum, now: GramSpectrum) -> Errors:
     return _deflate(now, last.u[..., : eighth(now)])
 
 
-def _sketch(_: Spectrum, now: Spectrum) -> Errors:
+def _sketch(_: GramSpectrum, now: GramSpectrum) -> Errors:
     draw = torch.Generator().manual_seed(0)
     m = now.x.shape[-2]
     random = torch.randn(m, eighth(now), generator=draw, dtype=torch.float64)
     return _deflate(now, torch.linalg.qr(now.gram @ random)[0])
 
 
-def eighth(x: Spectrum) -> int:
-    """How many directions are taken down: m/8."""
+def eighth(x: GramSpectrum) -> int:
+    """The number of directions that are taken down: m/8."""
     return max(1, x.x.shape[-2] // 8)
 
 
@@ -165,7 +165,7 @@ def largest(gram: Tensor) -> Tensor:
     return top
 
 
-def _newton(last: Spectrum, now: Spectrum) -> Errors:
+def _newton(last: GramSpectrum, now: GramSpectrum) -> Errors:
     z = last.power(0.0)
     z = z / largest(z @ now.gram @ z).sqrt()[:, None, None]
     eye = torch.eye(z.shape[-1], dtype=z.dtype)
@@ -175,7 +175,7 @@ def _newton(last: Spectrum, now: Spectrum) -> Errors:
         yield steps, now.error(z @ now.x)[None].nan_to_num(nan=GONE).clamp(max=GONE)
 
 
-def _eigenvectors(last: Spectrum, now: Spectrum) -> Errors:
+def _eigenvectors(last: GramSpectrum, now: GramSpectrum) -> Errors:
     v = last.u
     for sweeps in LENGTHS:
         image = now.gram @ v
@@ -185,54 +185,54 @@ def _eigenvectors(last: Spectrum, now: Spectrum) -> Errors:
         v, _ = torch.linalg.qr(image)
 
 
-METHODS: Mapping[str, Method] = {
+METHODS: Mapping[str, WarmStart] = {
     # R², then two products for R, one for R² and one for Q in every further step.
-    "cold": Method(
+    "cold": WarmStart(
         title="no start", errors=_cold, square=lambda t: 4 * t - 3, style=("#333333", "-")
     ),
     # Z·R·Z and Q·Z come on top. Z itself is taken as given.
-    "root 0": Method(
+    "root 0": WarmStart(
         title="inverse root", errors=_root(0.0), square=lambda t: 4 * t, style=("#1f77b4", "-")
     ),
-    "root 0.3": Method(
+    "root 0.3": WarmStart(
         title="inverse root, δ = 0.3",
         errors=_root(0.3),
         square=lambda t: 4 * t,
         style=("#1f77b4", "--"),
     ),
-    "shift 0.01": Method(
+    "shift 0.01": WarmStart(
         title="last factor, s = 0.01",
         errors=_shift(0.01),
         square=lambda t: 4 * t - 3,
         style=("#2ca02c", "-"),
     ),
-    "shift 0.1": Method(
+    "shift 0.1": WarmStart(
         title="last factor, s = 0.1",
         errors=_shift(0.1),
         square=lambda t: 4 * t - 3,
         style=("#2ca02c", "--"),
     ),
-    "newton": Method(
+    "newton": WarmStart(
         title="Newton's iteration",
         errors=_newton,
         square=lambda t: 3 * t,
         style=("#9467bd", "-"),
     ),
     # One step takes the last eigenvectors as they are: only their Rayleigh quotients are new.
-    "eigenvectors": Method(
+    "eigenvectors": WarmStart(
         title="eigenvectors",
         errors=_eigenvectors,
         square=lambda t: 2 + (t - 1) * (1 + QR),
         style=("#ff7f0e", "-"),
     ),
     # Six products of m × m by m × m/8: R·B, B·BᵀRB, two for the new R and two for Q.
-    "leading": Method(
+    "leading": WarmStart(
         title="leading subspace",
         errors=_leading,
         square=lambda t: 4 * t - 3 + 6 / 8,
         style=("#d62728", "-"),
     ),
-    "sketch": Method(
+    "sketch": WarmStart(
         title="random subspace",
         errors=_sketch,
         square=lambda t: 4 * t - 3 + 7 / 8,
@@ -242,15 +242,15 @@ METHODS: Mapping[str, Method] = {
 """The ways that are compared; `cold` and `sketch` know nothing of the last step."""
 
 
-def compare(last: Spectrum, now: Spectrum) -> Iterator[tuple[str, int, Tensor]]:
+def compare(last: GramSpectrum, now: GramSpectrum) -> Iterator[tuple[str, int, Tensor]]:
     """(method, steps, errors (choices, batch)) for a stack of X_{t−1} and one of X_t."""
     for name, method in METHODS.items():
         for steps, errors in method.errors(last, now):
             yield name, steps, errors
 
 
-def drift(a: Spectrum, b: Spectrum) -> dict[str, Tensor]:
-    """The change from X_{t−1}, `a`, to X_t, `b`; each (batch,).
+def drift(a: GramSpectrum, b: GramSpectrum) -> dict[str, Tensor]:
+    """Measure what has changed from X_{t−1}, `a`, to X_t, `b`; each (batch,).
 
     `change` is ‖X_t − X_{t−1}‖_F/‖X_t‖_F, `turn` the same of the polar factors. `stretch` is
     ‖(X_{t−1}X_{t−1}ᵀ)^{-1/2}X_t‖₂: 1 if nothing changes. `large` and `small` are the parts of the

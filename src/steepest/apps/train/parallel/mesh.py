@@ -14,7 +14,7 @@ TENSOR = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class ProcessGrid:
     """The processes of a run as data × tensor; a process is one place in it.
 
     Args:
@@ -57,7 +57,7 @@ def is_known(parallel: str) -> bool:
     return parallel in PARALLEL[:-1] or re.fullmatch(r"fsdp\+tp:[1-9]\d*", parallel) is not None
 
 
-def grid(parallel: str, *, world: int) -> Grid:
+def grid(parallel: str, *, world: int) -> ProcessGrid:
     """The grid that a value of `--parallel` makes of `world` processes.
 
     Raises:
@@ -65,7 +65,7 @@ def grid(parallel: str, *, world: int) -> Grid:
 
     Examples:
         >>> grid("fsdp+tp:4", world=8)
-        Grid(data=2, tensor=4, sharded=True)
+        ProcessGrid(data=2, tensor=4, sharded=True)
     """
     kind, _, given = parallel.partition(":")
     tensor = {"tp": world, "fsdp+tp": int(given or TENSOR)}.get(kind, 1)
@@ -76,4 +76,4 @@ def grid(parallel: str, *, world: int) -> Grid:
             f"{world} processes are no groups of {tensor}; start a multiple of {tensor} with "
             "torchrun --nproc-per-node, or give fsdp+tp:N with an N that divides them",
         )
-    return Grid(data=world // tensor, tensor=tensor, sharded=kind.startswith("fsdp"))
+    return ProcessGrid(data=world // tensor, tensor=tensor, sharded=kind.startswith("fsdp"))

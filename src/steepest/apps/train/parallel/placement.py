@@ -14,10 +14,10 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 from steepest.apps.train.model import GPT, Attention, Block
-from steepest.apps.train.parallel.mesh import Grid
+from steepest.apps.train.parallel.mesh import ProcessGrid
 
 
-def spread(model: GPT, mesh: DeviceMesh, grid: Grid) -> nn.Module:
+def distribute(model: GPT, mesh: DeviceMesh, grid: ProcessGrid) -> nn.Module:
     """Lay a model over the processes of a mesh: its parameters change in place.
 
     Tensor parallelism divides the four matrices of every block; embeddings, head and gains of a

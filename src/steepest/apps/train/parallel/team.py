@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from steepest._common.errors import invalid
-from steepest.apps.train.parallel.mesh import NONE, Grid, grid
+from steepest.apps.train.parallel.mesh import NONE, ProcessGrid, grid
 
 T = TypeVar("T")
 
@@ -28,17 +28,17 @@ COMMAND = "torchrun --nproc-per-node 2 -m steepest train --parallel"
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """The launcher's description of this process.
+    """A process, as its launcher describes it.
 
     Args:
         rank: number of the process in the run.
         world: processes of the run.
         local_rank: number of the process on this machine.
         local_world: processes on this machine.
-        run_id: the same for all processes of a launch, and for all that torchrun starts again;
-            empty without torchrun.
-        restarts: how often torchrun has started them again.
-        max_restarts: how often it would.
+        run_id: an id, the same for all processes of a launch, and for all that torchrun starts
+            again; empty without torchrun.
+        restarts: the number of times that torchrun has started them again.
+        max_restarts: the number of times that it would.
     """
 
     rank: int = 0
@@ -103,15 +103,15 @@ class Team:
 
     Args:
         rank: number of this process; that of number 0 alone prints and writes.
-        size: how many there are.
-        grid: how they share the work.
-        mesh: the same as torch has it, with the axes "data" and "tensor"; None for one process
+        size: the number of processes.
+        grid: the grid in which they share the work.
+        mesh: the grid as torch has it, with the axes "data" and "tensor"; None for one process
             without a process group.
     """
 
     rank: int = 0
     size: int = 1
-    grid: Grid = field(default_factory=Grid)
+    grid: ProcessGrid = field(default_factory=ProcessGrid)
     mesh: DeviceMesh | None = None
 
     @property
@@ -133,7 +133,7 @@ class Team:
         return found
 
     def agreed(self, make: Callable[[], T]) -> T:
-        """Return what `make` gives on this process, if it raises nothing on any.
+        """The result of `make` on this process, if it raises nothing on any.
 
         Raises:
             ValueError, OSError: what the first process that failed has raised; all of them raise
@@ -150,7 +150,7 @@ class Team:
         return value
 
     def first(self, make: Callable[[], T]) -> T:
-        """Return what `make` gives on process 0, which alone calls it; raise what it raises."""
+        """The result of `make` on process 0, which alone calls it; raises what it raises there."""
         own = self.agreed(lambda: make() if self.leads else None)
         return self.gathered(own)[0]  # type: ignore[return-value]
 
@@ -171,13 +171,13 @@ class Team:
         return found
 
 
-ALONE = Team()
+SINGLE = Team()
 
 
 def take_device(started: Launch) -> None:
     """Let "cuda" mean the GPU of the local rank, before anything else puts something on the first.
 
-    Without as many GPUs nothing is done here, and `together` raises if they are asked for.
+    Without as many GPUs nothing is done here, and `launched_workers` raises if they are asked for.
     """
     if started.started and started.local_rank < torch.accelerator.device_count():
         torch.accelerator.set_device_index(started.local_rank)
@@ -190,7 +190,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 @contextmanager
-def together(
+def launched_workers(
     parallel: str, *, device: str, started: Launch, timeout: float = TIMEOUT
 ) -> Iterator[Team]:
     """The team of this process, for as long as the block lasts.
@@ -198,14 +198,14 @@ def together(
     Args:
         parallel: a value of `--parallel`; "none" makes a team of one.
         device: the device to compute on; "cuda" is the GPU of the local rank.
-        started: the launcher's description of this process.
+        started: the launch as the launcher tells it.
         timeout: seconds that a process waits for the others.
 
     Raises:
         ValueError: the processes do not make a grid of this kind, or share one GPU.
     """
     if parallel == NONE:
-        yield ALONE
+        yield SINGLE
         return
     shape = grid(parallel, world=started.world)
     place = torch.device(device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Kept:
+class PreservedState:
     """Remembers a model's tensors and torch's random states; puts them back, bit for bit.
 
     Leaving the context puts everything back whatever happened; `restore` does it in between, so
@@ -17,8 +17,8 @@ class Kept:
     back are the random numbers of Python, NumPy and MPS.
 
     Args:
-        model: the model whose buffers are kept; anything but a module has none.
-        parameters: other tensors to keep.
+        model: the module whose buffers are preserved; anything else has none.
+        parameters: tensors to be preserved too.
     """
 
     def __init__(self, model: object, parameters: Iterable[Tensor]) -> None:
@@ -37,7 +37,7 @@ class Kept:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Everything as it was when this was made."""
+        """Put everything back as it was when this was made."""
         for module, name, buffer in self._buffers:
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
@@ -48,7 +48,7 @@ class Kept:
         for device, state in zip(self._devices, self._random[1:], strict=True):
             torch.get_device_module(device).set_rng_state(state, device)
 
-    def __enter__(self) -> Kept:
+    def __enter__(self) -> PreservedState:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.diagnostics.curvature._lanczos import Top, top_eigenvalue
-from steepest.diagnostics.curvature.loss import PRECISE, Point
-from steepest.diagnostics.geometry.layer_products import Call, Calls
+from steepest.diagnostics.curvature._lanczos import Ritz, lanczos
+from steepest.diagnostics.curvature.loss import PRECISE, LossAt, as_named, as_vector
+from steepest.diagnostics.geometry.layer_products import Call, RecordedCalls
 
 MISSING = (
     "its input never arrives: the weight itself is given to no linear, embedding, convolution or "
@@ -19,21 +19,21 @@ MISSING = (
 )
 
 
-class Scene:
+class LossWithProducts:
     """One evaluation of a loss, with every product of a weight in it.
 
     Args:
         loss: a closure that gives the loss with its graph.
-        weights: the weights to look at, by name.
+        weights: the parameters to look at, by name.
 
     Raises:
-        ValueError: as `Point`; outputs in half precision, or a closure that fails before the first
+        ValueError: as `LossAt`; outputs in half precision, or a closure that fails before the first
             product.
     """
 
     def __init__(self, loss: Callable[[], Any], weights: Mapping[str, Tensor]) -> None:
         self.weights = weights
-        self._seen = Calls(weights)
+        self._seen = RecordedCalls(weights)
         values: list[Any] = []
 
         def watched() -> Any:
@@ -41,7 +41,7 @@ class Scene:
                 values.append(self._called(loss))
             return values[0]
 
-        self.point = Point(watched, weights)
+        self.point = LossAt(watched, weights)
         self._outputs = {
             name: {f"{name} {i}": call.output for i, call in enumerate(calls)}
             for name, calls in self.calls.items()
@@ -56,7 +56,7 @@ class Scene:
                 )
         # The same value and graph, differentiated by the outputs.
         attached = {k: z for k, z in outputs.items() if z.requires_grad}
-        self._inner = Point(lambda: values[0], attached) if attached else None
+        self._inner = LossAt(lambda: values[0], attached) if attached else None
 
     @property
     def calls(self) -> dict[str, list[Call]]:
@@ -112,9 +112,20 @@ class Scene:
         rounding = torch.finfo(slope.dtype).eps ** 0.5
         return bool((found - slope).norm() <= rounding * slope.norm())
 
-    def curvature(self, name: str, steps: int, tolerance: float) -> Top:
+    def curvature(self, name: str, steps: int, tolerance: float) -> Ritz:
         """The largest second derivative of the loss by the outputs of one weight."""
-        assert self._inner is not None, "there is an obstacle"
-        return top_eigenvalue(
-            self._inner.hvp, self._outputs[name], steps=steps, tolerance=tolerance
+        inner, outputs = self._inner, self._outputs[name]
+        assert inner is not None, "there is an obstacle"
+        generator = torch.Generator().manual_seed(0)
+        drawn = {
+            k: torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z)
+            for k, z in outputs.items()
+        }
+        return lanczos(
+            lambda v: as_vector(inner.hvp(as_named(v, outputs))),
+            as_vector(drawn),
+            which="LA",
+            steps=steps,
+            tolerance=tolerance,
+            basis=None,  # outputs may be larger than the model
         )
