@@ -13,4 +13,4 @@ from steepest.optim.named import Scion as Scion
 from steepest.optim.named import SignSGD as SignSGD
 from steepest.optim.named import SpectralDescent as SpectralDescent
 from steepest.optim.optimizer import SteepestOptimizer as SteepestOptimizer
-from steepest.optim.weight_ball import Constrained as Constrained
+from steepest.optim.parameter_view import ParameterView as ParameterView

@@ -16,6 +16,7 @@ from steepest.optim.adamw import step_adamw
 from steepest.optim.batching import Item, Move, take
 from steepest.optim.finite import Shared, agree, inspected, shared
 from steepest.optim.groups import Group, check_ball, momentum_dtype, name_of
+from steepest.optim.parameter_view import ParameterView, group_views
 from steepest.optim.plan import Plan, planned
 from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
@@ -27,7 +28,6 @@ from steepest.optim.updates import (
     averages_of_one,
     replace,
 )
-from steepest.optim.weight_ball import Constrained, constrained
 from steepest.sharding import local
 
 Loss = float | Tensor
@@ -87,11 +87,16 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         None where the length of a step follows the gradient: then decay is a penalty.
         """
 
-    def constraints(self) -> Iterator[Constrained]:
-        """Every parameter that AdamW does not have, with the ball in which its decay keeps it."""
-        for group in (g for g in self.param_groups if not g["adamw"]):
-            maps = self._geometry(group), self.constraint_map(group)
-            yield from constrained(group, *maps, self._lengths, self.state)
+    def parameters(self) -> Iterator[ParameterView]:
+        """Every parameter that can be trained, with its norm and the ball in which decay keeps it.
+
+        Those that AdamW steps are among them, with `geometry=None`; empty and frozen ones are not.
+        """
+        for group in self.param_groups:
+            ours = not group["adamw"]
+            geometry = self._geometry(group) if ours else None
+            K = self.constraint_map(group) if ours else None
+            yield from group_views(group, self.state, geometry, K, self._lengths)
 
     @property
     def skipped(self) -> int:
