@@ -202,8 +202,9 @@ class Watch:
         norm = of.geometry.domain if isinstance(of.geometry, ConvexMap) else of.geometry
         measured, why = of.view, f"of the optimizer's group, {of.geometry}"
         if not isinstance(norm, Norm):
-            norm = LAYER_NORMS["vector" if view is None else kind].norm("monitor", shape)
-            assert norm is not None, "a monitor has one for every layer"
+            norm = _norm_of(kind, shape)
+            if view is None and norm.axes:
+                norm = _norm_of("vector", shape)
             measured, why = (view, "a matrix") if norm.axes else (None, "a vector")
             if of.geometry is None and "ns_steps" in of.group and view == LINEAR and not of.adamw:
                 norm, measured, why = Spectral(), view, "of torch.optim.Muon"
@@ -217,6 +218,13 @@ class Watch:
             matrix_view=view,
             fan_in=1 if view is None or kind == "embedding" else view.shapes(shape)[0][2],
         )
+
+
+def _norm_of(kind: str, shape: tuple[int, ...]) -> Norm:
+    """The norm of a kind of layer."""
+    norm = LAYER_NORMS[kind].norm("monitor", shape)
+    assert norm is not None, "a monitor has one for every layer"
+    return norm
 
 
 def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
