@@ -222,7 +222,7 @@ def test_an_override_has_to_be_a_word_it_knows() -> None:
 def test_strict_names_every_guess_and_the_override_to_write() -> None:
     with pytest.raises(ValueError, match="strict=True: these are guesses") as caught:
         route(zoo.sequential(), strict=True)
-    assert "'3.weight': \"rest\" if it is the output head" in str(caught.value)
+    assert "'3.weight': \"adamw\" if it is the output head" in str(caught.value)
     settled = route(zoo.sequential(), strict=True, overrides={"3.weight": "adamw"})
     assert settled["3.weight"].target == "table"
     assert len(route(zoo.GPT(), strict=True)) == 28

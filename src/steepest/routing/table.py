@@ -131,8 +131,8 @@ class Routing:
             >>> for group in route(model).groups():
             ...     print([name for name, _ in group["params"]], sorted(group))
             ['1.weight'] ['params', 'views']
-            ['0.weight'] ['params', 'adamw']
-            ['1.bias', '2.weight', '2.bias'] ['params', 'adamw', 'weight_decay']
+            ['0.weight'] ['adamw', 'params']
+            ['1.bias', '2.weight', '2.bias'] ['adamw', 'params', 'weight_decay']
         """
         members: dict[Target, list[tuple[str, nn.Parameter]]] = {t: [] for t in TARGETS}
         for a, parameter in zip(self.assignments, self.parameters, strict=True):

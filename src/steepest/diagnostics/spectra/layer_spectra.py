@@ -60,9 +60,9 @@ def layer_spectra(
         raise invalid("optimizer", optimizer, "give the optimizer whose momentum it is")
     names = names_of(model)
     params = {name: param for param, name in names.items()}
-    of_what = model if isinstance(model, nn.Module) else params
+    source = model if isinstance(model, nn.Module) else params
     found: dict[str, Spectrum] = {}
-    for name, view in matrix_views(of_what, optimizer=optimizer, tables=True).items():
+    for name, view in matrix_views(source, optimizer=optimizer, tables=True).items():
         x = _tensor(params[name], optimizer, of)
         if x is None or not x.numel() or not bool(torch.isfinite(x).all()):
             continue
