@@ -181,3 +181,18 @@ def conv_transpose(spatial: int, *, groups: int = 1) -> MatrixView:
         [(2, 8, 144)]
     """
     return MatrixView(rows=(1,), cols=(0, *range(2, spatial + 2)), split=groups, split_dim=0)
+
+
+def default_view(ndim: int) -> MatrixView | None:
+    """The view of a tensor of which only the number of axes is known; None where that tells none.
+
+    Two axes are a matrix out × in, four or five a convolution kernel. Three may be a kernel, a
+    stack of experts or something that is added to activations.
+
+    Examples:
+        >>> default_view(2) == LINEAR, default_view(3), default_view(4) == conv(2)
+        (True, None, True)
+    """
+    if ndim == 2:
+        return LINEAR
+    return conv(ndim - 2) if ndim in (4, 5) else None

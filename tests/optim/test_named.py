@@ -11,8 +11,8 @@ from torch import nn
 import steepest
 from steepest import norms
 from steepest.optim import PRESETS, Muon, Scion, SteepestDescent
-from steepest.optim.named import HEAD
 from steepest.polar import Svd
+from steepest.routing.layer_norms import HEAD
 from tools import preset_table
 
 

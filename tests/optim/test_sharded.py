@@ -260,7 +260,7 @@ def test_state_is_laid_out_as_the_parameter():
         buffers = [v for k, v in state.items() if k != "step"]
         assert all(isinstance(b, DTensor) and b.placements == p.placements for b in buffers)
     saved = optimizer.state_dict()
-    assert all(c.radii[0] > 0 for c in optimizer.constraints())
+    assert all(view.radii[0] > 0 for view in optimizer.parameters())
     plain = model()
     other = steepest.Muon(plain, momentum_dtype=torch.float32)
     train(plain, other, 1)

@@ -1,21 +1,22 @@
-"""The parameters that are both in a model and under a constraint of an optimizer."""
+"""The parameters that are both in a model and in an optimizer, and their names in the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
-from steepest.optim import Constrained, SteepestOptimizer
-from steepest.views import MatrixView
+from steepest.optim import ParameterView, SteepestOptimizer
+from steepest.routing.matrices import all_names
 
 Model: TypeAlias = nn.Module | Iterable[tuple[str, Tensor]]
 
 
-def selected(model: Model, optimizer: Any) -> list[tuple[str, Constrained]]:
-    """Each constrained parameter of the model with its name there, in the optimizer's order.
+def selected(model: Model, optimizer: Any) -> list[ParameterView]:
+    """Each parameter of the model that moves in a norm, called as there, in the optimizer's order.
 
     Raises:
         ValueError: an optimizer of somebody else, no names, or nothing in common.
@@ -28,7 +29,8 @@ def selected(model: Model, optimizer: Any) -> list[tuple[str, Constrained]]:
             "steepest.Muon takes the place of torch.optim.Muon",
         )
     names = names_of(model)
-    found = [(names[c.param], c) for c in optimizer.constraints() if c.param in names]
+    moved = (v for v in optimizer.parameters() if v.geometry is not None and v.param in names)
+    found = [replace(v, name=names[v.param]) for v in moved]
     if not found:
         raise invalid(
             "model",
@@ -41,21 +43,4 @@ def selected(model: Model, optimizer: Any) -> list[tuple[str, Constrained]]:
 
 def names_of(model: Model) -> dict[Tensor, str]:
     """The first name of each parameter."""
-    pairs: list[Any] = list(model.named_parameters() if isinstance(model, nn.Module) else model)
-    names: dict[Tensor, str] = {}
-    for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise invalid(
-                "model", type(model).__name__, "give a module, or (name, parameter) pairs"
-            )
-        names.setdefault(pair[1], pair[0])
-    return names
-
-
-def views_in(optimizer: Any) -> dict[Tensor, MatrixView]:
-    """How an optimizer of this library sees its matrices; another one says nothing."""
-    if not isinstance(optimizer, SteepestOptimizer):
-        return {}
-    groups = (group for group in optimizer.param_groups if not group["adamw"])
-    pairs = (pair for g in groups for pair in zip(g["params"], g["views"], strict=True))
-    return {param: view for param, view in pairs if view is not None}
+    return {param: names[0] for param, names in all_names(model).items()}

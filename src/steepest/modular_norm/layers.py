@@ -10,7 +10,8 @@ from torch import nn
 
 from steepest._common.errors import invalid
 from steepest._common.torch_modules import CONVS, EMBEDDINGS, NORMALIZATIONS
-from steepest.norms import RMS, Conv, Factor, LInf, Norm, Operator, RowNorm, Scaled
+from steepest.norms import Norm
+from steepest.routing.layer_norms import LAYER_NORMS, layer_kind
 
 # A layer: what Modula, the code of Large et al., arXiv 2405.14813, gives a Linear, an Embedding and
 # a Conv2d.
@@ -92,31 +93,18 @@ def sensitivity_of(module: nn.Module) -> float | None:
 def atom_of(module: nn.Module, leaf: str, name: str) -> tuple[Norm, float] | None:
     """Norm and mass of a module's own parameter, None where the type does not tell.
 
-    A gain multiplies entry by entry: as a diagonal matrix its norm from RMS to RMS is its largest
-    entry. A bias is added: the output moves by its RMS.
+    The norms are those of `steepest.routing.layer_norms.LAYER_NORMS`.
 
     Raises:
         ValueError: the type is known, its setting is not covered.
     """
-    if leaf == "bias" and is_a(module, nn.Linear, *CONVS, *NORMALIZATIONS):
-        return RMS(), VECTOR_MASS
-    if leaf != "weight":
+    known = is_a(module, nn.Linear, nn.PReLU, *CONVS, *EMBEDDINGS, *NORMALIZATIONS)
+    if leaf not in ("weight", "bias") or not known:
         return None
-    if is_a(module, nn.Linear):
-        return Operator("rms", "rms"), LAYER_MASS
-    if is_a(module, *EMBEDDINGS):
-        return _embedding(module, name), LAYER_MASS
-    if is_a(module, *CONVS):
-        return _convolution(module, name), LAYER_MASS
-    if is_a(module, nn.PReLU, *NORMALIZATIONS):
-        return LInf(), VECTOR_MASS
-    return None
-
-
-def _embedding(module: Any, name: str) -> Norm:
-    """The largest RMS of a row: torch stores one row a word, so 1 → RMS of the transpose."""
+    shape = getattr(module, leaf).shape
+    kind = layer_kind(module, leaf, shape)
     mode = getattr(module, "mode", "mean")
-    if mode != "mean":
+    if kind == "embedding" and mode != "mean":
         raise invalid(
             "flow",
             name,
@@ -124,20 +112,13 @@ def _embedding(module: Any, name: str) -> Norm:
             f"number k, flow={{{name!r}: Atom('weight', norms.Scaled(norms.RowNorm(), "
             "norms.Factor(numerator=k, cols=-0.5)))}",
         )
-    return Scaled(RowNorm(), Factor(cols=-0.5))
-
-
-def _convolution(module: Any, name: str) -> Norm:
-    """The norm of a kernel; one filter a channel is the largest entry times the taps."""
-    out, inner, *taps = module.weight.shape
-    groups = module.groups
-    if groups == 1:
-        return Conv(len(taps))
-    if inner == 1 and out == groups:
-        return Scaled(LInf(), float(math.prod(taps)))
-    raise invalid(
-        "flow",
-        name,
-        f"a convolution with groups={groups} of several channels has no norm here: pass "
-        f"flow={{{name!r}: Chain(Atom('weight', a norm), …)}} or masses={{'{name}.*': 0}}",
-    )
+    if kind == "grouped":
+        raise invalid(
+            "flow",
+            name,
+            f"a convolution with groups={module.groups} of several channels has no norm here: pass "
+            f"flow={{{name!r}: Chain(Atom('weight', a norm), …)}} or masses={{'{name}.*': 0}}",
+        )
+    norm = LAYER_NORMS[kind].norm("modular", shape)
+    mass = VECTOR_MASS if kind in ("bias", "gain") else LAYER_MASS
+    return None if norm is None else (norm, mass)

@@ -12,7 +12,7 @@ from steepest.optim.named import SignSGD as SignSGD
 from steepest.optim.named import SpectralDescent as SpectralDescent
 from steepest.optim.optimizer import SteepestOptimizer as SteepestOptimizer
 from steepest.optim.options import StepOptions as StepOptions
+from steepest.optim.parameter_view import ParameterView as ParameterView
 from steepest.optim.presets import PRESETS as PRESETS
 from steepest.optim.presets import Preset as Preset
 from steepest.optim.rule import UpdateRule as UpdateRule
-from steepest.optim.weight_ball import Constrained as Constrained

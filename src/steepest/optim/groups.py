@@ -15,7 +15,7 @@ from steepest.optim.options import Group
 from steepest.optim.updates import average_dtype
 from steepest.polar import PolarMethod
 from steepest.sharding import Team
-from steepest.views import LINEAR, MatrixView, conv
+from steepest.views import MatrixView, default_view
 
 
 def name_of(group: Group, param: Tensor) -> str:
@@ -171,13 +171,6 @@ def _no_views(group: Group, views: Any, norm: Geometry) -> tuple[None, ...]:
                 f"{norm} acts on {norm.axes} axes: give it another norm in a group of its own",
             )
     return (None,) * len(group["params"])
-
-
-def default_view(ndim: int) -> MatrixView | None:
-    """Which matrix a parameter of so many axes is, if nothing else is known; None: it is none."""
-    if ndim == 2:
-        return LINEAR
-    return conv(ndim - 2) if ndim in (4, 5) else None
 
 
 def _default_view(group: Group, param: Tensor) -> MatrixView:

@@ -11,19 +11,15 @@ from steepest._common.checks import positive
 from steepest._common.errors import invalid
 from steepest.norms import (
     RMS,
-    ColumnNorm,
-    Conv,
-    Factor,
     Norm,
     Operator,
     ProductNorm,
-    RowNorm,
-    Scaled,
 )
 from steepest.optim.descent import DescentOptions, SteepestDescent
 from steepest.optim.options import Group, unknown_options
 from steepest.optim.presets import PRESETS, Preset
 from steepest.optim.routed import Params
+from steepest.routing.layer_norms import EMBEDDING, HEAD, LAYER_NORMS, layer_kind
 from steepest.routing.table import Assignment, Routing, route
 
 
@@ -230,11 +226,6 @@ class Scion(_Named):
         return {**super().__getstate__(), **own}
 
 
-# One word is a row of an embedding, and one input a column of a head.
-EMBEDDING = Scaled(RowNorm(), Factor(cols=-0.5))
-HEAD = Scaled(ColumnNorm(float("inf")), Factor(cols=1.0))
-
-
 SHORT: Mapping[Norm, str] = {
     Operator("rms", "rms"): "RMS→RMS",
     EMBEDDING: "1→RMS",
@@ -246,15 +237,19 @@ SHORT: Mapping[Norm, str] = {
 
 def _kind(a: Assignment, model: nn.Module) -> str:
     """What kind of layer a parameter belongs to: "hidden", "convolution 2", "embedding", …."""
-    owner = model.get_submodule(a.name.rpartition(".")[0])
+    kind = layer_kind(model.get_submodule(a.name.rpartition(".")[0]), "weight", a.shape)
     if a.target == "matrix":
-        if isinstance(owner, nn.Conv1d | nn.Conv2d | nn.Conv3d) and owner.groups == 1:
-            return f"convolution {len(a.shape) - 2}"
-        return "hidden"
+        return f"convolution {len(a.shape) - 2}" if kind == "convolution" else "hidden"
     if a.target == "table" and len(a.shape) == 2:
-        embeds = isinstance(owner, nn.Embedding | nn.EmbeddingBag) and not a.aliases
-        return "embedding" if embeds else "head"
+        return "embedding" if kind == "embedding" and not a.aliases else "head"
     return a.target if a.target == "constant" else "vector"
+
+
+def _norm(kind: str, shape: tuple[int, ...] = ()) -> Norm:
+    """The norm of a kind of layer in Scion."""
+    norm = LAYER_NORMS[kind].norm("scion", shape)
+    assert norm is not None, "Scion has one for every layer"
+    return norm
 
 
 def _layer_groups(
@@ -267,10 +262,11 @@ def _layer_groups(
         kind = kinds.get(a.name) or {"matrix": "hidden", "table": "head"}.get(a.target, a.target)
         if a.target != "constant":
             members.setdefault(kind, []).append((a, p))
-    fixed = {"hidden": hidden, "embedding": EMBEDDING, "head": HEAD, "vector": RMS()}
+    fixed = {"hidden": hidden, **{k: _norm(k) for k in ("embedding", "head", "vector")}}
     groups: list[dict[str, Any]] = []
     for kind in (kind for kind in {**fixed, **members} if members.get(kind)):
-        norm = fixed.get(kind) or Conv(int(kind.split()[1]), polar=hidden.polar)
+        shape = members[kind][0][0].shape
+        norm = fixed.get(kind) or _norm("convolution", shape).with_polar(hidden.polar)
         groups.append({"params": [(a.name, p) for a, p in members[kind]], "norm": norm})
         if kind == "hidden" and norm.axes == 2:
             groups[-1]["views"] = tuple(a.view for a, _ in members[kind])

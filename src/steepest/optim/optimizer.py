@@ -17,6 +17,7 @@ from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
 from steepest.optim.options import Group
+from steepest.optim.parameter_view import ParameterView, group_views
 from steepest.optim.plan import StepPlan, planned
 from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
@@ -24,7 +25,6 @@ from steepest.optim.rule import UpdateRule
 from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
 from steepest.optim.updates import Flag, check_decay, finite_flags, replace
-from steepest.optim.weight_ball import Constrained, constrained
 
 Loss = float | Tensor
 
@@ -90,10 +90,14 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """
         return self._rule(group).constraint_map
 
-    def constraints(self) -> Iterator[Constrained]:
-        """Every parameter that AdamW does not have, with the ball in which its decay keeps it."""
-        for group in (g for g in self.param_groups if not g["adamw"]):
-            yield from constrained(group, self._rule(group), self.state)
+    def parameters(self) -> Iterator[ParameterView]:
+        """Every parameter that can be trained, with its norm and the ball in which decay keeps it.
+
+        Those that AdamW steps are among them, with `geometry=None`; empty and frozen ones are not.
+        """
+        for group in self.param_groups:
+            rule = None if group["adamw"] else self._rule(group)
+            yield from group_views(group, self.state, rule)
 
     @property
     def skipped(self) -> int:

@@ -51,8 +51,9 @@ class DigitTransformer(nn.Module):
 
 
 def hidden(model: nn.Module) -> list[nn.Parameter]:
-    """The matrices of the blocks, in the order of a `ShapeSet`."""
-    return [p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2]
+    """What consists of matrices in the blocks, which a `ShapeSet` is made of, in its order."""
+    views = steepest.routing.matrix_views(model)
+    return [p for n, p in model.named_parameters() if n in views and n.startswith("blocks.")]
 
 
 def _text(shapes: ShapeSet, training: Training, seed: int) -> tuple[nn.Module, Callable[[], None]]:

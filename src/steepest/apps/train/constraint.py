@@ -41,7 +41,7 @@ def layer(name: str) -> str:
 def has_ball(optimizer: Optimizer) -> bool:
     """Whether weight decay keeps any parameter in a ball."""
     return isinstance(optimizer, steepest.optim.SteepestOptimizer) and any(
-        not c.free for c in optimizer.constraints()
+        not view.why_none for view in optimizer.parameters()
     )
 
 

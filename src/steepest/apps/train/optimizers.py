@@ -26,12 +26,13 @@ class TorchMuon(Optimizer):
     Both parts share their groups with this object, so that one scheduler drives the two.
 
     Args:
-        model: a GPT whose hidden matrices are the 2-D parameters below `blocks`.
+        model: the model; its hidden matrices are those of the routing that have two axes.
         settings: `lr` and `weight_decay` go to Muon, `adamw_lr` to AdamW.
     """
 
     def __init__(self, model: nn.Module, settings: OptimizerConfig) -> None:
-        hidden = {n: p for n, p in model.named_parameters() if "blocks." in n and p.ndim == 2}
+        views = steepest.routing.matrix_views(model)
+        hidden = {n: p for n, p in model.named_parameters() if n in views and p.ndim == 2}
         rest = [p for n, p in model.named_parameters() if n not in hidden]
         self.muon = torch.optim.Muon(
             hidden.values(), lr=settings.lr, weight_decay=settings.weight_decay

@@ -1,4 +1,4 @@
-"""A constrained parameter and the magnitudes that its ball bounds, each decomposed only once."""
+"""A parameter and the magnitudes that its ball bounds, each decomposed only once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from steepest._common.numerics import in_double
 from steepest.maps import ConvexMap
 from steepest.maps.bases import Basis, Singular, basis_of
 from steepest.norms import Norm, Scaled, UnitarilyInvariantNorm
-from steepest.optim import Constrained
+from steepest.optim import ParameterView
 
 
 def unscaled(norm: Norm, x: Tensor | None = None) -> tuple[Norm, float]:
@@ -29,22 +29,20 @@ class Measured:
     """One parameter, measured when asked, in double precision and with exact singular values.
 
     Args:
-        name: the parameter's name in the model.
-        c: the parameter and what its decay asks of it.
+        of: the parameter, called as in the model.
     """
 
-    name: str
-    c: Constrained
+    of: ParameterView
 
     @cached_property
     def finite(self) -> bool:
         """Whether all entries are finite; without that nothing else can be measured."""
-        return bool(torch.isfinite(self.c.param).all())
+        return bool(torch.isfinite(self.of.param).all())
 
     @cached_property
     def exact(self) -> ConvexMap | None:
-        """Its K, without an inexact method."""
-        return None if self.c.K is None else self.c.K.with_polar(None)
+        """Its K, with exact singular values."""
+        return None if self.of.K is None else self.of.K.with_polar(None)
 
     @property
     def ball(self) -> Norm | None:
@@ -53,7 +51,7 @@ class Measured:
 
     def parts(self) -> list[Tensor]:
         """The matrices of the parameter."""
-        return self.c.cut(in_double(self.c.param))
+        return self.of.parts(in_double(self.of.param))
 
     @cached_property
     def plain(self) -> Norm | None:
@@ -62,7 +60,7 @@ class Measured:
 
     @cached_property
     def factors(self) -> list[float]:
-        """The ratio ball/plain of each part, which may depend on its shape."""
+        """The quotient ball/plain of each part, which may depend on its shape."""
         ball = self.ball
         return [1.0 if ball is None else unscaled(ball, part)[1] for part in self.parts()]
 
@@ -77,7 +75,7 @@ class Measured:
 
     @cached_property
     def magnitudes(self) -> list[Tensor]:
-        """The magnitudes of each part, in that basis."""
+        """The magnitudes of each part in that basis."""
         assert self.basis is not None, "else there are none"
         return [self.basis.magnitudes(part) for part in self.parts()]
 

@@ -18,7 +18,7 @@ from steepest.diagnostics.constraint._measured import Measured
 from steepest.diagnostics.constraint.spectra import ConstraintSpectrum, spectrum_of
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
-from steepest.optim import Constrained
+from steepest.optim import ParameterView
 from steepest.polar._rounding import product_rounding
 
 Gradient = Literal["momentum", "grad"]
@@ -33,7 +33,7 @@ class ConstraintRow:
         name: the parameter's name.
         shape: the parameter's shape.
         domain: the norm of the ball, as text; empty without one.
-        norm: the value of that norm at the weights; NaN without one.
+        norm: the norm of the weights in the ball; NaN without one.
         radius: length·upper/weight_decay; inf without a ball.
         distance: max(norm − radius, 0).
         kkt: the largest KKT score of its matrices; inf outside the ball, None where there is none.
@@ -141,7 +141,7 @@ def constraint_report(
     Args:
         model: the module, or (name, parameter) pairs; a part of the model gives a part of the rows.
         optimizer: an optimizer of this library. Parameters that AdamW has are left out.
-        gradient: the g of the score, "momentum" or "grad".
+        gradient: the g of the score: the momentum, or the gradient of the last backward.
         spectra: whether to give `constraint_spectra` too, from the same singular values.
 
     Returns:
@@ -168,7 +168,7 @@ def constraint_report(
     if gradient not in GRADIENTS:
         raise invalid("gradient", gradient, 'give "momentum" or "grad"')
     rows, found = [], []
-    for measured in (Measured(name, c) for name, c in selected(model, optimizer)):
+    for measured in map(Measured, selected(model, optimizer)):
         rows.append(_row(measured, gradient))
         found.append(spectrum_of(measured) if spectra else None)
     return ConstraintReport(rows=tuple(rows), spectra=tuple(s for s in found if s is not None))
@@ -176,19 +176,19 @@ def constraint_report(
 
 def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
     """The row of a parameter."""
-    c = m.c
-    norm, radius, score, note = math.nan, max(c.radii), None, c.free
+    of = m.of
+    norm, radius, score, note = math.nan, max(of.radii), None, of.why_none
     if not m.finite:
         note = note or "the weights are not finite"
     else:
         if m.ball is not None:
-            pairs = zip(m.sizes, c.radii, strict=True)
+            pairs = zip(m.sizes, of.radii, strict=True)
             norm, radius = max(pairs, key=lambda pair: (pair[0] / pair[1], pair[0]))
         score, missing = _score(m, gradient)
         note = note or missing
     return ConstraintRow(
-        name=m.name,
-        shape=tuple(c.param.shape),
+        name=of.name,
+        shape=tuple(of.param.shape),
         domain="" if m.ball is None else str(m.ball),
         norm=norm,
         radius=radius,
@@ -200,32 +200,32 @@ def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
 
 def _score(m: Measured, gradient: Gradient) -> tuple[float | None, str]:
     """The largest KKT score of the parts, or None and why."""
-    c, K = m.c, m.exact
-    if K is None or c.weight_decay == 0:
+    of, K = m.of, m.exact
+    if K is None or of.weight_decay == 0:
         return None, ""
-    if c.cautious:
+    if of.cautious:
         return None, "cautious decay has no KKT score"
-    slope = _slope(c, gradient)
+    slope = _slope(of, gradient)
     if slope is None:
         return None, "no gradient yet"
     if not bool(torch.isfinite(slope).all()):
         return None, "the gradient is not finite"
     # Without a domain there is no ball, and no bound on what an inexact map can give.
     bounded = K.domain is not None
-    scales = c.radii if bounded else [n / c.weight_decay for n in c.lengths]
+    scales = of.radii if bounded else [n / of.weight_decay for n in of.lengths]
     sizes = m.sizes if bounded else [0.0] * len(scales)
-    parts = zip(m.parts(), c.cut(in_double(slope)), scales, sizes, strict=True)
-    return max(_gap(K, w / s, g, n / s, c.param.dtype) for w, g, s, n in parts), ""
+    parts = zip(m.parts(), of.parts(in_double(slope)), scales, sizes, strict=True)
+    return max(_gap(K, w / s, g, n / s, of.param.dtype) for w, g, s, n in parts), ""
 
 
-def _slope(c: Constrained, gradient: Gradient) -> Tensor | None:
+def _slope(of: ParameterView, gradient: Gradient) -> Tensor | None:
     """The gradient of what the optimizer minimises; None if it has seen none."""
-    if gradient == "momentum" and c.momentum is not None:
-        return c.momentum
-    if c.param.grad is None:
+    if gradient == "momentum" and of.momentum is not None:
+        return of.momentum
+    if of.param.grad is None:
         return None
     # The buffer has the sign already.
-    return -c.param.grad if c.maximize else c.param.grad
+    return -of.param.grad if of.maximize else of.param.grad
 
 
 def _gap(K: ConvexMap, y: Tensor, g: Tensor, size: float, dtype: torch.dtype) -> float:

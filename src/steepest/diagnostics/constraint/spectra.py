@@ -27,7 +27,7 @@ class ConstraintSpectrum:
 
     Args:
         name: the parameter's name.
-        kind: the kind of magnitudes, one of the values of `KINDS`.
+        kind: the kind of the magnitudes, one of the values of `KINDS`.
         values: all of them in falling order, those of several matrices together, on the CPU.
         limit: the most that each can be in the ball; of several matrices the largest, and `values`
             of the others are scaled up to it.
@@ -63,21 +63,21 @@ def constraint_spectra(model: Model, optimizer: Any) -> tuple[ConstraintSpectrum
         >>> found.kind, found.values.tolist(), round(found.limit, 4)
         ('singular values', [4.0, 3.0], 10.0)
     """
-    found = (spectrum_of(Measured(name, c)) for name, c in selected(model, optimizer))
+    found = (spectrum_of(measured) for measured in map(Measured, selected(model, optimizer)))
     return tuple(spectrum for spectrum in found if spectrum is not None)
 
 
 def spectrum_of(m: Measured) -> ConstraintSpectrum | None:
     """The magnitudes of one parameter; None if its ball bounds none, or they are not finite."""
-    if m.c.free or not m.finite or m.basis is None:
+    if m.of.why_none or not m.finite or m.basis is None:
         return None
-    limits = [radius / factor for radius, factor in zip(m.c.radii, m.factors, strict=True)]
+    limits = [radius / factor for radius, factor in zip(m.of.radii, m.factors, strict=True)]
     limit = max(limits)
     values = [
         (found * (limit / own)).flatten() for found, own in zip(m.magnitudes, limits, strict=True)
     ]
     return ConstraintSpectrum(
-        name=m.name,
+        name=m.of.name,
         kind=KINDS[type(m.basis)],
         values=torch.cat(values).sort(descending=True).values.cpu(),
         limit=limit,

@@ -10,40 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
-from steepest.diagnostics._selected import views_in
 from steepest.diagnostics.curvature.loss import Named, Params
 from steepest.norms import MaxOf, Norm, ProductNorm
-from steepest.optim.groups import default_view
-from steepest.routing import route
+from steepest.routing import matrix_views
+from steepest.routing.matrices import Views as Views
 from steepest.views import MatrixView
 
-Views = Mapping[str, MatrixView | None]
 
-
-def matrix_views(
+def views_among(
     params: Params, tensors: Named, *, views: Views | None = None, optimizer: Any = None
 ) -> dict[str, MatrixView]:
-    """The views of the parameters that are matrices, by name in their order.
+    """What `steepest.routing.matrix_views` says of the tensors that are looked at.
 
-    The views of an optimizer of this library say it; else the routing of a module; else the number
-    of axes: two are a matrix, four or five a convolution kernel. `views` overrides them by name,
-    with None for what is to be left out.
+    Args:
+        params: a module, or whatever else the tensors were taken from.
+        tensors: those that are looked at, by name.
+        views: overrides by name.
+        optimizer: the optimizer that steps them, if there is one.
 
     Raises:
         ValueError: a view for a name that there is not.
     """
-    given = dict(views or {})
-    if not given.keys() <= tensors.keys():
-        unknown = sorted(given.keys() - tensors.keys())
-        raise invalid("views", unknown, f"give some of the names {list(tensors)}")
-    own = views_in(optimizer)
-    found: dict[str, MatrixView | None] = {k: own[p] for k, p in tensors.items() if p in own}
-    if not found and isinstance(params, nn.Module):
-        found = {a.name: a.view for a in route(params) if a.name in tensors}
-    elif not found:
-        found = {name: default_view(p.ndim) for name, p in tensors.items()}
-    every = {**found, **given}
-    return {name: view for name in tensors if (view := every.get(name)) is not None}
+    model = params if isinstance(params, nn.Module) else tensors
+    found = matrix_views(model, optimizer=optimizer, views=views)
+    return {name: found[name] for name in tensors if name in found}
 
 
 class Joint(ABC):
@@ -52,9 +42,9 @@ class Joint(ABC):
     The laws of `ProductNorm` hold with the names of the parameters in the place of the pieces'.
 
     Args:
-        norm: the product norm of the pieces.
+        norm: the norm of the pieces.
         names: the parameters that it measures, in order.
-        left: those that it has no number for.
+        left: the parameters that it has no number for.
     """
 
     def __init__(self, norm: ProductNorm, names: tuple[str, ...], left: tuple[str, ...]) -> None:
@@ -147,11 +137,11 @@ def joint(
     """The norm of all of these tensors together.
 
     Args:
-        norm: a norm of named blocks, which takes the tensors that it names; a norm of the entries
-            of a tensor, which takes all of them as one vector; or a norm of anything else
-            (matrices, kernels, the rows of a tensor), which is the largest over those that it fits.
+        norm: a norm of named blocks, which takes the tensors that it names; of the entries of a
+            tensor, which takes all of them as one vector; of anything else (matrices, kernels, the
+            rows of a tensor), which is the largest over those that it fits.
         tensors: the tensors to measure, by name.
-        views: the tensors that are matrices, each name with its view, for a norm of matrices.
+        views: the matrices that some of them are, for a norm of matrices.
         exact: whether to take singular values from an SVD, whichever polar method the norm has.
 
     Raises:

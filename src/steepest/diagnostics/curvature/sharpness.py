@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from steepest._common.errors import invalid
 from steepest._common.text import for_json, table
-from steepest.diagnostics.curvature._joint import Views, matrix_views
+from steepest.diagnostics.curvature._joint import Views, views_among
 from steepest.diagnostics.curvature.directions import (
     DIRECTIONS,
     Chosen,
@@ -274,7 +274,7 @@ def _compared(
     if over not in ("matrices", "all"):
         raise invalid("over", over, 'give "matrices" or "all"')
     tensors = named(params)
-    cut = matrix_views(params, tensors, views=views, optimizer=optimizer)
+    cut = views_among(params, tensors, views=views, optimizer=optimizer)
     if over == "matrices" and not cut:
         raise invalid(
             "params",

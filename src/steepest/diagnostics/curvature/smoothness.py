@@ -14,7 +14,7 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon
 from steepest._common.text import for_json
 from steepest.diagnostics._preserved_state import PreservedState
-from steepest.diagnostics.curvature._joint import Joint, Views, joint, matrix_views
+from steepest.diagnostics.curvature._joint import Joint, Views, joint, views_among
 from steepest.diagnostics.curvature._lanczos import BASIS, lanczos
 from steepest.diagnostics.curvature.loss import Loss, LossAt, Named, Params, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
@@ -94,7 +94,7 @@ def smoothness(
     """
     _check(steps, restarts, tolerance)
     tensors = named(params)
-    cut = matrix_views(params, tensors, views=views, optimizer=optimizer)
+    cut = views_among(params, tensors, views=views, optimizer=optimizer)
     measure = joint(norm, tensors, cut)
     point = LossAt(loss, {k: tensors[k] for k in measure.names}, params)
     ends = _climbs(measure, point, restarts, generator, steps=steps, tolerance=tolerance)

@@ -125,8 +125,8 @@ class Monitor:
 
     @property
     def norms(self) -> dict[str, str]:
-        """The norm in which the steps of each layer are measured, and why."""
-        return {w.name: f"{w.norm} ({w.why})" for w in self._watch}
+        """In which norm the steps of each layer are measured, and why."""
+        return {w.layer: f"{w.norm} ({w.why})" for w in self._watch}
 
     @property
     def overhead(self) -> float:
@@ -189,7 +189,7 @@ class Monitor:
             for key, value in zip(("rms_in", "rms_out"), pair, strict=True):
                 record[f"{name}/{key}"] = number(value)
         for s in snapshots:
-            record.update({f"{s.of.name}/{key}": value for key, value in s.quantities.items()})
+            record.update({f"{s.of.layer}/{key}": value for key, value in s.quantities.items()})
         found = self._alarms.new_warnings(snapshots, activations, step=self.step, rates=self._rates)
         causes = by_cause(found)
         new = [line(some, more=cause in self._causes) for cause, some in causes.items()]

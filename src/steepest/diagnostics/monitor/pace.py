@@ -55,20 +55,20 @@ class Pace:
         """
         rms = s.quantities["weight_rms"]
         if rms is not None:
-            self._start.setdefault(s.of.name, rms)
+            self._start.setdefault(s.of.layer, rms)
         # The steps of LBFGS, which has a history, are as long as its curvature says.
         if not s.of.group or "history_size" in s.of.group:
             return None
         lr, past = s.of.value("lr"), rates.get(s.of.param)
         for rate in (past, lr):
-            if rate is not None and rate > self._lowest.setdefault(s.of.name, rate):
-                self._warmed.add(s.of.name)
+            if rate is not None and rate > self._lowest.setdefault(s.of.layer, rate):
+                self._warmed.add(s.of.layer)
         # Without the step before nobody knows whether a warm-up has begun.
         large = None if past is None else self._large(s, lr, rising=lr > past)
         return large or self._small(s, lr)
 
     def _large(self, s: StepSnapshot, lr: float, *, rising: bool) -> Finding | None:
-        name, update, weight = s.of.name, s.tensors.get("update"), s.tensors.get("weight")
+        name, update, weight = s.of.layer, s.tensors.get("update"), s.tensors.get("weight")
         if update is None or weight is None or lr == 0:
             return None
         step, size = _rms(update), self._size(s)
@@ -81,7 +81,7 @@ class Pace:
         # In a warm-up steps are not yet as long as they are meant to be.
         if rising or step <= LARGE * size:
             return None
-        key = "adamw_lr" if s.of.rest else "lr"
+        key = "adamw_lr" if s.of.adamw else "lr"
         after, remedy = "", "divide it by ten, or warm up"
         if name in self._warmed:
             after = ", after its warm-up,"
@@ -99,14 +99,14 @@ class Pace:
         present size says nothing. A length that follows the gradient falls when the weights have
         arrived, and there it counts as well.
         """
-        start, needed = self._start.get(s.of.name, 0.0), 1 / math.sqrt(s.of.fan_in)
+        start, needed = self._start.get(s.of.layer, 0.0), 1 / math.sqrt(s.of.fan_in)
         # A norm for the head, as Scion has it, is there to let the logits grow.
-        place = None if self._routing is None else self._routing[s.of.parameter]
-        own = place is not None and place.target == "table" and s.of.constrained is not None
+        place = None if self._routing is None else self._routing[s.of.name]
+        own = place is not None and place.target == "table" and s.of.geometry is not None
         return max(start, needed if own or _follows(s.of) else SHARE * needed)
 
     def _small(self, s: StepSnapshot, lr: float) -> Finding | None:
-        name, ratio = s.of.name, s.quantities["update_ratio"]
+        name, ratio = s.of.layer, s.quantities["update_ratio"]
         if ratio is None:
             # A layer that starts at zero has to change by much.
             self._from_zero.add(name)
@@ -127,10 +127,10 @@ class Pace:
 
 def _follows(w: Watched) -> bool:
     """Whether the length of a step follows the gradient, and is not lr's alone."""
-    if w.constrained is not None:
-        return w.constrained.K is None
+    if w.geometry is not None:
+        return w.K is None
     normalised = {"exp_avg", "exp_avg_sq", "exp_inf", "square_avg"} & w.state.keys()
-    return not (w.rest or "ns_steps" in w.group or normalised)
+    return not (w.adamw or "ns_steps" in w.group or normalised)
 
 
 def _rms(x: Tensor) -> float:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from steepest._common.numerics import in_double, widened
+from steepest._common.numerics import in_double
 from steepest.diagnostics.constraint._measured import unscaled
 from steepest.maps import ConvexMap, NuclearMap
-from steepest.norms import RMS, Norm, Operator, Spectral
+from steepest.norms import Norm, Spectral
 from steepest.norms.norm import inner
-from steepest.optim import Constrained, SteepestOptimizer
-from steepest.optim.groups import default_view
+from steepest.optim import ParameterView, SteepestOptimizer
 from steepest.optim.muon import torch_newton_schulz
 from steepest.optim.updates import shape_factor
 from steepest.polar import Svd
 from steepest.polar.method import Accuracy
-from steepest.routing import Routing, route
-from steepest.views import INPUT_FIRST, LINEAR, conv
-
-Cut: TypeAlias = Callable[[Tensor], list[Tensor]]
-Group: TypeAlias = Mapping[str, Any]
+from steepest.routing import Routing, matrix_views, route
+from steepest.routing.layer_norms import LAYER_NORMS, layer_kind
+from steepest.sharding import whole
+from steepest.views import LINEAR, MatrixView
 
 
 def layer(name: str) -> str:
@@ -39,37 +36,33 @@ def layer(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Watched:
-    """A parameter as a monitor sees it.
+class Watched(ParameterView):
+    """A parameter under any optimizer, called as in the model, as a monitor sees it.
 
     Args:
-        parameter: its name in the model.
-        param: the parameter.
-        norm: the norm that its steps are measured in, exact.
-        why: the reason for that norm.
-        cut: the parameter as the tensors that the norm measures.
-        matrices: the parameter as matrices, each of shape (batch, m, n); none of a vector.
-        group: its group in the optimizer; empty where the optimizer does not have it.
-        state: its state in the optimizer.
-        constrained: its constraint under an optimizer of this library; None for AdamW's parameters.
+        norm: the norm in which its steps are measured, with exact singular values.
+        why: where that norm comes from.
+        matrix_view: the matrices whose spectra are looked at; None of a vector.
         fan_in: how many inputs an output adds up; 1 of an embedding and of a vector.
     """
 
-    parameter: str
-    param: Tensor
     norm: Norm
     why: str
-    cut: Cut
-    matrices: Cut
-    group: Group
-    state: Mapping[str, Any]
-    constrained: Constrained | None
+    matrix_view: MatrixView | None
     fan_in: int
 
     @property
-    def name(self) -> str:
+    def layer(self) -> str:
         """The name of its layer."""
-        return layer(self.parameter)
+        return layer(self.name)
+
+    def measured(self, x: Tensor) -> list[Tensor]:
+        """A tensor of its shape as the tensors that its norm measures."""
+        return [part.reshape(-1) if part.ndim == 0 else part for part in self.parts(x)]
+
+    def matrices(self, x: Tensor) -> list[Tensor]:
+        """A tensor of its shape as matrices, each of shape (batch, m, n); none of a vector."""
+        return [] if self.matrix_view is None else self.matrix_view.matrices(whole(x))
 
     def value(self, key: str) -> float:
         """A hyper-parameter of its group, 0 without it."""
@@ -78,23 +71,18 @@ class Watched:
     @property
     def on_muon(self) -> bool:
         """Whether its steps are polar factors: of this library or of torch.optim.Muon."""
-        if self.constrained is None:
-            return "ns_steps" in self.group and not self.rest
-        geometry = self.constrained.geometry
+        geometry = self.geometry
+        if geometry is None:
+            return "ns_steps" in self.group and not self.adamw
         exact = not isinstance(geometry, ConvexMap) or geometry.with_polar(None) == NuclearMap()
         return exact and unscaled(self.norm)[0] == Spectral()
-
-    @property
-    def rest(self) -> bool:
-        """Whether AdamW has it in an optimizer of this library."""
-        return bool(self.group.get("adamw"))
 
     @property
     def decays(self) -> bool:
         """Whether its weights are decayed beside the step, and not by way of the gradient."""
         # torch tells AdamW from Adam by the first key; Muon always decouples.
         keys = ("decoupled_weight_decay", "ns_steps", "adamw")
-        decoupled = self.constrained is not None or any(self.group.get(key) for key in keys)
+        decoupled = self.geometry is not None or any(self.group.get(key) for key in keys)
         return decoupled and self.value("lr") * self.value("weight_decay") > 0
 
     def descended(self, before: Tensor) -> Tensor:
@@ -111,7 +99,7 @@ class Watched:
         """
         after = in_double(self.param.detach())
         shrink = self.value("lr") * self.value("weight_decay")
-        decay = "explicit" if self.rest else self.group.get("decay", "explicit")
+        decay = "explicit" if self.adamw else self.group.get("decay", "explicit")
         if decay == "implicit":
             return before - (1 + shrink) * after
         if decay == "cautious":
@@ -154,24 +142,25 @@ class Watched:
             grad + momentum * buffer if "dampening" in self.group else grad.lerp(buffer, momentum)
         )
 
-    def lengths(self) -> list[float | None]:
+    def polar_lengths(self) -> list[float | None]:
         """How long the step of each matrix is over lr·UVᴴ; None where that follows the gradient."""
         parts = self.matrices(self.param.detach())
-        if self.constrained is None:
+        if self.geometry is None:
             rule = self.group["adjust_lr_fn"]
             return [shape_factor(part.shape[-2], part.shape[-1], rule) for part in parts]
-        if self.constrained.K is None:
+        if self.K is None:
             return [None] * len(parts)
-        pairs = zip(self.constrained.lengths, parts, strict=True)
+        pairs = zip(self.lengths, parts, strict=True)
         return [length / unscaled(self.norm, part)[1] for length, part in pairs]
 
     def accuracy(self, m: int, n: int) -> Accuracy:
-        """The accuracy that the optimizer's polar method promises for an m × n matrix."""
-        if self.constrained is not None:
-            method = self.constrained.geometry.polar or Svd()
-            return method.accuracy(m, n, self.constrained.works_in)
-        quintic = tuple(self.group["ns_coefficients"]), self.group["ns_steps"]
-        return torch_newton_schulz(*quintic).accuracy(m, n, widened(self.param.dtype))
+        """What the optimizer's polar method promises for an m × n matrix."""
+        if self.geometry is not None:
+            method = self.geometry.polar or Svd()
+        else:
+            quintic = tuple(self.group["ns_coefficients"]), self.group["ns_steps"]
+            method = torch_newton_schulz(*quintic)
+        return method.accuracy(m, n, self.works_in)
 
 
 class Watch:
@@ -185,64 +174,60 @@ class Watch:
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
         self.routing = _routing(model)
-        self._sites = dict(_sites(model))
+        self._owners = dict(_owners(model))
 
     def __iter__(self) -> Iterator[Watched]:
         """Each parameter that can be trained, in the order of the model."""
-        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         ours = self.optimizer if isinstance(self.optimizer, SteepestOptimizer) else None
-        balls = {c.param: c for c in ours.constraints()} if ours else {}
+        own = {v.param: v for v in ours.parameters()} if ours else {}
+        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
+        named = self.routing or dict(self.model.named_parameters())
+        views = matrix_views(named, optimizer=self.optimizer, tables=True)
         for name, p in self.model.named_parameters():
             if p.requires_grad and p.numel():
-                group = groups.get(p, {})
-                norm, why, cut, matrices = self._seen(name, p, balls.get(p), group)
-                yield Watched(
-                    parameter=name,
-                    param=p,
-                    norm=norm,
-                    why=why,
-                    cut=cut,
-                    matrices=matrices,
-                    group=group,
-                    state=self.optimizer.state.get(p, {}),
-                    constrained=balls.get(p),
-                    fan_in=self._fan_in(name, p),
-                )
+                state = self.optimizer.state.get(p, {})
+                foreign = ParameterView(name=name, param=p, group=groups.get(p, {}), state=state)
+                yield self._watched(name, own.get(p, foreign), views.get(name))
 
-    def _seen(
-        self, name: str, p: Tensor, c: Constrained | None, group: Group
-    ) -> tuple[Norm, str, Cut, Cut]:
-        """The norm of a parameter, where it comes from, and the two ways to cut it."""
-        matrices = self._matrices(name, p)
-        if c is not None:
-            norm = c.geometry.domain if isinstance(c.geometry, ConvexMap) else c.geometry
-            if isinstance(norm, Norm):
-                whose = f"of the optimizer's group, {c.geometry}"
-                return norm.with_polar(None), whose, c.cut, c.cut if norm.axes == 2 else matrices
-        if c is None and p.ndim == 2 and "ns_steps" in group and not group.get("adamw"):
-            return Spectral(), "of torch.optim.Muon", LINEAR.matrices, LINEAR.matrices
-        if p.ndim < 2:
-            return RMS(), "a vector", lambda x: [x.reshape(-1)], matrices
-        if isinstance(self._sites.get(name), nn.Embedding):
-            return Operator(1, "rms"), "an embedding: a row is an input", matrices, matrices
-        return Spectral(), "a matrix", matrices, matrices
+    def _watched(self, name: str, of: ParameterView, view: MatrixView | None) -> Watched:
+        """A parameter with its norm: of the optimizer, else of the kind of its layer.
 
-    def _fan_in(self, name: str, p: Tensor) -> int:
-        if p.ndim < 2 or isinstance(self._sites.get(name), nn.Embedding):
-            return 1
-        return int(self._matrices(name, p)(p.detach())[0].shape[-1])
-
-    def _matrices(self, name: str, p: Tensor) -> Cut:
-        """The matrices of a parameter, as routing sees them."""
-        if p.ndim < 2:
-            return lambda _: []
-        if isinstance(self._sites.get(name), nn.Embedding):
-            return INPUT_FIRST.matrices
-        view = self.routing[name].view if self.routing else None
-        return (view or default_view(p.ndim) or conv(p.ndim - 2)).matrices
+        Args:
+            name: its name in the model.
+            of: the parameter under its optimizer.
+            view: the matrices that it is; None of a vector.
+        """
+        shape = tuple(of.param.shape)
+        kind = layer_kind(self._owners.get(name, self.model), name.rpartition(".")[2], shape)
+        norm = of.geometry.domain if isinstance(of.geometry, ConvexMap) else of.geometry
+        measured, why = of.view, f"of the optimizer's group, {of.geometry}"
+        if not isinstance(norm, Norm):
+            norm = _norm_of(kind, shape)
+            if view is None and norm.axes:
+                norm = _norm_of("vector", shape)
+            measured, why = (view, "a matrix") if norm.axes else (None, "a vector")
+            if of.geometry is None and "ns_steps" in of.group and view == LINEAR and not of.adamw:
+                norm, measured, why = Spectral(), view, "of torch.optim.Muon"
+            elif kind == "embedding":
+                why = "an embedding: a row is an input"
+        known = {f.name: getattr(of, f.name) for f in fields(ParameterView)}
+        return Watched(
+            **{**known, "name": name, "view": measured},
+            norm=norm.with_polar(None),
+            why=why,
+            matrix_view=view,
+            fan_in=1 if view is None or kind == "embedding" else view.shapes(shape)[0][2],
+        )
 
 
-def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _norm_of(kind: str, shape: tuple[int, ...]) -> Norm:
+    """The norm of a kind of layer."""
+    norm = LAYER_NORMS[kind].norm("monitor", shape)
+    assert norm is not None, "a monitor has one for every layer"
+    return norm
+
+
+def _owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The module of each parameter."""
     for path, module in model.named_modules():
         for name, _ in module.named_parameters(recurse=False):

@@ -136,7 +136,7 @@ def _wide(x: Tensor) -> Tensor:
 def _sizes(s: StepSnapshot, kind: str) -> tuple[float, float]:
     """The norm of a tensor, the largest of its parts, and its dual norm, their sum."""
     norm, source = s.of.norm, s.source(kind)
-    parts = s.of.cut(s.tensors[source])
+    parts = s.of.measured(s.tensors[source])
     if unscaled(norm)[0] == Spectral():
         pairs = zip(parts, s.spectra[source], strict=True)
         found = [(unscaled(norm, part)[1], one) for part, one in pairs]
@@ -156,7 +156,7 @@ def _quantities(s: StepSnapshot) -> Record:
         "grad_norm": None if grad is None else float(torch.linalg.vector_norm(grad)),
         "alignment": _alignment(s),
     }
-    if s.of.param.ndim < 2:
+    if s.of.matrix_view is None:
         return found
     weights = s.spectra.get("weight", [])
     found["weight_spectral"] = max((float(one.top.amax()) for one in weights), default=None)
@@ -211,7 +211,7 @@ def _polar_error(s: StepSnapshot) -> float | None:
     if step is None or lr == 0 or not spectra or any(one.left is None for one in spectra):
         return None
     totals, promised = torch.zeros(4, dtype=torch.float64), 0.0
-    for part, length, one in zip(s.of.matrices(step), s.of.lengths(), spectra, strict=True):
+    for part, length, one in zip(s.of.matrices(step), s.of.polar_lengths(), spectra, strict=True):
         m, n = part.shape[-2:]
         promise = s.of.accuracy(m, n)
         promised = max(promised, promise.error)

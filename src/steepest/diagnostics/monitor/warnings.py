@@ -53,7 +53,7 @@ def _bad(s: StepSnapshot) -> Finding | None:
         f"{s.bad} of {s.of.param.numel()} entries of the gradient are NaN or inf: lower lr, clip "
         "gradients, or look for a division or a logarithm of zero in the loss"
     )
-    return Finding(s.of.name, "non-finite gradient", text, s.bad / s.of.param.numel())
+    return Finding(s.of.layer, "non-finite gradient", text, s.bad / s.of.param.numel())
 
 
 def _dead(s: StepSnapshot) -> Finding | None:
@@ -64,7 +64,7 @@ def _dead(s: StepSnapshot) -> Finding | None:
         "the gradient is zero in every entry: the units behind it are dead (ReLU below zero for "
         "all inputs) or masked; lower lr, or start with smaller biases"
     )
-    return Finding(s.of.name, "dead gradient", text)
+    return Finding(s.of.layer, "dead gradient", text)
 
 
 def _still(s: StepSnapshot) -> Finding | None:
@@ -76,11 +76,11 @@ def _still(s: StepSnapshot) -> Finding | None:
             "it has never moved and has no gradient: it is not part of the loss; freeze it with "
             "requires_grad=False, or use it"
         )
-        return Finding(s.of.name, "no gradient", text)
+        return Finding(s.of.layer, "no gradient", text)
     if s.bad or (grad := s.tensors.get("grad")) is None or not bool(grad.any()):
         return None  # which has a warning of its own
     text = "it has never moved, though it has a gradient: lr is below the rounding of its type"
-    return Finding(s.of.name, "lr below rounding", text)
+    return Finding(s.of.layer, "lr below rounding", text)
 
 
 def _misaligned(s: StepSnapshot) -> Finding | None:
@@ -91,7 +91,7 @@ def _misaligned(s: StepSnapshot) -> Finding | None:
         f"steps do not descend along the average of gradients (alignment {found:.2g}): look for a "
         "wrong sign, `maximize`, or something else that writes to the weights"
     )
-    return Finding(s.of.name, "misaligned", text, 1 - found)
+    return Finding(s.of.layer, "misaligned", text, 1 - found)
 
 
 def _inexact(s: StepSnapshot) -> Finding | None:
@@ -108,7 +108,7 @@ def _inexact(s: StepSnapshot) -> Finding | None:
         f"{promised:.2g}: something else writes to the weights, or the method is wrong for this "
         "matrix; try polar=steepest.polar.Svd()"
     )
-    return Finding(s.of.name, "polar error", text, found)
+    return Finding(s.of.layer, "polar error", text, found)
 
 
 ALARMS = (
@@ -164,7 +164,7 @@ class Alarms:
         self, snapshots: Sequence[StepSnapshot], step: int, rates: Mapping[Tensor, float]
     ) -> Iterator[Finding]:
         for s in snapshots:
-            name = s.of.name
+            name = s.of.layer
             for alarm in ALARMS:
                 finding = alarm.look(s)
                 self._times[(name, alarm.kind)] += 1
@@ -185,14 +185,14 @@ class Alarms:
         """A parameter that routing would not have given to Muon."""
         if self.routing is None or not s.of.on_muon:
             return None
-        place = self.routing[s.of.parameter]
+        place = self.routing[s.of.name]
         if place.target == "matrix" or not place.certain:
             return None
         text = (
             f"{place.reason} on Muon: its rows do not act together as those of a matrix do, and "
             "AdamW is better for it; give Muon the module, or this in a group with adamw=True"
         )
-        return Finding(s.of.name, f"{place.reason} on Muon", text)
+        return Finding(s.of.layer, f"{place.reason} on Muon", text)
 
     def _rank_one(self, s: StepSnapshot, step: int) -> Finding | None:
         """A gradient that has had rank one from the first step on.
@@ -203,24 +203,24 @@ class Alarms:
         rank = s.quantities.get("grad_nuclear_rank")
         narrow = min((min(x.shape[-2:]) for x in s.of.matrices(s.of.param)), default=0) < NARROW
         if narrow or rank is None or rank >= RANK_ONE:
-            self._thin.discard(s.of.name)
+            self._thin.discard(s.of.layer)
             return None
         if step == 1:
-            self._thin.add(s.of.name)
-        elif s.of.name in self._thin:
+            self._thin.add(s.of.layer)
+        elif s.of.layer in self._thin:
             text = (
                 f"the gradient has rank one (nuclear rank {rank:.3f}): its inputs or its errors "
                 "are all alike; look for a missing normalisation before it, for a dead layer, or "
                 "at the batch size"
             )
-            return Finding(s.of.name, "rank one", text, 1 / rank)
+            return Finding(s.of.layer, "rank one", text, 1 / rank)
         return None
 
     def _left_out(self, s: StepSnapshot) -> Finding | None:
         """A parameter that neither this optimizer nor another one moves between observations."""
         if s.of.group or "weight" not in s.tensors:
             return None
-        name, total = s.of.name, float(s.tensors["weight"].abs().sum())
+        name, total = s.of.layer, float(s.tensors["weight"].abs().sum())
         same, self._sums[name] = self._sums.get(name) == total, total
         self._times[(name, "left out")] = same * (self._times[(name, "left out")] + 1)
         if self._times[(name, "left out")] < 2:
@@ -238,7 +238,7 @@ def _of_depth(
             text = "activations are NaN or inf: lower lr, or look at what this module divides by"
             yield Finding(name, "activations", text)
             return
-    weighted = {s.of.name for s in snapshots if s.of.param.ndim > 1}
+    weighted = {s.of.layer for s in snapshots if s.of.param.ndim > 1}
     chain = [(name, out) for name, (_, out) in activations.items() if name in weighted and out > 0]
     if len(chain) < DEEP:
         return

@@ -10,13 +10,10 @@ from torch import Tensor, nn
 
 from steepest._common.errors import invalid
 from steepest.diagnostics._preserved_state import PreservedState
-from steepest.diagnostics._selected import Model, names_of, views_in
+from steepest.diagnostics._selected import Model, names_of
 from steepest.diagnostics.geometry.layer_products import RecordedCalls, counts, side_by_side
 from steepest.diagnostics.spectra.spectrum import Method, Spectrum, of_values, spectrum
-from steepest.optim import SteepestOptimizer
-from steepest.optim.groups import default_view
-from steepest.routing import route
-from steepest.views import MatrixView
+from steepest.routing import matrix_views
 
 What = Literal["weights", "gradients", "momentum"]
 WHAT = ("weights", "gradients", "momentum")
@@ -34,17 +31,18 @@ def layer_spectra(
 ) -> dict[str, Spectrum]:
     """The spectrum of each matrix of a model; nothing is changed.
 
-    A parameter is seen as the matrices that the optimizer sees, if it is one of this library, else
-    as `route` sees it: a convolution as out × (in·k), a fused projection as its parts, which are
-    called "qkv.weight[0]", "qkv.weight[1]", … A vector is no matrix and is left out, as is what
-    does not exist yet or is not finite.
+    A parameter is seen as `steepest.routing.matrix_views(model, optimizer=optimizer, tables=True)`
+    says: as the matrices that the optimizer moves, else as `route` sees it: a convolution as
+    out × (in·k), a fused projection as its parts, which are called "qkv.weight[0]",
+    "qkv.weight[1]", … A vector is no matrix and is left out, as is what does not exist yet or is
+    not finite.
 
     Args:
         model: the module, or (name, parameter) pairs.
-        optimizer: any of torch's kind; needed for its momentum.
+        optimizer: any optimizer of torch's kind; needed for its momentum.
         of: "weights", "gradients" as `backward` left them, or "momentum".
-        method: the `method` of `spectrum`.
-        options: other options of `spectrum`.
+        method: the method of `spectrum`.
+        options: other arguments of `spectrum`.
 
     Raises:
         ValueError: another `of`, momentum without an optimizer, or no names.
@@ -61,11 +59,12 @@ def layer_spectra(
     if of == "momentum" and optimizer is None:
         raise invalid("optimizer", optimizer, "give the optimizer whose momentum it is")
     names = names_of(model)
-    views = _views(model, optimizer)
+    params = {name: param for param, name in names.items()}
+    source = model if isinstance(model, nn.Module) else params
     found: dict[str, Spectrum] = {}
-    for param, name in names.items():
-        x, view = _tensor(param, optimizer, of), views.get(param, default_view(param.ndim))
-        if x is None or view is None or not x.numel() or not bool(torch.isfinite(x).all()):
+    for name, view in matrix_views(source, optimizer=optimizer, tables=True).items():
+        x = _tensor(params[name], optimizer, of)
+        if x is None or not x.numel() or not bool(torch.isfinite(x).all()):
             continue
         matrices = [one for part in view.matrices(x.detach()) for one in part]
         found |= _each(name, matrices, method, options)
@@ -87,10 +86,10 @@ def input_spectra(
 
     Args:
         model: the module, or (name, parameter) pairs.
-        forward: a function without arguments that runs the model; called once, without a graph. The
-            buffers of a module and torch's random numbers are put back.
-        method: the `method` of `spectrum`.
-        options: other options of `spectrum`.
+        forward: runs the model, without arguments; called once, without a graph. The buffers of a
+            module and torch's random numbers are put back.
+        method: the method of `spectrum`.
+        options: other arguments of `spectrum`.
 
     Raises:
         ValueError: no names, or as `spectrum`.
@@ -138,14 +137,3 @@ def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) ->
     # `get`: the state of an optimizer makes an entry for whoever asks.
     state = optimizer.state.get(param, {})
     return next((state[key] for key in MOMENTUM if state.get(key) is not None), None)
-
-
-def _views(model: Model, optimizer: torch.optim.Optimizer | None) -> dict[Tensor, MatrixView]:
-    """The view of each parameter: the optimizer's if it has one, else that of the routing."""
-    if isinstance(optimizer, SteepestOptimizer):
-        return views_in(optimizer)
-    if not (isinstance(model, nn.Module) and any(True for _ in model.parameters())):
-        return {}
-    routing = route(model)
-    pairs = zip(routing.parameters, routing, strict=True)
-    return {param: place.view for param, place in pairs if place.view is not None}

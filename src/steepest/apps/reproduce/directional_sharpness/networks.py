@@ -69,10 +69,10 @@ class SharpnessSettings(Settings):
 
 
 def hidden(model: nn.Module) -> dict[str, nn.Linear]:
-    """The Linear layers by name, all but the last, the head."""
-    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    found.popitem()
-    return found
+    """The Linear layers by name whose weights routing takes as matrices: all but the head."""
+    views = steepest.routing.matrix_views(model)
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return {name: layer for name, layer in layers.items() if f"{name}.weight" in views}
 
 
 def reach(inputs: Spectrum, outputs: int) -> float:

@@ -115,9 +115,10 @@ class ConstraintRecorder:
         self.look()
 
     def matrices(self) -> Iterator[Tensor]:
-        """The parts with a ball of their own, in batches: matrices, or whole tensors."""
-        for c in self.optimizer.constraints():
-            yield from c.cut(c.param.detach())
+        """What has a ball of its own, in batches: matrices, or tensors for a map of entries."""
+        for view in self.optimizer.parameters():
+            if view.geometry is not None:
+                yield from view.parts(view.param.detach())
 
     def sizes(self) -> Iterator[tuple[float, float]]:
         """The norm of each, and what the map allows it, times λ."""
@@ -162,12 +163,10 @@ class ConstraintRecorder:
 
 
 def enlarge(model: nn.Module, factor: float) -> None:
-    """Multiply what `steepest.route` calls matrices."""
-    routing = steepest.route(model)
+    """Multiply what consists of matrices."""
     with torch.no_grad():
-        for assignment, p in zip(routing, routing.parameters, strict=True):
-            if assignment.target == "matrix":
-                p.mul_(factor)
+        for name in steepest.routing.matrix_views(model):
+            model.get_parameter(name).mul_(factor)
 
 
 def images(seed: int) -> nn.Sequential:
