@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from griffe import Docstring, DocstringSectionKind
 
-from tests.test_house import ROOT, SOURCES, nodes, of_every_file, short
+from tests.test_house import ROOT, SOURCES, nodes, of_every_file
 
 # What begins with one of these is no sentence of its own: "of its group." says nothing under a
 # heading `lr`, and a page of the documentation shows the name and the text apart.
@@ -27,23 +27,12 @@ RELATIVE = """
 POINTERS = "ditto likewise see"
 LEANING = frozenset(f"{PREPOSITIONS} {RELATIVE} {POINTERS}".split())
 
-# Files that are not held to this yet, below src/steepest.
-EXEMPT: tuple[str, ...] = ()
-# And those of which only the summaries are not.
-EXEMPT_SUMMARIES = ("_common/numerics.py", "polar/choose.py", "polar/method.py")
-
 ENTRIES = {
     DocstringSectionKind.parameters,
     DocstringSectionKind.other_parameters,
     DocstringSectionKind.attributes,
 }
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
-
-
-def without(exempt: tuple[str, ...]) -> list[Path]:
-    """The sources but for some, and the tools."""
-    prefixes = tuple(f"src/steepest/{name}" for name in exempt)
-    return [p for p in SOURCES if not short(p).startswith(prefixes)] + TOOLS
 
 
 def leans(text: str) -> bool:
@@ -88,7 +77,7 @@ def test_what_leans_on_the_name_before_it_is_found(text: str, expected: bool) ->
     assert [(name, leans(said)) for name, said in entries(docstring)] == [("x", expected)]
 
 
-@of_every_file(without(EXEMPT))
+@of_every_file([*SOURCES, *TOOLS])
 def test_an_entry_stands_without_its_name(path: Path) -> None:
     wrong = [
         f"line {line}: {name}: {text.partition(chr(10))[0]}"
@@ -99,7 +88,7 @@ def test_an_entry_stands_without_its_name(path: Path) -> None:
     assert not wrong, "begin with a noun:\n  " + "\n  ".join(wrong)
 
 
-@of_every_file(without(EXEMPT + EXEMPT_SUMMARIES))
+@of_every_file([*SOURCES, *TOOLS])
 def test_a_summary_stands_alone(path: Path) -> None:
     wrong = [
         f"line {line}: {text.partition(chr(10))[0]}"

@@ -24,7 +24,7 @@ from steepest.optim.plan import StepPlan, _axes_stay, _by_members
 from steepest.optim.rule import NormRule
 from steepest.optim.sharded import projected, sharded_batches, travelling
 from steepest.polar import Svd
-from steepest.sharding import Layout, Team, Waiting, is_sharded
+from steepest.sharding import AsyncResult, Layout, RankGroup, is_sharded
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,7 +79,7 @@ OPTIMIZERS = {
 
 def divided(optimizer: steepest.optim.SteepestOptimizer) -> None:
     """Have an optimizer divide its work among the ranks of a group, of which there is one."""
-    optimizer._replicas = Team.of_group(dist.group.WORLD)
+    optimizer._replicas = RankGroup.of_group(dist.group.WORLD)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -147,13 +147,13 @@ def test_gradients_of_one_bad_rank_are_skipped_by_all(monkeypatch):
     divided(optimizer)
     nn.functional.cross_entropy(net(torch.arange(7)), torch.arange(7) % 3).backward()
     before = [p.detach().clone() for p in net.parameters()]
-    real = finite.agreed
+    real = finite.all_reduce_codes
 
-    def other_is_bad(codes, team):
-        low, high = real(codes, team)
+    def other_is_bad(codes, ranks):
+        low, high = real(codes, ranks)
         return torch.where(low > 1, 1, low).to(low.dtype), high
 
-    monkeypatch.setattr(finite, "agreed", other_is_bad)
+    monkeypatch.setattr(finite, "all_reduce_codes", other_is_bad)
     optimizer.step()
     hidden = [i for i, (n, _) in enumerate(net.named_parameters()) if n[0] != "0" and "w" in n]
     after = list(net.parameters())
@@ -162,7 +162,7 @@ def test_gradients_of_one_bad_rank_are_skipped_by_all(monkeypatch):
     optimizer.param_groups[0]["nonfinite"] = "raise"
     with pytest.raises(FloatingPointError, match=r"1\.weight"):
         optimizer.step()
-    monkeypatch.setattr(finite, "agreed", lambda codes, team: (codes * 0, codes))
+    monkeypatch.setattr(finite, "all_reduce_codes", lambda codes, ranks: (codes * 0, codes))
     with pytest.raises(ValueError, match=r"grad=.*missing on some ranks \(1\.weight, .*freeze"):
         optimizer.step()
 
@@ -201,7 +201,7 @@ def test_owners_are_balanced_over_groups():
     net = nn.ModuleList(nn.Linear(6, 6, bias=False) for _ in range(8))
     groups = [{"params": [layer.weight]} for layer in net]
     optimizer = steepest.SteepestDescent(groups, norms.Spectral(), lr=0.1)
-    optimizer._replicas = Team(dist.group.WORLD, (0, 1, 2, 3), 0)
+    optimizer._replicas = RankGroup(dist.group.WORLD, (0, 1, 2, 3), 0)
     ok = {layer.weight: True for layer in net}
     for group in optimizer.param_groups:
         plan = optimizer._plan(group, ok)
@@ -218,7 +218,7 @@ class _Road:
 
     def gather(self, parts):
         self.log.append(f"gather {self.name}")
-        return Waiting(dict)
+        return AsyncResult(dict)
 
     def scatter(self, wholes):
         self.log.append(f"scatter {self.name}")
@@ -227,7 +227,7 @@ class _Road:
             self.log.append(f"back {self.name}")
             return []
 
-        return Waiting(arrive)
+        return AsyncResult(arrive)
 
 
 def test_a_bucket_travels_while_its_neighbour_is_computed():

@@ -14,7 +14,7 @@ from steepest.optim import plan as planning
 from steepest.optim.batching import Member
 from steepest.optim.rule import NormRule
 from steepest.polar import Svd
-from steepest.sharding import CollectiveCounter, balanced
+from steepest.sharding import CollectiveCounter, assign_owners
 from steepest.views import EXPERTS, LINEAR, MatrixView
 from tests.sharding.pool import pool
 from tests.sharding.wells import Wells
@@ -165,7 +165,7 @@ def test_the_polar_work_is_divided(ranks: int) -> None:
         for shape, view in matrices.values()
         for p in [torch.empty(shape, device="meta")]
     ]
-    owners = balanced([planning.cost(item) for item in items], ranks)
+    owners = assign_owners([planning.cost(item) for item in items], ranks)
     work = [0] * ranks
     for item, owner in zip(items, owners, strict=True):
         work[owner] += sum(b * quintic(m, n) for b, m, n in item.shapes)

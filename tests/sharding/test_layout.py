@@ -12,7 +12,7 @@ from torch.distributed.tensor import Partial, Replicate, Shard
 from torch.distributed.tensor._utils import _compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from steepest.sharding import Layout, balanced
+from steepest.sharding import Layout, assign_owners
 
 MESHES = [((1,), 1), ((3,), 1), ((4,), 1), ((2, 2), 2), ((3, 2), 2), ((2, 1, 2), 3)]
 SHAPES = [(8, 6), (7, 5), (3, 9), (1, 4), (5,), (4, 3, 2)]
@@ -60,9 +60,9 @@ def test_parts_make_the_whole_and_every_replica_makes_it_once():
 
 
 def test_what_is_cut_and_what_is_copied():
-    assert Layout.of((4, 4), (2, 2), (Replicate(), Shard(1))).cut == {1}
-    assert Layout.of((4, 4), (2, 2), (Replicate(), Replicate())).copies
-    assert Layout.of((4, 4), (1,), (Shard(0),)).copies
+    assert Layout.of((4, 4), (2, 2), (Replicate(), Shard(1))).sharded_dims == {1}
+    assert Layout.of((4, 4), (2, 2), (Replicate(), Replicate())).is_replicated
+    assert Layout.of((4, 4), (1,), (Shard(0),)).is_replicated
     assert Layout.of((4, 4), (2, 2), (Replicate(), Shard(1))).replicas(0) == 2
     assert Layout.replicated((3, 2), 2) == Layout.of((3, 2), (2,), (Replicate(),))
 
@@ -76,13 +76,13 @@ def test_no_rank_has_much_more_work_than_the_mean():
     draw = random.Random(0)
     for ranks in (1, 2, 5, 16):
         costs = [draw.random() ** 3 for _ in range(40)]
-        owners = balanced(costs, ranks)
+        owners = assign_owners(costs, ranks)
         loads = [sum(c for c, o in zip(costs, owners, strict=True) if o == r) for r in range(ranks)]
         assert max(loads) <= 4 / 3 * max(sum(costs) / ranks, *costs)
     # GPT-2 small, 12 blocks: the share of the busiest of four ranks.
     block = [(2304, 768), (768, 768), (3072, 768), (768, 3072)]
     costs = [float(m * n * min(m, n)) for m, n in block * 12]
-    owners = balanced(costs, 4)
+    owners = assign_owners(costs, 4)
     loads = [sum(c for c, o in zip(costs, owners, strict=True) if o == r) for r in range(4)]
     assert max(loads) <= 1.25 * sum(costs) / 4
 

@@ -18,7 +18,7 @@ from steepest.apps.plan.exchange import held, largest, owners_of, travel
 from steepest.apps.plan.hardware import preset
 from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Weights, linear, of_module
-from steepest.sharding import Layout, balanced
+from steepest.sharding import Layout, assign_owners
 from tests.sharding import plan_counts as counted
 from tests.sharding.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements
 from tests.sharding.pool import pool
@@ -132,4 +132,4 @@ def test_the_busiest_rank_is_among_those_that_are_looked_at() -> None:
         # Nothing is lost: what is sent arrives.
         assert int(sent.sum()) == int(received.sum())
         costs = [float(w.work) for w in weights for _ in range(w.count)]
-        assert sorted(set(balanced(costs, mesh.devices))) == owners.ranks.tolist()
+        assert sorted(set(assign_owners(costs, mesh.devices))) == owners.ranks.tolist()

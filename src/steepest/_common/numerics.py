@@ -77,7 +77,7 @@ def unit_power(x: Tensor) -> Tensor:
 
 
 def unit_powers(x: Tensor) -> tuple[Tensor, Tensor]:
-    """For each matrix two powers of two that bring its largest entry into [1/2, 1).
+    """Two powers of two for each matrix, which bring its largest entry into [1/2, 1).
 
     A power of two costs no digit. The norm itself is not usable: its square over- or underflows
     for entries of 1e±30 in float32. A power must be a normal number itself, so at the two ends of

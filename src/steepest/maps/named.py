@@ -104,7 +104,7 @@ def SmoothL1(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Sepa
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it count as small.
-        dims: as in `L1Map`.
+        dims: the axes, those of `L1Map`.
 
     Raises:
         ValueError: a δ that is not positive.
@@ -139,7 +139,7 @@ def Huber(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Separab
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it count as small.
-        dims: as in `L1Map`.
+        dims: the axes, those of `L1Map`.
 
     Raises:
         ValueError: a δ that is not positive.
@@ -173,7 +173,7 @@ def DeadZone(delta: float, *, dims: int | tuple[int, ...] | None = None) -> Sepa
 
     Args:
         delta: δ > 0, an absolute number: entries of the gradient below it do not count.
-        dims: as in `L1Map`.
+        dims: the axes, those of `L1Map`.
 
     Raises:
         ValueError: a δ that is not positive.

@@ -57,7 +57,7 @@ class Member:
     is_one_part: bool = field(init=False)
     """Whether the tensor as it is, without a batch, is what the norm measures."""
     transposed: list[bool] = field(init=False)
-    """Which of its matrices are transposed in a stack: see `_transposed`."""
+    """Flags of the matrices that are transposed in a stack: see `_transposed`."""
     lengths: list[float] = field(init=False)
     """Length of a step over `lr`, for each part."""
     sharded: bool = field(init=False)
@@ -84,7 +84,7 @@ class Member:
 
     @property
     def local(self) -> Tensor:
-        """What of the parameter lies on this rank: what a step changes."""
+        """The part of the parameter that lies on this rank: a step changes it alone."""
         return local(self.param)
 
     @property
@@ -237,7 +237,7 @@ class GroupStep:
 
         Args:
             updates: The updates of parameters of one type on one device; used up.
-            lengths: For each update, one step length per part; None for those of the rule.
+            lengths: One step length per part, for each update; None for those of the rule.
         """
         if self.kept is not None:
             self.kept += updates

@@ -14,7 +14,7 @@ from steepest.norms import Couples
 from steepest.optim.groups import name_of
 from steepest.optim.options import Group
 from steepest.optim.updates import Flag, average_dtype
-from steepest.sharding import Team, agreed, is_sharded, same_everywhere
+from steepest.sharding import RankGroup, all_reduce_codes, is_sharded, same_everywhere
 from steepest.sharding.agree import BAD, FINE, NONE
 
 
@@ -23,19 +23,21 @@ class ReplicatedParams:
     """Parameters that the ranks of a group hold together.
 
     Args:
-        team: The ranks.
+        ranks: The ranks.
         names: Names of the parameters, for a message.
         params: The parameters.
         plans: The rest of what decides on the way of each: its group, view and type of momentum.
     """
 
-    team: Team
+    ranks: RankGroup
     names: list[str] = field(default_factory=list)
     params: list[Tensor] = field(default_factory=list)
     plans: list[str] = field(default_factory=list)
 
 
-def replicated_params(groups: Sequence[Group], replicas: Team | None) -> list[ReplicatedParams]:
+def replicated_params(
+    groups: Sequence[Group], replicas: RankGroup | None
+) -> list[ReplicatedParams]:
     """The parameters that several ranks step together, by groups of ranks; every rank has to ask.
 
     Args:
@@ -45,20 +47,22 @@ def replicated_params(groups: Sequence[Group], replicas: Team | None) -> list[Re
     Raises:
         ValueError: the ranks do not have the same ones.
     """
-    found: dict[Team, ReplicatedParams] = {}
+    found: dict[RankGroup, ReplicatedParams] = {}
     for number, group in enumerate(groups):
         divided = not group["adamw"] and group["rule"].geometry.couples is Couples.MATRIX
         views = group.get("views") or [None] * len(group["params"])
         for p, view in zip(group["params"], views, strict=True):
-            team = Team.of_mesh(p.device_mesh) if is_sharded(p) else replicas if divided else None
-            if team is not None and p.numel():
-                one = found.setdefault(team, ReplicatedParams(team))
+            ranks = (
+                RankGroup.of_mesh(p.device_mesh) if is_sharded(p) else replicas if divided else None
+            )
+            if ranks is not None and p.numel():
+                one = found.setdefault(ranks, ReplicatedParams(ranks))
                 one.names.append(name_of(group, p))
                 one.params.append(p)
                 dtype = None if group["adamw"] else average_dtype(p, group["momentum_dtype"])
                 one.plans.append(f"{number} {view} {dtype}")
-    # From small to large, so that a larger team hears of what its parts have found.
-    sets = sorted(found.values(), key=lambda one: one.team.size)
+    # From small to large, so that a larger one hears of what its parts have found.
+    sets = sorted(found.values(), key=lambda one: one.ranks.size)
     wrong: ValueError | None = None
     for one in sets:
         rows = [
@@ -67,7 +71,7 @@ def replicated_params(groups: Sequence[Group], replicas: Team | None) -> list[Re
         ]
         try:
             text = repr((rows, one.plans, str(wrong)))
-            same_everywhere(text, one.team, one.params[0].device, "params")
+            same_everywhere(text, one.ranks, one.params[0].device, "params")
         except ValueError as error:
             wrong = error
     if wrong:
@@ -100,7 +104,7 @@ def all_reduce_finite(
     for one in sets:
         last = {NONE: None, BAD: False, FINE: True}[worst]
         codes = _codes([*(flags.get(p) for p in one.params), last], one.params[0].device)
-        low, high = agreed(codes, one.team)
+        low, high = all_reduce_codes(codes, one.ranks)
         if not is_known(low):
             trained = zip(one.params, (low[:-1] == FINE).unbind(), strict=True)
             out.update((p, flag) for p, flag in trained if p.requires_grad)

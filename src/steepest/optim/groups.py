@@ -14,12 +14,12 @@ from steepest.norms import Geometry, Norm
 from steepest.optim.options import Group
 from steepest.optim.updates import average_dtype
 from steepest.polar import PolarMethod
-from steepest.sharding import Team
+from steepest.sharding import RankGroup
 from steepest.views import MatrixView, default_view
 
 
 def name_of(group: Group, param: Tensor) -> str:
-    """What to call a parameter in a message: its name, or its place and shape."""
+    """The name of a parameter in a message, or its place and shape if it has none."""
     index = next(i for i, p in enumerate(group["params"]) if p is param)
     if "param_names" in group:
         return str(group["param_names"][index])
@@ -117,12 +117,12 @@ def repr_of(value: Any) -> str | list[str]:
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
 
 
-def replicas_of(module: nn.parallel.DistributedDataParallel) -> Team | None:
+def replicas_of(module: nn.parallel.DistributedDataParallel) -> RankGroup | None:
     """The ranks that hold copies of a module; None where it is not copied as a whole."""
     # Parameters that torch was told to ignore differ from rank to rank.
     if module.parameters_to_ignore or dist.get_world_size(module.process_group) == 1:
         return None
-    return Team.of_group(module.process_group)
+    return RankGroup.of_group(module.process_group)
 
 
 def module_params(params: Any, geometry: Geometry, argument: str) -> Any:

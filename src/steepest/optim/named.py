@@ -153,7 +153,7 @@ class Scion(_Named):
             without a module are hidden matrices, unless their group has its own `norm`; a `Routing`
             sends its tables and vectors to AdamW.
         lr: norm of a step of the hidden layers.
-        norm: of the hidden matrices.
+        norm: The norm of the hidden matrices.
         weight_decay: one over the radius of the ball; 0 is unconstrained Scion.
         head_scale: radius of the head over that of a hidden layer.
         options: `momentum` (1 − α in the paper) and the others of `SteepestDescent`.
@@ -221,7 +221,7 @@ class Scion(_Named):
         return SHORT.get(group["norm"].with_polar(None)) or super()._norm_name(group)
 
     def __getstate__(self) -> dict[str, Any]:
-        """As the base class, with what the constructor has read from the module."""
+        """The state of the base class, with what the constructor has read from the module."""
         own = {name: getattr(self, name) for name in ("_kinds", "_head_scale", "_hidden")}
         return {**super().__getstate__(), **own}
 
@@ -236,7 +236,7 @@ SHORT: Mapping[Norm, str] = {
 
 
 def _kind(a: Assignment, model: nn.Module) -> str:
-    """What kind of layer a parameter belongs to: "hidden", "convolution 2", "embedding", …."""
+    """The kind of layer that a parameter belongs to: "hidden", "convolution 2", "embedding", …."""
     kind = layer_kind(model.get_submodule(a.name.rpartition(".")[0]), "weight", a.shape)
     if a.target == "matrix":
         return f"convolution {len(a.shape) - 2}" if kind == "convolution" else "hidden"

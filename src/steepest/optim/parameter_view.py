@@ -37,7 +37,7 @@ class ParameterView:
         name: the optimizer's name for it.
         param: the parameter.
         group: the parameter group that it is in, as the optimizer holds it.
-        state: what the optimizer keeps of it; empty before the first step.
+        state: the state that the optimizer keeps of it; empty before the first step.
         view: the matrices that its steps are made of; None if steps take the tensor as it is.
         geometry: the norm or the map that decides on its direction; None without one.
         K: the map whose gradient is the direction of a step; None where the length of a step
@@ -99,7 +99,7 @@ class ParameterView:
 
     @property
     def why_none(self) -> str:
-        """Why there is no ball; empty where there is one."""
+        """The reason why there is no ball; empty where there is one."""
         if self.geometry is None:
             return "no norm of its own: decay is a penalty"
         if self.weight_decay == 0:

@@ -16,13 +16,13 @@ from steepest.sharding import (
     BUCKET,
     Exchange,
     Layout,
-    Parcel,
-    Team,
-    balanced,
-    bucketed,
+    OwnedTensor,
+    RankGroup,
+    assign_owners,
     is_sharded,
     layout_of,
     local,
+    make_buckets,
 )
 from steepest.views import MatrixView
 
@@ -52,7 +52,7 @@ class Bucket:
         self.number = {member: i for i, member in enumerate(self.members)}
 
 
-Loads = Mapping[Team, Sequence[float]]
+Loads = Mapping[RankGroup, Sequence[float]]
 """The cost of the directions of whole matrices, for each rank of a group of ranks."""
 
 
@@ -82,7 +82,7 @@ def planned(
     taking: Iterable[tuple[Tensor, MatrixView | None]],
     momentum_dtype: torch.dtype | None,
     rule: UpdateRule,
-    replicas: Team | None,
+    replicas: RankGroup | None,
     limit: int | None,
     before: Loads,
 ) -> StepPlan:
@@ -98,7 +98,7 @@ def planned(
     """
     here: list[Member] = []
     apart: list[Member] = []
-    shared: dict[tuple[Team, torch.dtype, bool], list[tuple[Member, Layout]]] = {}
+    shared: dict[tuple[RankGroup, torch.dtype, bool], list[tuple[Member, Layout]]] = {}
     matrix = rule.geometry.couples is Couples.MATRIX
     for p, view in taking:
         dtype = average_dtype(p, momentum_dtype)
@@ -112,23 +112,27 @@ def planned(
                 here.append(Member(p, dtype, view, rule, p))
             continue
         layout = layout_of(p)
-        if layout.cut and not matrix and _axes_stay(layout, view):
+        if layout.sharded_dims and not matrix and _axes_stay(layout, view):
             apart.append(Member(p, dtype, view, rule, p))
-        elif p.device_mesh.size() == 1 or not (matrix or layout.cut) or _by_members(layout, view):
+        elif (
+            p.device_mesh.size() == 1
+            or not (matrix or layout.sharded_dims)
+            or _by_members(layout, view)
+        ):
             here.append(Member(p, dtype, view, rule, local(p)))
         else:
             like = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
-            key = Team.of_mesh(p.device_mesh), dtype, layout.copies
+            key = RankGroup.of_mesh(p.device_mesh), dtype, layout.is_replicated
             shared.setdefault(key, []).append((Member(p, dtype, view, rule, like), layout))
     buckets: list[Bucket] = []
-    loads = {team: list(each) for team, each in before.items()}
-    for (team, dtype, _), goods in shared.items():
-        costs = [cost(member) for member, _ in goods]
-        load = loads.setdefault(team, [0.0] * team.size)
-        owners = balanced(costs, team.size, load)
+    loads = {ranks: list(each) for ranks, each in before.items()}
+    for (ranks, dtype, _), placed in shared.items():
+        costs = [cost(member) for member, _ in placed]
+        load = loads.setdefault(ranks, [0.0] * ranks.size)
+        owners = assign_owners(costs, ranks.size, load)
         for owner, price in zip(owners, costs, strict=True):
             load[owner] += price
-        buckets += _buckets(goods, owners, team, dtype, limit)
+        buckets += _buckets(placed, owners, ranks, dtype, limit)
     return StepPlan(list(bundles(stackable(here, limit), limit)), apart, buckets, loads)
 
 
@@ -137,35 +141,35 @@ def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
     if view is None:
         return True
     alone = {axes[0] for axes in (view.batch, view.rows, view.cols) if len(axes) == 1}
-    return layout.cut <= alone and _blocks_stay(layout, view)
+    return layout.sharded_dims <= alone and _blocks_stay(layout, view)
 
 
 def _by_members(layout: Layout, view: MatrixView | None) -> bool:
     """Whether every rank holds some matrices of a batch, and those whole."""
-    if view is None or not layout.cut or not all(layout.sizes):
+    if view is None or not layout.sharded_dims or not all(layout.sizes):
         return False
-    return layout.cut <= set(view.batch) and _blocks_stay(layout, view)
+    return layout.sharded_dims <= set(view.batch) and _blocks_stay(layout, view)
 
 
 def _blocks_stay(layout: Layout, view: MatrixView) -> bool:
     """Whether the view splits no axis along which the tensor is cut."""
-    return view.split == 1 or view.split_dim not in layout.cut
+    return view.split == 1 or view.split_dim not in layout.sharded_dims
 
 
 def _buckets(
-    goods: Sequence[tuple[Member, Layout]],
+    placed: Sequence[tuple[Member, Layout]],
     owners: Sequence[int],
-    team: Team,
+    ranks: RankGroup,
     dtype: torch.dtype,
     limit: int | None,
 ) -> Iterator[Bucket]:
     """Parameters with their owners, as many to a bucket as every owner has room for."""
-    sizes = [member.like.numel() * dtype.itemsize for member, _ in goods]
-    for chosen in bucketed(sizes, owners, BUCKET):
-        parcels = [Parcel(goods[i][1], owners[i]) for i in chosen]
-        device = goods[0][0].like.device
-        members = [goods[i][0] for i in chosen]
-        yield Bucket(members, Exchange(team, parcels, dtype, device), limit)
+    sizes = [member.like.numel() * dtype.itemsize for member, _ in placed]
+    for chosen in make_buckets(sizes, owners, BUCKET):
+        tensors = [OwnedTensor(placed[i][1], owners[i]) for i in chosen]
+        device = placed[0][0].like.device
+        members = [placed[i][0] for i in chosen]
+        yield Bucket(members, Exchange(ranks, tensors, dtype, device), limit)
 
 
 def cost(member: Member) -> float:

@@ -1,4 +1,4 @@
-"""Which parameters an optimizer has: groups that are routed, named and checked."""
+"""The parameters of an optimizer: groups that are routed, named and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import check_decay
 from steepest.routing.table import Routing, route
-from steepest.sharding import Team
+from steepest.sharding import RankGroup
 
 Params = (
     nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -30,12 +30,12 @@ MEMBERS = ("params", "param_names", "views")
 
 @dataclass(frozen=True)
 class Joined:
-    """What a group that is added consists of.
+    """The parts of a group that is added.
 
     Args:
-        routing: of the optimizer, with the modules that are added.
-        chosen: of the parameters of the group that it knows.
-        others: the parameters that no routing knows; (name, parameter) pairs in a named optimizer.
+        routing: The routing of the optimizer, with the modules that are added.
+        chosen: The routing of the parameters of the group that it knows.
+        others: The parameters that no routing knows; (name, parameter) pairs in a named optimizer.
     """
 
     routing: Routing | None
@@ -63,7 +63,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     rule_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of a group that its rule is made of."""
 
-    _replicas: Team | None = None
+    _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
     def __init__(self, params: Params, defaults: dict[str, Any], *, adamw: dict[str, Any]) -> None:
@@ -102,14 +102,14 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     @property
     def routing(self) -> Routing | None:
-        """Where each parameter of the module goes now, and why; None if no module was given."""
+        """The destination of each parameter of the module, and why; None if no module was given."""
         if self._routed is None:
             return None
         groups = [(group, self._destination(group)) for group in self.param_groups]
         return self._routed.as_in({p: name for group, name in groups for p in group["params"]})
 
     def _destination(self, group: Group) -> str:
-        """What moves the parameters of a group, as the routing table says it."""
+        """The name of what moves the parameters of a group, in the routing table."""
         if group["adamw"]:
             return "AdamW" if host_value(group["weight_decay"]) != 0 else "AdamW, no decay"
         return f"{type(self).__name__}, {self._norm_name(group)}"
@@ -230,10 +230,10 @@ def join(group: dict[str, Any], routing: Routing | None, named: bool, number: in
     tensor in its place.
 
     Args:
-        group: the group to add.
-        routing: of the optimizer, if it has one.
-        named: whether its groups have names.
-        number: how many groups it has, for names where none are given.
+        group: The group to add.
+        routing: The routing of the optimizer, if it has one.
+        named: Whether its groups have names.
+        number: The number of its groups, for names where none are given.
 
     Returns:
         None for a group that is taken as it is.

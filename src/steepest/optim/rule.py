@@ -18,7 +18,7 @@ Shapes = Sequence[tuple[int, int, int]]
 
 
 class UpdateRule(ABC):
-    """What the step loop has to know of a group; a rule is a value, and never changes."""
+    """The facts of a group that the step loop reads; a rule is a value, and never changes."""
 
     made_of: Sequence[object] = ()
     """The values of a group that the rule was made of."""

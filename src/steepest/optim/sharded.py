@@ -22,7 +22,7 @@ from steepest.optim.batching import (
     scalar,
 )
 from steepest.optim.plan import Bucket, StepPlan
-from steepest.sharding import Team, is_sharded, layout_of, local_like, sharded_like, whole
+from steepest.sharding import RankGroup, is_sharded, layout_of, local_like, sharded_like, whole
 
 
 @dataclass(eq=False, slots=True)
@@ -207,7 +207,7 @@ class AverageTrip:
 
     def send(self, bucket: Bucket) -> dict[int, Tensor]:
         """Update the momentum of all; the averages that are needed."""
-        asked = sorted(bucket.exchange.asked)
+        asked = sorted(bucket.exchange.needed)
         out = {
             i: torch.empty_like(bucket.members[i].local, dtype=widened(bucket.members[i].dtype))
             for i in asked
@@ -237,7 +237,7 @@ class WeightTrip:
 
     def send(self, bucket: Bucket) -> dict[int, Tensor]:
         """The weights that are needed."""
-        return {i: bucket.members[i].local for i in bucket.exchange.asked}
+        return {i: bucket.members[i].local for i in bucket.exchange.needed}
 
     def arrive(self, bucket: Bucket, shards: Sequence[Tensor]) -> None:
         """Keep them."""
@@ -251,7 +251,7 @@ def projected(plan: StepPlan, ball: Norm, step: GroupStep) -> Iterator[tuple[Mem
     for member in plan.apart:
         assert is_sharded(member.param), "so says the plan"
         full = project_member(member, whole(member.param), ball, _radii(member, step))
-        place = Team.of_mesh(member.param.device_mesh).place
+        place = RankGroup.of_mesh(member.param.device_mesh).rank
         yield member, layout_of(member.param).take(full, place)
     # Weights travel in their own type, averages in that of the momentum.
     own = [

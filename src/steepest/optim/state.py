@@ -33,10 +33,10 @@ def loadable(
     """A saved state with the objects of an optimizer, for torch to load; checked, and a copy.
 
     Args:
-        saved: what `state_dict` gave.
-        groups: those of the optimizer.
-        objects: keys of a group that hold objects.
-        check: raises for what no group may hold.
+        saved: The result of `state_dict`.
+        groups: The groups of the optimizer.
+        objects: The keys of a group that hold objects.
+        check: A function that raises for values that no group may hold.
 
     Raises:
         ValueError: it was saved with other objects, or holds what no group may hold.

@@ -15,7 +15,15 @@ from steepest.optim.finite import ReplicatedParams
 from steepest.optim.line_search import line_search
 from steepest.optim.options import Group
 from steepest.optim.sharded import ShardUpdate
-from steepest.sharding import Team, is_sharded, layout_of, local, sharded_like, summed, whole
+from steepest.sharding import (
+    RankGroup,
+    all_reduce_sum,
+    is_sharded,
+    layout_of,
+    local,
+    sharded_like,
+    whole,
+)
 
 Loss: TypeAlias = float | Tensor
 Todo: TypeAlias = list[tuple[Group, Update]]
@@ -27,7 +35,7 @@ PROBE = 1e-3
 """Length of the first step over the norm of the weights, while the sharpness is unknown."""
 
 KEPT = 0.95
-"""What remains of the estimated sharpness in a step that shows a smaller one."""
+"""The share of the estimated sharpness that stays in a step that shows a smaller one."""
 
 
 def total(values: Iterable[Tensor], *, largest: bool = False) -> Tensor:
@@ -47,7 +55,7 @@ def slope_of(
     Args:
         todo: The updates, made with the inner product of the norm.
         weights: A factor for each update.
-        sets: the parameters that ranks hold together.
+        sets: The parameters that ranks hold together.
     """
     place = {p: i for i, one in enumerate(sets) for p in one.params}
     alone = list[Tensor]()
@@ -55,7 +63,7 @@ def slope_of(
     for (group, update), weight in zip(todo, weights, strict=True):
         known = here[place[update.member.param]] if update.member.param in place else alone
         known += [dual * weight for dual in _duals(update, group["norm"])]
-    sums = [summed(total(each), one.team) for each, one in zip(here, sets, strict=True)]
+    sums = [all_reduce_sum(total(each), one.ranks) for each, one in zip(here, sets, strict=True)]
     return total([*alone, *sums])
 
 
@@ -66,13 +74,13 @@ def _duals(update: Update, norm: Norm) -> list[Tensor]:
     duals = [norm.inner(u, d) for u, d in zip(update.u, update.direction, strict=True)]
     param = update.member.param
     if is_sharded(param):
-        place = Team.of_mesh(param.device_mesh).place
+        place = RankGroup.of_mesh(param.device_mesh).rank
         return [dual / layout_of(param).replicas(place) for dual in duals]
     return duals
 
 
 def _parts(update: Update, x: Tensor) -> list[Tensor]:
-    """What the norm measures of a tensor of which this rank has what it has of the parameter."""
+    """The parts that the norm measures, of a tensor laid out as the parameter."""
     return update.member.split(whole(sharded_like(x, update.member.param)))
 
 
@@ -94,9 +102,9 @@ def estimated_sharpness(
 
     Args:
         todo: The updates of this step.
-        slope: the dual norm of the whole gradient.
-        head: the group that keeps `estimate` and whether it is `known`, both on the device.
-        state: of each parameter; keeps its last gradient and value.
+        slope: The dual norm of the whole gradient.
+        head: The group that keeps `estimate` and whether it is `known`, both on the device.
+        state: The state of each parameter; keeps its last gradient and value.
 
     Returns:
         The sharpness to use; inf where there is no slope, so that there is no step.
@@ -148,29 +156,29 @@ def search(
     loss: Loss,
     head: Group,
     sets: Sequence[ReplicatedParams],
-    replicas: Team | None,
+    replicas: RankGroup | None,
 ) -> None:
     """Update all parameters along their directions to where the line search ends.
 
     Args:
         todo: The updates of this step; used up.
-        closure: evaluates the loss at the present parameters.
-        loss: its value before the step.
-        head: the group that keeps the last length as `estimate`.
-        sets: the parameters that ranks hold together; their losses count alike.
-        replicas: ranks that hold copies of the parameters, whether they divide the work or not.
+        closure: A function that evaluates the loss at the present parameters.
+        loss: Its value before the step.
+        head: The group that keeps the last length as `estimate`.
+        sets: The parameters that ranks hold together; their losses count alike.
+        replicas: Ranks that hold copies of the parameters, whether they divide the work or not.
     """
     sign = -1.0 if head["maximize"] else 1.0
     rates = [update.rate(group["lr"]) for group, update in todo]
     slope = slope_of(todo, rates, sets)
-    teams = [one.team for one in sets] + ([replicas] if replicas else [])
-    team = max(teams, key=lambda team: team.size, default=None)
+    groups_of_ranks = [one.ranks for one in sets] + ([replicas] if replicas else [])
+    ranks = max(groups_of_ranks, key=lambda ranks: ranks.size, default=None)
 
     def mean(loss: Loss) -> float:
-        if team is None:
+        if ranks is None:
             return sign * as_number(loss)
         value = torch.tensor(as_number(loss), dtype=torch.float64, device=slope.device)
-        return sign * float(summed(value, team)) / team.size
+        return sign * float(all_reduce_sum(value, ranks)) / ranks.size
 
     first = head["estimate"] or PROBE * float(_largest_weight(todo))
     lines = []

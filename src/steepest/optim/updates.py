@@ -319,7 +319,7 @@ def _descend_one_by_one(
 
 
 def _towards_zero(update: Tensor, weight: Tensor) -> Tensor:
-    """Where Re conj(update)·weight ≥ 0: descending makes the entry smaller, or it is zero."""
+    """A mask of Re conj(update)·weight ≥ 0: descending makes the entry smaller, or it is zero."""
     product = update.conj() * weight
     return (product.real if product.is_complex() else product) >= 0
 

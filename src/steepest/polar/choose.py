@@ -24,7 +24,7 @@ from steepest.polar.rational import Zolotarev, spread
 
 
 class Prediction(NamedTuple):
-    """What `Auto` expects of one method for one shape.
+    """The time and the accuracy that `Auto` expects of one method for one shape.
 
     Attributes:
         method: the method.

@@ -15,7 +15,7 @@ from steepest._common.numerics import full_precision, unit_scale
 
 
 class Accuracy(NamedTuple):
-    """What a polar method promises for one shape and type.
+    """The promise of a polar method for one shape and type.
 
     Singular values σ ≥ `resolution`·σ₁ of the input become singular values within `error` of 1;
     smaller ones are damped; none becomes larger than `upper`.
@@ -48,14 +48,14 @@ class PolarMethod(ABC):
 
     @abstractmethod
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
-        """What the method promises for m × n matrices of this dtype."""
+        """The promise of the method for m × n matrices of this dtype."""
 
     @abstractmethod
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """The type in which an input of `dtype` on `device` is computed."""
 
     def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
-        """The method that runs for m × n matrices of this dtype: this one, if it is no choice."""
+        """The concrete method for m × n matrices of this dtype; `self` unless this is a selector."""
         return self
 
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:

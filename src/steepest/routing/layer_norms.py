@@ -1,4 +1,4 @@
-"""Which norm a layer has: one table for Scion, the modular norm and the monitor.
+"""The norm of a layer: one table for Scion, the modular norm and the monitor.
 
 They agree where all of them ask the same question. Where they do not, the row says why.
 """
@@ -46,8 +46,8 @@ class LayerNorms:
         modular: the norm that `steepest.modular` gives it.
         monitor: the norm in which `steepest.diagnostics.Monitor` measures its steps, where the
             optimizer does not say one.
-        step: what a step of length 1 does, in Scion.
-        why: why the columns differ; empty where they do not.
+        step: the effect of a step of length 1, in Scion.
+        why: the reason why the columns differ; empty where they do not.
         example: a shape, for a norm that depends on it.
     """
 
@@ -170,7 +170,7 @@ WEIGHTS: Mapping[type[nn.Module], str] = {
     **dict.fromkeys(EMBEDDINGS, "embedding"),
     **dict.fromkeys((nn.PReLU, *NORMALIZATIONS), "gain"),
 }
-"""What the `weight` of a module is, where its type alone tells."""
+"""The kind of the `weight` of a module, where its type alone tells."""
 
 
 def layer_kind(module: nn.Module, leaf: str, shape: Sequence[int]) -> str:

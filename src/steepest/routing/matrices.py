@@ -1,4 +1,4 @@
-"""Which matrices the parameters of a model are: the one answer that every instrument asks for."""
+"""The matrices that the parameters of a model are: the one answer that every instrument gets."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class RuleMatch:
-    """What the table says about one parameter.
+    """The answer of the table for one parameter.
 
     Args:
         rule: the row that decided.
@@ -286,7 +286,7 @@ def _row(site: Site, model: Survey) -> Rule:
 
 
 def judge(sites: Sequence[Site], model: Survey) -> RuleMatch:
-    """What the table says about a parameter that lives in these places.
+    """The answer of the table for a parameter that lives in these places.
 
     A parameter that is a table anywhere is a table: the other place reads the same rows.
     """

@@ -9,13 +9,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.sharding.exchange import Team
+from steepest.sharding.exchange import RankGroup
 
 NONE, BAD, FINE = range(3)
 """No gradient, one that is not finite, a finite one."""
 
 
-def same_everywhere(text: str, team: Team, device: torch.device, argument: str) -> None:
+def same_everywhere(text: str, ranks: RankGroup, device: torch.device, argument: str) -> None:
     """Raise on every rank unless all of them pass the same text.
 
     Raises:
@@ -23,31 +23,31 @@ def same_everywhere(text: str, team: Team, device: torch.device, argument: str) 
     """
     digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
     ends = torch.tensor([digest, -digest], dtype=torch.int64, device=device)
-    dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=team.group)
+    dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=ranks.group)
     low, high = ends.tolist()
     if low != -high:
         raise invalid(
             argument,
-            f"not the same on all {team.size} ranks",
+            f"not the same on all {ranks.size} ranks",
             "build the same model and the same groups, in one order, on every rank",
         )
 
 
-def agreed(codes: Tensor, team: Team) -> tuple[Tensor, Tensor]:
+def all_reduce_codes(codes: Tensor, ranks: RankGroup) -> tuple[Tensor, Tensor]:
     """The smallest and the largest code that any rank has, for each parameter.
 
     Args:
         codes: `NONE`, `BAD` or `FINE` for each parameter, int8.
-        team: the ranks; each passes as many.
+        ranks: the ranks; each passes as many.
     """
     ends = torch.cat([codes, -codes])
-    dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=team.group)
+    dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=ranks.group)
     low, high = ends.chunk(2)
     return low, -high
 
 
-def summed(value: Tensor, team: Team) -> Tensor:
-    """The sum of the values that the ranks of a team have."""
+def all_reduce_sum(value: Tensor, ranks: RankGroup) -> Tensor:
+    """The sum of the values that the ranks have."""
     value = value.clone()
-    dist.all_reduce(value, group=team.group)
+    dist.all_reduce(value, group=ranks.group)
     return value

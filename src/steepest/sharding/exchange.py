@@ -22,18 +22,18 @@ BUCKET = 2**25
 
 
 @dataclass(frozen=True)
-class Team:
+class RankGroup:
     """The ranks of a mesh as one process group.
 
     Args:
         group: the processes.
         order: the place in the mesh of each rank of the group, counted row by row.
-        place: the place of this process in the mesh.
+        rank: the place of this process in the mesh.
     """
 
     group: dist.ProcessGroup
     order: tuple[int, ...]
-    place: int
+    rank: int
 
     @property
     def size(self) -> int:
@@ -41,12 +41,12 @@ class Team:
         return len(self.order)
 
     @staticmethod
-    def of_group(group: dist.ProcessGroup) -> Team:
+    def of_group(group: dist.ProcessGroup) -> RankGroup:
         """The ranks of a process group, in its own order."""
-        return Team(group, tuple(range(dist.get_world_size(group))), dist.get_rank(group))
+        return RankGroup(group, tuple(range(dist.get_world_size(group))), dist.get_rank(group))
 
     @staticmethod
-    def of_mesh(mesh: DeviceMesh) -> Team:
+    def of_mesh(mesh: DeviceMesh) -> RankGroup:
         """All ranks of a mesh.
 
         A mesh of one axis has its group. For one of several axes, one is made when all its ranks
@@ -55,7 +55,7 @@ class Team:
         ranks = mesh.mesh.flatten().tolist()
         group = mesh.get_group() if mesh.ndim == 1 else _group_of(tuple(ranks), _world())
         order = tuple(ranks.index(rank) for rank in dist.get_process_group_ranks(group))
-        return Team(group, order, ranks.index(dist.get_rank()))
+        return RankGroup(group, order, ranks.index(dist.get_rank()))
 
 
 def _world() -> dist.ProcessGroup:
@@ -75,7 +75,7 @@ def _group_of(ranks: tuple[int, ...], world: dist.ProcessGroup) -> dist.ProcessG
 
 
 @dataclass
-class Waiting(Generic[T]):
+class AsyncResult(Generic[T]):
     """The result of a collective that is on its way.
 
     Args:
@@ -96,7 +96,7 @@ class Waiting(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Parcel:
+class OwnedTensor:
     """A tensor that goes to its owner and comes back.
 
     Args:
@@ -119,14 +119,14 @@ class Exchange:
     results come in one all-gather, each rank's padded to the longest.
 
     Args:
-        team: the ranks.
-        parcels: the tensors; alike on every rank.
+        ranks: the ranks.
+        tensors: the tensors; alike on every rank.
         dtype: the type in which they travel.
         device: the device on which they lie.
     """
 
-    team: Team
-    parcels: Sequence[Parcel]
+    ranks: RankGroup
+    tensors: Sequence[OwnedTensor]
     dtype: torch.dtype
     device: torch.device
 
@@ -139,30 +139,30 @@ class Exchange:
     _in: list[list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        me, size = self.team.place, self.team.size
+        me, size = self.ranks.rank, self.ranks.size
         self._of = [[] for _ in range(size)]
-        for i, parcel in enumerate(self.parcels):
-            self._of[parcel.owner].append(i)
+        for i, tensor in enumerate(self.tensors):
+            self._of[tensor.owner].append(i)
         self.owned = self._of[me]
         # By place: what this rank sends there, and what it gets from there. All ranks derive them
-        # from the layouts, in the order of the parcels, so no sizes have to be exchanged.
+        # from the layouts, in the order of the tensors, so no sizes have to be exchanged.
         self._out, self._in = [[] for _ in range(size)], [[] for _ in range(size)]
-        for i, parcel in enumerate(self.parcels):
-            for source in parcel.layout.sources(parcel.owner):
+        for i, tensor in enumerate(self.tensors):
+            for source in tensor.layout.sources(tensor.owner):
                 if source == me:
-                    self._out[parcel.owner].append(i)
-                if parcel.owner == me:
+                    self._out[tensor.owner].append(i)
+                if tensor.owner == me:
                     self._in[source].append(i)
-        self.asked = frozenset(i for out in self._out for i in out)
+        self.needed = frozenset(i for out in self._out for i in out)
         # What is here stays here.
         self._out[me] = []
 
     @property
     def copies(self) -> bool:
         """Whether every rank holds all of every tensor."""
-        return all(parcel.layout.copies for parcel in self.parcels)
+        return all(tensor.layout.is_replicated for tensor in self.tensors)
 
-    def gather(self, parts: Mapping[int, Tensor]) -> Waiting[dict[int, Tensor]]:
+    def gather(self, parts: Mapping[int, Tensor]) -> AsyncResult[dict[int, Tensor]]:
         """Send parts to the owners.
 
         Args:
@@ -172,9 +172,9 @@ class Exchange:
             The tensors that this rank owns, whole, when they are there.
         """
         if self.copies:
-            return Waiting(lambda: {i: parts[i].to(self.dtype) for i in self.owned})
-        me = self.team.place
-        layouts = [p.layout for p in self.parcels]
+            return AsyncResult(lambda: {i: parts[i].to(self.dtype) for i in self.owned})
+        me = self.ranks.rank
+        layouts = [p.layout for p in self.tensors]
         sent = [[parts[i] for i in out] for out in self._out]
         # By source, the numbers in each of its parts: uneven shards differ. What this rank holds
         # itself counts 0: `result` puts it in its place without a journey.
@@ -186,7 +186,7 @@ class Exchange:
 
         def result() -> dict[int, Tensor]:
             wholes = {i: self._whole(i) for i in self.owned}
-            # received[source] is flat, (Σ counts[source],): parts in the order of the parcels.
+            # received[source] is flat, (Σ counts[source],): parts in the order of the tensors.
             for source, each in enumerate(self._in):
                 pieces = received[source].split(counts[source])
                 for i, piece in zip(each, pieces, strict=True):
@@ -194,9 +194,9 @@ class Exchange:
                     layouts[i].put(wholes[i], source, part)
             return wholes
 
-        return Waiting(result, work, out)
+        return AsyncResult(result, work, out)
 
-    def scatter(self, wholes: Mapping[int, Tensor]) -> Waiting[list[Tensor]]:
+    def scatter(self, wholes: Mapping[int, Tensor]) -> AsyncResult[list[Tensor]]:
         """Hand results back.
 
         Args:
@@ -207,8 +207,8 @@ class Exchange:
         """
         if self.copies:
             return self._all_gather(wholes)
-        me, size = self.team.place, self.team.size
-        layouts = [p.layout for p in self.parcels]
+        me, size = self.ranks.rank, self.ranks.size
+        layouts = [p.layout for p in self.tensors]
         # Rounded as what the others get, or replicas of a part would not stay alike.
         mine = {i: layouts[i].take(wholes[i], me).to(self.dtype) for i in self.owned}
         # To every holder of a part, replicas too, where `gather` takes one copy of each part.
@@ -227,10 +227,10 @@ class Exchange:
                     parts[i] = part.view(layouts[i].shapes[me])
             return [parts[i] for i in range(len(layouts))]
 
-        return Waiting(result, work, out)
+        return AsyncResult(result, work, out)
 
     def _whole(self, i: int) -> Tensor:
-        return torch.empty(self.parcels[i].layout.shape, dtype=self.dtype, device=self.device)
+        return torch.empty(self.tensors[i].layout.shape, dtype=self.dtype, device=self.device)
 
     def _all_to_all(
         self, sent: Sequence[Sequence[Tensor]], counts: Sequence[int]
@@ -241,13 +241,13 @@ class Exchange:
             The numbers from each place, not there before the work is done; the work; what is sent.
         """
         # torch numbers the ranks of the group; all other lists here go by the place in the mesh.
-        order = self.team.order
+        order = self.ranks.order
         splits = [counts[place] for place in order]
         out = _flat([x for place in order for x in sent[place]], self.dtype, self.device)
         into = torch.empty(sum(splits), dtype=self.dtype, device=self.device)
         by_rank = into.split(splits)
-        received = [by_rank[order.index(place)] for place in range(self.team.size)]
-        if self.team.size == 1:
+        received = [by_rank[order.index(place)] for place in range(self.ranks.size)]
+        if self.ranks.size == 1:
             return received, None, out
         # As bytes, since not every backend knows every type.
         width = self.dtype.itemsize
@@ -256,23 +256,23 @@ class Exchange:
             out.view(torch.uint8),
             [n * width for n in splits],
             [width * sum(x.numel() for x in sent[place]) for place in order],
-            group=self.team.group,
+            group=self.ranks.group,
             async_op=True,
         )
         return received, work, out
 
-    def _all_gather(self, wholes: Mapping[int, Tensor]) -> Waiting[list[Tensor]]:
-        order = self.team.order
-        numels = [torch.Size(p.layout.shape).numel() for p in self.parcels]
+    def _all_gather(self, wholes: Mapping[int, Tensor]) -> AsyncResult[list[Tensor]]:
+        order = self.ranks.order
+        numels = [torch.Size(p.layout.shape).numel() for p in self.tensors]
         of_rank = [self._of[place] for place in order]
         # An all-gather wants equal inputs: (longest,) from each rank, into (ranks · longest,).
         longest = max(sum(numels[i] for i in each) for each in of_rank)
         out = _flat([wholes[i] for i in self.owned], self.dtype, self.device)
         out = torch.cat([out, out.new_zeros(longest - out.numel())])
-        into = torch.empty(self.team.size * longest, dtype=self.dtype, device=self.device)
+        into = torch.empty(self.ranks.size * longest, dtype=self.dtype, device=self.device)
         all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
         work = all_gather(
-            into.view(torch.uint8), out.view(torch.uint8), group=self.team.group, async_op=True
+            into.view(torch.uint8), out.view(torch.uint8), group=self.ranks.group, async_op=True
         )
 
         def result() -> list[Tensor]:
@@ -280,10 +280,10 @@ class Exchange:
             for each, buffer in zip(of_rank, into.split(longest), strict=True):
                 ends = pairwise(accumulate((numels[i] for i in each), initial=0))
                 for i, (start, stop) in zip(each, ends, strict=True):
-                    parts[i] = buffer[start:stop].view(self.parcels[i].layout.shape)
+                    parts[i] = buffer[start:stop].view(self.tensors[i].layout.shape)
             return [parts[i] for i in range(len(numels))]
 
-        return Waiting(result, work, out)
+        return AsyncResult(result, work, out)
 
 
 def _flat(tensors: Sequence[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -33,7 +33,7 @@ Region: TypeAlias = tuple[Runs, ...]
 """The part of a tensor that a rank holds: the runs of each axis."""
 
 
-class Cell(NamedTuple):
+class ShardBlock(NamedTuple):
     """A block without gaps of what a rank holds."""
 
     whole: tuple[slice, ...]
@@ -91,12 +91,12 @@ class Layout:
         return [math.prod(shape) for shape in self.shapes]
 
     @cached_property
-    def copies(self) -> bool:
+    def is_replicated(self) -> bool:
         """Whether every rank holds the whole."""
         return all(region == _everything(self.shape) for region in self.regions)
 
     @cached_property
-    def cut(self) -> frozenset[int]:
+    def sharded_dims(self) -> frozenset[int]:
         """The axes along which the tensor is cut up."""
         whole = _everything(self.shape)
         axes = range(len(self.shape))
@@ -127,7 +127,7 @@ class Layout:
             for holders in self._holders.values()
         ]
 
-    def cells(self, rank: int) -> Iterator[Cell]:
+    def cells(self, rank: int) -> Iterator[ShardBlock]:
         """The blocks of what a rank holds: one, unless strided shards are uneven."""
         axes = []
         for runs in self.regions[rank]:
@@ -137,7 +137,7 @@ class Layout:
                 place += stop - start
             axes.append(pairs)
         for block in itertools.product(*axes):
-            yield Cell(tuple(w for w, _ in block), tuple(p for _, p in block))
+            yield ShardBlock(tuple(w for w, _ in block), tuple(p for _, p in block))
 
     def put(self, whole: Tensor, rank: int, part: Tensor) -> None:
         """Write what a rank holds into the whole tensor."""
@@ -214,7 +214,7 @@ def _layout(
     return Layout(shape, tuple(regions))
 
 
-def balanced(
+def assign_owners(
     costs: Sequence[float], ranks: int, before: Sequence[float] | None = None
 ) -> list[int]:
     """An owner for each thing, such that the dearest load of a rank is small.
@@ -228,7 +228,7 @@ def balanced(
         before: the load that each owner has already; None means none.
 
     Examples:
-        >>> balanced([3.0, 1.0, 2.0, 2.0], 2)
+        >>> assign_owners([3.0, 1.0, 2.0, 2.0], 2)
         [0, 0, 1, 1]
 
     Sources:
@@ -243,7 +243,7 @@ def balanced(
     return owners
 
 
-def bucketed(sizes: Sequence[int], owners: Sequence[int], room: int) -> list[list[int]]:
+def make_buckets(sizes: Sequence[int], owners: Sequence[int], room: int) -> list[list[int]]:
     """Things with owners, as many to a bucket as every owner has room for, but at least one.
 
     Args:
@@ -252,7 +252,7 @@ def bucketed(sizes: Sequence[int], owners: Sequence[int], room: int) -> list[lis
         room: bytes that an owner has in a bucket.
 
     Examples:
-        >>> bucketed([3, 3, 3, 9], [0, 0, 0, 1], 6)
+        >>> make_buckets([3, 3, 3, 9], [0, 0, 0, 1], 6)
         [[0, 1, 3], [2]]
     """
     filled, number = dict[int, int](), dict[int, int]()

@@ -51,7 +51,7 @@ class DigitTransformer(nn.Module):
 
 
 def hidden(model: nn.Module) -> list[nn.Parameter]:
-    """What consists of matrices in the blocks, which a `ShapeSet` is made of, in its order."""
+    """The parameters of the blocks that consist of matrices, in the order of a `ShapeSet`."""
     views = steepest.routing.matrix_views(model)
     return [p for n, p in model.named_parameters() if n in views and n.startswith("blocks.")]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Weights
-from steepest.sharding import BUCKET, balanced, bucketed
+from steepest.sharding import BUCKET, assign_owners, make_buckets
 
 
 def _chunks(length: Tensor, pieces: int) -> Tensor:
@@ -88,11 +88,11 @@ def owners_of(weights: tuple[Weights, ...], ranks: int, itemsize: int) -> Owners
     """The owners of parameters that travel, and their buckets."""
     kinds = list(chain.from_iterable(repeat(i, w.count) for i, w in enumerate(weights)))
     sizes = [weights[i].numel for i in kinds]
-    owners = balanced([float(weights[i].work) for i in kinds], ranks)
+    owners = assign_owners([float(weights[i].work) for i in kinds], ranks)
     kind, (busy, owner) = torch.tensor(kinds), torch.tensor(owners).unique(return_inverse=True)
     counts = [torch.bincount(owner[kind == i], minlength=len(busy)) for i in range(len(weights))]
     sums = []
-    for bucket in bucketed([n * itemsize for n in sizes], owners, BUCKET):
+    for bucket in make_buckets([n * itemsize for n in sizes], owners, BUCKET):
         got = Counter[int]()
         for i in bucket:
             got[owners[i]] += sizes[i]

@@ -20,7 +20,7 @@ from steepest.views import MatrixView
 def views_among(
     params: Params, tensors: Named, *, views: Views | None = None, optimizer: Any = None
 ) -> dict[str, MatrixView]:
-    """What `steepest.routing.matrix_views` says of the tensors that are looked at.
+    """The answer of `steepest.routing.matrix_views` for the tensors that are looked at.
 
     Args:
         params: a module, or whatever else the tensors were taken from.

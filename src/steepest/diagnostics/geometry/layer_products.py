@@ -57,7 +57,7 @@ class Call:
 
 
 class RecordedCalls(TorchFunctionMode):
-    """While it is entered, keeps every call with one of the weights.
+    """A context that keeps every call with one of the weights.
 
     It looks at the calls of functions and not at modules: a weight may be used by several modules,
     several times, or by a function alone. Not seen are a product with a tensor made of the weight

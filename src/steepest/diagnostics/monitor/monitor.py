@@ -125,7 +125,7 @@ class Monitor:
 
     @property
     def norms(self) -> dict[str, str]:
-        """In which norm the steps of each layer are measured, and why."""
+        """The norm in which the steps of each layer are measured, and why."""
         return {w.layer: f"{w.norm} ({w.why})" for w in self._watch}
 
     @property

@@ -41,7 +41,7 @@ class Watched(ParameterView):
 
     Args:
         norm: the norm in which its steps are measured, with exact singular values.
-        why: where that norm comes from.
+        why: the origin of that norm.
         matrix_view: the matrices whose spectra are looked at; None of a vector.
         fan_in: how many inputs an output adds up; 1 of an embedding and of a vector.
     """
@@ -154,7 +154,7 @@ class Watched(ParameterView):
         return [length / unscaled(self.norm, part)[1] for length, part in pairs]
 
     def accuracy(self, m: int, n: int) -> Accuracy:
-        """What the optimizer's polar method promises for an m × n matrix."""
+        """The accuracy that the optimizer's polar method promises for an m × n matrix."""
         if self.geometry is not None:
             method = self.geometry.polar or Svd()
         else:

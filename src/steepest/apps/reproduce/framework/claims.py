@@ -91,7 +91,7 @@ class Outcome:
 
 
 Check = Callable[[Sequence[Record]], Outcome]
-"""What measures a claim on results; it may raise `UndecidedError`."""
+"""A function that measures a claim on results; it may raise `UndecidedError`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ class Cell:
 
     Args:
         key: the values that tell it from others, such as optimizer, width, lr and seed.
-        cost: about how long it takes, in a unit of the experiment's own.
+        cost: the time that it takes, roughly, in a unit of the experiment's own.
     """
 
     key: Record

@@ -115,7 +115,7 @@ class ConstraintRecorder:
         self.look()
 
     def matrices(self) -> Iterator[Tensor]:
-        """What has a ball of its own, in batches: matrices, or tensors for a map of entries."""
+        """The parts with a ball of their own, in batches: matrices, or whole tensors."""
         for view in self.optimizer.parameters():
             if view.geometry is not None:
                 yield from view.parts(view.param.detach())
