@@ -1,4 +1,4 @@
-"""The verdict of `compare_geometries` on the GPT of `steepest train` under Muon: docs/diagnostics.md."""
+"""The verdict of `compare_geometries` on the GPT of `steepest train`: docs/diagnostics.md."""
 
 from __future__ import annotations
 

@@ -84,7 +84,10 @@ class ConvexMap(Geometry):
         """
 
     def grad_all(self, xs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
-        """`grad` of several tensors, whose shapes may differ; a map may share work."""
+        """`grad` of several tensors, whose shapes may differ; a map may share work.
+
+        With `check=False` a map may trust the shapes as well.
+        """
         return [self.grad(x, check=check) for x in xs]
 
     @abstractmethod
@@ -317,12 +320,14 @@ class Separable(ConvexMap):
 
     def grad(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """Σ φ'(t)·e; the duality map of the domain's norm where K is a norm."""
-        return self.grad_all([x], check=check)[0]
+        self.accept(x, check)
+        return self.grad_all([x], check=False)[0]
 
     def grad_all(self, xs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """`grad` of each; polar factors share work."""
-        for x in xs:
-            self.accept(x, check)
+        if check:
+            for x in xs:
+                self.accept(x, check)
         if self.domain is not None and self._is_norm:
             return self.domain.dualize_all(xs, check=False)
         return [self.basis.replaced(x, self.scalar) for x in xs]

@@ -50,12 +50,14 @@ class NormMap(ConvexMap):
 
     def grad(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the dual norm; 0 at 0."""
-        return self.grad_all([x], check=check)[0]
+        self.accept(x, check)
+        return self.grad_all([x], check=False)[0]
 
     def grad_all(self, xs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """`grad` of each, together."""
-        for x in xs:
-            self.accept(x, check)
+        if check:
+            for x in xs:
+                self.accept(x, check)
         return self.norm.dual.dualize_all(xs, check=False)
 
     def conjugate(

@@ -169,7 +169,10 @@ class Norm(Geometry):
         """
 
     def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
-        """`dualize` of several tensors, whose shapes may differ; a norm may share work."""
+        """`dualize` of several tensors, whose shapes may differ; a norm may share work.
+
+        With `check=False` a norm may trust the shapes as well.
+        """
         return [self.dualize(g, check=check) for g in gs]
 
     @abstractmethod

@@ -142,7 +142,6 @@ class SteepestDescent(SteepestOptimizer):
         if not isinstance(norm, Norm | ProductNorm | None):
             raise _no_norm(norm)
         params = self._unwrapped(params)
-        self._frozen: dict[str, Tensor] = {}
         if isinstance(norm, ProductNorm):
             if isinstance(params, nn.Module):
                 self._frozen = _frozen_without(params, norm)
@@ -231,22 +230,6 @@ class SteepestDescent(SteepestOptimizer):
             shared = found or (self._shares_length and key == "scale")
             if shared and value != self.defaults[key]:
                 raise invalid(key, value, "one length for all parameters: no group has its own")
-
-    def _finite_gradients(self) -> dict[Tensor, Flag]:
-        """Whether each gradient that takes part is finite, on all ranks; before any update.
-
-        Raises:
-            ValueError: a parameter that was frozen when its model's norm was made is not any more.
-        """
-        thawed = [name for name, p in self._frozen.items() if p.requires_grad]
-        if thawed:
-            raise invalid(
-                "params",
-                ", ".join(thawed),
-                "frozen when the norm of named blocks was made, which has no block for it: make "
-                "the norm and the optimizer again",
-            )
-        return super()._finite_gradients()
 
     def _make_rule(self, group: Group) -> UpdateRule:
         norm, sharpness = group["norm"], group["sharpness"]

@@ -175,8 +175,11 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """Whether each gradient that takes part is finite, on all ranks; before any update.
 
         Raises:
-            ValueError: a group whose decay cannot be, or a sparse gradient.
+            ValueError: a group whose decay cannot be, a sparse gradient, or a parameter that was
+                frozen when its model's norm was made and is not any more.
         """
+        if self._frozen:
+            self._check_frozen()
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         for group in self.param_groups:
             asked = None if group["adamw"] else group["momentum_dtype"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import torch
@@ -66,6 +67,9 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
+    _frozen: Mapping[str, Tensor] = MappingProxyType({})
+    """Parameters that were frozen when the norm of their model was made: it has no block for them."""
+
     def __init__(self, params: Params, defaults: dict[str, Any], *, adamw: dict[str, Any]) -> None:
         params = self._unwrapped(params)
         if isinstance(params, nn.Module):
@@ -99,6 +103,17 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _rule(self, group: Group) -> UpdateRule:
         """The rule that a group holds."""
+
+    def _check_frozen(self) -> None:
+        """Raise if a parameter without a block in the norm of its model is not frozen any more."""
+        thawed = [name for name, p in self._frozen.items() if p.requires_grad]
+        if thawed:
+            raise invalid(
+                "params",
+                ", ".join(thawed),
+                "frozen when the norm of named blocks was made, which has no block for it: make "
+                "the norm and the optimizer again",
+            )
 
     @property
     def routing(self) -> Routing | None:

@@ -205,15 +205,11 @@ def without_momentum(
     """Write the averages of one gradient each: the gradients, or zero where a flag is false."""
     if not out:
         return
-    safe = [_where(ok, g, 0) for ok, g in zip(finite, grads, strict=True)]
+    pairs = zip(finite, grads, strict=True)
+    safe = [torch.where(ok, g, 0) if isinstance(ok, Tensor) else g for ok, g in pairs]
     torch._foreach_copy_(list(out), _parts(safe, views) if views else safe)
     if maximize:
         torch._foreach_neg_(list(out))
-
-
-def _where(ok: Flag, value: Tensor, other: Tensor | float) -> Tensor:
-    """`value` where `ok`; itself where that is known, without a copy."""
-    return torch.where(ok, value, other) if isinstance(ok, Tensor) else value
 
 
 def descend(
@@ -327,4 +323,6 @@ def _towards_zero(update: Tensor, weight: Tensor) -> Tensor:
 def replace(params: Sequence[Tensor], values: Sequence[Tensor], ok: Sequence[Flag]) -> None:
     """W ← value where `ok`, in place, rounded to the type of W."""
     pairs = zip(ok, values, params, strict=True)
-    torch._foreach_copy_(list(params), [_where(o, v, p) for o, v, p in pairs])
+    torch._foreach_copy_(
+        list(params), [torch.where(o, v, p) if isinstance(o, Tensor) else v for o, v, p in pairs]
+    )

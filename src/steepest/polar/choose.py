@@ -173,11 +173,11 @@ class Auto(PolarMethod):
         return Ranking(tuple(sorted(predictions, key=lambda p: (not p.admitted, p.seconds))))
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-        """That of the method chosen for large matrices."""
+        """The compute type of the method chosen for large matrices."""
         return self.choose(1024, 1024, dtype, device).compute_dtype(dtype, device)
 
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
-        """That of the method chosen on a CPU."""
+        """The accuracy of the method chosen on a CPU."""
         return self.choose(m, n, dtype, torch.device("cpu")).accuracy(m, n, dtype)
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -55,7 +55,7 @@ class PolarMethod(ABC):
         """The type in which an input of `dtype` on `device` is computed."""
 
     def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
-        """The concrete method for m × n matrices of this dtype; `self` unless this is a selector."""
+        """The concrete method for m × n matrices of this dtype; `self` unless it is a selector."""
         return self
 
     def __call__(self, x: Inexact[Tensor, "*batch m n"]) -> Inexact[Tensor, "*batch m n"]:
