@@ -142,9 +142,10 @@ class SteepestDescent(SteepestOptimizer):
         if not isinstance(norm, Norm | ProductNorm | None):
             raise _no_norm(norm)
         params = self._unwrapped(params)
+        frozen: dict[str, Tensor] = {}
         if isinstance(norm, ProductNorm):
             if isinstance(params, nn.Module):
-                self._frozen = _frozen_without(params, norm)
+                frozen = _frozen_without(params, norm)
             params = _by_name(params, norm)
         elif norm is not None:
             params = module_params(params, norm, "norm")
@@ -168,6 +169,7 @@ class SteepestDescent(SteepestOptimizer):
             defaults["betas"] = betas
         limit = options.get("max_batch_bytes")
         super().__init__(params, defaults, adamw=adamw_defaults(options), max_batch_bytes=limit)
+        self._frozen = frozen
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; a `sharpness` of its own gives it `scale="dual"` and lr 1, if not said.
@@ -275,8 +277,7 @@ class SteepestDescent(SteepestOptimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of the base class, with the conclusions of the constructor."""
-        own = {"_shares_length": self._shares_length, "_frozen": self._frozen}
-        return {**super().__getstate__(), **own}
+        return {**super().__getstate__(), "_shares_length": self._shares_length}
 
 
 def _no_norm(norm: object) -> ValueError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import torch
@@ -67,9 +66,6 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
-    _frozen: Mapping[str, Tensor] = MappingProxyType({})
-    """Parameters that were frozen when the norm of their model was made: it has no block for them."""
-
     def __init__(self, params: Params, defaults: dict[str, Any], *, adamw: dict[str, Any]) -> None:
         params = self._unwrapped(params)
         if isinstance(params, nn.Module):
@@ -77,6 +73,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         # Not while torch adds the first groups, which are routed already.
         self._routed: Routing | None = None
         self._adamw = adamw
+        # Frozen when the norm of their model was made, which has no block for them.
+        self._frozen: Mapping[str, Tensor] = {}
         super().__init__(
             self._groups_of(params, {}) if isinstance(params, Routing) else params, defaults
         )
@@ -235,6 +233,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         """torch's own keeps three attributes; a copy needs these as well."""
         # Processes cannot be copied: of copies on several ranks, each computes everything.
         own = {"_routed": self._routed, "_adamw": self._adamw, "_replicas": None}
+        own["_frozen"] = self._frozen
         return {**super().__getstate__(), **own}
 
 
