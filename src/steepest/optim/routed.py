@@ -232,7 +232,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well."""
         # Processes cannot be copied: of copies on several ranks, each computes everything.
-        own = {"_routed": self._routed, "_adamw": self._adamw, "_replicas": None}
+        own: dict[str, Any] = {"_routed": self._routed, "_adamw": self._adamw, "_replicas": None}
         own["_frozen"] = self._frozen
         return {**super().__getstate__(), **own}
 
