@@ -188,7 +188,7 @@ def halves(rank: int, world: int) -> tuple[list[Tensor], list[int]]:
         wells.pull(step)
         optimizer.step()
     plans = [plan for _, plan in optimizer._plans.values()]
-    owners = [p.owner for plan in plans for b in plan.buckets for p in b.exchange.parcels]
+    owners = [p.owner for plan in plans for b in plan.buckets for p in b.exchange.tensors]
     return [local(p) for p in wells.params.values()], owners
 
 

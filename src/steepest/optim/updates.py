@@ -138,9 +138,8 @@ def accumulate(
 
     With betas = (β₁, β₂), u = β₁·buffer + (1 − β₁)·grad is made from the buffer before the step,
     and β₂ is its momentum; Nesterov's u is that of β₁ = momentum². Under `maximize`, −grad stands
-    for grad. Where a flag is false the buffer keeps its values and u is the buffer. No gradient is
-    written to. The last line lets a parameter come to rest whose gradient has become zero for good;
-    it is about entries, so that it does not matter which rank holds them.
+    for grad. Where a flag is false the buffer stays and is u. Gradients are never written to. The
+    last line is about entries, so that it does not matter which rank holds them.
 
     Args:
         grads: The gradients.
