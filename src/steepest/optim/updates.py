@@ -158,10 +158,8 @@ def accumulate(
     # A call that changes no type costs a dispatch, dear where models are small.
     safe = [g if g.dtype == b.dtype else g.to(b.dtype) for g, b in zip(grads, buffers, strict=True)]
     # A gradient equal to its buffer leaves the average as it is, whatever the weight.
-    safe = [
-        torch.where(ok, g, b) if isinstance(ok, Tensor) else g
-        for ok, g, b in zip(finite, safe, buffers, strict=True)
-    ]
+    triples = zip(finite, safe, buffers, strict=True)
+    safe = [torch.where(ok, g, b) if isinstance(ok, Tensor) else g for ok, g, b in triples]
     if out:
         torch._foreach_copy_(list(out), _parts(safe, views) if views else safe)
     zero = [stack == 0 for stack in stacks]
