@@ -17,7 +17,7 @@ from steepest._common.numerics import in_double, real_dtype, widened
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
 from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square
 from steepest.maps.weighted import Weighted
-from steepest.norms import Couples, Extent, Factor, Geometry, Norm, Scaled
+from steepest.norms import Coupling, Geometry, MatrixShape, Norm, Scaled, ShapeFactor
 from steepest.polar import PolarMethod
 from steepest.polar._rounding import product_rounding
 
@@ -165,12 +165,12 @@ class ConvexMap(Geometry):
                 "the ball has radius 1/weight_decay: give one number > 0",
             )
         if self.domain is None:
-            self.accept(x, True)
+            self.validate(x, True)
             return torch.zeros_like(self.frame(x, check=False))
         return (self.domain(x) - 1 / weight_decay).clamp(min=0)
 
     @property
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """The entries that one entry of the gradient depends on."""
         return self.frame.couples
 
@@ -189,27 +189,27 @@ class ConvexMap(Geometry):
         """How gradients are computed; None is an SVD, or no need of one."""
         return self.frame.polar
 
-    def extent(self, x: Tensor) -> Extent:
+    def matrix_shape(self, x: Tensor) -> MatrixShape:
         """Rows and columns of one member of the batch; a vector is one column."""
-        return self.frame.extent(x)
+        return self.frame.matrix_shape(x)
 
-    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+    def broadcast(self, value: Tensor, x: Tensor) -> Tensor:
         """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
-        return self.frame.spread(value, x)
+        return self.frame.broadcast(value, x)
 
     def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
         return self.frame.inner(g, x)
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this map can take."""
-        super().accept(x, check, argument)
-        self.frame.accept(x, False, argument)
+        super().validate(x, check, argument)
+        self.frame.validate(x, False, argument)
 
     def _slack(self, y: Tensor, tolerance: float | None) -> float:
         """The tolerance of `conjugate`."""
         if tolerance is None:
-            rows, cols, _ = self.extent(y)
+            rows, cols, _ = self.matrix_shape(y)
             return TOLERANCE * product_rounding(rows, cols, y.dtype)
         if tolerance != 0 and not is_positive(tolerance):
             raise invalid("tolerance", tolerance, "give a number >= 0, or None")
@@ -301,33 +301,37 @@ class Separable(ConvexMap):
         limit = self.scalar.limit
         if math.isinf(limit):
             return None
-        return self.basis.ball if limit == 1 else Scaled(self.basis.ball, Factor(denominator=limit))
+        return (
+            self.basis.ball
+            if limit == 1
+            else Scaled(self.basis.ball, ShapeFactor(denominator=limit))
+        )
 
     @property
     def frame(self) -> Norm:
         """The largest magnitude."""
         return self.basis.ball
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this map can take, in a type that has room for δ."""
-        super().accept(x, check, argument)
+        super().validate(x, check, argument)
         self.scalar.fits(widened(x.dtype))
 
     def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """Σ φ(t)."""
-        self.accept(x, check)
+        self.validate(x, check)
         return self.basis.total(self.scalar.value(self.basis.magnitudes(x)))
 
     def grad(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """Σ φ'(t)·e; the duality map of the domain's norm where K is a norm."""
-        self.accept(x, check)
+        self.validate(x, check)
         return self.grad_all([x], check=False)[0]
 
     def grad_all(self, xs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """`grad` of each; polar factors share work."""
         if check:
             for x in xs:
-                self.accept(x, check)
+                self.validate(x, check)
         if self.domain is not None and self._is_norm:
             return self.domain.dualize_all(xs, check=False)
         return [self.basis.replaced(x, self.scalar) for x in xs]
@@ -336,7 +340,7 @@ class Separable(ConvexMap):
         self, y: Inexact[Tensor, ...], *, tolerance: float | None = None, check: bool = True
     ) -> Tensor:
         """Σ φ*(s)."""
-        self.accept(y, check, "y")
+        self.validate(y, check, "y")
         slack, limit = self._slack(y, tolerance), self.scalar.limit
         s = self.basis.magnitudes(in_double(y))
         inside = self.basis.total((s > limit * (1 + slack)).to(s.dtype)) == 0

@@ -14,7 +14,7 @@ from steepest.maps.scalars import Scalar
 from steepest.norms import ColumnNorm, LInf, Lp, Norm, RowNorm, Spectral
 from steepest.polar import PolarMethod
 from steepest.polar._members import svd, svdvals
-from steepest.sharding.reductions import held_as, total
+from steepest.sharding.reductions import redistribute_like, total
 
 
 class Basis(ABC):
@@ -106,8 +106,8 @@ class _Lines(Basis):
     def replaced(self, x: Tensor, scalar: Scalar) -> Tensor:
         """Every vector with the length φ'(t)."""
         wide, line = x.to(widened(x.dtype)), self._line
-        slopes = line.spread(scalar.slope(self.magnitudes(wide)), x)
-        return held_as((line.dualize(wide, check=False) * slopes).to(x.dtype), x)
+        slopes = line.broadcast(scalar.slope(self.magnitudes(wide)), x)
+        return redistribute_like((line.dualize(wide, check=False) * slopes).to(x.dtype), x)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def atom_of(module: nn.Module, leaf: str, name: str) -> tuple[Norm, float] | Non
             name,
             f"an EmbeddingBag with mode={mode!r} puts several rows into one: give their largest "
             f"number k, flow={{{name!r}: Atom('weight', norms.Scaled(norms.RowNorm(), "
-            "norms.Factor(numerator=k, cols=-0.5)))}",
+            "norms.ShapeFactor(numerator=k, cols=-0.5)))}",
         )
     if kind == "grouped":
         raise invalid(

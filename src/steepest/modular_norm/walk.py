@@ -202,7 +202,7 @@ class Walk:
         if full not in self._moved:
             return Piece(atom.sensitivity)
         parameter = self._tree.parameters[full]
-        atom.norm.accept(parameter, False, full)
+        atom.norm.validate(parameter, False, full)
         mass = LAYER_MASS if parameter.ndim > 1 else VECTOR_MASS
         return Piece(atom.sensitivity, (Use(name=full, norm=atom.norm, mass=mass),))
 

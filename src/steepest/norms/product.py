@@ -60,12 +60,12 @@ class ProductNorm(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.blocks})"
 
-    def accept(self, x: Tensors, argument: str = "x") -> None:
+    def validate(self, x: Tensors, argument: str = "x") -> None:
         """Raise unless `x` has exactly the names of the blocks."""
         check_names(argument, x, self.blocks)
 
     def _values(self, x: Tensors, check: bool) -> dict[str, Tensor]:
-        self.accept(x)
+        self.validate(x)
         return {name: norm(x[name], check=check) for name, norm in self.blocks.items()}
 
     @property
@@ -179,14 +179,14 @@ class MaxOf(ProductNorm):
 
     def dualize(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
         """The duality map of each block; a zero block stays zero."""
-        self.accept(g, "g")
+        self.validate(g, "g")
         return {k: norm.dualize(g[k], check=check) for k, norm in self.blocks.items()}
 
     def project(
         self, x: Tensors, radius: float | Tensor = 1.0, *, check: bool = True
     ) -> dict[str, Tensor]:
         """Each block projected on its ball."""
-        self.accept(x)
+        self.validate(x)
         return {k: norm.project(x[k], radius, check=check) for k, norm in self.blocks.items()}
 
 
@@ -207,7 +207,7 @@ class SumOf(ProductNorm):
 
     def dualize(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
         """The duality map of the block with the largest dual norm, zero for the others."""
-        self.accept(g, "g")
+        self.validate(g, "g")
         sizes = self.dual._values(g, check)
         every = _gather(sizes)
         top, ties = every.amax(), (every == every.amax()).sum()
@@ -215,7 +215,7 @@ class SumOf(ProductNorm):
         for k, norm in self.blocks.items():
             weight = (sizes[k].to(top) == top) / ties
             weight = weight.to(sizes[k])
-            out[k] = (norm.dualize(g[k], check=False) * norm.spread(weight, g[k])).to(g[k].dtype)
+            out[k] = (norm.dualize(g[k], check=False) * norm.broadcast(weight, g[k])).to(g[k].dtype)
         return out
 
     def project(

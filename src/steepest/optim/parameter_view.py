@@ -120,7 +120,7 @@ class ParameterView:
             return [math.inf] * (len(self.lengths) or 1)
         radii = []
         for part, length in zip(self.parts(self.param.detach()), self.lengths, strict=True):
-            rows, cols, _ = self.K.extent(part)
+            rows, cols, _ = self.K.matrix_shape(part)
             upper = 1.0 if self.projected else self.K.upper(rows, cols, self.works_in)
             radii.append(length * upper / self.weight_decay)
         return radii

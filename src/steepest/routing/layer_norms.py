@@ -17,12 +17,12 @@ from steepest.norms import (
     RMS,
     ColumnNorm,
     Conv,
-    Factor,
     LInf,
     Norm,
     Operator,
     RowNorm,
     Scaled,
+    ShapeFactor,
     Spectral,
 )
 
@@ -31,9 +31,9 @@ Column: TypeAlias = Norm | Callable[[Sequence[int]], Norm] | None
 """A norm, one that depends on the shape of the parameter, or None: it has to be stated."""
 
 # torch stores one row a word, so 1 → RMS of the transpose: the largest RMS of a row.
-EMBEDDING = Scaled(RowNorm(), Factor(cols=-0.5))
+EMBEDDING = Scaled(RowNorm(), ShapeFactor(cols=-0.5))
 # One input is a column: the largest entry, times the number of inputs.
-HEAD = Scaled(ColumnNorm(float("inf")), Factor(cols=1.0))
+HEAD = Scaled(ColumnNorm(float("inf")), ShapeFactor(cols=1.0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -233,7 +233,7 @@ def _gap(K: ConvexMap, y: Tensor, g: Tensor, size: float, dtype: torch.dtype) ->
 
     `size` is K.domain(y), 0 without a domain, and `dtype` that of the weights.
     """
-    rows, cols, _ = K.extent(y)
+    rows, cols, _ = K.matrix_shape(y)
     tolerance = TOLERANCE * product_rounding(rows, cols, dtype)
     if size > 1 + tolerance:
         return math.inf

@@ -178,7 +178,7 @@ def _fits(norm: Norm, p: Tensor, view: MatrixView | None) -> bool:
     if norm.axes == 2:
         return view is not None
     try:
-        norm.accept(p, check=False)
+        norm.validate(p, check=False)
     except ValueError:
         return False
     return True
