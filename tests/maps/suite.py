@@ -43,7 +43,7 @@ class Case:
     @property
     def norm(self) -> norms.Norm:
         """What `tests.norms.suite.tensors` reads."""
-        return self.map.frame
+        return self.map.geometry_norm
 
     @property
     def is_norm(self) -> bool:

@@ -101,7 +101,7 @@ def test_without_a_domain_everything_is_allowed(case):
     x = torch.full((3, 3), 1e3)
     assert bool(case.map.conjugate(x).isfinite().all())
     assert not bool(case.map.violation(x, 1.0).any())
-    assert case.map.upper(3, 3, torch.float32) == math.inf
+    assert case.map.gradient_bound(3, 3, torch.float32) == math.inf
 
 
 @over(TABLE)
@@ -113,7 +113,7 @@ def test_gradients_stay_in_the_domain(case, draw):
         return
     laws.keeps_to_its_domain(K, x, draw.rtol)
     rows, cols, _ = K.matrix_shape(x)
-    assert K.upper(rows, cols, x.dtype) <= (2.1 if case.loose > 1 else 1)
+    assert K.gradient_bound(rows, cols, x.dtype) <= (2.1 if case.loose > 1 else 1)
     if case in NORM_MAPS:
         assert_close(K.domain(K.grad(x)), size(K, x) > 0, within=case.loose * draw.rtol)
 
@@ -139,7 +139,7 @@ def hold_to_the_laws(K, delta, x, rtol):
     """At x and at 0. An error e of y is one of about δ·e in the conjugate."""
     g = K.grad(x)
     assert not bool(K.grad(0 * x).any())
-    assert bool(g.isfinite().all()) and K.domain(g) <= K.upper(2, 2, x.dtype) + rtol
+    assert bool(g.isfinite().all()) and K.domain(g) <= K.gradient_bound(2, 2, x.dtype) + rtol
     for z, y in ((x, g), (0 * x, 0 * x)):
         value, conjugate, product = K.value(z), K.conjugate(y, tolerance=0.1), K.inner(y, z)
         within = rtol * (1 + delta + value.double().abs())

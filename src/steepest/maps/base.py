@@ -51,8 +51,8 @@ class ConvexMap(Geometry):
     Multiples of one norm add up to another. No other sum has a conjugate in closed form. A map
     prints as an expression that makes it; the argument of `FromNorm` is one of norms.
 
-    A subclass is a frozen dataclass and writes `value`, `grad`, `conjugate`, `domain`, `frame`,
-    `upper`, `with_polar` and `c * K`.
+    A subclass is a frozen dataclass and writes `value`, `grad`, `conjugate`, `domain`,
+    `geometry_norm`, `gradient_bound`, `with_polar` and `c * K`.
     """
 
     _for_vectors = "a map of entries such as maps.L1Map()"
@@ -64,8 +64,8 @@ class ConvexMap(Geometry):
 
     @property
     @abstractmethod
-    def frame(self) -> Norm:
-        """A norm that batches tensors and couples their entries as the gradient does."""
+    def geometry_norm(self) -> Norm:
+        """A norm with the geometry of the map: it batches tensors and couples entries alike."""
 
     @abstractmethod
     def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
@@ -108,10 +108,10 @@ class ConvexMap(Geometry):
         """
 
     @abstractmethod
-    def upper(self, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, m: int, n: int, dtype: torch.dtype) -> float:
         """The largest domain(grad(x)) for m × n matrices: 1, or more by an inexact polar method.
 
-        With weight decay λ the weights end in the ball of radius upper/λ; inf without a domain.
+        With weight decay λ the weights end in the ball of this radius over λ; inf without a domain.
         """
 
     @abstractmethod
@@ -166,45 +166,45 @@ class ConvexMap(Geometry):
             )
         if self.domain is None:
             self.validate(x, True)
-            return torch.zeros_like(self.frame(x, check=False))
+            return torch.zeros_like(self.geometry_norm(x, check=False))
         return (self.domain(x) - 1 / weight_decay).clamp(min=0)
 
     @property
     def couples(self) -> Coupling:
         """The entries that one entry of the gradient depends on."""
-        return self.frame.couples
+        return self.geometry_norm.couples
 
     @property
     def axes(self) -> int | None:
         """How many trailing axes it acts on; None for a map of entries."""
-        return self.frame.axes
+        return self.geometry_norm.axes
 
     @property
     def symmetric(self) -> bool:
         """Whether K(xᵀ) = K(x) and the gradient commutes with transposition."""
-        return self.frame.symmetric
+        return self.geometry_norm.symmetric
 
     @property
     def polar(self) -> PolarMethod | None:
         """How gradients are computed; None is an SVD, or no need of one."""
-        return self.frame.polar
+        return self.geometry_norm.polar
 
     def matrix_shape(self, x: Tensor) -> MatrixShape:
         """Rows and columns of one member of the batch; a vector is one column."""
-        return self.frame.matrix_shape(x)
+        return self.geometry_norm.matrix_shape(x)
 
     def broadcast(self, value: Tensor, x: Tensor) -> Tensor:
         """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
-        return self.frame.broadcast(value, x)
+        return self.geometry_norm.broadcast(value, x)
 
     def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
-        return self.frame.inner(g, x)
+        return self.geometry_norm.inner(g, x)
 
     def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this map can take."""
         super().validate(x, check, argument)
-        self.frame.validate(x, False, argument)
+        self.geometry_norm.validate(x, False, argument)
 
     def _slack(self, y: Tensor, tolerance: float | None) -> float:
         """The tolerance of `conjugate`."""
@@ -308,7 +308,7 @@ class Separable(ConvexMap):
         )
 
     @property
-    def frame(self) -> Norm:
+    def geometry_norm(self) -> Norm:
         """The largest magnitude."""
         return self.basis.ball
 
@@ -347,11 +347,11 @@ class Separable(ConvexMap):
         value = self.basis.total(self.scalar.conjugate(s.clamp(max=limit)))
         return torch.where(inside, value, math.inf).to(real_dtype(widened(y.dtype)))
 
-    def upper(self, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, m: int, n: int, dtype: torch.dtype) -> float:
         """1, or what φ' by the polar method can give; inf without a domain."""
         if self.domain is None:
             return math.inf
-        return self.basis.upper(self.scalar, m, n, dtype)
+        return self.basis.gradient_bound(self.scalar, m, n, dtype)
 
     def with_polar(self, polar: PolarMethod | None) -> Separable:
         """The same map by this method."""

@@ -40,7 +40,7 @@ class Basis(ABC):
     def replaced(self, x: Tensor, scalar: Scalar) -> Tensor:
         """Σ φ'(t)·e, in the shape and type of `x`."""
 
-    def upper(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
         """The largest magnitude that `replaced` can give, over the limit of φ'."""
         return 1.0
 
@@ -185,11 +185,11 @@ class Singular(Basis):
         out = scalar.by_polar(wide.mH if turned else wide, self.polar)
         return (out.mH if turned else out).resolve_conj().to(x.dtype)
 
-    def upper(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
         """1 for an SVD, else what the formula of φ' makes of the method's promise."""
         if self.polar is None:
             return 1.0
-        return scalar.upper(self.polar, min(m, n), max(m, n), dtype)
+        return scalar.gradient_bound(self.polar, min(m, n), max(m, n), dtype)
 
 
 def _by_svd(x: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:

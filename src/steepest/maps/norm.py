@@ -39,7 +39,7 @@ class NormMap(ConvexMap):
         return self.norm.dual
 
     @property
-    def frame(self) -> Norm:
+    def geometry_norm(self) -> Norm:
         """The dual norm."""
         return self.norm.dual
 
@@ -68,7 +68,7 @@ class NormMap(ConvexMap):
         size = self.domain(y, check=False)
         return torch.where(size <= 1 + self._slack(y, tolerance), 0.0, math.inf).to(size.dtype)
 
-    def upper(self, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, m: int, n: int, dtype: torch.dtype) -> float:
         """1, or that of the polar method: it bounds the singular values of U·Vᴴ."""
         return 1.0 if self.polar is None else self.polar.accuracy(m, n, dtype).upper
 

@@ -34,7 +34,7 @@ class ConstraintRow:
         shape: the parameter's shape.
         domain: the norm of the ball, as text; empty without one.
         norm: the norm of the weights in the ball; NaN without one.
-        radius: length·upper/weight_decay; inf without a ball.
+        radius: length·bound/weight_decay; inf without a ball.
         distance: max(norm − radius, 0).
         kkt: the largest KKT score of its matrices; inf outside the ball, None where there is none.
         note: the reason why there is no ball or no score; else empty.
@@ -119,18 +119,18 @@ def constraint_report(
 
     A step W ← (1 − lr·weight_decay)·W − lr·length·K.grad(u) ends where W minimises
 
-        F(W) + K.conjugate(W/s)·s,   s = length·upper/weight_decay
+        F(W) + K.conjugate(W/s)·s,   s = length·bound/weight_decay
 
-    so in the ball K.domain(W) ≤ s, if K has a domain. `upper` is 1 for an exact K and what an
-    inexact polar method adds otherwise (1 without a domain, or with a projection). The KKT score of
-    W is the Fenchel gap
+    so in the ball K.domain(W) ≤ s, if K has a domain. The bound, `K.gradient_bound`, is 1 for an
+    exact K and more with an inexact polar method (1 without a domain, or with a projection). The
+    KKT score of W is the Fenchel gap
 
         (K.value(−g) + K.conjugate(W/s) + ⟨W/s, g⟩) / K.domain.dual(g)
 
     with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, and inf outside the ball, beyond what
     the type of W can tell. For an exact K it is 0 if and only if W is such a minimiser to first
-    order. An inexact polar method ends at W = −s·d/upper, with directions d mostly shorter than
-    `upper`; there the score is 1 − ⟨d, g⟩/(upper·K.domain.dual(g)), with `polar=Svd()` 0.
+    order. An inexact polar method ends at W = −s·d/bound, with directions d mostly shorter than
+    that; there the score is 1 − ⟨d, g⟩/(bound·K.domain.dual(g)), with `polar=Svd()` 0.
 
     Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, and
     without momentum that of the last backward, as with "grad". The noise of a minibatch keeps the
