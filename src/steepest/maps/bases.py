@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import full_precision, unit_power, widened
+from steepest._common.numerics import full_precision, power_of_two_scale, widened
 from steepest.maps.scalars import Scalar
 from steepest.norms import ColumnNorm, LInf, Lp, Norm, RowNorm, Spectral
 from steepest.polar import PolarMethod
@@ -168,7 +168,7 @@ class Singular(Basis):
     def magnitudes(self, x: Tensor) -> Tensor:
         """The singular values in falling order, by an SVD."""
         wide = x.to(widened(x.dtype))
-        power = unit_power(wide.detach())
+        power = power_of_two_scale(wide.detach())
         with full_precision(x.device):
             return svdvals(wide * power) / power[..., 0]
 
@@ -194,7 +194,7 @@ class Singular(Basis):
 
 def _by_svd(x: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
     """U·slope(σ)·Vᴴ."""
-    power = unit_power(x)
+    power = power_of_two_scale(x)
     with full_precision(x.device):
         u, s, vh = svd(x * power)
         cutoff = max(x.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]

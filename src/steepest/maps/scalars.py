@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest._common.checks import is_positive
 from steepest._common.errors import invalid
-from steepest._common.numerics import epsilon, full_precision, unit_power
+from steepest._common.numerics import epsilon, full_precision, power_of_two_scale
 from steepest.polar import PolarMethod
 from steepest.polar._members import eigh
 
@@ -218,7 +218,7 @@ class _Threshold(_Cornered):
         that much.
         """
         corner = self._corner(x.dtype)
-        power = unit_power(x).clamp(max=2.0 ** -math.frexp(corner)[1])
+        power = power_of_two_scale(x).clamp(max=2.0 ** -math.frexp(corner)[1])
         x = x * power
         q = polar(x)
         h = hermitian(x @ q.mH)

@@ -12,7 +12,13 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import epsilon, full_precision, unit_power, unit_scale, widened
+from steepest._common.numerics import (
+    epsilon,
+    full_precision,
+    power_of_two_scale,
+    unit_scale,
+    widened,
+)
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.norm import Coupling, Norm, ball_radius
 from steepest.polar import PolarMethod, Svd
@@ -107,7 +113,7 @@ class UnitarilyInvariantNorm(Norm):
         """f(σ): one real number for each matrix."""
         self.validate(x, check)
         wide = x.to(widened(x.dtype))
-        power = unit_power(wide.detach())
+        power = power_of_two_scale(wide.detach())
         with full_precision(x.device):
             return self._measure(wide * power) / power[..., 0, 0]
 
@@ -134,7 +140,7 @@ class UnitarilyInvariantNorm(Norm):
         self.validate(x, check)
         r = ball_radius(radius, x, x.shape[:-2])
         wide = x.to(widened(x.dtype))
-        power = unit_power(wide)
+        power = power_of_two_scale(wide)
         r = r * power[..., 0, 0].double()
         with full_precision(x.device):
             u, s, vh = self._factors(wide * power)
