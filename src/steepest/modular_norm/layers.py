@@ -84,9 +84,9 @@ def is_a(module: nn.Module, *types: type[nn.Module]) -> bool:
 
 def sensitivity_of(module: nn.Module) -> float | None:
     """The sensitivity that the type tells, None for an unknown one."""
-    for kind, told in SENSITIVITIES.items():
+    for kind, given in SENSITIVITIES.items():
         if is_a(module, kind):
-            return told(module) if callable(told) else told
+            return given(module) if callable(given) else given
     return None
 
 
