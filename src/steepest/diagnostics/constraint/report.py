@@ -14,7 +14,7 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import in_double
 from steepest._common.text import for_json, table
 from steepest.diagnostics._selected import Model, selected
-from steepest.diagnostics.constraint._measured import Measured
+from steepest.diagnostics.constraint._ball_sizes import BallSizes
 from steepest.diagnostics.constraint.spectra import ConstraintSpectrum, spectrum_of
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
@@ -168,28 +168,28 @@ def constraint_report(
     if gradient not in GRADIENTS:
         raise invalid("gradient", gradient, 'give "momentum" or "grad"')
     rows, found = [], []
-    for measured in map(Measured, selected(model, optimizer)):
-        rows.append(_row(measured, gradient))
-        found.append(spectrum_of(measured) if spectra else None)
+    for ball_sizes in map(BallSizes, selected(model, optimizer)):
+        rows.append(_row(ball_sizes, gradient))
+        found.append(spectrum_of(ball_sizes) if spectra else None)
     return ConstraintReport(rows=tuple(rows), spectra=tuple(s for s in found if s is not None))
 
 
-def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
+def _row(b: BallSizes, gradient: Gradient) -> ConstraintRow:
     """The row of a parameter."""
-    of = m.of
+    of = b.of
     norm, radius, score, note = math.nan, max(of.radii), None, of.why_none
-    if not m.finite:
+    if not b.finite:
         note = note or "the weights are not finite"
     else:
-        if m.ball is not None:
-            pairs = zip(m.sizes, of.radii, strict=True)
+        if b.ball is not None:
+            pairs = zip(b.sizes, of.radii, strict=True)
             norm, radius = max(pairs, key=lambda pair: (pair[0] / pair[1], pair[0]))
-        score, missing = _score(m, gradient)
+        score, missing = _score(b, gradient)
         note = note or missing
     return ConstraintRow(
         name=of.name,
         shape=tuple(of.param.shape),
-        domain="" if m.ball is None else str(m.ball),
+        domain="" if b.ball is None else str(b.ball),
         norm=norm,
         radius=radius,
         distance=0.0 if math.isinf(radius) else max(norm - radius, 0.0),
@@ -198,9 +198,9 @@ def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
     )
 
 
-def _score(m: Measured, gradient: Gradient) -> tuple[float | None, str]:
+def _score(b: BallSizes, gradient: Gradient) -> tuple[float | None, str]:
     """The largest KKT score of the parts, or None and why."""
-    of, K = m.of, m.exact
+    of, K = b.of, b.exact
     if K is None or of.weight_decay == 0:
         return None, ""
     if of.cautious:
@@ -213,8 +213,8 @@ def _score(m: Measured, gradient: Gradient) -> tuple[float | None, str]:
     # Without a domain there is no ball, and no bound on what an inexact map can give.
     bounded = K.domain is not None
     scales = of.radii if bounded else [n / of.weight_decay for n in of.lengths]
-    sizes = m.sizes if bounded else [0.0] * len(scales)
-    parts = zip(m.parts(), of.parts(in_double(slope)), scales, sizes, strict=True)
+    sizes = b.sizes if bounded else [0.0] * len(scales)
+    parts = zip(b.parts(), of.parts(in_double(slope)), scales, sizes, strict=True)
     return max(_gap(K, w / s, g, n / s, of.param.dtype) for w, g, s, n in parts), ""
 
 

@@ -25,7 +25,7 @@ def unscaled(norm: Norm, x: Tensor | None = None) -> tuple[Norm, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class BallSizes:
     """One parameter, measured when asked, in double precision and with exact singular values.
 
     Args:
