@@ -158,7 +158,7 @@ class Exchange:
         self._out[me] = []
 
     @property
-    def copies(self) -> bool:
+    def is_replicated(self) -> bool:
         """Whether every rank holds all of every tensor."""
         return all(tensor.layout.is_replicated for tensor in self.tensors)
 
@@ -171,7 +171,7 @@ class Exchange:
         Returns:
             The tensors that this rank owns, whole, when they are there.
         """
-        if self.copies:
+        if self.is_replicated:
             return AsyncResult(lambda: {i: parts[i].to(self.dtype) for i in self.owned})
         me = self.ranks.rank
         layouts = [p.layout for p in self.tensors]
@@ -205,7 +205,7 @@ class Exchange:
         Returns:
             The part of each tensor that this rank holds, when it is there.
         """
-        if self.copies:
+        if self.is_replicated:
             return self._all_gather(wholes)
         me, size = self.ranks.rank, self.ranks.size
         layouts = [p.layout for p in self.tensors]
