@@ -64,11 +64,11 @@ LAYERS = (
     ("diagnostics.spectra._batched",),
     ("diagnostics.geometry.layer_products",),
     ("diagnostics.spectra.layer_spectra",),
-    ("diagnostics.constraint", "diagnostics.constraint._measured"),
+    ("diagnostics.constraint", "diagnostics.constraint._ball_sizes"),
     ("diagnostics.constraint.spectra",),
     ("diagnostics.constraint.report",),
     ("diagnostics.curvature", "diagnostics.curvature._lanczos", "diagnostics.curvature.loss"),
-    ("diagnostics.curvature._joint",),
+    ("diagnostics.curvature._joint_norm",),
     ("diagnostics.curvature.directions",),
     ("diagnostics.curvature.sharpness", "diagnostics.curvature.smoothness"),
     (

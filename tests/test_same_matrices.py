@@ -90,11 +90,13 @@ CHANGED = {
 }
 RULES = (
     rules.matrix(
-        "two of them in one", conditions.label("qkv"), view=lambda s, _: s.cut((2 * WIDTH, WIDTH))
+        "two of them in one",
+        conditions.given_name("qkv"),
+        view=lambda place, _: place.cut((2 * WIDTH, WIDTH)),
     ),
-    rules.matrix("by threes", conditions.label("conv"), view=conditions.cut(3)),
+    rules.matrix("by threes", conditions.given_name("conv"), view=conditions.cut(3)),
     rules.matrix("by threes", conditions.axes(3), view=conditions.cut(3)),
-    rules.table("a table", conditions.label("proj")),
+    rules.table("a table", conditions.given_name("proj")),
 )
 
 Sigmas = dict[str, list[float]]

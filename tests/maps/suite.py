@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from steepest import maps, norms, polar
-from steepest.norms import Factor
+from steepest.norms import ShapeFactor
 from steepest.polar import GramEigh, Svd
 from tests.norms.suite import ENTRIES, KERNEL_1D, MATRICES, draws
 
@@ -43,7 +43,7 @@ class Case:
     @property
     def norm(self) -> norms.Norm:
         """What `tests.norms.suite.tensors` reads."""
-        return self.map.frame
+        return self.map.geometry_norm
 
     @property
     def is_norm(self) -> bool:
@@ -100,7 +100,10 @@ TABLE = (
     combined(maps.NuclearMap(polar=Svd()) + 3.0 * maps.SmoothNuclear(0.2, polar=Svd()), loose=30),
     combined(maps.DeadZone(0.2) + maps.Huber(1.5) + 0.5 * maps.Huber(0.1), ENTRIES),
     combined(maps.GroupRows() + 0.1 * maps.HalfSquare()),
-    Case(maps.FromNorm, maps.FromNorm(norms.Scaled(norms.Schatten(3), Factor(rows=0.5, taps=1.0)))),
+    Case(
+        maps.FromNorm,
+        maps.FromNorm(norms.Scaled(norms.Schatten(3), ShapeFactor(rows=0.5, taps=1.0))),
+    ),
 )
 NORM_MAPS = tuple(c for c in TABLE if c.is_norm)
 

@@ -209,7 +209,7 @@ def test_the_smooth_nuclear_map_by_a_polar_factor(method, spectrum, share):
     g = K.grad(single(x))
     # Rounding of the input, of its size over δ, comes on top.
     assert spectral_distance(g, exact.grad(x)) <= promise.error + 1e-6 * max(1.0, 1 / share)
-    assert float(torch.linalg.matrix_norm(g, 2)) <= K.upper(*x.shape, torch.float32)
+    assert float(torch.linalg.matrix_norm(g, 2)) <= K.gradient_bound(*x.shape, torch.float32)
 
 
 @every_method
@@ -225,7 +225,7 @@ def test_the_spectral_huber_map_by_two_polar_factors(method, spectrum, share):
     unresolved = max(p.resolution for p in promises) * max(1.0, 1 / share)
     g = K.grad(single(x))
     assert spectral_distance(g, exact.grad(x)) <= 3 * error + unresolved
-    assert float(torch.linalg.matrix_norm(g, 2)) <= K.upper(*x.shape, torch.float32)
+    assert float(torch.linalg.matrix_norm(g, 2)) <= K.gradient_bound(*x.shape, torch.float32)
 
 
 @pytest.mark.parametrize("method", METHODS[:-1], ids=repr)
@@ -244,7 +244,7 @@ def test_the_spectral_dead_zone_by_two_polar_factors(method, spectrum):
     small = torch.linalg.svdvals(exact.grad(x)).round().sum()
     assert int(small) == k
     assert spectral_distance(g, exact.grad(x)) <= 3 * promise.error
-    assert float(torch.linalg.matrix_norm(g, 2)) <= K.upper(*x.shape, torch.float32)
+    assert float(torch.linalg.matrix_norm(g, 2)) <= K.gradient_bound(*x.shape, torch.float32)
 
 
 @every_method
@@ -255,7 +255,7 @@ def test_no_weight_of_delta_leaves_the_bound(method):
         for exponent in range(-36, 37, 4):
             K = make(10.0**exponent, polar=method)
             size = float(torch.linalg.matrix_norm(K.grad(x), 2))
-            assert size <= K.upper(*x.shape, torch.float32), exponent
+            assert size <= K.gradient_bound(*x.shape, torch.float32), exponent
     assert not bool(maps.SpectralHuber(1.0, polar=method).grad(0 * x).any())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steepest import maps, norms
-from steepest.norms import Couples
+from steepest.norms import Coupling
 from steepest.polar import Auto, GramEigh
 from steepest.testing import convex as laws
 from steepest.testing._tensors import assert_close
@@ -74,7 +74,7 @@ def test_fenchel_young(case, draw, fraction):
     K, x = case.map, tensors(case, draw)
     other = tensors(case, draw, salt=3, kind="gaussian")
     if K.domain is not None:
-        other = K.spread(fraction / K.domain(other), other) * other
+        other = K.broadcast(fraction / K.domain(other), other) * other
     laws.is_conjugate(K, x, other, case.loose)
 
 
@@ -83,7 +83,7 @@ def test_fenchel_young(case, draw, fraction):
 @given(draw=draws(kinds=("gaussian",), exponents=(-1, 1)))
 def test_conjugate_is_infinite_outside_the_domain(case, draw):
     K, y = case.map, tensors(case, draw)
-    y = K.spread(1 / K.domain(y), y) * y
+    y = K.broadcast(1 / K.domain(y), y) * y
     eps = torch.finfo(y.dtype).eps
     assert bool(K.conjugate(y).isfinite().all())
     assert bool(K.conjugate(0.999 * y, tolerance=0.0).isfinite().all())
@@ -101,7 +101,7 @@ def test_without_a_domain_everything_is_allowed(case):
     x = torch.full((3, 3), 1e3)
     assert bool(case.map.conjugate(x).isfinite().all())
     assert not bool(case.map.violation(x, 1.0).any())
-    assert case.map.upper(3, 3, torch.float32) == math.inf
+    assert case.map.gradient_bound(3, 3, torch.float32) == math.inf
 
 
 @over(TABLE)
@@ -112,8 +112,8 @@ def test_gradients_stay_in_the_domain(case, draw):
     if K.domain is None:
         return
     laws.keeps_to_its_domain(K, x, draw.rtol)
-    rows, cols, _ = K.extent(x)
-    assert K.upper(rows, cols, x.dtype) <= (2.1 if case.loose > 1 else 1)
+    rows, cols, _ = K.matrix_shape(x)
+    assert K.gradient_bound(rows, cols, x.dtype) <= (2.1 if case.loose > 1 else 1)
     if case in NORM_MAPS:
         assert_close(K.domain(K.grad(x)), size(K, x) > 0, within=case.loose * draw.rtol)
 
@@ -139,7 +139,7 @@ def hold_to_the_laws(K, delta, x, rtol):
     """At x and at 0. An error e of y is one of about δ·e in the conjugate."""
     g = K.grad(x)
     assert not bool(K.grad(0 * x).any())
-    assert bool(g.isfinite().all()) and K.domain(g) <= K.upper(2, 2, x.dtype) + rtol
+    assert bool(g.isfinite().all()) and K.domain(g) <= K.gradient_bound(2, 2, x.dtype) + rtol
     for z, y in ((x, g), (0 * x, 0 * x)):
         value, conjugate, product = K.value(z), K.conjugate(y, tolerance=0.1), K.inner(y, z)
         within = rtol * (1 + delta + value.double().abs())
@@ -161,7 +161,7 @@ def test_violation_is_the_distance_in_the_norm_of_the_domain(case, draw, weight_
     K, x = case.map, tensors(case, draw)
     if K.domain is None:
         return
-    edge = K.spread(1 / (weight_decay * K.domain(x)), x) * x
+    edge = K.broadcast(1 / (weight_decay * K.domain(x)), x) * x
     ball = torch.tensor(1 / weight_decay, dtype=torch.float64)
     assert_close(K.violation(1.5 * edge, weight_decay), ball / 2, within=1e-9 * ball)
     assert not bool(K.violation((1 - 1e-9) * edge, weight_decay).any())
@@ -270,11 +270,11 @@ def test_symmetric_commutes_with_transposition(case, draw):
 
 
 def test_what_an_optimizer_reads():
-    assert maps.L1Map().couples is maps.Huber(1.0).couples is Couples.ENTRIES
-    assert maps.GroupRows().couples is Couples.ROWS
-    assert (maps.GroupColumns() + maps.HalfSquare()).couples is Couples.COLUMNS
-    assert maps.SchattenMap(2).couples is Couples.SCALAR
-    assert maps.SpectralHuber(1.0).couples is maps.TopK(2).couples is Couples.MATRIX
+    assert maps.L1Map().couples is maps.Huber(1.0).couples is Coupling.ENTRIES
+    assert maps.GroupRows().couples is Coupling.ROWS
+    assert (maps.GroupColumns() + maps.HalfSquare()).couples is Coupling.COLUMNS
+    assert maps.SchattenMap(2).couples is Coupling.SCALAR
+    assert maps.SpectralHuber(1.0).couples is maps.TopK(2).couples is Coupling.MATRIX
     assert (
         maps.L1Map().axes is None and maps.HalfSquare().axes is None and maps.NuclearMap().axes == 2
     )

@@ -146,7 +146,7 @@ def test_the_weights_are_those_of_the_papers_recursion(spec: Spec) -> None:
         alone = {k: change if k == name else torch.zeros(2, WIDTH) for k in every}
         mine = {k: alone[k] for k in changes}
         assert float(n(mine)) == pytest.approx(triple.norm(alone), rel=1e-6)
-    assert n.still == {name for name, mass in masses.items() if mass == 0}
+    assert n.massless == {name for name, mass in masses.items() if mass == 0}
     assert list(n.parts) == [k for k, _ in model.named_parameters() if masses[k] > 0]
 
 
@@ -162,7 +162,7 @@ def test_a_multilayer_perceptron_by_hand() -> None:
     )
     assert n.parts["0.weight"][0] == n.parts["2.weight"][0] == LINEAR
     assert n.parts["0.bias"][0] == norms.RMS()
-    assert n.still == frozenset()
+    assert n.massless == frozenset()
     assert n.blocks["2.weight"] == norms.Scaled(LINEAR, m)
 
 
@@ -334,7 +334,7 @@ def test_what_has_no_mass_or_no_gradient_is_not_moved() -> None:
     model[1].requires_grad_(False)
     n = modular(model, masses={"0.bias": 0.0, "2": 0.0}, sensitivities={Node: 4.0})
     assert weights(n) == {"0.weight": 4.0}
-    assert n.still == {"0.bias", "2.0.weight", "2.0.bias"}
+    assert n.massless == {"0.bias", "2.0.weight", "2.0.bias"}
     assert "mass 0: not moved" in str(n)
 
 
@@ -347,7 +347,7 @@ def test_a_shared_layer_counts_at_each_place_with_the_largest_weight() -> None:
     n = modular(model)
     assert weights(n) == {"0.weight": 3.0, "3.weight": 3.0}
     assert weights(modular(model, masses={"2.weight": 2.0})) == {"0.weight": 2.5, "3.weight": 5}
-    assert modular(model, masses={"2.weight": 0.0}).still == {"0.weight"}
+    assert modular(model, masses={"2.weight": 0.0}).massless == {"0.weight"}
 
 
 def test_a_tied_parameter_needs_one_norm() -> None:

@@ -71,7 +71,7 @@ ERRORS: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     "idle mass": (CHAIN, {"masses": {"2.*": 1}}, r"masses='2\.\*': matches no trainable parameter"),
     "hidden mass": (CHAIN, {"masses": {"*.bias": 1, "0.bias": 2}}, r"masses='0\.bias': earlier"),
     "empty": (CHAIN, {"masses": {"0": 1, "0.*": 0}}, r"masses\['0'\]=1: nothing in this module"),
-    "all still": (CHAIN, {"masses": {"*": 0}}, "model='Sequential': nothing in it has mass"),
+    "all massless": (CHAIN, {"masses": {"*": 0}}, "model='Sequential': nothing in it has mass"),
     "lazy": (nn.Sequential(nn.LazyLinear(2)), {}, "model='0.weight': is not initialised yet"),
     "deep": (CHAIN, {"flow": {"": Chain("0", *[1e300] * 2, "1")}}, r"flow='0\.weight': .* inf"),
     "marker": (Node(CHAIN, flow="0"), {}, r"Node\.steepest_flow='0': give Chain"),

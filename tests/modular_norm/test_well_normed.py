@@ -146,7 +146,7 @@ def test_an_embedding_is_measured_by_its_words() -> None:
     n = modular(table).parts["weight"][0]
     w = table.weight.detach()
     assert float(n(w)) == pytest.approx(float(rms(w).max()))
-    assert n.couples is norms.Couples.ROWS
+    assert n.couples is norms.Coupling.ROWS
     assert float(norms.Operator(1, "rms")(w.T)) == pytest.approx(float(n(w)))
     assert torch.allclose(rms(n.dualize(w)), torch.ones(7, dtype=REAL))
     assert most(table, modular(table), torch.tensor(3), unit(4)) == pytest.approx(1.0)

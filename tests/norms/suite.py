@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from steepest import norms
-from steepest.norms import Cut, Factor
+from steepest.norms import BlockLayout, ShapeFactor
 from steepest.polar import GramEigh, Svd
 from steepest.testing._tensors import DTYPES, KINDS, Draw, drawn, rounding
 
@@ -99,9 +99,9 @@ TABLE = (
     case(norms.RowNorm, math.inf),
     case(norms.ColumnNorm),
     case(norms.ColumnNorm, 3, costly=10),
-    case(norms.MaxOver, norms.KyFan(1), Cut("taps", 1), shapes=KERNEL_1D, costly=10),
-    case(norms.SumOver, norms.L2(dims=-1), Cut("columns"), costly=10),
-    case(norms.SumOver, norms.Lp(1.5, dims=-1), Cut("rows"), costly=25),
+    case(norms.MaxOver, norms.KyFan(1), BlockLayout("taps", 1), shapes=KERNEL_1D, costly=10),
+    case(norms.SumOver, norms.L2(dims=-1), BlockLayout("columns"), costly=10),
+    case(norms.SumOver, norms.Lp(1.5, dims=-1), BlockLayout("rows"), costly=25),
     case(norms.Operator, 2, 2, **UNITARY),
     case(norms.Operator, 1, math.inf),
     case(norms.Operator, 1, "rms"),
@@ -113,7 +113,7 @@ TABLE = (
     case(norms.Conv, 1, shapes=KERNEL_1D, costly=5),
     case(norms.Conv, shapes=KERNELS, costly=5),
     case(norms.Scaled, norms.Nuclear(), 0.3, **UNITARY),
-    case(norms.Scaled, norms.Conv(2), Factor(taps=-1.0, denominator=7.0), shapes=KERNELS),
+    case(norms.Scaled, norms.Conv(2), ShapeFactor(taps=-1.0, denominator=7.0), shapes=KERNELS),
     case(norms.MaxOf, PARTS, shapes=NAMED),
     case(norms.SumOf, PARTS, shapes=NAMED, costly=10),
     case(norms.Modular, {k: (n, s) for s, (k, n) in enumerate(PARTS.items(), 1)}, shapes=NAMED),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steepest import norms
-from steepest.norms import Factor
+from steepest.norms import ShapeFactor
 from steepest.polar import Svd
 from tests.refusals import assert_refused
 
@@ -15,7 +15,7 @@ X = torch.ones(3, 4)
 SPOILT = {"nan": torch.tensor([[1.0, NAN]]), "inf": torch.tensor([[1.0, -INF]])}
 PAIR = norms.MaxOf({"a": norms.L1(), "b": norms.L2()})
 SUM = PAIR.dual
-TAPS = norms.MaxOver(norms.KyFan(3), norms.Cut("taps", 1))
+TAPS = norms.MaxOver(norms.KyFan(3), norms.BlockLayout("taps", 1))
 
 # What is done, and the argument, the value and the remedy that the message has to name.
 REFUSED = {
@@ -50,11 +50,11 @@ REFUSED = {
     "restarts": (lambda: norms.estimate(X, 1, 1, restarts=0), "(100, 0)", "positive"),
     "spatial": (lambda: norms.Conv(0), "spatial=0", "number of spatial axes"),
     "factor": (lambda: norms.Scaled(norms.L2(), 0), "factor=0", "positive"),
-    "factor negative": (lambda: norms.Scaled(norms.L2(), -1.5), "factor=-1.5", "norms.Factor"),
+    "factor negative": (lambda: norms.Scaled(norms.L2(), -1.5), "factor=-1.5", "norms.ShapeFactor"),
     "factor nan": (lambda: norms.Scaled(norms.L2(), NAN), "factor=nan", "positive"),
-    "numerator": (lambda: Factor(numerator=-1), "numerator=-1", "positive"),
-    "denominator": (lambda: Factor(denominator=0), "denominator=0", "positive"),
-    "factor inf": (lambda: Factor(numerator=INF), "numerator=inf", "positive"),
+    "numerator": (lambda: ShapeFactor(numerator=-1), "numerator=-1", "positive"),
+    "denominator": (lambda: ShapeFactor(denominator=0), "denominator=0", "positive"),
+    "factor inf": (lambda: ShapeFactor(numerator=INF), "numerator=inf", "positive"),
     "no block": (lambda: norms.MaxOf({}), "blocks={}", "at least one block"),
     "no part": (lambda: norms.Modular({}), "blocks={}", "at least one block"),
     "no sum": (lambda: norms.SumOf({}), "blocks={}", "at least one block"),
@@ -70,7 +70,11 @@ REFUSED = {
     "no mapping": (lambda: norms.Modular([1]), "parts=[1]", "pairs (norm, s)"),
     "no mapping, max": (lambda: norms.MaxOf([1]), "blocks=[1]", "mapping"),
     "a tensor": (lambda: PAIR(X), "x='Tensor'", "names ['a', 'b']"),
-    "still text": (lambda: norms.Modular({"a": (norms.L1(), 1)}, still="b"), "still='b'", "list"),
+    "massless text": (
+        lambda: norms.Modular({"a": (norms.L1(), 1)}, massless="b"),
+        "massless='b'",
+        "list",
+    ),
     "scaled": (lambda: norms.Scaled("l2", 2.0), "norm='l2'", "norms.Spectral()"),
     "factor text": (lambda: norms.Scaled(norms.L2(), "2"), "factor='2'", "positive"),
     "scaled k": (lambda: norms.Scaled(norms.KyFan(4), 2)(X), "k=4", "smaller k"),
@@ -82,12 +86,16 @@ REFUSED = {
     "dims float": (lambda: norms.L2(dims=1.5), "dims=1.5", "tuple of axes"),
     "radius shape": (lambda: norms.Spectral().project(X[None], torch.ones(3)), "radius='3'", "1"),
     "radius text": (lambda: norms.L2().project(X, "a"), "radius='a'", ">= 0"),
-    "cut": (lambda: norms.Cut("diagonals"), "name='diagonals'", '"rows"'),
+    "block layout": (lambda: norms.BlockLayout("diagonals"), "name='diagonals'", '"rows"'),
     "spatial float": (lambda: norms.Conv(2.5), "spatial=2.5", "1, 2 or 3"),
     "a list": (lambda: norms.L2()([1.0]), "x='list'", "tensor"),
     "method": (lambda: norms.Spectral(polar="svd"), "polar='svd'", "steepest.polar.Auto"),
     "method, unused": (lambda: norms.Operator(1, 2, polar=Svd()), "polar=Svd()", "leave it out"),
-    "still": (lambda: norms.Modular({"a": (norms.L1(), 2)}, still=["a"]), "still=['a']", "norm"),
+    "massless": (
+        lambda: norms.Modular({"a": (norms.L1(), 2)}, massless=["a"]),
+        "massless=['a']",
+        "norm",
+    ),
     "missing": (lambda: PAIR({"a": X}), "x=['b']", "missing ['b']"),
     "unknown": (lambda: SUM({"a": X, "b": X, "c": X}), "x=['c']", "unknown ['c']"),
     "missing, dual": (lambda: SUM.dualize({"a": X}), "g=['b']", "missing ['b']"),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steepest import norms
-from steepest.norms import Couples, MaxOf, Norm, ProductNorm, SumOf
+from steepest.norms import Coupling, MaxOf, Norm, ProductNorm, SumOf
 from steepest.testing import norms as laws
 from steepest.testing._tensors import assert_close, each, inner, leaves, length
 from tests.matrices import orthonormal
@@ -30,11 +30,11 @@ NO_NORMS = {
     "ProductNorm",
     "UnitarilyInvariantNorm",
     "Geometry",
-    "Couples",
-    "Extent",
-    "Factor",
+    "Coupling",
+    "MatrixShape",
+    "ShapeFactor",
 }
-NO_NORMS |= {"Cut", "estimate"}
+NO_NORMS |= {"BlockLayout", "estimate"}
 DOUBLE = draws(kinds=("gaussian",), dtypes=(torch.float64, torch.complex128))
 
 
@@ -195,18 +195,18 @@ def test_couples_is_what_the_duality_map_sees(case, draw):
     g = tensors(case, draw)
     axes = case.norm.axes or min(g.ndim, 2)
     couples = case.norm.couples
-    if couples is Couples.SCALAR and case.norm.axes:
+    if couples is Coupling.SCALAR and case.norm.axes:
         g = g.reshape(-1, *g.shape[-2:])[0]  # one number for each matrix
-    if couples is not Couples.SCALAR and axes < 2:
+    if couples is not Coupling.SCALAR and axes < 2:
         return
     first = g.ndim - axes
     index = [slice(None)] * g.ndim
-    for axis in {Couples.ROWS: [0], Couples.COLUMNS: [1]}.get(couples, range(axes)):
+    for axis in {Coupling.ROWS: [0], Coupling.COLUMNS: [1]}.get(couples, range(axes)):
         index[first + axis] = draw.seed % g.shape[first + axis]
     before, after = other_than(case, g, tuple(index))
-    if couples in (Couples.ENTRIES, Couples.ROWS, Couples.COLUMNS):
+    if couples in (Coupling.ENTRIES, Coupling.ROWS, Coupling.COLUMNS):
         assert_close(length(norms.L2(), before - after), 0, within=1e-6) if len(before) else None
-    if couples is Couples.SCALAR and len(before):
+    if couples is Coupling.SCALAR and len(before):
         plain = norms.L2()
         a, b = length(plain, before), length(plain, after)
         assert_close(inner(plain, before, after), a * b, within=draw.rtol * a * b)
@@ -215,16 +215,16 @@ def test_couples_is_what_the_duality_map_sees(case, draw):
 @pytest.mark.parametrize(
     ("norm", "couples"),
     [
-        (norms.LInf(), Couples.ENTRIES),
-        (norms.Operator(1, float("inf")), Couples.ENTRIES),
-        (norms.L2(), Couples.SCALAR),
-        (norms.Frobenius(), Couples.SCALAR),
-        (norms.RowNorm(), Couples.ROWS),
-        (norms.L2(dims=-1), Couples.ROWS),
-        (norms.Operator(1, "rms"), Couples.COLUMNS),
-        (norms.Spectral(), Couples.MATRIX),
-        (norms.RowNorm().dual, Couples.MATRIX),
-        (norms.Conv(), Couples.MATRIX),
+        (norms.LInf(), Coupling.ENTRIES),
+        (norms.Operator(1, float("inf")), Coupling.ENTRIES),
+        (norms.L2(), Coupling.SCALAR),
+        (norms.Frobenius(), Coupling.SCALAR),
+        (norms.RowNorm(), Coupling.ROWS),
+        (norms.L2(dims=-1), Coupling.ROWS),
+        (norms.Operator(1, "rms"), Coupling.COLUMNS),
+        (norms.Spectral(), Coupling.MATRIX),
+        (norms.RowNorm().dual, Coupling.MATRIX),
+        (norms.Conv(), Coupling.MATRIX),
     ],
     ids=str,
 )

@@ -178,7 +178,7 @@ def test_parameters_without_mass_do_not_move():
     named = blocks()
     parts = {k: v for k, v in MODULAR.parts.items() if k != "v"}
     before = dict(named)["v"].detach().clone()
-    SteepestDescent(named, norms.Modular(parts, still=["v"]), lr=0.3).step()
+    SteepestDescent(named, norms.Modular(parts, massless=["v"]), lr=0.3).step()
     assert torch.equal(dict(named)["v"], before)
 
 
@@ -289,8 +289,8 @@ def test_names_that_do_not_match(unchecked):
     more = norms.Modular({**MODULAR.parts, "x": (norms.L2(), 1.0)})
     with pytest.raises(ValueError, match=r"norm=\['x'\]: .*unknown \['x'\]"):
         SteepestDescent(named, more, lr=0.1)
-    with pytest.raises(ValueError, match=r"still=\['typo'\]"):
-        SteepestDescent(named, norms.Modular(MODULAR.parts, still=["typo"]), lr=0.1)
+    with pytest.raises(ValueError, match=r"massless=\['typo'\]"):
+        SteepestDescent(named, norms.Modular(MODULAR.parts, massless=["typo"]), lr=0.1)
     with pytest.raises(ValueError, match=r"params=.*give each name once"):
         SteepestDescent([*named, *named], MODULAR, lr=0.1)
     kernel = norms.MaxOf({"weight": norms.Spectral()})

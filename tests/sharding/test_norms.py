@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from steepest import maps, norms
-from steepest.norms import Couples, Cut
+from steepest.norms import BlockLayout, Coupling
 from steepest.routing.table import route
 from steepest.sharding.counter import CollectiveCounter
 from tests.routing import zoo
@@ -67,7 +67,7 @@ NORMS = (
     *((norm, LAYOUTS) for norm in (norms.Lp(1, dims=-1), norms.L2(dims=-2), norms.Frobenius())),
     *((norm, LAYOUTS) for norm in (norms.RowNorm(), norms.ColumnNorm(3))),
     *((norm, LAYOUTS) for norm in (norms.RowNorm(math.inf), norms.Operator(1, "rms"))),
-    (norms.MaxOver(norms.Frobenius(), Cut("taps", 2)), KERNELS),
+    (norms.MaxOver(norms.Frobenius(), BlockLayout("taps", 2)), KERNELS),
 )
 MAPS = (
     *((K, (*LAYOUTS, *VECTORS)) for K in (maps.L1Map(), maps.Huber(0.7), maps.SmoothL1(0.3))),
@@ -112,14 +112,14 @@ def allowed(f: Any, layout: Layout) -> int:
     """Bytes: the largest entry and the length of what f couples, on each mesh axis that cuts it."""
     ndim = len(layout.shape)
     axes = {
-        Couples.ENTRIES: (),
-        Couples.ROWS: (ndim - 1,),
-        Couples.COLUMNS: (ndim - 2,),
-        Couples.SCALAR: tuple(range(ndim - (f.axes or ndim), ndim)),
+        Coupling.ENTRIES: (),
+        Coupling.ROWS: (ndim - 1,),
+        Coupling.COLUMNS: (ndim - 2,),
+        Coupling.SCALAR: tuple(range(ndim - (f.axes or ndim), ndim)),
     }[f.couples]
     cuts = sum(getattr(p, "dim", None) in axes for p in layout.placements)
     numbers = math.prod(n for d, n in enumerate(layout.shape) if d not in axes)
-    numbers *= f.extent(torch.empty(layout.shape)).taps
+    numbers *= f.matrix_shape(torch.empty(layout.shape)).taps
     # A map over rows or columns asks for their lengths once more.
     return (2 if isinstance(f, norms.Norm) else 4) * 8 * cuts * numbers
 

@@ -86,7 +86,7 @@ BROKEN_MAPS = {
     "K(x) + K*(K.grad(x)) == ⟨K.grad(x), x⟩": {
         "conjugate": lambda K, y, **_: K.conjugate(y) + 1e-3
     },
-    "K.domain(K.grad(x)) <= K.upper(…)": {"upper": lambda K, *_: 0.5},
+    "K.domain(K.grad(x)) <= K.gradient_bound(…)": {"gradient_bound": lambda K, *_: 0.5},
 }
 
 

@@ -71,12 +71,12 @@ def looked_at(a: Tensor) -> bool | None:
         return None
 
 
-def unit_power(x: Tensor) -> Tensor:
-    """The first of `unit_powers`, alone: the largest entry may land in [eps/2, 4) at the ends."""
-    return unit_powers(x)[0]
+def power_of_two_scale(x: Tensor) -> Tensor:
+    """The first of `power_of_two_scales`: the largest entry may land in [eps/2, 4) at the ends."""
+    return power_of_two_scales(x)[0]
 
 
-def unit_powers(x: Tensor) -> tuple[Tensor, Tensor]:
+def power_of_two_scales(x: Tensor) -> tuple[Tensor, Tensor]:
     """Two powers of two for each matrix, which bring its largest entry into [1/2, 1).
 
     A power of two costs no digit. The norm itself is not usable: its square over- or underflows
@@ -100,8 +100,8 @@ def unit_powers(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unit_scale(x: Tensor) -> Tensor:
-    """Each matrix times its `unit_powers`; zero stays zero."""
-    power, rest = unit_powers(x)
+    """Each matrix times its `power_of_two_scales`; zero stays zero."""
+    power, rest = power_of_two_scales(x)
     x = times(x, power) if x.is_complex() else x * power
     # Hardly ever is there a rest: where looking costs nothing, no pass over the matrix is made.
     return x if is_known(x) and looked_at((rest == 1).all()) else times(x, rest)

@@ -17,7 +17,7 @@ from steepest._common.numerics import in_double, real_dtype, widened
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
 from steepest.maps.scalars import Clip, Dead, Modulus, Root, Scalar, Square
 from steepest.maps.weighted import Weighted
-from steepest.norms import Couples, Extent, Factor, Geometry, Norm, Scaled
+from steepest.norms import Coupling, Geometry, MatrixShape, Norm, Scaled, ShapeFactor
 from steepest.polar import PolarMethod
 from steepest.polar._rounding import product_rounding
 
@@ -51,8 +51,8 @@ class ConvexMap(Geometry):
     Multiples of one norm add up to another. No other sum has a conjugate in closed form. A map
     prints as an expression that makes it; the argument of `FromNorm` is one of norms.
 
-    A subclass is a frozen dataclass and writes `value`, `grad`, `conjugate`, `domain`, `frame`,
-    `upper`, `with_polar` and `c * K`.
+    A subclass is a frozen dataclass and writes `value`, `grad`, `conjugate`, `domain`,
+    `geometry_norm`, `gradient_bound`, `with_polar` and `c * K`.
     """
 
     _for_vectors = "a map of entries such as maps.L1Map()"
@@ -64,8 +64,8 @@ class ConvexMap(Geometry):
 
     @property
     @abstractmethod
-    def frame(self) -> Norm:
-        """A norm that batches tensors and couples their entries as the gradient does."""
+    def geometry_norm(self) -> Norm:
+        """A norm with the geometry of the map: it batches tensors and couples entries alike."""
 
     @abstractmethod
     def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
@@ -108,10 +108,10 @@ class ConvexMap(Geometry):
         """
 
     @abstractmethod
-    def upper(self, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, m: int, n: int, dtype: torch.dtype) -> float:
         """The largest domain(grad(x)) for m × n matrices: 1, or more by an inexact polar method.
 
-        With weight decay λ the weights end in the ball of radius upper/λ; inf without a domain.
+        With weight decay λ the weights end in the ball of this radius over λ; inf without a domain.
         """
 
     @abstractmethod
@@ -165,51 +165,51 @@ class ConvexMap(Geometry):
                 "the ball has radius 1/weight_decay: give one number > 0",
             )
         if self.domain is None:
-            self.accept(x, True)
-            return torch.zeros_like(self.frame(x, check=False))
+            self.validate(x, True)
+            return torch.zeros_like(self.geometry_norm(x, check=False))
         return (self.domain(x) - 1 / weight_decay).clamp(min=0)
 
     @property
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """The entries that one entry of the gradient depends on."""
-        return self.frame.couples
+        return self.geometry_norm.couples
 
     @property
     def axes(self) -> int | None:
         """How many trailing axes it acts on; None for a map of entries."""
-        return self.frame.axes
+        return self.geometry_norm.axes
 
     @property
     def symmetric(self) -> bool:
         """Whether K(xᵀ) = K(x) and the gradient commutes with transposition."""
-        return self.frame.symmetric
+        return self.geometry_norm.symmetric
 
     @property
     def polar(self) -> PolarMethod | None:
         """How gradients are computed; None is an SVD, or no need of one."""
-        return self.frame.polar
+        return self.geometry_norm.polar
 
-    def extent(self, x: Tensor) -> Extent:
+    def matrix_shape(self, x: Tensor) -> MatrixShape:
         """Rows and columns of one member of the batch; a vector is one column."""
-        return self.frame.extent(x)
+        return self.geometry_norm.matrix_shape(x)
 
-    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+    def broadcast(self, value: Tensor, x: Tensor) -> Tensor:
         """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
-        return self.frame.spread(value, x)
+        return self.geometry_norm.broadcast(value, x)
 
     def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ = Re Σ conj(g)·x: one real number for each member of the batch."""
-        return self.frame.inner(g, x)
+        return self.geometry_norm.inner(g, x)
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this map can take."""
-        super().accept(x, check, argument)
-        self.frame.accept(x, False, argument)
+        super().validate(x, check, argument)
+        self.geometry_norm.validate(x, False, argument)
 
     def _slack(self, y: Tensor, tolerance: float | None) -> float:
         """The tolerance of `conjugate`."""
         if tolerance is None:
-            rows, cols, _ = self.extent(y)
+            rows, cols, _ = self.matrix_shape(y)
             return TOLERANCE * product_rounding(rows, cols, y.dtype)
         if tolerance != 0 and not is_positive(tolerance):
             raise invalid("tolerance", tolerance, "give a number >= 0, or None")
@@ -301,33 +301,37 @@ class Separable(ConvexMap):
         limit = self.scalar.limit
         if math.isinf(limit):
             return None
-        return self.basis.ball if limit == 1 else Scaled(self.basis.ball, Factor(denominator=limit))
+        return (
+            self.basis.ball
+            if limit == 1
+            else Scaled(self.basis.ball, ShapeFactor(denominator=limit))
+        )
 
     @property
-    def frame(self) -> Norm:
+    def geometry_norm(self) -> Norm:
         """The largest magnitude."""
         return self.basis.ball
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something this map can take, in a type that has room for δ."""
-        super().accept(x, check, argument)
+        super().validate(x, check, argument)
         self.scalar.fits(widened(x.dtype))
 
     def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """Σ φ(t)."""
-        self.accept(x, check)
+        self.validate(x, check)
         return self.basis.total(self.scalar.value(self.basis.magnitudes(x)))
 
     def grad(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """Σ φ'(t)·e; the duality map of the domain's norm where K is a norm."""
-        self.accept(x, check)
+        self.validate(x, check)
         return self.grad_all([x], check=False)[0]
 
     def grad_all(self, xs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """`grad` of each; polar factors share work."""
         if check:
             for x in xs:
-                self.accept(x, check)
+                self.validate(x, check)
         if self.domain is not None and self._is_norm:
             return self.domain.dualize_all(xs, check=False)
         return [self.basis.replaced(x, self.scalar) for x in xs]
@@ -336,18 +340,18 @@ class Separable(ConvexMap):
         self, y: Inexact[Tensor, ...], *, tolerance: float | None = None, check: bool = True
     ) -> Tensor:
         """Σ φ*(s)."""
-        self.accept(y, check, "y")
+        self.validate(y, check, "y")
         slack, limit = self._slack(y, tolerance), self.scalar.limit
         s = self.basis.magnitudes(in_double(y))
         inside = self.basis.total((s > limit * (1 + slack)).to(s.dtype)) == 0
         value = self.basis.total(self.scalar.conjugate(s.clamp(max=limit)))
         return torch.where(inside, value, math.inf).to(real_dtype(widened(y.dtype)))
 
-    def upper(self, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, m: int, n: int, dtype: torch.dtype) -> float:
         """1, or what φ' by the polar method can give; inf without a domain."""
         if self.domain is None:
             return math.inf
-        return self.basis.upper(self.scalar, m, n, dtype)
+        return self.basis.gradient_bound(self.scalar, m, n, dtype)
 
     def with_polar(self, polar: PolarMethod | None) -> Separable:
         """The same map by this method."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import full_precision, unit_power, widened
+from steepest._common.numerics import full_precision, power_of_two_scale, widened
 from steepest.maps.scalars import Scalar
 from steepest.norms import ColumnNorm, LInf, Lp, Norm, RowNorm, Spectral
 from steepest.polar import PolarMethod
 from steepest.polar._members import svd, svdvals
-from steepest.sharding.reductions import held_as, total
+from steepest.sharding.reductions import redistribute_like, total
 
 
 class Basis(ABC):
@@ -40,7 +40,7 @@ class Basis(ABC):
     def replaced(self, x: Tensor, scalar: Scalar) -> Tensor:
         """Σ φ'(t)·e, in the shape and type of `x`."""
 
-    def upper(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
         """The largest magnitude that `replaced` can give, over the limit of φ'."""
         return 1.0
 
@@ -106,8 +106,8 @@ class _Lines(Basis):
     def replaced(self, x: Tensor, scalar: Scalar) -> Tensor:
         """Every vector with the length φ'(t)."""
         wide, line = x.to(widened(x.dtype)), self._line
-        slopes = line.spread(scalar.slope(self.magnitudes(wide)), x)
-        return held_as((line.dualize(wide, check=False) * slopes).to(x.dtype), x)
+        slopes = line.broadcast(scalar.slope(self.magnitudes(wide)), x)
+        return redistribute_like((line.dualize(wide, check=False) * slopes).to(x.dtype), x)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Singular(Basis):
     def magnitudes(self, x: Tensor) -> Tensor:
         """The singular values in falling order, by an SVD."""
         wide = x.to(widened(x.dtype))
-        power = unit_power(wide.detach())
+        power = power_of_two_scale(wide.detach())
         with full_precision(x.device):
             return svdvals(wide * power) / power[..., 0]
 
@@ -185,16 +185,16 @@ class Singular(Basis):
         out = scalar.by_polar(wide.mH if turned else wide, self.polar)
         return (out.mH if turned else out).resolve_conj().to(x.dtype)
 
-    def upper(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, scalar: Scalar, m: int, n: int, dtype: torch.dtype) -> float:
         """1 for an SVD, else what the formula of φ' makes of the method's promise."""
         if self.polar is None:
             return 1.0
-        return scalar.upper(self.polar, min(m, n), max(m, n), dtype)
+        return scalar.gradient_bound(self.polar, min(m, n), max(m, n), dtype)
 
 
 def _by_svd(x: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
     """U·slope(σ)·Vᴴ."""
-    power = unit_power(x)
+    power = power_of_two_scale(x)
     with full_precision(x.device):
         u, s, vh = svd(x * power)
         cutoff = max(x.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]

@@ -14,7 +14,7 @@ from steepest._common.errors import invalid
 from steepest.maps.base import ConvexMap, Separable, convex_factor
 from steepest.maps.bases import basis_of
 from steepest.maps.scalars import Modulus
-from steepest.norms import Factor, Norm, Scaled
+from steepest.norms import Norm, Scaled, ShapeFactor
 from steepest.polar import PolarMethod
 
 
@@ -39,36 +39,36 @@ class NormMap(ConvexMap):
         return self.norm.dual
 
     @property
-    def frame(self) -> Norm:
+    def geometry_norm(self) -> Norm:
         """The dual norm."""
         return self.norm.dual
 
     def value(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """n(x)."""
-        self.accept(x, check)
+        self.validate(x, check)
         return self.norm(x, check=False)
 
     def grad(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the dual norm; 0 at 0."""
-        self.accept(x, check)
+        self.validate(x, check)
         return self.grad_all([x], check=False)[0]
 
     def grad_all(self, xs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
         """`grad` of each, together."""
         if check:
             for x in xs:
-                self.accept(x, check)
+                self.validate(x, check)
         return self.norm.dual.dualize_all(xs, check=False)
 
     def conjugate(
         self, y: Inexact[Tensor, ...], *, tolerance: float | None = None, check: bool = True
     ) -> Tensor:
         """0 in the unit ball of the dual norm, inf outside."""
-        self.accept(y, check, "y")
+        self.validate(y, check, "y")
         size = self.domain(y, check=False)
         return torch.where(size <= 1 + self._slack(y, tolerance), 0.0, math.inf).to(size.dtype)
 
-    def upper(self, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, m: int, n: int, dtype: torch.dtype) -> float:
         """1, or that of the polar method: it bounds the singular values of U·Vᴴ."""
         return 1.0 if self.polar is None else self.polar.accuracy(m, n, dtype).upper
 
@@ -95,7 +95,7 @@ def _split(norm: Norm) -> tuple[float, Norm]:
     if not isinstance(norm, Scaled):
         return 1.0, norm
     shape = replace(norm.factor, numerator=1.0, denominator=1.0)
-    plain = norm.norm if shape == Factor() else Scaled(norm.norm, shape)
+    plain = norm.norm if shape == ShapeFactor() else Scaled(norm.norm, shape)
     return norm.factor.numerator / norm.factor.denominator, plain
 
 

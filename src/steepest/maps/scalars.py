@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steepest._common.checks import is_positive
 from steepest._common.errors import invalid
-from steepest._common.numerics import epsilon, full_precision, unit_power
+from steepest._common.numerics import epsilon, full_precision, power_of_two_scale
 from steepest.polar import PolarMethod
 from steepest.polar._members import eigh
 
@@ -66,7 +66,7 @@ class Scalar(ABC):
             mapped: Tensor = (u * slopes.unsqueeze(-2)) @ (u.mH @ q)
         return mapped
 
-    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """The largest singular value that `by_polar` can give, over the limit."""
         return polar.accuracy(m, n, dtype).upper
 
@@ -202,7 +202,7 @@ class Root(_Cornered):
         block = torch.cat([x, corner.expand(*x.shape[:-2], m, m)], dim=-1)
         return polar(block).narrow(-1, 0, n)
 
-    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """The upper bound that the method states for [X, δI]."""
         return polar.accuracy(m, m + n, dtype).upper
 
@@ -218,7 +218,7 @@ class _Threshold(_Cornered):
         that much.
         """
         corner = self._corner(x.dtype)
-        power = unit_power(x).clamp(max=2.0 ** -math.frexp(corner)[1])
+        power = power_of_two_scale(x).clamp(max=2.0 ** -math.frexp(corner)[1])
         x = x * power
         q = polar(x)
         h = hermitian(x @ q.mH)
@@ -274,7 +274,7 @@ class Clip(_Threshold):
             clipped: Tensor = torch.linalg.solve_ex(larger, h @ q, check_errors=False)[0]
             return clipped
 
-    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """Twice that of the method: 2h/(h + δ) where the sign does not resolve h − δ."""
         return 2 * polar.accuracy(m, n, dtype).upper
 
@@ -316,7 +316,7 @@ class Dead(_Threshold):
             q, _, _, s = self._above(x, polar)
             return (q + s @ q) / 2
 
-    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """½(1 + b)·a for the bounds a and b of the two factors."""
         bound = polar.accuracy(m, n, dtype).upper
         return bound * (1 + polar.accuracy(m, m, dtype).upper) / 2

@@ -126,11 +126,13 @@ class Weighted(Scalar):
         """The sum of those of the parts."""
         return self._sum(lambda part: part.by_polar(x, polar))
 
-    def upper(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
+    def gradient_bound(self, polar: PolarMethod, m: int, n: int, dtype: torch.dtype) -> float:
         """The mean of those of the parts, by their share of the limit."""
         if math.isinf(self.limit):
             return math.inf
-        bounds = (c * part.limit * part.upper(polar, m, n, dtype) for c, part in self.terms)
+        bounds = (
+            c * part.limit * part.gradient_bound(polar, m, n, dtype) for c, part in self.terms
+        )
         return sum(bounds) / self.limit
 
 

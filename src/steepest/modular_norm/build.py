@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from steepest._common.checks import positive
 from steepest._common.errors import invalid
 from steepest._common.patterns import Patterns
-from steepest.modular_norm.flow import Atom, Flow, Use
+from steepest.modular_norm.flow import Atom, Flow, ParameterUse
 from steepest.modular_norm.walk import Tree, Walk, aliases
 from steepest.norms import Modular, Norm
 from steepest.polar import PolarMethod
@@ -60,9 +60,9 @@ class _Masses:
         self._tree = tree
         zero = {n for n, m in self.given.items() if m == 0}
         zero.update(n for name, m in self._totals if m == 0 for n in tree.below[name])
-        self.still = {p for p, names in tied.items() if zero & set(names)}
+        self.massless = {p for p, names in tied.items() if zero & set(names)}
 
-    def of(self, uses: Iterable[Use]) -> dict[str, float]:
+    def of(self, uses: Iterable[ParameterUse]) -> dict[str, float]:
         """The mass of each use."""
         mass = {use.name: self.given.get(use.name, use.mass) for use in uses}
         for name, total in self._totals:
@@ -103,7 +103,7 @@ def modular(
             before its `steepest_flow`. Values: `Chain`, `Parallel`, `Residual` or an `Atom`.
         masses: `{pattern: mass}`. A pattern of parameter names gives each one its mass; one that
             matches only modules gives the mass of the whole module. With mass 0 a parameter is
-            not moved: it is in `Modular.still`, and no flow has to name it.
+            not moved: it is in `Modular.massless`, and no flow has to name it.
         sensitivities: `{key: number}`, in the place of what the type or the flow says. It changes
             what comes before the module, not what is inside.
         polar: how duality maps of matrices are computed, as in `norms.Spectral`; None is exact,
@@ -143,9 +143,9 @@ def _check(
             raise invalid("model", name, "is not initialised yet; run one batch through the model")
     for key, value in sensitivities.items():
         positive(f"sensitivities[{key!r}]", value)
-    for key, step in flow.items():
-        if not isinstance(step, Flow | Atom):
-            raise invalid(f"flow[{key!r}]", step, "give Chain, Parallel, Residual or Atom")
+    for key, stated in flow.items():
+        if not isinstance(stated, Flow | Atom):
+            raise invalid(f"flow[{key!r}]", stated, "give Chain, Parallel, Residual or Atom")
 
 
 def _built(
@@ -164,7 +164,7 @@ def _built(
         tree,
         Patterns("flow", flow, "module whose flow is asked", "model.named_modules()"),
         Patterns("sensitivities", sensitivities, "module", "model.named_modules()"),
-        moved={name for p, names in tied.items() if p not in asked.still for name in names},
+        moved={name for p, names in tied.items() if p not in asked.massless for name in names},
     ).uses()
     if not uses:
         kind = type(tree.modules[""]).__name__
@@ -174,13 +174,13 @@ def _built(
     parts = {
         names[0]: _weighted(names[0], [places[n] for n in names], mass, total)
         for p, names in tied.items()
-        if p not in asked.still
+        if p not in asked.massless
     }
-    return Modular(parts, still=[tied[p][0] for p in tied if p in asked.still])
+    return Modular(parts, massless=[tied[p][0] for p in tied if p in asked.massless])
 
 
 def _weighted(
-    name: str, places: list[Use], mass: Mapping[str, float], total: float
+    name: str, places: list[ParameterUse], mass: Mapping[str, float], total: float
 ) -> tuple[Norm, float]:
     """Norm and s of a parameter."""
     norm = places[0].norm

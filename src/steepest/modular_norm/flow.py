@@ -14,7 +14,7 @@ from steepest.norms import Norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Use:
+class ParameterUse:
     """One place where a parameter enters the computation.
 
     Args:
@@ -32,7 +32,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A part of the network as the theory sees it: its sensitivity and what moves inside.
 
     Args:
@@ -41,9 +41,9 @@ class Piece:
     """
 
     sensitivity: float = 1.0
-    uses: tuple[Use, ...] = ()
+    uses: tuple[ParameterUse, ...] = ()
 
-    def before(self, factor: float) -> Iterable[Use]:
+    def before(self, factor: float) -> Iterable[ParameterUse]:
         """The uses, seen from behind something of this sensitivity."""
         return (replace(use, factor=use.factor * factor) for use in self.uses)
 
@@ -87,14 +87,14 @@ class Flow(ABC):
     some function that is no module.
     """
 
-    parts: tuple[Step, ...]
+    parts: tuple[FlowPart, ...]
 
     @abstractmethod
-    def combine(self, pieces: Sequence[Piece]) -> Piece:
-        """The piece that these make together; one of them for each part, or more for a pattern."""
+    def combine(self, segments: Sequence[Segment]) -> Segment:
+        """The segment that these make together: one for each part, or more for a pattern."""
 
 
-Step: TypeAlias = str | float | Flow | Atom
+FlowPart: TypeAlias = str | float | Flow | Atom
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -114,17 +114,17 @@ class Chain(Flow):
         Chain('fc', 1.129, 'proj')
     """
 
-    parts: tuple[Step, ...]
+    parts: tuple[FlowPart, ...]
 
-    def __init__(self, *parts: Step) -> None:
+    def __init__(self, *parts: FlowPart) -> None:
         object.__setattr__(self, "parts", checked(parts))
 
     def __repr__(self) -> str:
         return f"Chain({', '.join(map(repr, self.parts))})"
 
-    def combine(self, pieces: Sequence[Piece]) -> Piece:
+    def combine(self, segments: Sequence[Segment]) -> Segment:
         """Composition."""
-        return composed(pieces)
+        return composed(segments)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -143,18 +143,18 @@ class Parallel(Flow):
         ValueError: no part, or something that is none.
     """
 
-    parts: tuple[Step, ...]
+    parts: tuple[FlowPart, ...]
 
-    def __init__(self, *parts: Step) -> None:
+    def __init__(self, *parts: FlowPart) -> None:
         object.__setattr__(self, "parts", checked(parts))
 
     def __repr__(self) -> str:
         return f"Parallel({', '.join(map(repr, self.parts))})"
 
-    def combine(self, pieces: Sequence[Piece]) -> Piece:
+    def combine(self, segments: Sequence[Segment]) -> Segment:
         """The sum of the outputs."""
-        uses = tuple(use for piece in pieces for use in piece.uses)
-        return Piece(math.fsum(piece.sensitivity for piece in pieces), uses)
+        uses = tuple(use for segment in segments for use in segment.uses)
+        return Segment(math.fsum(segment.sensitivity for segment in segments), uses)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -182,11 +182,11 @@ class Residual(Flow):
         Large et al., arXiv 2405.14813, for 1 − 1/L and 1/L.
     """
 
-    parts: tuple[Step, ...]
+    parts: tuple[FlowPart, ...]
     skip: float
     branch: float
 
-    def __init__(self, part: Step, *, skip: float = 1.0, branch: float = 1.0) -> None:
+    def __init__(self, part: FlowPart, *, skip: float = 1.0, branch: float = 1.0) -> None:
         if not math.isfinite(skip):
             raise invalid("skip", skip, "give a finite number: that before x")
         if not math.isfinite(branch) or branch == 0:
@@ -198,23 +198,23 @@ class Residual(Flow):
     def __repr__(self) -> str:
         return f"Residual({self.parts[0]!r}, skip={self.skip:g}, branch={self.branch:g})"
 
-    def combine(self, pieces: Sequence[Piece]) -> Piece:
+    def combine(self, segments: Sequence[Segment]) -> Segment:
         """The sum of the two paths; a pattern that names several children chains them."""
-        inner, branch = composed(pieces), abs(self.branch)
+        inner, branch = composed(segments), abs(self.branch)
         sensitivity = abs(self.skip) + branch * inner.sensitivity
-        return Piece(sensitivity, tuple(inner.before(branch)))
+        return Segment(sensitivity, tuple(inner.before(branch)))
 
 
-def composed(pieces: Sequence[Piece]) -> Piece:
-    """The pieces one after the other."""
-    sensitivity, uses = 1.0, list[Use]()
-    for piece in reversed(pieces):
-        uses = [*piece.before(sensitivity), *uses]
-        sensitivity *= piece.sensitivity
-    return Piece(sensitivity, tuple(uses))
+def composed(segments: Sequence[Segment]) -> Segment:
+    """The segments one after the other."""
+    sensitivity, uses = 1.0, list[ParameterUse]()
+    for segment in reversed(segments):
+        uses = [*segment.before(sensitivity), *uses]
+        sensitivity *= segment.sensitivity
+    return Segment(sensitivity, tuple(uses))
 
 
-def checked(parts: tuple[Step, ...]) -> tuple[Step, ...]:
+def checked(parts: tuple[FlowPart, ...]) -> tuple[FlowPart, ...]:
     """The parts, if each of them is one."""
     if not parts:
         raise invalid("parts", parts, "name at least one child, or give a number")

@@ -84,9 +84,9 @@ def is_a(module: nn.Module, *types: type[nn.Module]) -> bool:
 
 def sensitivity_of(module: nn.Module) -> float | None:
     """The sensitivity that the type tells, None for an unknown one."""
-    for kind, told in SENSITIVITIES.items():
+    for kind, given in SENSITIVITIES.items():
         if is_a(module, kind):
-            return told(module) if callable(told) else told
+            return given(module) if callable(given) else given
     return None
 
 
@@ -110,7 +110,7 @@ def atom_of(module: nn.Module, leaf: str, name: str) -> tuple[Norm, float] | Non
             name,
             f"an EmbeddingBag with mode={mode!r} puts several rows into one: give their largest "
             f"number k, flow={{{name!r}: Atom('weight', norms.Scaled(norms.RowNorm(), "
-            "norms.Factor(numerator=k, cols=-0.5)))}",
+            "norms.ShapeFactor(numerator=k, cols=-0.5)))}",
         )
     if kind == "grouped":
         raise invalid(

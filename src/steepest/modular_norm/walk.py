@@ -12,7 +12,7 @@ from torch import nn
 from steepest._common.errors import invalid
 from steepest._common.patterns import Patterns
 from steepest._common.torch_modules import SAME_MODULE, WRAPPERS
-from steepest.modular_norm.flow import Atom, Flow, Piece, Step, Use, composed
+from steepest.modular_norm.flow import Atom, Flow, FlowPart, ParameterUse, Segment, composed
 from steepest.modular_norm.layers import LAYER_MASS, VECTOR_MASS, atom_of, is_a, sensitivity_of
 from steepest.norms import RMS
 
@@ -126,13 +126,13 @@ class Walk:
         self._asked: dict[type, str] = {}
         self._unknown: dict[type, str] = {}
 
-    def uses(self) -> tuple[Use, ...]:
+    def uses(self) -> tuple[ParameterUse, ...]:
         """The places of all parameters that move, with the factor of what follows each of them.
 
         Raises:
             ValueError: something about the flow or a sensitivity is unknown or wrong.
         """
-        piece = self._piece("")
+        segment = self._segment("")
         if self._asked:
             raise self._ask()
         if self._unknown:
@@ -145,68 +145,68 @@ class Walk:
             )
         self._flow.check()
         self._sensitivities.check()
-        return piece.uses
+        return segment.uses
 
     def _inside(self, name: str) -> list[str]:
         """The parameters to move in a module."""
         return [n for n in self._tree.below[name] if n in self._moved]
 
-    def _piece(self, name: str) -> Piece:
+    def _segment(self, name: str) -> Segment:
         """One module."""
         module = self._tree.modules[name]
-        told = self._sensitivities.first(aliases(name), type(module))
-        piece = self._by_flow(name, module)
-        if piece is None:
+        given = self._sensitivities.first(aliases(name), type(module))
+        segment = self._by_flow(name, module)
+        if segment is None:
             known = sensitivity_of(module)
-            if known is None and not told:
+            if known is None and not given:
                 self._unknown.setdefault(type(module), name)
-            piece = Piece(known or 1.0)
-        return replace(piece, sensitivity=told[1]) if told else piece
+            segment = Segment(known or 1.0)
+        return replace(segment, sensitivity=given[1]) if given else segment
 
-    def _by_flow(self, name: str, module: nn.Module) -> Piece | None:
+    def _by_flow(self, name: str, module: nn.Module) -> Segment | None:
         """One module by its flow or its own parameters, None if it has neither."""
         children = self._tree.children[name]
         if [c.rpartition(".")[2] in SAME_MODULE for c in children] == [True] or is_a(
             module, *PARALLEL
         ):
-            return self._piece(children[0])
+            return self._segment(children[0])
         hit = self._flow.first(aliases(name), type(module))
-        step = hit[1] if hit else getattr(module, "steepest_flow", None)
-        if step is not None:
-            if not isinstance(step, Flow | Atom):
+        flow = hit[1] if hit else getattr(module, "steepest_flow", None)
+        if flow is not None:
+            if not isinstance(flow, Flow | Atom):
                 raise invalid(
                     f"{type(module).__name__}.steepest_flow",
-                    step,
+                    flow,
                     "give Chain, Parallel, Residual or Atom",
                 )
-            return self._complete(name, step, composed(self._step(step, name)))
+            return self._complete(name, flow, composed(self._segments(flow, name)))
         if is_a(module, nn.Sequential):
-            return composed([self._piece(child) for child in children])
+            return composed([self._segment(child) for child in children])
         return self._leaf(name, module) if self._inside(name) else None
 
-    def _step(self, step: Step, name: str) -> list[Piece]:
-        """The pieces that a part of the flow of a module stands for."""
-        if isinstance(step, str):
-            return [self._piece(child) for child in self._tree.named(step, name)]
-        if isinstance(step, Flow):
-            return [step.combine([p for part in step.parts for p in self._step(part, name)])]
-        if isinstance(step, Atom):
-            return [self._atom(step, name)]
-        return [Piece(float(step))]
+    def _segments(self, part: FlowPart, name: str) -> list[Segment]:
+        """The segments that a part of the flow of a module stands for."""
+        if isinstance(part, str):
+            return [self._segment(child) for child in self._tree.named(part, name)]
+        if isinstance(part, Flow):
+            return [part.combine([s for p in part.parts for s in self._segments(p, name)])]
+        if isinstance(part, Atom):
+            return [self._atom(part, name)]
+        return [Segment(float(part))]
 
-    def _atom(self, atom: Atom, name: str) -> Piece:
+    def _atom(self, atom: Atom, name: str) -> Segment:
         """A parameter whose norm is given."""
         full = join(name, atom.name)
         if full not in self._tree.parameters:
             raise invalid("flow", atom, f"{self._tree.title(name)} has no parameter of this name")
         if full not in self._moved:
-            return Piece(atom.sensitivity)
+            return Segment(atom.sensitivity)
         parameter = self._tree.parameters[full]
-        atom.norm.accept(parameter, False, full)
+        atom.norm.validate(parameter, False, full)
         mass = LAYER_MASS if parameter.ndim > 1 else VECTOR_MASS
-        return Piece(atom.sensitivity, (Use(name=full, norm=atom.norm, mass=mass),))
+        return Segment(atom.sensitivity, (ParameterUse(name=full, norm=atom.norm, mass=mass),))
 
-    def _leaf(self, name: str, module: nn.Module) -> Piece:
+    def _leaf(self, name: str, module: nn.Module) -> Segment:
         """A module whose own parameters have norms by its type; others are asked for."""
         uses = []
         for full in self._inside(name):
@@ -214,10 +214,10 @@ class Walk:
             known = atom_of(module, leaf, name)
             if known is None:
                 return self._open(name, module)
-            uses.append(Use(name=full, norm=known[0], mass=known[1]))
-        return Piece(sensitivity_of(module) or 1.0, tuple(uses))
+            uses.append(ParameterUse(name=full, norm=known[0], mass=known[1]))
+        return Segment(sensitivity_of(module) or 1.0, tuple(uses))
 
-    def _open(self, name: str, module: nn.Module) -> Piece:
+    def _open(self, name: str, module: nn.Module) -> Segment:
         """A module whose flow is unknown: it is asked for, after all the others have been seen."""
         self._asked.setdefault(type(module), name)
         inside = self._inside(name)
@@ -226,12 +226,12 @@ class Walk:
             members = self._tree.children[child] if self._tree.is_list(child) else [child]
             for member in members:
                 if self._inside(member):
-                    self._piece(member)
-        return Piece(1.0, tuple(Use(name=n, norm=RMS(), mass=1.0) for n in inside))
+                    self._segment(member)
+        return Segment(1.0, tuple(ParameterUse(name=n, norm=RMS(), mass=1.0) for n in inside))
 
-    def _complete(self, name: str, step: Flow | Atom, piece: Piece) -> Piece:
-        """The piece, if it has every parameter of the module once."""
-        counts = Counter(use.name for use in piece.uses)
+    def _complete(self, name: str, flow: Flow | Atom, segment: Segment) -> Segment:
+        """The segment, if it has every parameter of the module once."""
+        counts = Counter(use.name for use in segment.uses)
         twice = [n for n, count in counts.items() if count > 1]
         missing = [n for n in self._inside(name) if n not in counts]
         for names, said in ((missing, "is missing"), (twice, "is there more than once")):
@@ -239,12 +239,12 @@ class Walk:
                 children = sorted({repr(self._tree.part_of(n, name)) for n in names})
                 raise invalid(
                     "flow",
-                    step,
+                    flow,
                     f"in {self._tree.title(name)} {', '.join(children)} {said}: name every "
                     "child with parameters to move exactly once, and every parameter of its own as "
                     "Atom(name, norm); with masses={…: 0} it is not moved and need not be named",
                 )
-        return piece
+        return segment
 
     def _ask(self) -> ValueError:
         """The error that asks for every unknown flow."""

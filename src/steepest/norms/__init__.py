@@ -1,7 +1,7 @@
 """Norms as objects: value, dual norm, duality map, projection and initialisation."""
 
+from steepest.norms.blocks import BlockLayout as BlockLayout
 from steepest.norms.blocks import ColumnNorm as ColumnNorm
-from steepest.norms.blocks import Cut as Cut
 from steepest.norms.blocks import MaxOver as MaxOver
 from steepest.norms.blocks import RowNorm as RowNorm
 from steepest.norms.blocks import SumOver as SumOver
@@ -12,9 +12,9 @@ from steepest.norms.lp import L2 as L2
 from steepest.norms.lp import RMS as RMS
 from steepest.norms.lp import LInf as LInf
 from steepest.norms.lp import Lp as Lp
-from steepest.norms.norm import Couples as Couples
-from steepest.norms.norm import Extent as Extent
+from steepest.norms.norm import Coupling as Coupling
 from steepest.norms.norm import Geometry as Geometry
+from steepest.norms.norm import MatrixShape as MatrixShape
 from steepest.norms.norm import Norm as Norm
 from steepest.norms.operator import Conv as Conv
 from steepest.norms.operator import Operator as Operator
@@ -24,8 +24,8 @@ from steepest.norms.product import MaxOf as MaxOf
 from steepest.norms.product import Modular as Modular
 from steepest.norms.product import ProductNorm as ProductNorm
 from steepest.norms.product import SumOf as SumOf
-from steepest.norms.scaled import Factor as Factor
 from steepest.norms.scaled import Scaled as Scaled
+from steepest.norms.scaled import ShapeFactor as ShapeFactor
 from steepest.norms.schatten import Frobenius as Frobenius
 from steepest.norms.schatten import Nuclear as Nuclear
 from steepest.norms.schatten import Schatten as Schatten

@@ -13,13 +13,13 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import in_double
 from steepest.norms._vectors import falling_root
 from steepest.norms.lp import Lp
-from steepest.norms.norm import Couples, Extent, Norm, ball_radius
+from steepest.norms.norm import Coupling, MatrixShape, Norm, ball_radius
 from steepest.polar import PolarMethod
 from steepest.sharding.reductions import largest, total
 
 
 @dataclass(frozen=True, repr=False)
-class Cut:
+class BlockLayout:
     """How a tensor is cut into blocks, and how it is put together again.
 
         blocks: (*batch, m, n, *taps) to (*batch, blocks, *block)
@@ -37,7 +37,7 @@ class Cut:
             raise invalid("name", self.name, 'give "rows", "columns" or "taps"')
 
     def __repr__(self) -> str:
-        return f"Cut({self.name!r}{f', {self.spatial}' if self.spatial else ''})"
+        return f"BlockLayout({self.name!r}{f', {self.spatial}' if self.spatial else ''})"
 
     @property
     def axes(self) -> int:
@@ -59,36 +59,38 @@ class Cut:
 
 
 class _Blocks(Norm):
-    """A norm of the blocks that a cut makes of a tensor: the base of the largest and the sum."""
+    """A norm of the blocks that a layout makes of a tensor: the base of the largest and the sum."""
 
     norm: Norm
-    cut: Cut
+    layout: BlockLayout
 
-    def __init__(self, norm: Norm, cut: Cut) -> None:
+    def __init__(self, norm: Norm, layout: BlockLayout) -> None:
         if not isinstance(norm, Norm):
             raise invalid("norm", norm, "give a norm object such as norms.Spectral()")
-        if not isinstance(cut, Cut):
-            raise invalid("cut", cut, 'give a norms.Cut such as norms.Cut("rows")')
+        if not isinstance(layout, BlockLayout):
+            raise invalid(
+                "layout", layout, 'give a norms.BlockLayout such as norms.BlockLayout("rows")'
+            )
         object.__setattr__(self, "norm", norm)
-        object.__setattr__(self, "cut", cut)
+        object.__setattr__(self, "layout", layout)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.norm}, {self.cut})"
+        return f"{type(self).__name__}({self.norm}, {self.layout})"
 
     @property
     def axes(self) -> int:
         """Two, and the taps of a convolution kernel."""
-        return self.cut.axes
+        return self.layout.axes
 
     @property
     def symmetric(self) -> bool:
         """False, although blocks of single entries would be."""
         return False
 
-    def extent(self, x: Tensor) -> Extent:
+    def matrix_shape(self, x: Tensor) -> MatrixShape:
         """Rows, columns and taps of the uncut tensor."""
         rows, cols, *taps = x.shape[x.ndim - self.axes :]
-        return Extent(rows, cols, math.prod(taps))
+        return MatrixShape(rows, cols, math.prod(taps))
 
     @property
     def polar(self) -> PolarMethod | None:
@@ -97,16 +99,16 @@ class _Blocks(Norm):
 
     def with_polar(self, polar: PolarMethod | None) -> Norm:
         """The same norm by this method."""
-        return type(self)(self.norm.with_polar(polar), self.cut)
+        return type(self)(self.norm.with_polar(polar), self.layout)
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` can be cut into blocks that the norm can measure."""
-        super().accept(x, check, argument)
-        self.norm.accept(self.cut.blocks(x), False, argument)
+        super().validate(x, check, argument)
+        self.norm.validate(self.layout.blocks(x), False, argument)
 
     def _each(self, x: Tensor) -> Tensor:
         """The norm of each block, along the last axis."""
-        return self.norm(self.cut.blocks(x), check=False)
+        return self.norm(self.layout.blocks(x), check=False)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -120,46 +122,48 @@ class MaxOver(_Blocks):
 
     Attributes:
         norm: the norm of a block.
-        cut: how a tensor is cut into blocks.
+        layout: how a tensor is cut into blocks.
     """
 
     norm: Norm
-    cut: Cut
+    layout: BlockLayout
 
     def __repr__(self) -> str:
         names = {"rows": "RowNorm", "columns": "ColumnNorm"}
-        if isinstance(self.norm, Lp) and self.cut.name in names:
-            return f"{names[self.cut.name]}({'' if self.norm.p == 2 else f'{self.norm.p:g}'})"
+        if isinstance(self.norm, Lp) and self.layout.name in names:
+            return f"{names[self.layout.name]}({'' if self.norm.p == 2 else f'{self.norm.p:g}'})"
         return super().__repr__()
 
     @property
     def dual(self) -> SumOver:
         """The sum of the dual norms of the blocks."""
-        return SumOver(self.norm.dual, self.cut)
+        return SumOver(self.norm.dual, self.layout)
 
     @property
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """Each block by itself."""
-        alone = {"rows": Couples.ROWS, "columns": Couples.COLUMNS, "taps": self.norm.couples}
-        return Couples.ENTRIES if self.norm.couples is Couples.ENTRIES else alone[self.cut.name]
+        alone = {"rows": Coupling.ROWS, "columns": Coupling.COLUMNS, "taps": self.norm.couples}
+        return (
+            Coupling.ENTRIES if self.norm.couples is Coupling.ENTRIES else alone[self.layout.name]
+        )
 
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The largest norm of a block."""
-        self.accept(x, check)
+        self.validate(x, check)
         return largest(self._each(x), -1).squeeze(-1)
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of each block, the shape of `g`."""
-        self.accept(g, check, "g")
-        return self.cut.restore(self.norm.dualize(self.cut.blocks(g), check=False), g)
+        self.validate(g, check, "g")
+        return self.layout.restore(self.norm.dualize(self.layout.blocks(g), check=False), g)
 
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
     ) -> Tensor:
         """Each block projected on the ball of its norm."""
-        self.accept(x, check)
+        self.validate(x, check)
         r = ball_radius(radius, x, x.shape[: x.ndim - self.axes]).unsqueeze(-1)
-        return self.cut.restore(self.norm.project(self.cut.blocks(x), r, check=False), x)
+        return self.layout.restore(self.norm.project(self.layout.blocks(x), r, check=False), x)
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -171,44 +175,44 @@ class SumOver(_Blocks):
 
     Attributes:
         norm: the norm of a block.
-        cut: how a tensor is cut into blocks.
+        layout: how a tensor is cut into blocks.
     """
 
     norm: Norm
-    cut: Cut
+    layout: BlockLayout
 
     @property
     def dual(self) -> MaxOver:
         """The largest dual norm of a block."""
-        return MaxOver(self.norm.dual, self.cut)
+        return MaxOver(self.norm.dual, self.layout)
 
     @property
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """Everything: the largest block has to be found."""
-        return Couples.MATRIX
+        return Coupling.MATRIX
 
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sum of the norms of the blocks."""
-        self.accept(x, check)
+        self.validate(x, check)
         return total(self._each(x), -1)
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The duality map of the largest block; blocks that tie share the weight."""
-        self.accept(g, check, "g")
-        blocks = self.cut.blocks(g)
+        self.validate(g, check, "g")
+        blocks = self.layout.blocks(g)
         size = self.dual._each(g)
         largest = (size == size.amax(dim=-1, keepdim=True)).to(size.dtype)
         weight = largest / largest.sum(dim=-1, keepdim=True)
-        out = self.norm.dualize(blocks, check=False) * self.norm.spread(weight, blocks)
-        return self.cut.restore(out.to(g.dtype), g)
+        out = self.norm.dualize(blocks, check=False) * self.norm.broadcast(weight, blocks)
+        return self.layout.restore(out.to(g.dtype), g)
 
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
     ) -> Tensor:
         """The nearest point of the ball: every block loses its projection on one dual ball."""
-        self.accept(x, check)
+        self.validate(x, check)
         r = ball_radius(radius, x, x.shape[: x.ndim - self.axes])
-        blocks = in_double(self.cut.blocks(x))
+        blocks = in_double(self.layout.blocks(x))
         dual = self.norm.dual
         size = dual(blocks, check=False)
 
@@ -222,7 +226,7 @@ class SumOver(_Blocks):
         outside = excess(torch.zeros_like(r)) > 0
         mu = falling_root(excess, torch.zeros_like(r), size.amax(dim=-1))
         mu = torch.where(outside, mu, 0.0)
-        return self.cut.restore(rest(mu), x).to(x.dtype)
+        return self.layout.restore(rest(mu), x).to(x.dtype)
 
 
 def RowNorm(p: float = 2) -> MaxOver:
@@ -234,12 +238,12 @@ def RowNorm(p: float = 2) -> MaxOver:
         >>> float(RowNorm()(x)), float(RowNorm().dual(x))
         (5.0, 6.0)
     """
-    return MaxOver(Lp(p, dims=-1), Cut("rows"))
+    return MaxOver(Lp(p, dims=-1), BlockLayout("rows"))
 
 
 def ColumnNorm(p: float = 2) -> MaxOver:
     """The largest ℓp norm of a column; its duality map normalises every column."""
-    return MaxOver(Lp(p, dims=-1), Cut("columns"))
+    return MaxOver(Lp(p, dims=-1), BlockLayout("columns"))
 
 
 def taps(norm: Norm, spatial: int) -> MaxOver:
@@ -248,4 +252,4 @@ def taps(norm: Norm, spatial: int) -> MaxOver:
         raise invalid("norm", norm, "each tap is a matrix: give a norm of matrices")
     if spatial not in range(1, 10):
         raise invalid("spatial", spatial, "give the number of spatial axes: 1, 2 or 3")
-    return MaxOver(norm, Cut("taps", spatial))
+    return MaxOver(norm, BlockLayout("taps", spatial))

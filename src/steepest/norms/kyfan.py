@@ -77,20 +77,20 @@ class KyFan(_FirstK):
         """max(σ₁, Σσ/k)."""
         return KyFanDual(self.k, polar=self.polar)
 
-    def _value(self, s: Tensor) -> Tensor:
+    def _norm_of(self, s: Tensor) -> Tensor:
         return s[..., : self.k].sum(dim=-1)
 
-    def _weights(self, s: Tensor) -> Tensor:
+    def _dualize_values(self, s: Tensor) -> Tensor:
         first = s[..., :1] * self.k >= s.sum(dim=-1, keepdim=True)
         return torch.where(first, lp_dualize(s, Exponent.of(1)), (s > 0).to(s.dtype) / self.k)
 
-    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+    def _project_values(self, s: Tensor, radius: Tensor) -> Tensor:
         # Moreau: s − P is the projection on the dual ball whose radius leaves n(P) = radius.
         def excess(mu: Tensor) -> Tensor:
-            return self._value(s - self.dual._nearest(s, mu)) - radius
+            return self._norm_of(s - self.dual._project_values(s, mu)) - radius
 
         low = torch.zeros_like(radius)
-        return s - self.dual._nearest(s, falling_root(excess, low, self.dual._value(s)))
+        return s - self.dual._project_values(s, falling_root(excess, low, self.dual._norm_of(s)))
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,14 @@ class KyFanDual(_FirstK):
         """σ₁ + … + σ_k."""
         return KyFan(self.k, polar=self.polar)
 
-    def _value(self, s: Tensor) -> Tensor:
+    def _norm_of(self, s: Tensor) -> Tensor:
         return torch.maximum(s[..., 0], s.sum(dim=-1) / self.k)
 
-    def _weights(self, s: Tensor) -> Tensor:
+    def _dualize_values(self, s: Tensor) -> Tensor:
         rank = torch.arange(s.shape[-1], device=s.device)
         return ((rank < self.k) & (s > 0)).to(s.dtype)
 
-    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+    def _project_values(self, s: Tensor, radius: Tensor) -> Tensor:
         r = radius.unsqueeze(-1)
 
         def cut(theta: Tensor) -> Tensor:

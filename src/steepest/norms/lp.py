@@ -12,9 +12,9 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import in_double, widened
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
-from steepest.norms.norm import Couples, Extent, Norm, ball_radius, inner
-from steepest.norms.scaled import Factor, Scaled
-from steepest.sharding.reductions import held_as, total
+from steepest.norms.norm import Coupling, MatrixShape, Norm, ball_radius, inner
+from steepest.norms.scaled import Scaled, ShapeFactor
+from steepest.sharding.reductions import redistribute_like, total
 
 _NAMES = {1.0: "L1", 2.0: "L2", math.inf: "LInf"}
 
@@ -73,14 +73,14 @@ class Lp(Norm):
         return Lp(self.exponent.conjugate, dims=self.dims)
 
     @property
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """Nothing for p = ∞, else one number; rows or columns if each is a vector by itself."""
         if self.p == math.inf:
-            return Couples.ENTRIES
+            return Coupling.ENTRIES
         if self.dims is None:
-            return Couples.SCALAR
-        alone: dict[tuple[int, ...], Couples] = {(-1,): Couples.ROWS, (-2,): Couples.COLUMNS}
-        return alone.get(self.dims, Couples.MATRIX)
+            return Coupling.SCALAR
+        alone: dict[tuple[int, ...], Coupling] = {(-1,): Coupling.ROWS, (-2,): Coupling.COLUMNS}
+        return alone.get(self.dims, Coupling.MATRIX)
 
     @property
     def axes(self) -> None:
@@ -101,20 +101,20 @@ class Lp(Norm):
             raise invalid("dims", self.dims, f"name different axes of a tensor with {x.ndim} axes")
         return out
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` has the axes and finite entries."""
-        super().accept(x, check, argument)
+        super().validate(x, check, argument)
         self._dims(x)
 
-    def extent(self, x: Tensor) -> Extent:
+    def matrix_shape(self, x: Tensor) -> MatrixShape:
         """The length of one vector, as rows."""
-        return Extent(math.prod(x.shape[d] for d in self._dims(x)), 1)
+        return MatrixShape(math.prod(x.shape[d] for d in self._dims(x)), 1)
 
     def inner(self, g: Inexact[Tensor, ...], x: Inexact[Tensor, ...]) -> Tensor:
         """⟨g, x⟩ of each vector."""
         return total(inner(g, x), self._dims(x))
 
-    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+    def broadcast(self, value: Tensor, x: Tensor) -> Tensor:
         """`value` with the axes over which the norm runs, each of length 1."""
         dims = self._dims(x)
         return value.reshape([1 if d in dims else n for d, n in enumerate(x.shape)])
@@ -134,12 +134,12 @@ class Lp(Norm):
 
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖x‖_p: a scalar, or one number for each member of the batch."""
-        self.accept(x, check)
+        self.validate(x, check)
         return lp_norm(x.to(widened(x.dtype)), self.p, self._dims(x))
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """sign(g)·|g|^(q−1)/‖g‖_q^(q−1), the shape of `g`."""
-        self.accept(g, check, "g")
+        self.validate(g, check, "g")
         if self.p == math.inf:
             return torch.sgn(g)
         dims, wide = self._dims(g), g.to(widened(g.dtype))
@@ -147,20 +147,20 @@ class Lp(Norm):
             unit = l2_dualize(wide, dims)
         else:
             unit = torch.sgn(wide) * lp_dualize(wide.abs(), self.exponent, dims)
-        return held_as(unit.to(g.dtype), g)
+        return redistribute_like(unit.to(g.dtype), g)
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖g‖†·dualize(g); g itself for p = 2."""
         if self.p != 2:
             return super().sharp(g, check=check)
-        self.accept(g, check, "g")
+        self.validate(g, check, "g")
         return g.clone()
 
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
     ) -> Tensor:
         """The nearest point of the ball; for p other than 1, 2 and ∞ by root finding."""
-        self.accept(x, check)
+        self.validate(x, check)
         v = self._vectors(x)
         r = ball_radius(radius, x, v.shape[:-1])
         wide = in_double(v)
@@ -203,4 +203,4 @@ def RMS(*, dims: int | tuple[int, ...] | None = None) -> Scaled:
         3.0
     """
     name = "RMS()" if dims is None else f"RMS(dims={dims})"
-    return Scaled(L2(dims=dims), Factor(rows=-0.5), name=name)
+    return Scaled(L2(dims=dims), ShapeFactor(rows=-0.5), name=name)

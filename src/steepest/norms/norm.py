@@ -14,10 +14,10 @@ from torch import Tensor
 from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import looked_at, widened
 from steepest.polar import PolarMethod
-from steepest.sharding.reductions import all_true, held_as, total
+from steepest.sharding.reductions import all_true, redistribute_like, total
 
 
-class Couples(Enum):
+class Coupling(Enum):
     """The entries of a tensor that its duality map has to see together."""
 
     ENTRIES = "entries"
@@ -32,7 +32,7 @@ class Couples(Enum):
     """Everything."""
 
 
-class Extent(NamedTuple):
+class MatrixShape(NamedTuple):
     """The sizes that a factor depending on the shape may use."""
 
     rows: int
@@ -51,7 +51,7 @@ class Geometry(ABC):
 
     @property
     @abstractmethod
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """The entries that one entry of the direction depends on."""
 
     @property
@@ -64,11 +64,11 @@ class Geometry(ABC):
     def symmetric(self) -> bool:
         """Whether transposition leaves its values alone, and commutes with its directions."""
 
-    def extent(self, x: Tensor) -> Extent:
+    def matrix_shape(self, x: Tensor) -> MatrixShape:
         """Rows and columns of one member of the batch; a vector is one column."""
-        return Extent(x.shape[-2], x.shape[-1])
+        return MatrixShape(x.shape[-2], x.shape[-1])
 
-    def spread(self, value: Tensor, x: Tensor) -> Tensor:
+    def broadcast(self, value: Tensor, x: Tensor) -> Tensor:
         """One number for each member of the batch `x`, shaped so that it multiplies `x`."""
         return value.reshape(*value.shape, *[1] * (self.axes or 0))
 
@@ -81,7 +81,7 @@ class Geometry(ABC):
         """How its singular values and vectors are computed; None is an SVD, or no need of them."""
         return None
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` is something it can measure."""
         if not isinstance(x, Tensor):
             raise invalid(argument, type(x).__name__, "give a tensor")
@@ -193,13 +193,13 @@ class Norm(Geometry):
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """The sharp operator g^♯ = n.dual(g)·n.dualize(g), the gradient of ½·n.dual²."""
-        self.accept(g, check, "g")
+        self.validate(g, check, "g")
         # The dual norm may be too large for a half-precision number, and the product not.
         wide = g.to(widened(g.dtype))
         unit = self.dualize(wide, check=False)
         # ⟨g, dualize(g)⟩ is the dual norm, without another decomposition.
         value = self.inner(wide, unit)
-        return held_as((self.spread(value, g) * unit).to(g.dtype), g)
+        return redistribute_like((self.broadcast(value, g) * unit).to(g.dtype), g)
 
     def init(
         self,

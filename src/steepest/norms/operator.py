@@ -15,7 +15,7 @@ from steepest.norms._vectors import Exponent
 from steepest.norms.blocks import ColumnNorm, RowNorm, taps
 from steepest.norms.lp import Lp
 from steepest.norms.norm import Norm
-from steepest.norms.scaled import Factor, Scaled
+from steepest.norms.scaled import Scaled, ShapeFactor
 from steepest.norms.schatten import Spectral
 from steepest.polar import PolarMethod
 
@@ -85,8 +85,8 @@ def Operator(a: VectorNorm, b: VectorNorm, *, polar: PolarMethod | None = None) 
     return Scaled(norm, _rms_factor(a, b), name=f"Operator({a!r}, {b!r})")
 
 
-def _rms_factor(a: VectorNorm, b: VectorNorm) -> Factor:
-    return Factor(rows=-0.5 if b == "rms" else 0.0, cols=0.5 if a == "rms" else 0.0)
+def _rms_factor(a: VectorNorm, b: VectorNorm) -> ShapeFactor:
+    return ShapeFactor(rows=-0.5 if b == "rms" else 0.0, cols=0.5 if a == "rms" else 0.0)
 
 
 def estimate(
@@ -130,7 +130,7 @@ def estimate(
         Boyd, Linear Algebra Appl. 9 (1974); Higham, Numer. Math. 62 (1992).
     """
     enter, leave = Lp(_exponent("a", a), dims=-2), Lp(_exponent("b", b), dims=-2)
-    Spectral().accept(x, True)
+    Spectral().validate(x, True)
     if steps < 1 or restarts < 1:
         raise invalid("steps, restarts", (steps, restarts), "give positive numbers")
     generator = generator or torch.Generator().manual_seed(0)
@@ -143,7 +143,7 @@ def estimate(
         if bool((value <= best).all()):
             break
         best = torch.maximum(best, value)
-    return best.amax(dim=-1) * _rms_factor(a, b).at(Spectral().extent(x))
+    return best.amax(dim=-1) * _rms_factor(a, b).at(Spectral().matrix_shape(x))
 
 
 def _own_starts(w: Tensor, enter: Lp, leave: Lp) -> Tensor:
@@ -187,5 +187,5 @@ def Conv(spatial: int = 2, *, polar: PolarMethod | None = None) -> Scaled:
     Sources:
         Bernstein & Newhouse, Modular duality, arXiv 2410.21265, section 3 (Conv2D).
     """
-    factor = Factor(rows=-0.5, cols=0.5, taps=1.0)
+    factor = ShapeFactor(rows=-0.5, cols=0.5, taps=1.0)
     return Scaled(taps(Spectral(polar=polar), spatial), factor, name=f"Conv({spatial})")

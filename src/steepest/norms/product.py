@@ -60,12 +60,12 @@ class ProductNorm(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.blocks})"
 
-    def accept(self, x: Tensors, argument: str = "x") -> None:
+    def validate(self, x: Tensors, argument: str = "x") -> None:
         """Raise unless `x` has exactly the names of the blocks."""
         check_names(argument, x, self.blocks)
 
     def _values(self, x: Tensors, check: bool) -> dict[str, Tensor]:
-        self.accept(x)
+        self.validate(x)
         return {name: norm(x[name], check=check) for name, norm in self.blocks.items()}
 
     @property
@@ -179,14 +179,14 @@ class MaxOf(ProductNorm):
 
     def dualize(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
         """The duality map of each block; a zero block stays zero."""
-        self.accept(g, "g")
+        self.validate(g, "g")
         return {k: norm.dualize(g[k], check=check) for k, norm in self.blocks.items()}
 
     def project(
         self, x: Tensors, radius: float | Tensor = 1.0, *, check: bool = True
     ) -> dict[str, Tensor]:
         """Each block projected on its ball."""
-        self.accept(x)
+        self.validate(x)
         return {k: norm.project(x[k], radius, check=check) for k, norm in self.blocks.items()}
 
 
@@ -207,7 +207,7 @@ class SumOf(ProductNorm):
 
     def dualize(self, g: Tensors, *, check: bool = True) -> dict[str, Tensor]:
         """The duality map of the block with the largest dual norm, zero for the others."""
-        self.accept(g, "g")
+        self.validate(g, "g")
         sizes = self.dual._values(g, check)
         every = _gather(sizes)
         top, ties = every.amax(), (every == every.amax()).sum()
@@ -215,7 +215,7 @@ class SumOf(ProductNorm):
         for k, norm in self.blocks.items():
             weight = (sizes[k].to(top) == top) / ties
             weight = weight.to(sizes[k])
-            out[k] = (norm.dualize(g[k], check=False) * norm.spread(weight, g[k])).to(g[k].dtype)
+            out[k] = (norm.dualize(g[k], check=False) * norm.broadcast(weight, g[k])).to(g[k].dtype)
         return out
 
     def project(
@@ -266,7 +266,7 @@ class Modular(MaxOf):
 
     Args:
         parts: the norm n_k and the number s_k > 0 of each parameter, by its name.
-        still: names of parameters that have no mass: they belong to the network but are not moved.
+        massless: names of parameters with mass 0: they belong to the network but are not moved.
 
     Raises:
         ValueError: no part, an s_k that is not positive, or a name in both.
@@ -282,24 +282,26 @@ class Modular(MaxOf):
     """
 
     def __init__(
-        self, parts: Mapping[str, tuple[Norm, float]], *, still: Iterable[str] = ()
+        self, parts: Mapping[str, tuple[Norm, float]], *, massless: Iterable[str] = ()
     ) -> None:
         if not _is_mapping(parts):
             raise invalid("parts", parts, "give a mapping of names to pairs (norm, s)")
         super().__init__({name: _weighted(name, part) for name, part in parts.items()})
-        if isinstance(still, str):
-            raise invalid("still", still, "give a list of names")
+        if isinstance(massless, str):
+            raise invalid("massless", massless, "give a list of names")
         self.parts: dict[str, tuple[Norm, float]] = dict(parts)
-        self.still = frozenset(still)
-        if self.still & self.blocks.keys():
-            raise invalid("still", sorted(self.still & self.blocks.keys()), "these have a norm")
+        self.massless = frozenset(massless)
+        if self.massless & self.blocks.keys():
+            raise invalid(
+                "massless", sorted(self.massless & self.blocks.keys()), "these have a norm"
+            )
 
     def with_polar(self, polar: PolarMethod | None) -> Modular:
         """The same norm, with the singular values of every block by this method."""
         parts = {name: (norm.with_polar(polar), s) for name, (norm, s) in self.parts.items()}
-        return Modular(parts, still=self.still)
+        return Modular(parts, massless=self.massless)
 
     def __str__(self) -> str:
         rows = [(name, f"{s:.4g}", str(norm)) for name, (norm, s) in self.parts.items()]
-        rows += [(name, "-", "mass 0: not moved") for name in sorted(self.still)]
+        rows += [(name, "-", "mass 0: not moved") for name in sorted(self.massless)]
         return table(("parameter", "s", "norm"), rows, left={"parameter", "norm"})

@@ -12,12 +12,18 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import epsilon, full_precision, unit_power, unit_scale, widened
+from steepest._common.numerics import (
+    epsilon,
+    full_precision,
+    power_of_two_scale,
+    unit_scale,
+    widened,
+)
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
-from steepest.norms.norm import Couples, Norm, ball_radius
+from steepest.norms.norm import Coupling, Norm, ball_radius
 from steepest.polar import PolarMethod, Svd
 from steepest.polar._members import eigh, svd, svdvals
-from steepest.sharding.reductions import held_as
+from steepest.sharding.reductions import redistribute_like
 
 _NAMES = {1.0: "Nuclear", 2.0: "Frobenius", math.inf: "Spectral"}
 
@@ -33,8 +39,8 @@ class UnitarilyInvariantNorm(Norm):
     It is unitarily invariant: n(A·X·B) = n(X) for unitary A and B, real or complex. Singular values
     at the level of rounding, max(m, n)·eps·σ₁, count as zero.
 
-    A subclass writes f: `_value`, `_weights` and `_nearest`, on singular values in falling order
-    along the last axis.
+    A subclass writes f: `_norm_of`, `_dualize_values` and `_project_values`, on singular values in
+    falling order along the last axis.
 
     With a polar method Q = polar(X) the singular values and vectors come from the eigenvalues of
     QᴴX, which is what the method is good for: faster than an SVD, and as exact as the method.
@@ -47,24 +53,24 @@ class UnitarilyInvariantNorm(Norm):
     polar: PolarMethod | None
 
     @abstractmethod
-    def _value(self, s: Tensor) -> Tensor:
+    def _norm_of(self, s: Tensor) -> Tensor:
         """f(σ)."""
 
     @abstractmethod
-    def _weights(self, s: Tensor) -> Tensor:
+    def _dualize_values(self, s: Tensor) -> Tensor:
         """The duality map of f at σ."""
 
     @abstractmethod
-    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+    def _project_values(self, s: Tensor, radius: Tensor) -> Tensor:
         """The projection of σ, in float64, on the ball of f, if it is outside."""
 
     def _fits(self, x: Tensor) -> None:
         """Raise if the norm does not exist for this shape."""
 
     @property
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """The whole matrix."""
-        return Couples.MATRIX
+        return Coupling.MATRIX
 
     @property
     def axes(self) -> int:
@@ -76,9 +82,9 @@ class UnitarilyInvariantNorm(Norm):
         """True: a transposed matrix has the same singular values."""
         return True
 
-    def accept(self, x: Tensor, check: bool, argument: str = "x") -> None:
+    def validate(self, x: Tensor, check: bool, argument: str = "x") -> None:
         """Raise unless `x` holds finite matrices of a shape for which the norm exists."""
-        super().accept(x, check, argument)
+        super().validate(x, check, argument)
         self._fits(x)
 
     def _factors(self, x: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,42 +111,42 @@ class UnitarilyInvariantNorm(Norm):
 
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """f(σ): one real number for each matrix."""
-        self.accept(x, check)
+        self.validate(x, check)
         wide = x.to(widened(x.dtype))
-        power = unit_power(wide.detach())
+        power = power_of_two_scale(wide.detach())
         with full_precision(x.device):
             return self._measure(wide * power) / power[..., 0, 0]
 
     def _measure(self, x: Tensor) -> Tensor:
         """The norm of matrices whose largest entry is near 1."""
-        return self._value(self._singular_values(x))
+        return self._norm_of(self._singular_values(x))
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """U·diag(f.dualize(σ))·Vᴴ, the shape of `g`."""
-        self.accept(g, check, "g")
+        self.validate(g, check, "g")
         with full_precision(g.device):
             return self._direction(unit_scale(g.to(widened(g.dtype)))).to(g.dtype)
 
     def _direction(self, g: Tensor) -> Tensor:
         """The duality map of matrices whose largest entry is near 1."""
         u, s, vh = self._factors(g)
-        mapped: Tensor = (u * self._weights(s).to(u.dtype).unsqueeze(-2)) @ vh
+        mapped: Tensor = (u * self._dualize_values(s).to(u.dtype).unsqueeze(-2)) @ vh
         return mapped
 
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True
     ) -> Tensor:
         """U·diag(f.project(σ, radius))·Vᴴ; a matrix inside the ball as it is."""
-        self.accept(x, check)
+        self.validate(x, check)
         r = ball_radius(radius, x, x.shape[:-2])
         wide = x.to(widened(x.dtype))
-        power = unit_power(wide)
+        power = power_of_two_scale(wide)
         r = r * power[..., 0, 0].double()
         with full_precision(x.device):
             u, s, vh = self._factors(wide * power)
             s = s.double()
-            outside = self._value(s) > r
-            near = (u * self._nearest(s, r).to(u.dtype).unsqueeze(-2)) @ vh / power
+            outside = self._norm_of(s) > r
+            near = (u * self._project_values(s, r).to(u.dtype).unsqueeze(-2)) @ vh / power
         return torch.where(outside[..., None, None], near.to(x.dtype), x)
 
 
@@ -216,24 +222,24 @@ class Schatten(UnitarilyInvariantNorm):
         return Schatten(self.exponent.conjugate, polar=self.polar)
 
     @property
-    def couples(self) -> Couples:
+    def couples(self) -> Coupling:
         """The whole matrix; one number for p = 2."""
-        return Couples.SCALAR if self.p == 2 else Couples.MATRIX
+        return Coupling.SCALAR if self.p == 2 else Coupling.MATRIX
 
     def __call__(self, x: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖σ‖_p; for p = 2 by the entries."""
         if self.p != 2:
             return super().__call__(x, check=check)
-        self.accept(x, check)
+        self.validate(x, check)
         return lp_norm(x.to(widened(x.dtype)), 2, (-2, -1))
 
     def dualize(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """U·diag(σ^(q−1))·Vᴴ/‖σ‖_q^(q−1); G/‖G‖_F for p = 2, for p = ∞ the polar factor."""
         if self.p not in (2, math.inf):
             return super().dualize(g, check=check)
-        self.accept(g, check, "g")
+        self.validate(g, check, "g")
         if self.p == 2:
-            return held_as(l2_dualize(g.to(widened(g.dtype)), (-2, -1)).to(g.dtype), g)
+            return redistribute_like(l2_dualize(g.to(widened(g.dtype)), (-2, -1)).to(g.dtype), g)
         q: Tensor = (self.polar or Svd())(g)
         return q
 
@@ -243,14 +249,14 @@ class Schatten(UnitarilyInvariantNorm):
             return super().dualize_all(gs, check=check)
         if check:
             for g in gs:
-                self.accept(g, check, "g")
+                self.validate(g, check, "g")
         return (self.polar or Svd()).factors(gs)
 
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖G‖†·dualize(G); G itself for p = 2."""
         if self.p != 2:
             return super().sharp(g, check=check)
-        self.accept(g, check, "g")
+        self.validate(g, check, "g")
         return g.clone()
 
     def _measure(self, x: Tensor) -> Tensor:
@@ -264,13 +270,13 @@ class Schatten(UnitarilyInvariantNorm):
         # The largest one does not profit from the others.
         return svdvals(x) if self.p == math.inf else super()._singular_values(x)
 
-    def _value(self, s: Tensor) -> Tensor:
+    def _norm_of(self, s: Tensor) -> Tensor:
         return lp_norm(s, self.p)
 
-    def _weights(self, s: Tensor) -> Tensor:
+    def _dualize_values(self, s: Tensor) -> Tensor:
         return lp_dualize(s, self.exponent)
 
-    def _nearest(self, s: Tensor, radius: Tensor) -> Tensor:
+    def _project_values(self, s: Tensor, radius: Tensor) -> Tensor:
         return lp_project(s, self.exponent, radius)
 
 

@@ -286,7 +286,7 @@ def _no_norm(norm: object) -> ValueError:
 
 def _frozen_without(model: nn.Module, norm: ProductNorm) -> dict[str, Tensor]:
     """The frozen parameters for which a norm has no block, but for those it is to leave alone."""
-    known = norm.blocks.keys() | (norm.still if isinstance(norm, Modular) else frozenset())
+    known = norm.blocks.keys() | (norm.massless if isinstance(norm, Modular) else frozenset())
     pairs = model.named_parameters()
     return {name: p for name, p in pairs if not (p.requires_grad or name in known)}
 
@@ -308,10 +308,12 @@ def _by_name(params: Params, norm: ProductNorm) -> Iterator[dict[str, Any]]:
         named = dict(pairs)
         if len(named) < len(pairs):
             raise invalid("params", [name for name, _ in pairs], "give each name once")
-    still = norm.still if isinstance(norm, Modular) else frozenset()
-    if not still <= named.keys():
-        raise invalid("still", sorted(still - named.keys()), "the model has no such parameters")
-    wanted = {name for name, p in named.items() if p.requires_grad} - still
+    massless = norm.massless if isinstance(norm, Modular) else frozenset()
+    if not massless <= named.keys():
+        raise invalid(
+            "massless", sorted(massless - named.keys()), "the model has no such parameters"
+        )
+    wanted = {name for name, p in named.items() if p.requires_grad} - massless
     check_names("norm", norm.blocks.keys() & wanted | norm.blocks.keys() - named.keys(), wanted)
     groups: dict[Norm, list[tuple[str, Tensor]]] = {}
     for name, block in norm.blocks.items():

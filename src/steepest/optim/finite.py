@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import is_known
-from steepest.norms import Couples
+from steepest.norms import Coupling
 from steepest.optim.groups import name_of
 from steepest.optim.options import Group
 from steepest.optim.updates import Flag, average_dtype
@@ -49,7 +49,7 @@ def replicated_params(
     """
     found: dict[RankGroup, ReplicatedParams] = {}
     for number, group in enumerate(groups):
-        divided = not group["adamw"] and group["rule"].geometry.couples is Couples.MATRIX
+        divided = not group["adamw"] and group["rule"].geometry.couples is Coupling.MATRIX
         views = group.get("views") or [None] * len(group["params"])
         for p, view in zip(group["params"], views, strict=True):
             ranks = (

@@ -160,8 +160,8 @@ class Scion(_Named):
 
     Examples:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
-        >>> [group["norm"] for group in Scion(model, lr=0.1).param_groups][1:]
-        [Scaled(RowNorm(), Factor(cols=-0.5)), Scaled(ColumnNorm(inf), Factor(cols=1)), RMS()]
+        >>> [group["norm"] for group in Scion(model, lr=0.1).param_groups][2:]
+        [Scaled(ColumnNorm(inf), ShapeFactor(cols=1)), RMS()]
     """
 
     preset = PRESETS["Scion"]

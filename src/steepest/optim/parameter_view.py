@@ -112,17 +112,18 @@ class ParameterView:
 
     @property
     def radii(self) -> list[float]:
-        """The radius of each part's ball in K.domain: length·K.upper/weight_decay; inf without one.
+        """The radius of each part's ball in K.domain: length·bound/weight_decay; inf without one.
 
-        A projection holds inexact steps to the ball of exact ones, so `upper` is 1 with it.
+        The bound is `K.gradient_bound`; 1 with a projection, which holds inexact steps to the ball
+        of exact ones.
         """
         if self.why_none or self.K is None:
             return [math.inf] * (len(self.lengths) or 1)
         radii = []
         for part, length in zip(self.parts(self.param.detach()), self.lengths, strict=True):
-            rows, cols, _ = self.K.extent(part)
-            upper = 1.0 if self.projected else self.K.upper(rows, cols, self.works_in)
-            radii.append(length * upper / self.weight_decay)
+            rows, cols, _ = self.K.matrix_shape(part)
+            bound = 1.0 if self.projected else self.K.gradient_bound(rows, cols, self.works_in)
+            radii.append(length * bound / self.weight_decay)
         return radii
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest.norms import Couples
+from steepest.norms import Coupling
 from steepest.optim.batching import Bundle, Member, bundles, stackable
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import average_dtype
@@ -99,7 +99,7 @@ def planned(
     here: list[Member] = []
     apart: list[Member] = []
     shared: dict[tuple[RankGroup, torch.dtype, bool], list[tuple[Member, Layout]]] = {}
-    matrix = rule.geometry.couples is Couples.MATRIX
+    matrix = rule.geometry.couples is Coupling.MATRIX
     for p, view in taking:
         dtype = average_dtype(p, momentum_dtype)
         if not is_sharded(p):

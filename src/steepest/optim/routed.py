@@ -227,7 +227,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             for shape in view.shapes(p.shape) if view else [p.shape]:
                 x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
                 if x.numel():
-                    geometry.accept(x, check=False, argument="params")
+                    geometry.validate(x, check=False, argument="params")
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well."""

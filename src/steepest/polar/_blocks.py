@@ -55,7 +55,7 @@ class Workspace:
         free = self._free.get(math.prod(shape))
         return free.pop().view(shape) if free else self._like.new_empty(shape)
 
-    def give_back(self, *tensors: Tensor) -> None:
+    def release(self, *tensors: Tensor) -> None:
         """Declare contiguous results that nobody reads any more."""
         if self.reuses:
             for t in tensors:
@@ -75,13 +75,13 @@ class Workspace:
         """A contiguous copy."""
         return self.empty(*x.shape).copy_(x)
 
-    def together(self, stacks: list[Tensor]) -> Tensor:
+    def concatenate(self, stacks: list[Tensor]) -> Tensor:
         """The stacks as one, whose memory is given back if there are several."""
         if len(stacks) == 1 or not self.reuses:
             return torch.cat(stacks) if len(stacks) > 1 else stacks[0]
         out = self.empty(sum(len(s) for s in stacks), *stacks[0].shape[1:])
         torch.cat(stacks, out=out)
-        self.give_back(*stacks)
+        self.release(*stacks)
         return out
 
     def times(self, x: Tensor, factor: float | Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Workspace:
         return out
 
 
-def applied(a: Tensor, x: Tensor) -> Tensor:
+def matmul_like(a: Tensor, x: Tensor) -> Tensor:
     """The product a·x in the memory order of x: columns are dense where those of x are.
 
     A tall matrix comes as its transpose. A factor in another order than the parameter it belongs to
@@ -215,8 +215,8 @@ def inverse_in(a: Tensor, space: Workspace) -> Tensor:
         inverse = space.hermitian(w[:, h:].mH, w[:, h:])
         corner = space.hermitian(w[:, :h, :h].mH, w[:, :h, :h])
         inverse[:, :h, :h] += corner
-        space.give_back(corner)
-    space.give_back(w)
+        space.release(corner)
+    space.release(w)
     return inverse
 
 
@@ -241,7 +241,7 @@ def _inverse_factor(a: Tensor, space: Workspace) -> Tensor:
     a21 = space.copy(a21) if small else a21
     l21 = space.product(a21, w11.mH)
     if small:
-        space.give_back(a21)
+        space.release(a21)
     rest = space.copy(a[:, h:, h:]).baddbmm_(l21, l21.mH, alpha=-1)
     w22 = _inverse_factor(rest, space)
     half = space.product(l21, w11)
@@ -251,7 +251,7 @@ def _inverse_factor(a: Tensor, space: Workspace) -> Tensor:
     w[:, :h, h:] = 0
     w[:, h:, :h] = w21.neg_()
     w[:, h:, h:] = w22
-    space.give_back(l21, rest, half, w11, w21, w22)
+    space.release(l21, rest, half, w11, w21, w22)
     return w
 
 
@@ -268,5 +268,5 @@ def _leaf(a: Tensor, space: Workspace) -> Tensor:
     torch.linalg.cholesky_ex(a, out=(factor.mT, info))
     torch.linalg.solve_triangular(factor.mT, eye, upper=False, out=solution.mT)
     w = space.copy(solution.mT)
-    space.give_back(factor, solution)
+    space.release(factor, solution)
     return w

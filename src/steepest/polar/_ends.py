@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import epsilon, safe_divisor, times, unit_power
+from steepest._common.numerics import epsilon, power_of_two_scale, safe_divisor, times
 
 Ends = tuple[Tensor, Tensor]
 """Lower and upper bound of a number, for each matrix of a batch."""
@@ -63,7 +63,7 @@ class Judged(NamedTuple):
 
     @staticmethod
     def of(q: Tensor) -> Judged:
-        power = unit_power(q)
+        power = power_of_two_scale(q)
         unit = times(q, power)
         one = power.clamp(max=1.0)
         return Judged(unit, power[:, 0, 0], torch.where(power > 1, q, unit), one[:, 0, 0])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.numerics import HALF, epsilon, widened
-from steepest.polar._blocks import applied, gram_matrix
+from steepest.polar._blocks import gram_matrix, matmul_like
 
 # Measured: the eigenvalues of a Gram matrix formed in floating point are off by about 3·eps·λ₁,
 # whatever its size (2 to 4096; log-spaced spectra of condition number 1e4). Bounds use this margin.
@@ -56,7 +56,7 @@ def refine(q: Tensor, steps: int) -> Tensor:
         square = gram_matrix(q)
         polynomial = torch.baddbmm(square, square, square, beta=-10 / 8, alpha=3 / 8)
         polynomial.diagonal(dim1=-2, dim2=-1).add_(15 / 8)
-        q = applied(polynomial, q)
+        q = matmul_like(polynomial, q)
     return q
 
 

@@ -20,7 +20,7 @@ from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar.iterate import GramNewtonSchulz, segments
 from steepest.polar.method import Accuracy, PolarMethod, check_matrices
-from steepest.polar.rational import Zolotarev, spread
+from steepest.polar.rational import Zolotarev, overestimate
 
 
 class Prediction(NamedTuple):
@@ -232,7 +232,7 @@ def _candidates(
         share = HERMITIAN if m >= HALVED else 1.0
         for function, refine, tight in itertools.product(FUNCTIONS, (0, 1, 2), (False, True)):
             # The smallest σ/√ρ that must be resolved; orders 1 and 3 go no further down.
-            lower = max(5e-5, resolution / spread(m, tight=tight))
+            lower = max(5e-5, resolution / overestimate(m, tight=tight))
             method = Zolotarev(function[0], lower, refine, tight, function[1])
             inverses = sum(len(stage.shifts) for stage in method.stages)
             # Two for each step to another stage; a polynomial takes three, four or five in all.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import HALF, epsilon, widened
-from steepest.polar._blocks import Workspace, applied, gram_matrix
+from steepest.polar._blocks import Workspace, gram_matrix, matmul_like
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding, gram_noise
 from steepest.polar.method import Accuracy, PolarMethod
 from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
@@ -168,11 +168,11 @@ class GramNewtonSchulz(_Iteration):
         gram, square = ((a / b).to(x.dtype) for a, b in ((gram, bound), (square, bound**2)))
         q = _polynomial(gram, square, first, space)
         for steps in others:
-            x = applied(q, x)
+            x = matmul_like(q, x)
             gram = gram_matrix(x, space)
-            space.give_back(q)
+            space.release(q)
             q = _polynomial(gram, space.product(gram, gram), steps, space)
-        return applied(q, x)
+        return matmul_like(q, x)
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -220,16 +220,16 @@ def _polynomial(
     q = z = _quintic(gram, square, steps[0], space)
     for step in steps[1:]:
         half = space.product(gram, z)
-        space.give_back(gram)
+        space.release(gram)
         gram = space.product(z, half)
-        space.give_back(half)
+        space.release(half)
         if z is not q:
-            space.give_back(z)
+            space.release(z)
         z = _quintic(gram, space.product(gram, gram), step, space)
         longer = space.product(q, z)
-        space.give_back(q)
+        space.release(q)
         q = longer
-    space.give_back(gram)
+    space.release(gram)
     return q
 
 

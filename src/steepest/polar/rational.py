@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, safe_divisor, widened
-from steepest.polar._blocks import Workspace, applied, gram_matrix, inverse_in, workspace
+from steepest.polar._blocks import Workspace, gram_matrix, inverse_in, matmul_like, workspace
 from steepest.polar._rounding import factor_rounding, refine, refined_error
 from steepest.polar.design import Rational, best_odd_polynomial, best_rational
 from steepest.polar.method import Accuracy, PolarMethod
@@ -134,7 +134,7 @@ class Zolotarev(PolarMethod):
         """The error of the function and of the Gram matrix; resolution lower·√ρ/σ₁ at most."""
         work = self.compute_dtype(dtype, torch.device("cpu"))
         noise = SMALL_NOISE * epsilon(work) / 2
-        lower = self.lower * spread(min(m, n), tight=self.tight)
+        lower = self.lower * overestimate(min(m, n), tight=self.tight)
         resolution = min(1.0, max(lower, math.sqrt(noise / NOISE_ERROR)))
         error = refined_error(self.design_error + noise / resolution**2, self.refine)
         # Q is a product itself, and polar = QX another one.
@@ -147,11 +147,11 @@ class Zolotarev(PolarMethod):
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         with workspace(xs[0]) as space:
             grams = [gram_matrix(x, space, halved=True) for x in xs]
-            gram = space.together(grams)
+            gram = space.concatenate(grams)
             root = self._root(gram, space)
             parts = root.split([len(x) for x in xs])
-            out = [refine(applied(q, x), self.refine) for q, x in zip(parts, xs, strict=True)]
-            space.give_back(root)
+            out = [refine(matmul_like(q, x), self.refine) for q, x in zip(parts, xs, strict=True)]
+            space.release(root)
         return out
 
     def _root(self, r: Tensor, space: Workspace) -> Tensor:
@@ -159,32 +159,32 @@ class Zolotarev(PolarMethod):
         if self.tight:
             square = space.hermitian(r, r)
             bound = _largest_eigenvalue_bound(square, space).sqrt()
-            space.give_back(square)
+            space.release(square)
         else:
             bound = _largest_eigenvalue_bound(r, space)
         bound = safe_divisor(bound)
         gram, r = r, space.times(r, 1 / bound)
-        space.give_back(gram)
+        space.release(gram)
         q: Tensor
         for k, stage in enumerate(self.stages):
             last = stage is self.stages[-1] and not self.degree
             z, rz = _apply(stage, r, last, space)
-            space.give_back(r)
+            space.release(r)
             if not last:
                 r = space.hermitian(rz, z)
-                space.give_back(rz)
+                space.release(rz)
             q = _times(z, q, space) if k else z
         if self.degree:
             q = _times(_polynomial(self.polynomial[0], r, space), q, space)
         scaled = space.times(q, bound.rsqrt())
-        space.give_back(q)
+        space.release(q)
         return scaled
 
 
 def _times(z: Tensor, q: Tensor, space: Workspace) -> Tensor:
     """ZQ, a function of R as both are; their memory is given back."""
     product = space.hermitian(z, q)
-    space.give_back(z, q)
+    space.release(z, q)
     return product
 
 
@@ -201,7 +201,7 @@ def _apply(stage: Rational, r: Tensor, last: bool, space: Workspace) -> tuple[Te
         if not last:
             # R·(R + cI)⁻¹ = I − c(R + cI)⁻¹
             rz.add_(inverse, alpha=-weight * shift).diagonal(dim1=-2, dim2=-1).add_(weight)
-        space.give_back(shifted, inverse)
+        space.release(shifted, inverse)
     z.diagonal(dim1=-2, dim2=-1).add_(stage.scale)
     return z, rz
 
@@ -219,15 +219,15 @@ def _polynomial(coefficients: Sequence[float], r: Tensor, space: Workspace) -> T
         rest = space.times(r, higher[0]).add_(square, alpha=higher[1])
         top = space.hermitian(square, rest)
         z.add_(top)
-        space.give_back(rest, top)
+        space.release(rest, top)
     elif higher:
         cube = space.hermitian(r, square)
         rest = space.times(r, higher[1]).add_(square, alpha=higher[2]).add_(cube, alpha=higher[3])
         rest.diagonal(dim1=-2, dim2=-1).add_(higher[0])
         top = space.hermitian(cube, rest)
         z.add_(top)
-        space.give_back(cube, rest, top)
-    space.give_back(square, r)
+        space.release(cube, rest, top)
+    space.release(square, r)
     return z
 
 
@@ -243,13 +243,13 @@ def _largest_eigenvalue_bound(gram: Tensor, space: Workspace) -> Tensor:
     centred = space.copy(gram)
     centred.diagonal(dim1=-2, dim2=-1).sub_(mean[..., 0])
     deviation = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
-    space.give_back(centred)
+    space.release(centred)
     # Rounding may leave the bound a few eps below λ₁.
     bound: Tensor = (mean + math.sqrt((m - 1) / m) * deviation) * (1 + 1e-5)
     return bound
 
 
-def spread(m: int, *, tight: bool) -> float:
+def overestimate(m: int, *, tight: bool) -> float:
     """Largest √ρ/σ₁ that the bounds of `Zolotarev` leave for matrices with m rows."""
     largest = (1 + math.sqrt(m)) / 2
     return math.sqrt(largest) if not tight else math.sqrt(math.sqrt(largest))

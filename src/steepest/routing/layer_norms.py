@@ -17,12 +17,12 @@ from steepest.norms import (
     RMS,
     ColumnNorm,
     Conv,
-    Factor,
     LInf,
     Norm,
     Operator,
     RowNorm,
     Scaled,
+    ShapeFactor,
     Spectral,
 )
 
@@ -31,9 +31,9 @@ Column: TypeAlias = Norm | Callable[[Sequence[int]], Norm] | None
 """A norm, one that depends on the shape of the parameter, or None: it has to be stated."""
 
 # torch stores one row a word, so 1 → RMS of the transpose: the largest RMS of a row.
-EMBEDDING = Scaled(RowNorm(), Factor(cols=-0.5))
+EMBEDDING = Scaled(RowNorm(), ShapeFactor(cols=-0.5))
 # One input is a column: the largest entry, times the number of inputs.
-HEAD = Scaled(ColumnNorm(float("inf")), Factor(cols=1.0))
+HEAD = Scaled(ColumnNorm(float("inf")), ShapeFactor(cols=1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,14 +173,14 @@ WEIGHTS: Mapping[type[nn.Module], str] = {
 """The kind of the `weight` of a module, where its type alone tells."""
 
 
-def layer_kind(module: nn.Module, leaf: str, shape: Sequence[int]) -> str:
+def layer_kind(module: nn.Module, attribute_name: str, shape: Sequence[int]) -> str:
     """The kind of layer that a module's own parameter belongs to, a key of `LAYER_NORMS`.
 
     The type of the module decides, so a head is "linear".
 
     Args:
         module: the module that holds the parameter.
-        leaf: the name of the parameter in the module.
+        attribute_name: the name of the parameter in the module.
         shape: the shape of the parameter.
 
     Examples:
@@ -189,13 +189,13 @@ def layer_kind(module: nn.Module, leaf: str, shape: Sequence[int]) -> str:
         >>> layer_kind(nn.LSTM(4, 4), "weight_hh_l0", (16, 4))
         'matrix'
     """
-    if leaf == "bias" and isinstance(module, (nn.Linear, *CONVS, *NORMALIZATIONS)):
+    if attribute_name == "bias" and isinstance(module, (nn.Linear, *CONVS, *NORMALIZATIONS)):
         return "bias"
-    if leaf == "weight" and isinstance(module, CONVS):
+    if attribute_name == "weight" and isinstance(module, CONVS):
         if module.groups == 1:
             return "convolution"
         return "depthwise" if shape[1] == 1 and shape[0] == module.groups else "grouped"
     for owner, kind in WEIGHTS.items():
-        if leaf == "weight" and isinstance(module, owner):
+        if attribute_name == "weight" and isinstance(module, owner):
             return kind
     return "matrix" if len(shape) > 1 else "vector"

@@ -1,7 +1,7 @@
 """Names that people give to the parts of a model, as patterns.
 
-Patterns match a whole name, without regard to case. What they match is the label of a parameter:
-the name of the module for a `weight`, the parameter's own name otherwise.
+Patterns match a whole name, without regard to case. What they match is the given name of a
+parameter: the name of the module for a `weight`, the parameter's own name otherwise.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEY_VALUE = _projection("kv|key_value")
 FUSED = r"\w*qkv\w*|c_attn|in_proj"
 # Stored head by head: GPT-NeoX, BLOOM, Falcon; Megatron. And the same in StarCoder's `c_attn`.
 HEAD_BY_HEAD = r"query_key_value|linear_qkv"
-HEAD_BY_HEAD_HOST = r"^GPTBigCode"
+HEAD_BY_HEAD_CONTAINER = r"^GPTBigCode"
 GATED = r"gate_up(?:_proj)?|gate_and_up(?:_proj)?|w12|w13|(?-i:Wi)"
 GATES = r"weight_[ih]h(?:_l\d+)?(?:_reverse)?"
 ROUTER = r"(?:Router|Gate|Gating)$"

@@ -32,14 +32,14 @@ def kind_of(module: nn.Module) -> str:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Site:
+class ParameterPlace:
     """One place where a parameter lives; a tied parameter has several.
 
     Args:
         name: full name, as in `named_parameters`.
         path: names of the modules from the root to the owner, wrappers left out.
         chain: those modules, the root first: one more than `path`.
-        leaf: name of the parameter in its owner; `weight` for a stored form of the weight.
+        attribute_name: name of the parameter in its owner; `weight` for a stored form of it.
         shape: shape of the parameter.
         stored: the owner computes its weight from this tensor (weight norm, spectral norm, …).
     """
@@ -47,7 +47,7 @@ class Site:
     name: str
     path: Path
     chain: tuple[nn.Module, ...]
-    leaf: str
+    attribute_name: str
     shape: tuple[int, ...]
     stored: bool
 
@@ -69,31 +69,31 @@ class Site:
     @property
     def bare(self) -> bool:
         """Whether the parameter was named by its owner's author, rather than called `weight`."""
-        return self.leaf != "weight" and not isinstance(
+        return self.attribute_name != "weight" and not isinstance(
             self.owner, nn.ParameterList | nn.ParameterDict
         )
 
     @property
-    def label(self) -> str:
+    def given_name(self) -> str:
         """The telling name: of the module for a `weight`, else of the parameter itself."""
         if self.bare:
-            return self.leaf.removesuffix("_weight")
+            return self.attribute_name.removesuffix("_weight")
         return self.path[-1] if self.path else ""
 
     @property
-    def place(self) -> Path:
-        """Path of the module that uses `label` as a name."""
+    def container_path(self) -> Path:
+        """Path of the module that uses `given_name` as a name."""
         return self.path if self.bare else self.path[:-1]
 
     @property
-    def host(self) -> nn.Module:
-        """The module at `place`."""
+    def container(self) -> nn.Module:
+        """The module at `container_path`."""
         return self.owner if self.bare or not self.path else self.chain[-2]
 
     @property
     def layer(self) -> bool:
         """Whether this is the weight of a linear map or a convolution."""
-        if self.leaf != "weight" or self.ndim < 2:
+        if self.attribute_name != "weight" or self.ndim < 2:
             return False
         named = self.ndim == 2 and re.search(r"Linear$|^Conv1D$", self.kind)
         return bool(named) or isinstance(self.owner, (nn.Linear, *CONVS, *TRANSPOSED))
@@ -126,9 +126,9 @@ class Site:
         """The layout with its outputs cut into separate matrices."""
         return replace(self.layout, split=split, split_dim=self.layout.rows[0])
 
-    def told(self, names: tuple[str, ...]) -> int | None:
-        """A number that the host, or its `config`, carries under one of these names."""
-        for holder in (self.host, getattr(self.host, "config", None)):
+    def config_number(self, names: tuple[str, ...]) -> int | None:
+        """A number that the container, or its `config`, carries under one of these names."""
+        for holder in (self.container, getattr(self.container, "config", None)):
             for name in names:
                 value = getattr(holder, name, None)
                 if isinstance(value, int) and value > 0:
@@ -136,12 +136,12 @@ class Site:
         return None
 
 
-def _site(model: nn.Module, name: str, shape: tuple[int, ...]) -> Site:
+def _place_of(model: nn.Module, name: str, shape: tuple[int, ...]) -> ParameterPlace:
     """The place that a full name speaks of."""
-    *names, leaf = name.split(".")
+    *names, attribute_name = name.split(".")
     stored = len(names) > 1 and names[-2] == "parametrizations"
     if stored:
-        *names, _, leaf = names
+        *names, _, attribute_name = names
     path: list[str] = []
     chain = [model]
     for step in names:
@@ -151,10 +151,15 @@ def _site(model: nn.Module, name: str, shape: tuple[int, ...]) -> Site:
         else:
             path.append(step)
             chain.append(module)
-    if STORED_WEIGHT.fullmatch(leaf):
-        leaf, stored = "weight", True
-    return Site(
-        name=name, path=tuple(path), chain=tuple(chain), leaf=leaf, shape=shape, stored=stored
+    if STORED_WEIGHT.fullmatch(attribute_name):
+        attribute_name, stored = "weight", True
+    return ParameterPlace(
+        name=name,
+        path=tuple(path),
+        chain=tuple(chain),
+        attribute_name=attribute_name,
+        shape=shape,
+        stored=stored,
     )
 
 
@@ -166,7 +171,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
             yield i, (*path[:i], f"{stem}#", *path[i + 1 :])
 
 
-class Survey:
+class ModelIndex:
     """The model as a whole: which layer is last, which layers are repeated, what is tied.
 
     Args:
@@ -177,34 +182,34 @@ class Survey:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.tied: dict[nn.Parameter, tuple[Site, ...]] = {}
+        self.tied: dict[nn.Parameter, tuple[ParameterPlace, ...]] = {}
         self._layers: list[Path] = []
         self._ends: dict[tuple[Path, str | None], Path | None] = {}
-        self._places: dict[Path, list[Site]] = {}
+        self._places: dict[Path, list[ParameterPlace]] = {}
         self._repeats: Counter[tuple[Path, str, tuple[int, ...]]] = Counter()
         self._tables: set[tuple[int, ...]] = set()
         for name, parameter in model.named_parameters(remove_duplicate=False):
-            site = _site(model, name, tuple(parameter.shape))
-            self.tied[parameter] = (*self.tied.get(parameter, ()), site)
-            self._places.setdefault(site.place, []).append(site)
-            if isinstance(site.owner, EMBEDDINGS):
-                self._tables.add(site.shape)
-            if site.layer or isinstance(site.owner, (*RECURRENT, nn.MultiheadAttention)):
-                self._layers.append(site.path)
-            for _, path in _numbered(site.path):
-                self._repeats[path, site.leaf, site.shape] += 1
+            place = _place_of(model, name, tuple(parameter.shape))
+            self.tied[parameter] = (*self.tied.get(parameter, ()), place)
+            self._places.setdefault(place.container_path, []).append(place)
+            if isinstance(place.owner, EMBEDDINGS):
+                self._tables.add(place.shape)
+            if place.layer or isinstance(place.owner, (*RECURRENT, nn.MultiheadAttention)):
+                self._layers.append(place.path)
+            for _, path in _numbered(place.path):
+                self._repeats[path, place.attribute_name, place.shape] += 1
 
     @property
     def tied_head(self) -> bool:
         """Whether a layer shares its weight with an embedding: then the output head is known."""
         return any(
-            any(isinstance(s.owner, EMBEDDINGS) for s in sites) and any(s.layer for s in sites)
-            for sites in self.tied.values()
+            any(isinstance(s.owner, EMBEDDINGS) for s in places) and any(s.layer for s in places)
+            for places in self.tied.values()
         )
 
-    def any(self, condition: Callable[[Site, Survey], bool]) -> bool:
+    def any(self, condition: Callable[[ParameterPlace, ModelIndex], bool]) -> bool:
         """Whether some place fulfils a condition."""
-        return any(condition(site, self) for sites in self.tied.values() for site in sites)
+        return any(condition(place, self) for places in self.tied.values() for place in places)
 
     def end(self, under: Path = (), named: str | None = None) -> Path | None:
         """Path of the last layer below `under`, of the last one so named if there is one."""
@@ -215,23 +220,23 @@ class Survey:
             self._ends[under, named] = next(reversed(ends or below), None)
         return self._ends[under, named]
 
-    def twin(self, site: Site, above: int = 0) -> bool:
+    def has_twin_block(self, place: ParameterPlace, above: int = 0) -> bool:
         """Whether a numbered block holds this parameter and another block its equal.
 
         Numbers in the first `above` names of the path do not count.
         """
         return any(
-            i >= above and self._repeats[path, site.leaf, site.shape] > 1
-            for i, path in _numbered(site.path)
+            i >= above and self._repeats[path, place.attribute_name, place.shape] > 1
+            for i, path in _numbered(place.path)
         )
 
-    def indexed(self, site: Site) -> bool:
+    def indexed(self, place: ParameterPlace) -> bool:
         """Whether an embedding of the model has exactly this shape."""
-        return site.shape in self._tables
+        return place.shape in self._tables
 
-    def beside(self, site: Site, label: str) -> Site | None:
-        """The matrix in the same module whose label matches a pattern."""
-        for other in self._places[site.place]:
-            if other.ndim > 1 and re.fullmatch(label, other.label, re.IGNORECASE):
+    def sibling(self, place: ParameterPlace, given_name: str) -> ParameterPlace | None:
+        """The matrix in the same module whose given name matches a pattern."""
+        for other in self._places[place.container_path]:
+            if other.ndim > 1 and re.fullmatch(given_name, other.given_name, re.IGNORECASE):
                 return other
         return None

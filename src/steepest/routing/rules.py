@@ -15,8 +15,8 @@ from torch import nn
 from steepest._common.torch_modules import CONVS, EMBEDDINGS, NORMALIZATIONS, RECURRENT, TRANSPOSED
 from steepest.routing import conditions as ask
 from steepest.routing import names as names
-from steepest.routing.conditions import axes, beside, either, kind, label, layer, of
-from steepest.routing.places import Site, Survey
+from steepest.routing.conditions import axes, either, given_name, has_sibling, kind, layer, of
+from steepest.routing.places import ModelIndex, ParameterPlace
 from steepest.views import MatrixView
 
 Target: TypeAlias = Literal["matrix", "table", "vector", "constant"]
@@ -47,7 +47,10 @@ class Rule:
 
 
 def matrix(
-    reason: str, *when: ask.Condition, view: ask.View = ask.whole, query: ask.Rows | None = None
+    reason: str,
+    *when: ask.Condition,
+    view: ask.View = ask.natural_view,
+    query: ask.Rows | None = None,
 ) -> Rule:
     """A row that sends matrices to the polar factor."""
     return Rule(target="matrix", reason=reason, when=when, view=view, query=query)
@@ -55,12 +58,12 @@ def matrix(
 
 def table(reason: str, *when: ask.Condition) -> Rule:
     """A row for embeddings and output heads."""
-    return Rule(target="table", reason=reason, when=when, view=ask.whole)
+    return Rule(target="table", reason=reason, when=when, view=ask.natural_view)
 
 
 def vector(reason: str, *when: ask.Condition) -> Rule:
     """A row for biases, gains and other parameters that are not matrices."""
-    return Rule(target="vector", reason=reason, when=when, view=ask.whole)
+    return Rule(target="vector", reason=reason, when=when, view=ask.natural_view)
 
 
 def guess(
@@ -68,7 +71,7 @@ def guess(
     reason: str,
     *when: ask.Condition,
     settle: str,
-    view: ask.View = ask.whole,
+    view: ask.View = ask.natural_view,
     query: ask.Rows | None = None,
 ) -> Rule:
     """A row for what the module tree does not show."""
@@ -81,9 +84,9 @@ RULES: tuple[Rule, ...] = (
     vector("normalisation layer", either(of(*NORMALIZATIONS), kind(r"Norm\w{0,2}$"))),
     vector("bias, gain or scale: one axis", axes(0, 1)),
     table("embedding table", of(*EMBEDDINGS)),
-    vector("positions, tokens or prompts, by name", ask.no_layer, label(names.ADDED)),
-    vector("bias", ask.no_layer, label(names.BIAS)),
-    vector("scales of single entries, by name", ask.no_layer, label(names.SCALES)),
+    vector("positions, tokens or prompts, by name", ask.no_layer, given_name(names.ADDED)),
+    vector("bias", ask.no_layer, given_name(names.BIAS)),
+    vector("scales of single entries, by name", ask.no_layer, given_name(names.SCALES)),
     # Output heads by name.
     table("output of an adaptive softmax", ask.inside(nn.AdaptiveLogSoftmaxWithLoss)),
     table("low-rank update of an embedding or output head", ask.lora_of_table),
@@ -93,18 +96,20 @@ RULES: tuple[Rule, ...] = (
     matrix(
         "query, key and value in one weight",
         of(nn.MultiheadAttention),
-        label("in_proj"),
+        given_name("in_proj"),
         view=ask.cut(3),
-        query=ask.third,
+        query=ask.first_third_of_rows,
     ),
     matrix(
         "query, key or value projection",
         of(nn.MultiheadAttention),
-        label("[qkv]_proj"),
-        query=ask.own,
+        given_name("[qkv]_proj"),
+        query=ask.all_rows,
     ),
-    matrix("four gates", of(nn.LSTM, nn.LSTMCell), ask.leaf(names.GATES), view=ask.cut(4)),
-    matrix("three gates", of(nn.GRU, nn.GRUCell), ask.leaf(names.GATES), view=ask.cut(3)),
+    matrix(
+        "four gates", of(nn.LSTM, nn.LSTMCell), ask.attribute_name(names.GATES), view=ask.cut(4)
+    ),
+    matrix("three gates", of(nn.GRU, nn.GRUCell), ask.attribute_name(names.GATES), view=ask.cut(3)),
     matrix("recurrent layer", of(*RECURRENT)),
     matrix("acts on the outer product of two inputs", of(nn.Bilinear), axes(3)),
     vector("depthwise: one vector a channel", layer, ask.depthwise),
@@ -121,68 +126,68 @@ RULES: tuple[Rule, ...] = (
         "fused query, key and value, stored head by head: one block a head",
         ask.one_matrix,
         ask.head_by_head,
-        ask.heads_told,
+        ask.has_head_counts,
         view=ask.cut_by_head,
-        query=ask.told_rows,
+        query=ask.rows_of_heads,
     ),
     guess(
         "matrix",
         "fused query, key and value, perhaps stored head by head",
         ask.one_matrix,
         ask.head_by_head,
-        ask.thirds,
+        ask.is_fused_qkv,
         view=ask.cut(3),
-        query=ask.third,
+        query=ask.first_third_of_rows,
         settle="MatrixView(split=3) if Q, K and V lie one after the other, "
         "MatrixView(split=3 * heads) if they alternate",
     ),
     matrix(
         "fused query, key and value, grouped",
         ask.one_matrix,
-        label(names.FUSED),
+        given_name(names.FUSED),
         ask.grouped,
         view=ask.cut_by_group,
-        query=ask.told_rows,
+        query=ask.rows_of_heads,
     ),
     matrix(
         "fused query, key and value",
         ask.one_matrix,
-        label(names.FUSED),
-        ask.thirds,
+        given_name(names.FUSED),
+        ask.is_fused_qkv,
         view=ask.cut(3),
-        query=ask.third,
+        query=ask.first_third_of_rows,
     ),
     matrix(
         "fused key and value",
         ask.one_matrix,
-        label(f"{names.KEY_VALUE}|c_attn"),
-        ask.halves,
+        given_name(f"{names.KEY_VALUE}|c_attn"),
+        ask.is_fused_kv,
         view=ask.cut(2),
-        query=ask.beside_query,
+        query=ask.rows_of_sibling_query,
     ),
     guess(
         "matrix",
         "fused projection, its parts unknown: one matrix",
         ask.one_matrix,
-        label(f"{names.FUSED}|{names.HEAD_BY_HEAD}"),
+        given_name(f"{names.FUSED}|{names.HEAD_BY_HEAD}"),
         query=ask.unknown,
         settle='MatrixView(split=(q, k, v)) with the rows of each part, or "matrix" if it is one',
     ),
     matrix(
         "query projection",
         ask.one_matrix,
-        label(names.QUERY),
-        beside(f"{names.KEY}|{names.KEY_VALUE}|c_attn"),
-        query=ask.own,
+        given_name(names.QUERY),
+        has_sibling(f"{names.KEY}|{names.KEY_VALUE}|c_attn"),
+        query=ask.all_rows,
     ),
     matrix(
         "key or value projection",
         ask.one_matrix,
-        label(f"{names.KEY}|{names.VALUE}"),
-        beside(names.QUERY),
-        query=ask.beside_query,
+        given_name(f"{names.KEY}|{names.VALUE}"),
+        has_sibling(names.QUERY),
+        query=ask.rows_of_sibling_query,
     ),
-    matrix("gate and up in one weight", layer, label(names.GATED), ask.even, view=ask.cut(2)),
+    matrix("gate and up in one weight", layer, given_name(names.GATED), ask.even, view=ask.cut(2)),
     # The end of the model.
     table("last layer, named as an output", ask.at_the_end, ask.named_output),
     table("last layer, as large as the embedding", ask.at_the_end, ask.indexed),
@@ -199,18 +204,18 @@ RULES: tuple[Rule, ...] = (
     matrix("hidden layer, stored as in × out", layer, kind("^Conv1D$")),
     matrix("hidden layer", layer),
     # Parameters of somebody's own module, by name.
-    table("embedding table, by name", either(label(names.EMBED), kind(r"Embed(ding)?s?$"))),
+    table("embedding table, by name", either(given_name(names.EMBED), kind(r"Embed(ding)?s?$"))),
     matrix(
         "stacked experts × in × out, gate and up alternate",
         kind("^GptOss"),
-        label("gate_up_proj"),
+        given_name("gate_up_proj"),
         view=ask.experts_input_first,
     ),
     matrix(
         "stacked experts, laid out as their shapes tell",
         axes(3),
         ask.experts,
-        label("gate_up_proj|down_proj"),
+        given_name("gate_up_proj|down_proj"),
         ask.paired,
         view=ask.as_paired,
     ),
@@ -219,7 +224,7 @@ RULES: tuple[Rule, ...] = (
         "stacked experts, gate and up fused on an unknown axis",
         axes(3),
         ask.experts,
-        label(names.GATED),
+        given_name(names.GATED),
         settle="MatrixView(batch=(0,), rows=(1,), cols=(2,), split=2, split_dim=1) "
         "for experts × (gate, up) × in",
     ),
@@ -229,7 +234,7 @@ RULES: tuple[Rule, ...] = (
     guess(
         "vector",
         "unknown; its first axis of 1 looks like something added to activations",
-        lambda site, _: site.shape[0] == 1,
+        lambda place, _: place.shape[0] == 1,
         settle='"adamw" if so, "matrix" or a MatrixView if it multiplies them',
     ),
     guess(
@@ -275,30 +280,30 @@ class RuleMatch:
 _THIN = vector("every matrix would be a single row or column")
 
 
-def _row(site: Site, model: Survey) -> Rule:
+def _row(place: ParameterPlace, model: ModelIndex) -> Rule:
     """The first row that holds."""
-    rule = next(rule for rule in RULES if all(c(site, model) for c in rule.when))
+    rule = next(rule for rule in RULES if all(c(place, model) for c in rule.when))
     if rule.target == "matrix":
-        shapes = rule.view(site, model).shapes(site.shape)
+        shapes = rule.view(place, model).shapes(place.shape)
         if all(min(rows, cols) == 1 for _, rows, cols in shapes):
             return _THIN
     return rule
 
 
-def judge(sites: Sequence[Site], model: Survey) -> RuleMatch:
+def judge(places: Sequence[ParameterPlace], model: ModelIndex) -> RuleMatch:
     """The answer of the table for a parameter that lives in these places.
 
     A parameter that is a table anywhere is a table: the other place reads the same rows.
     """
-    rows = [_row(site, model) for site in sites]
+    rows = [_row(place, model) for place in places]
     first = next((i for i, rule in enumerate(rows) if rule.target == "table"), 0)
-    rule, site = rows[first], sites[first]
+    rule, place = rows[first], places[first]
     reason = rule.reason
-    if len(sites) > 1:
-        others = [s.name for s in sites if s is not site]
+    if len(places) > 1:
+        others = [s.name for s in places if s is not place]
         reason += f", shared with {', '.join(others)}"
-    if site.ndim < 2:
+    if place.ndim < 2:
         return RuleMatch(rule=rule, reason=reason, view=None, query=None)
-    view = rule.view(site, model)
-    query = rule.query(site, model) if rule.query else None
+    view = rule.view(place, model)
+    query = rule.query(place, model) if rule.query else None
     return RuleMatch(rule=rule, reason=reason, view=view, query=query)

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from steepest._common.errors import invalid, shape_text
 from steepest._common.patterns import Patterns
 from steepest._common.text import table
-from steepest.routing.places import HEADS, Site, Survey
+from steepest.routing.places import HEADS, ModelIndex, ParameterPlace
 from steepest.routing.rules import RuleMatch, Target, judge
 from steepest.views import MatrixView
 
@@ -61,8 +61,8 @@ class Assignment:
     @property
     def to(self) -> str:
         """The destination, as the printed table says it, or what the parameter is."""
-        place = "nowhere" if self.target == "constant" else self.destination or self.target
-        return f"{place}, frozen" if self.frozen and self.target != "constant" else place
+        text = "nowhere" if self.target == "constant" else self.destination or self.target
+        return f"{text}, frozen" if self.frozen and self.target != "constant" else text
 
     @property
     def numel(self) -> int:
@@ -262,31 +262,31 @@ def _heads_of(heads: int | str | Mapping[str, int] | None) -> Mapping[str, int |
     return heads if isinstance(heads, Mapping) else {"*": heads}
 
 
-def _number(a: Assignment, heads: int | str, sites: Sequence[Site]) -> int:
+def _number(a: Assignment, heads: int | str, places: Sequence[ParameterPlace]) -> int:
     """The number of heads; `"auto"` asks the attention module."""
     if isinstance(heads, int):
         return heads
-    told = sites[0].told(HEADS)
-    if told is None:
+    counted_heads = places[0].config_number(HEADS)
+    if counted_heads is None:
         raise invalid(
             "heads",
             heads,
             f"the module of {a.name} has none of the attributes {', '.join(HEADS)}; "
             "give a number or {pattern: number}",
         )
-    return told
+    return counted_heads
 
 
 def _assign(
-    survey: Survey,
+    index: ModelIndex,
     parameter: nn.Parameter,
     chosen: Patterns[str, MatrixView | Override],
     counted: Patterns[str, int | str],
 ) -> Assignment:
     """The assignment of one parameter: the rules, then an override or the heads."""
-    sites = survey.tied[parameter]
-    verdict = judge(sites, survey)
-    names = [site.name for site in sites]
+    places = index.tied[parameter]
+    verdict = judge(places, index)
+    names = [place.name for place in places]
     rule = verdict.rule
     a = Assignment(
         name=names[0],
@@ -303,7 +303,7 @@ def _assign(
     if override:
         a = _override(a, verdict, *override)
     elif split:
-        a = _by_head(a, verdict, _number(a, split[1], sites))
+        a = _by_head(a, verdict, _number(a, split[1], places))
     if parameter.dtype.is_floating_point or parameter.is_complex():
         return replace(a, frozen=not parameter.requires_grad)
     reason = f"{str(parameter.dtype).removeprefix('torch.')} has no gradient"
@@ -312,7 +312,7 @@ def _assign(
     )
 
 
-def _survey(model: nn.Module) -> Survey:
+def _index(model: nn.Module) -> ModelIndex:
     """The model's parameters and their places; raises if there is nothing to route."""
     parameters = dict(model.named_parameters())
     if not parameters:
@@ -320,7 +320,7 @@ def _survey(model: nn.Module) -> Survey:
     for name, parameter in parameters.items():
         if is_lazy(parameter):
             raise invalid("model", name, "is not initialised yet; run one batch through the model")
-    return Survey(model)
+    return ModelIndex(model)
 
 
 def route(
@@ -372,13 +372,13 @@ def route(
         The division of labour between Muon and AdamW, and splitting fused projections: K. Jordan
         et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
-    survey = _survey(model)
+    index = _index(model)
     chosen = Patterns("overrides", overrides or {}, "parameter")
     counted = Patterns("heads", _heads_of(heads), "query, key or value projection")
-    assignments = tuple(_assign(survey, p, chosen, counted) for p in survey.tied)
+    assignments = tuple(_assign(index, p, chosen, counted) for p in index.tied)
     chosen.check()
     counted.check()
-    routing = Routing(assignments, tuple(survey.tied))
+    routing = Routing(assignments, tuple(index.tied))
     if strict and routing.uncertain:
         remedies = "; ".join(_remedies(routing.uncertain))
         raise invalid("strict", strict, f"these are guesses, write the overrides: {remedies}")

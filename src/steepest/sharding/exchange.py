@@ -27,8 +27,8 @@ class RankGroup:
 
     Args:
         group: the processes.
-        order: the place in the mesh of each rank of the group, counted row by row.
-        rank: the place of this process in the mesh.
+        order: the mesh rank of each rank of the group; ranks of a mesh count row by row.
+        rank: the mesh rank of this process.
     """
 
     group: dist.ProcessGroup
@@ -101,7 +101,7 @@ class OwnedTensor:
 
     Args:
         layout: the part of it that each rank holds.
-        owner: the place of the owner in the mesh.
+        owner: the mesh rank of the owner.
     """
 
     layout: Layout
@@ -132,7 +132,7 @@ class Exchange:
 
     owned: list[int] = field(init=False)
     """Indices of the tensors that this rank owns."""
-    asked: frozenset[int] = field(init=False)
+    needed: frozenset[int] = field(init=False)
     """Indices of the tensors whose local part some owner (this rank included) needs."""
     _of: list[list[int]] = field(init=False)
     _out: list[list[int]] = field(init=False)
@@ -144,8 +144,8 @@ class Exchange:
         for i, tensor in enumerate(self.tensors):
             self._of[tensor.owner].append(i)
         self.owned = self._of[me]
-        # By place: what this rank sends there, and what it gets from there. All ranks derive them
-        # from the layouts, in the order of the tensors, so no sizes have to be exchanged.
+        # By mesh rank: what this rank sends there, and what it gets from there. All ranks derive
+        # them from the layouts, in the order of the tensors, so no sizes have to be exchanged.
         self._out, self._in = [[] for _ in range(size)], [[] for _ in range(size)]
         for i, tensor in enumerate(self.tensors):
             for source in tensor.layout.sources(tensor.owner):
@@ -158,7 +158,7 @@ class Exchange:
         self._out[me] = []
 
     @property
-    def copies(self) -> bool:
+    def is_replicated(self) -> bool:
         """Whether every rank holds all of every tensor."""
         return all(tensor.layout.is_replicated for tensor in self.tensors)
 
@@ -166,12 +166,12 @@ class Exchange:
         """Send parts to the owners.
 
         Args:
-            parts: this rank's part of each tensor that is `asked` for, by index.
+            parts: this rank's part of each tensor that is `needed`, by index.
 
         Returns:
             The tensors that this rank owns, whole, when they are there.
         """
-        if self.copies:
+        if self.is_replicated:
             return AsyncResult(lambda: {i: parts[i].to(self.dtype) for i in self.owned})
         me = self.ranks.rank
         layouts = [p.layout for p in self.tensors]
@@ -205,7 +205,7 @@ class Exchange:
         Returns:
             The part of each tensor that this rank holds, when it is there.
         """
-        if self.copies:
+        if self.is_replicated:
             return self._all_gather(wholes)
         me, size = self.ranks.rank, self.ranks.size
         layouts = [p.layout for p in self.tensors]
@@ -235,18 +235,18 @@ class Exchange:
     def _all_to_all(
         self, sent: Sequence[Sequence[Tensor]], counts: Sequence[int]
     ) -> tuple[list[Tensor], dist.Work | None, Tensor]:
-        """Send some tensors to each place, and get so many numbers from each.
+        """Send some tensors to each rank, and get so many numbers from each.
 
         Returns:
-            The numbers from each place, not there before the work is done; the work; what is sent.
+            The numbers from each rank, not there before the work is done; the work; what is sent.
         """
-        # torch numbers the ranks of the group; all other lists here go by the place in the mesh.
+        # torch numbers the ranks of the group; all other lists here go by mesh rank.
         order = self.ranks.order
-        splits = [counts[place] for place in order]
-        out = _flat([x for place in order for x in sent[place]], self.dtype, self.device)
+        splits = [counts[mesh_rank] for mesh_rank in order]
+        out = _flat([x for mesh_rank in order for x in sent[mesh_rank]], self.dtype, self.device)
         into = torch.empty(sum(splits), dtype=self.dtype, device=self.device)
         by_rank = into.split(splits)
-        received = [by_rank[order.index(place)] for place in range(self.ranks.size)]
+        received = [by_rank[order.index(mesh_rank)] for mesh_rank in range(self.ranks.size)]
         if self.ranks.size == 1:
             return received, None, out
         # As bytes, since not every backend knows every type.
@@ -255,7 +255,7 @@ class Exchange:
             into.view(torch.uint8),
             out.view(torch.uint8),
             [n * width for n in splits],
-            [width * sum(x.numel() for x in sent[place]) for place in order],
+            [width * sum(x.numel() for x in sent[mesh_rank]) for mesh_rank in order],
             group=self.ranks.group,
             async_op=True,
         )
@@ -264,7 +264,7 @@ class Exchange:
     def _all_gather(self, wholes: Mapping[int, Tensor]) -> AsyncResult[list[Tensor]]:
         order = self.ranks.order
         numels = [torch.Size(p.layout.shape).numel() for p in self.tensors]
-        of_rank = [self._of[place] for place in order]
+        of_rank = [self._of[mesh_rank] for mesh_rank in order]
         # An all-gather wants equal inputs: (longest,) from each rank, into (ranks · longest,).
         longest = max(sum(numels[i] for i in each) for each in of_rank)
         out = _flat([wholes[i] for i in self.owned], self.dtype, self.device)

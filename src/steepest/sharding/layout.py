@@ -131,10 +131,10 @@ class Layout:
         """The blocks of what a rank holds: one, unless strided shards are uneven."""
         axes = []
         for runs in self.regions[rank]:
-            place, pairs = 0, []
+            offset, pairs = 0, []
             for start, stop in runs:
-                pairs.append((slice(start, stop), slice(place, place + stop - start)))
-                place += stop - start
+                pairs.append((slice(start, stop), slice(offset, offset + stop - start)))
+                offset += stop - start
             axes.append(pairs)
         for block in itertools.product(*axes):
             yield ShardBlock(tuple(w for w, _ in block), tuple(p for _, p in block))
@@ -169,11 +169,11 @@ def _picked(runs: Runs, chosen: Runs) -> Runs:
     """The indices that runs of positions select from runs of indices, neighbours joined."""
     out: list[tuple[int, int]] = []
     for first, last in chosen:
-        place = 0
+        offset = 0
         for start, stop in runs:
-            low = max(start, start + first - place)
-            high = min(stop, start + last - place)
-            place += stop - start
+            low = max(start, start + first - offset)
+            high = min(stop, start + last - offset)
+            offset += stop - start
             if low < high and out and out[-1][1] == low:
                 out[-1] = (out[-1][0], high)
             elif low < high:

@@ -27,17 +27,17 @@ def largest(a: Tensor, dims: Dims) -> Tensor:
         tensor([[4.],
                 [1.]])
     """
-    return complete(_filled(a, dims).amax(dim=dims, keepdim=True))
+    return reduce_partials(_filled(a, dims).amax(dim=dims, keepdim=True))
 
 
 def length(a: Tensor, p: float, dims: Dims) -> Tensor:
     """(Σ|a_i|^p)^(1/p) for p < ∞ along axes, which stay with length 1; it may overflow."""
-    return complete(torch.linalg.vector_norm(a, ord=p, dim=dims, keepdim=True))
+    return reduce_partials(torch.linalg.vector_norm(a, ord=p, dim=dims, keepdim=True))
 
 
 def total(a: Tensor, dims: Dims | None, *, keepdim: bool = False) -> Tensor:
     """Σ a_i along axes; None stands for all."""
-    return complete(a.sum(dim=dims, keepdim=keepdim))
+    return reduce_partials(a.sum(dim=dims, keepdim=keepdim))
 
 
 def all_true(a: Tensor) -> bool | None:
@@ -45,10 +45,10 @@ def all_true(a: Tensor) -> bool | None:
 
     None under `torch.func.vmap`, where no value can be looked at.
     """
-    return looked_at(complete(a.all()))
+    return looked_at(reduce_partials(a.all()))
 
 
-def complete(x: Tensor) -> Tensor:
+def reduce_partials(x: Tensor) -> Tensor:
     """`x`; where processes hold parts of its entries' sum or maximum, all of it on each."""
     if not is_sharded(x):
         return x
@@ -57,7 +57,7 @@ def complete(x: Tensor) -> Tensor:
     return x.redistribute(placements=[Replicate() if p.is_partial() else p for p in x.placements])
 
 
-def held_as(x: Tensor, like: Tensor) -> Tensor:
+def redistribute_like(x: Tensor, like: Tensor) -> Tensor:
     """`x`, each process with the part that it has of `like`, a tensor of the same shape."""
     # Where one entry is broadcast, torch keeps an axis of length 1 whole on each process.
     if not (is_sharded(x) and is_sharded(like)):

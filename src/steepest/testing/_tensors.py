@@ -127,14 +127,14 @@ def inner(norm: Any, g: Any, x: Any) -> Tensor:
         return torch.stack(products).sum()
     value = norm(g)
     product = (in_double(g).conj() * in_double(x)).real
-    return product.sum_to_size(norm.spread(value, g).shape).reshape(value.shape)
+    return product.sum_to_size(norm.broadcast(value, g).shape).reshape(value.shape)
 
 
 def times(norm: Any, value: Tensor, x: Any) -> Any:
     """Every member of the batch times its own number."""
     if not isinstance(x, Tensor):
         return {k: value.to(t.real.dtype) * t for k, t in x.items()}
-    return norm.spread(value.to(x.real.dtype), x) * x
+    return norm.broadcast(value.to(x.real.dtype), x) * x
 
 
 def minus(a: Any, b: Any) -> Any:

@@ -89,13 +89,13 @@ def is_conjugate(K: ConvexMap, x: Tensor, other: Tensor, loose: float = 1.0) -> 
 
 
 def keeps_to_its_domain(K: ConvexMap, x: Tensor, rtol: float) -> None:
-    """The gradients lie in the ball of `K.domain` of the radius that `K.upper` promises."""
+    """The gradients lie in the ball of `K.domain` of radius `K.gradient_bound`."""
     if K.domain is None:
         return
-    rows, cols, _ = K.extent(x)
-    upper = K.upper(rows, cols, x.dtype)
-    law = "K.domain(K.grad(x)) <= K.upper(…)"
-    assert_true(K.domain(K.grad(x)) <= upper + 10 * rtol, law)
+    rows, cols, _ = K.matrix_shape(x)
+    bound = K.gradient_bound(rows, cols, x.dtype)
+    law = "K.domain(K.grad(x)) <= K.gradient_bound(…)"
+    assert_true(K.domain(K.grad(x)) <= bound + 10 * rtol, law)
 
 
 def leaves_its_input_alone(K: ConvexMap, x: Tensor) -> None:
@@ -148,5 +148,5 @@ def check_convex_map(
             if draw.kind == "gaussian":
                 has_gradients(K, x, z, loose)
                 if K.domain is not None:
-                    other = K.spread(0.5 / K.domain(other), other) * other
+                    other = K.broadcast(0.5 / K.domain(other), other) * other
                 is_conjugate(K, x, other, loose)

@@ -185,7 +185,7 @@ def test_what_is_looked_at_is_the_norm_of_every_hidden_matrix(name: str) -> None
     ratios = [float(NAIVE[name](w)) / radius for w in hidden]
     (row,) = watched.rows
     assert (row["largest"], row["smallest"]) == pytest.approx((max(ratios), min(ratios)), rel=1e-5)
-    upper = nets.MAPS[name].upper(8, 9, torch.float32)
+    upper = nets.MAPS[name].gradient_bound(8, 9, torch.float32)
     assert row["allowed"] == pytest.approx(max(ratios) / upper, rel=1e-5)
     assert (upper > 1.1) == (name == "Nuclear, Jordan")
 

@@ -14,7 +14,7 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import in_double
 from steepest._common.text import for_json, table
 from steepest.diagnostics._selected import Model, selected
-from steepest.diagnostics.constraint._measured import Measured
+from steepest.diagnostics.constraint._ball_sizes import BallSizes
 from steepest.diagnostics.constraint.spectra import ConstraintSpectrum, spectrum_of
 from steepest.maps import ConvexMap, FromNorm
 from steepest.maps.base import TOLERANCE
@@ -34,7 +34,7 @@ class ConstraintRow:
         shape: the parameter's shape.
         domain: the norm of the ball, as text; empty without one.
         norm: the norm of the weights in the ball; NaN without one.
-        radius: length·upper/weight_decay; inf without a ball.
+        radius: length·bound/weight_decay; inf without a ball.
         distance: max(norm − radius, 0).
         kkt: the largest KKT score of its matrices; inf outside the ball, None where there is none.
         note: the reason why there is no ball or no score; else empty.
@@ -119,18 +119,18 @@ def constraint_report(
 
     A step W ← (1 − lr·weight_decay)·W − lr·length·K.grad(u) ends where W minimises
 
-        F(W) + K.conjugate(W/s)·s,   s = length·upper/weight_decay
+        F(W) + K.conjugate(W/s)·s,   s = length·bound/weight_decay
 
-    so in the ball K.domain(W) ≤ s, if K has a domain. `upper` is 1 for an exact K and what an
-    inexact polar method adds otherwise (1 without a domain, or with a projection). The KKT score of
-    W is the Fenchel gap
+    so in the ball K.domain(W) ≤ s, if K has a domain. The bound, `K.gradient_bound`, is 1 for an
+    exact K and more with an inexact polar method (1 without a domain, or with a projection). The
+    KKT score of W is the Fenchel gap
 
         (K.value(−g) + K.conjugate(W/s) + ⟨W/s, g⟩) / K.domain.dual(g)
 
     with g = ∇F(W) (over ‖g‖_F without a domain). It is ≥ 0, and inf outside the ball, beyond what
     the type of W can tell. For an exact K it is 0 if and only if W is such a minimiser to first
-    order. An inexact polar method ends at W = −s·d/upper, with directions d mostly shorter than
-    `upper`; there the score is 1 − ⟨d, g⟩/(upper·K.domain.dual(g)), with `polar=Svd()` 0.
+    order. An inexact polar method ends at W = −s·d/bound, with directions d mostly shorter than
+    that; there the score is 1 − ⟨d, g⟩/(bound·K.domain.dual(g)), with `polar=Svd()` 0.
 
     Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, and
     without momentum that of the last backward, as with "grad". The noise of a minibatch keeps the
@@ -168,28 +168,28 @@ def constraint_report(
     if gradient not in GRADIENTS:
         raise invalid("gradient", gradient, 'give "momentum" or "grad"')
     rows, found = [], []
-    for measured in map(Measured, selected(model, optimizer)):
-        rows.append(_row(measured, gradient))
-        found.append(spectrum_of(measured) if spectra else None)
+    for ball_sizes in map(BallSizes, selected(model, optimizer)):
+        rows.append(_row(ball_sizes, gradient))
+        found.append(spectrum_of(ball_sizes) if spectra else None)
     return ConstraintReport(rows=tuple(rows), spectra=tuple(s for s in found if s is not None))
 
 
-def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
+def _row(b: BallSizes, gradient: Gradient) -> ConstraintRow:
     """The row of a parameter."""
-    of = m.of
+    of = b.of
     norm, radius, score, note = math.nan, max(of.radii), None, of.why_none
-    if not m.finite:
+    if not b.finite:
         note = note or "the weights are not finite"
     else:
-        if m.ball is not None:
-            pairs = zip(m.sizes, of.radii, strict=True)
+        if b.ball is not None:
+            pairs = zip(b.sizes, of.radii, strict=True)
             norm, radius = max(pairs, key=lambda pair: (pair[0] / pair[1], pair[0]))
-        score, missing = _score(m, gradient)
+        score, missing = _score(b, gradient)
         note = note or missing
     return ConstraintRow(
         name=of.name,
         shape=tuple(of.param.shape),
-        domain="" if m.ball is None else str(m.ball),
+        domain="" if b.ball is None else str(b.ball),
         norm=norm,
         radius=radius,
         distance=0.0 if math.isinf(radius) else max(norm - radius, 0.0),
@@ -198,9 +198,9 @@ def _row(m: Measured, gradient: Gradient) -> ConstraintRow:
     )
 
 
-def _score(m: Measured, gradient: Gradient) -> tuple[float | None, str]:
+def _score(b: BallSizes, gradient: Gradient) -> tuple[float | None, str]:
     """The largest KKT score of the parts, or None and why."""
-    of, K = m.of, m.exact
+    of, K = b.of, b.exact
     if K is None or of.weight_decay == 0:
         return None, ""
     if of.cautious:
@@ -213,8 +213,8 @@ def _score(m: Measured, gradient: Gradient) -> tuple[float | None, str]:
     # Without a domain there is no ball, and no bound on what an inexact map can give.
     bounded = K.domain is not None
     scales = of.radii if bounded else [n / of.weight_decay for n in of.lengths]
-    sizes = m.sizes if bounded else [0.0] * len(scales)
-    parts = zip(m.parts(), of.parts(in_double(slope)), scales, sizes, strict=True)
+    sizes = b.sizes if bounded else [0.0] * len(scales)
+    parts = zip(b.parts(), of.parts(in_double(slope)), scales, sizes, strict=True)
     return max(_gap(K, w / s, g, n / s, of.param.dtype) for w, g, s, n in parts), ""
 
 
@@ -233,7 +233,7 @@ def _gap(K: ConvexMap, y: Tensor, g: Tensor, size: float, dtype: torch.dtype) ->
 
     `size` is K.domain(y), 0 without a domain, and `dtype` that of the weights.
     """
-    rows, cols, _ = K.extent(y)
+    rows, cols, _ = K.matrix_shape(y)
     tolerance = TOLERANCE * product_rounding(rows, cols, dtype)
     if size > 1 + tolerance:
         return math.inf

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steepest.diagnostics._selected import Model, selected
-from steepest.diagnostics.constraint._measured import Measured
+from steepest.diagnostics.constraint._ball_sizes import BallSizes
 from steepest.maps.bases import Basis, Columns, Entries, Rows, Singular
 
 KINDS: dict[type[Basis], str] = {
@@ -63,22 +63,22 @@ def constraint_spectra(model: Model, optimizer: Any) -> tuple[ConstraintSpectrum
         >>> found.kind, found.values.tolist(), round(found.limit, 4)
         ('singular values', [4.0, 3.0], 10.0)
     """
-    found = (spectrum_of(measured) for measured in map(Measured, selected(model, optimizer)))
+    found = (spectrum_of(ball_sizes) for ball_sizes in map(BallSizes, selected(model, optimizer)))
     return tuple(spectrum for spectrum in found if spectrum is not None)
 
 
-def spectrum_of(m: Measured) -> ConstraintSpectrum | None:
+def spectrum_of(b: BallSizes) -> ConstraintSpectrum | None:
     """The magnitudes of one parameter; None if its ball bounds none, or they are not finite."""
-    if m.of.why_none or not m.finite or m.basis is None:
+    if b.of.why_none or not b.finite or b.basis is None:
         return None
-    limits = [radius / factor for radius, factor in zip(m.of.radii, m.factors, strict=True)]
+    limits = [radius / factor for radius, factor in zip(b.of.radii, b.factors, strict=True)]
     limit = max(limits)
     values = [
-        (found * (limit / own)).flatten() for found, own in zip(m.magnitudes, limits, strict=True)
+        (found * (limit / own)).flatten() for found, own in zip(b.magnitudes, limits, strict=True)
     ]
     return ConstraintSpectrum(
-        name=m.of.name,
-        kind=KINDS[type(m.basis)],
+        name=b.of.name,
+        kind=KINDS[type(b.basis)],
         values=torch.cat(values).sort(descending=True).values.cpu(),
         limit=limit,
     )

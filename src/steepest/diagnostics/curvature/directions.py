@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from steepest._common.errors import invalid
-from steepest.diagnostics.curvature._joint import joint
+from steepest.diagnostics.curvature._joint_norm import joint_norm
 from steepest.diagnostics.curvature.loss import LossAt, Named
 from steepest.norms import LInf, Norm, ProductNorm, Spectral
 from steepest.polar import JORDAN, NewtonSchulz
@@ -129,10 +129,10 @@ def direction_of(
     """A direction at a point, to be added to the parameters: −dualize(g) for a norm.
 
     Raises:
-        ValueError: as `LossAt.direction` and `joint`, or something that is no direction.
+        ValueError: as `LossAt.direction` and `joint_norm`, or something that is no direction.
     """
     if isinstance(chosen, Norm | ProductNorm):
-        measured = joint(chosen, point.params, views, exact=False)
+        measured = joint_norm(chosen, point.params, views, exact=False)
         return gradient_step(measured.dualize({k: point.grad[k] for k in measured.names}))
     if callable(chosen):
         if chosen is adam_step:

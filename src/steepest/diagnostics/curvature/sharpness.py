@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from steepest._common.errors import invalid
 from steepest._common.text import for_json, table
-from steepest.diagnostics.curvature._joint import Views, views_among
+from steepest.diagnostics.curvature._joint_norm import Views, views_among
 from steepest.diagnostics.curvature.directions import (
     DIRECTIONS,
     Chosen,

@@ -14,7 +14,7 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon
 from steepest._common.text import for_json
 from steepest.diagnostics._preserved_state import PreservedState
-from steepest.diagnostics.curvature._joint import Joint, Views, joint, views_among
+from steepest.diagnostics.curvature._joint_norm import JointNorm, Views, joint_norm, views_among
 from steepest.diagnostics.curvature._lanczos import BASIS, lanczos
 from steepest.diagnostics.curvature.loss import Loss, LossAt, Named, Params, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
@@ -95,7 +95,7 @@ def smoothness(
     _check(steps, restarts, tolerance)
     tensors = named(params)
     cut = views_among(params, tensors, views=views, optimizer=optimizer)
-    measure = joint(norm, tensors, cut)
+    measure = joint_norm(norm, tensors, cut)
     point = LossAt(loss, {k: tensors[k] for k in measure.names}, params)
     ends = _climbs(measure, point, restarts, generator, steps=steps, tolerance=tolerance)
     best = max(ends, key=lambda end: end.value)
@@ -128,7 +128,7 @@ class _End(NamedTuple):
 
 
 def _climbs(
-    measure: Joint,
+    measure: JointNorm,
     point: LossAt,
     restarts: int,
     generator: torch.Generator | None,
@@ -146,7 +146,7 @@ def _climbs(
 
 
 def _starts(
-    measure: Joint, point: LossAt, restarts: int, generator: torch.Generator | None
+    measure: JointNorm, point: LossAt, restarts: int, generator: torch.Generator | None
 ) -> Iterator[dict[str, Tensor]]:
     """The direction of steepest descent, then random ones, all of norm 1."""
     yield measure.dualize(point.grad)
@@ -161,7 +161,7 @@ def _starts(
         yield measure.dualize(drawn)
 
 
-def _climb(measure: Joint, point: LossAt, v: Named, steps: int, tolerance: float) -> _End:
+def _climb(measure: JointNorm, point: LossAt, v: Named, steps: int, tolerance: float) -> _End:
     """Climb from v, by v ← dualize(Hv).
 
     It never falls, whatever the signs in H: ‖Hv⁺‖† ≥ ⟨v, Hv⁺⟩ = ⟨Hv, v⁺⟩ = ‖Hv‖†.
@@ -180,7 +180,7 @@ def _climb(measure: Joint, point: LossAt, v: Named, steps: int, tolerance: float
     return _End(value, best, steps, False)
 
 
-def _is_euclidean(measure: Joint, x: Named) -> bool:
+def _is_euclidean(measure: JointNorm, x: Named) -> bool:
     """Whether the norm is a multiple of the length of one vector of all entries."""
     if len(measure.norm.blocks) > 1:
         return False
@@ -189,7 +189,9 @@ def _is_euclidean(measure: Joint, x: Named) -> bool:
     return plain in (L2(), Frobenius()) and norm(measure.split(x)[piece]).numel() == 1
 
 
-def _climb_euclidean(measure: Joint, point: LossAt, v: Named, steps: int, tolerance: float) -> _End:
+def _climb_euclidean(
+    measure: JointNorm, point: LossAt, v: Named, steps: int, tolerance: float
+) -> _End:
     """Find the eigenvector of the largest eigenvalue in absolute value."""
     ((piece, start),) = measure.split(v).items()
     if not bool(start.any()):
@@ -209,7 +211,7 @@ def _climb_euclidean(measure: Joint, point: LossAt, v: Named, steps: int, tolera
     return _End(image * dot(unit, unit), unit, top.products, top.converged)
 
 
-def _one_step(loss: Loss, params: Params, point: LossAt, measure: Joint) -> float | None:
+def _one_step(loss: Loss, params: Params, point: LossAt, measure: JointNorm) -> float | None:
     """The turn of the gradient in a short step, over the length of the step as it was stored."""
     if not any(bool(g.any()) for g in point.grad.values()):
         return None

@@ -21,7 +21,7 @@ from steepest._common.files import Record, read_lines
 from steepest._common.numerics import widened
 from steepest._common.records import Log, number
 from steepest.diagnostics.monitor.findings import as_records, by_cause, line
-from steepest.diagnostics.monitor.parameters import Watch
+from steepest.diagnostics.monitor.parameters import MonitoredParams
 from steepest.diagnostics.monitor.step import measure, snapshot
 from steepest.diagnostics.monitor.warnings import Alarms, MonitorWarning
 
@@ -89,8 +89,8 @@ class Monitor:
         self.every, self.step, self.quiet = every, step, quiet
         self.warnings: list[str] = []
         self.seconds = 0.0
-        self._watch = Watch(model, optimizer)
-        self._alarms = Alarms(self._watch.routing)
+        self._params = MonitoredParams(model, optimizer)
+        self._alarms = Alarms(self._params.routing)
         self._causes: set[str] = set()
         self._rates: dict[Tensor, float] = {}
         self._optimizer = optimizer
@@ -126,7 +126,7 @@ class Monitor:
     @property
     def norms(self) -> dict[str, str]:
         """The norm in which the steps of each layer are measured, and why."""
-        return {w.layer: f"{w.norm} ({w.why})" for w in self._watch}
+        return {w.layer: f"{w.norm} ({w.why})" for w in self._params}
 
     @property
     def overhead(self) -> float:
@@ -155,7 +155,7 @@ class Monitor:
         if not self._due:
             return
         with self._timed(), torch.no_grad():
-            for w in self._watch:
+            for w in self._params:
                 self._before[w.param] = w.param.detach().clone()
                 if "betas" in w.group and "momentum_buffer" in w.state:
                     self._past[w.param] = w.state["momentum_buffer"].clone()
@@ -176,7 +176,7 @@ class Monitor:
     def _observe(self) -> None:
         snapshots = [
             snapshot(w, self._before[w.param], self._past.get(w.param))
-            for w in self._watch
+            for w in self._params
             if w.param in self._before
         ]
         measure(snapshots)

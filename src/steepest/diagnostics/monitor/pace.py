@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest.diagnostics.monitor.findings import Finding
-from steepest.diagnostics.monitor.parameters import Watched
+from steepest.diagnostics.monitor.parameters import MonitoredParam
 from steepest.diagnostics.monitor.step import StepSnapshot
 from steepest.routing import Routing
 
@@ -125,7 +125,7 @@ class Pace:
         return Finding(name, "small lr", text, 1 / largest)
 
 
-def _follows(w: Watched) -> bool:
+def _follows(w: MonitoredParam) -> bool:
     """Whether the length of a step follows the gradient, and is not lr's alone."""
     if w.geometry is not None:
         return w.K is None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steepest._common.numerics import in_double
-from steepest.diagnostics.constraint._measured import unscaled
+from steepest.diagnostics.constraint._ball_sizes import unscaled
 from steepest.maps import ConvexMap, NuclearMap
 from steepest.norms import Norm, Spectral
 from steepest.norms.norm import inner
@@ -36,7 +36,7 @@ def layer(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Watched(ParameterView):
+class MonitoredParam(ParameterView):
     """A parameter under any optimizer, called as in the model, as a monitor sees it.
 
     Args:
@@ -163,7 +163,7 @@ class Watched(ParameterView):
         return method.accuracy(m, n, self.works_in)
 
 
-class Watch:
+class MonitoredParams:
     """The parameters of a model under an optimizer, as they are at this moment.
 
     Args:
@@ -176,7 +176,7 @@ class Watch:
         self.routing = _routing(model)
         self._owners = dict(_owners(model))
 
-    def __iter__(self) -> Iterator[Watched]:
+    def __iter__(self) -> Iterator[MonitoredParam]:
         """Each parameter that can be trained, in the order of the model."""
         ours = self.optimizer if isinstance(self.optimizer, SteepestOptimizer) else None
         own = {v.param: v for v in ours.parameters()} if ours else {}
@@ -187,9 +187,9 @@ class Watch:
             if p.requires_grad and p.numel():
                 state = self.optimizer.state.get(p, {})
                 foreign = ParameterView(name=name, param=p, group=groups.get(p, {}), state=state)
-                yield self._watched(name, own.get(p, foreign), views.get(name))
+                yield self._monitored(name, own.get(p, foreign), views.get(name))
 
-    def _watched(self, name: str, of: ParameterView, view: MatrixView | None) -> Watched:
+    def _monitored(self, name: str, of: ParameterView, view: MatrixView | None) -> MonitoredParam:
         """A parameter with its norm: of the optimizer, else of the kind of its layer.
 
         Args:
@@ -211,7 +211,7 @@ class Watch:
             elif kind == "embedding":
                 why = "an embedding: a row is an input"
         known = {f.name: getattr(of, f.name) for f in fields(ParameterView)}
-        return Watched(
+        return MonitoredParam(
             **{**known, "name": name, "view": measured},
             norm=norm.with_polar(None),
             why=why,

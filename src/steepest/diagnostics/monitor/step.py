@@ -12,8 +12,8 @@ from torch import Tensor
 from steepest._common.files import Record
 from steepest._common.numerics import epsilon, in_double, safe_divisor, widened
 from steepest._common.records import number
-from steepest.diagnostics.constraint._measured import unscaled
-from steepest.diagnostics.monitor.parameters import Watched
+from steepest.diagnostics.constraint._ball_sizes import unscaled
+from steepest.diagnostics.monitor.parameters import MonitoredParam
 from steepest.diagnostics.spectra._batched import RANKS, Decomposed, decompose
 from steepest.norms import Spectral
 from steepest.norms.norm import inner
@@ -38,7 +38,7 @@ class StepSnapshot:
         bad: the number of entries of the gradient that are not finite.
     """
 
-    of: Watched
+    of: MonitoredParam
     tensors: dict[str, Tensor]
     bad: int
 
@@ -78,7 +78,7 @@ class StepSnapshot:
         return "average" if kind == "momentum" else same.get(kind, "")
 
 
-def snapshot(w: Watched, before: Tensor, past: Tensor | None) -> StepSnapshot:
+def snapshot(w: MonitoredParam, before: Tensor, past: Tensor | None) -> StepSnapshot:
     """Take what a step did to a parameter.
 
     Args:

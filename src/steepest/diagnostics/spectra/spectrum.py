@@ -12,7 +12,13 @@ from jaxtyping import Float64, Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
-from steepest._common.numerics import epsilon, in_double, safe_divisor, unit_power, unit_scale
+from steepest._common.numerics import (
+    epsilon,
+    in_double,
+    power_of_two_scale,
+    safe_divisor,
+    unit_scale,
+)
 from steepest.diagnostics.spectra._estimators import Sketch, sketch
 from steepest.diagnostics.spectra._krylov import rounding
 from steepest.polar.method import check_matrices
@@ -157,7 +163,7 @@ def spectrum(
     """
     _check(x, method, probes, steps, confidence)
     work = in_double(x.detach())
-    power = unit_power(work)
+    power = power_of_two_scale(work)
     scaled = work * power
     norm = float(torch.linalg.vector_norm(scaled))
     if norm == 0 or method == "exact" or (method == "auto" and min(x.shape) <= EXACT_SIZE):

@@ -123,7 +123,7 @@ class ConstraintRecorder:
     def sizes(self) -> Iterator[tuple[float, float]]:
         """The norm of each, and what the map allows it, times λ."""
         for x in self.matrices():
-            upper = self.K.upper(x.shape[-2], x.shape[-1], x.dtype)
+            upper = self.K.gradient_bound(x.shape[-2], x.shape[-1], x.dtype)
             for size in self.ball(x).flatten().tolist():
                 yield size, upper
 

@@ -36,7 +36,7 @@ def views_among(
     return {name: found[name] for name in tensors if name in found}
 
 
-class Joint(ABC):
+class JointNorm(ABC):
     """A norm of named tensors: a product norm of the pieces they are cut into.
 
     The laws of `ProductNorm` hold with the names of the parameters in the place of the pieces'.
@@ -71,7 +71,7 @@ class Joint(ABC):
         return self.join(self.norm.dualize(self.split(g)))
 
 
-class _Vector(Joint):
+class _Vector(JointNorm):
     """All entries of all tensors as one vector."""
 
     def __init__(self, norm: Norm, tensors: Named) -> None:
@@ -90,7 +90,7 @@ class _Vector(Joint):
         }
 
 
-class _Blocks(Joint):
+class _Blocks(JointNorm):
     """Each tensor by itself, as it is or as its matrices."""
 
     def __init__(
@@ -127,13 +127,13 @@ def piece_names(name: str, p: Tensor, view: MatrixView | None) -> list[str]:
     return [name] if view is None else [f"{name}[{i}]" for i in range(len(view.shapes(p.shape)))]
 
 
-def joint(
+def joint_norm(
     norm: Norm | ProductNorm,
     tensors: Named,
     views: Mapping[str, MatrixView] | None = None,
     *,
     exact: bool = True,
-) -> Joint:
+) -> JointNorm:
     """The norm of all of these tensors together.
 
     Args:
@@ -178,7 +178,7 @@ def _fits(norm: Norm, p: Tensor, view: MatrixView | None) -> bool:
     if norm.axes == 2:
         return view is not None
     try:
-        norm.accept(p, check=False)
+        norm.validate(p, check=False)
     except ValueError:
         return False
     return True

@@ -19,13 +19,13 @@ def unscaled(norm: Norm, x: Tensor | None = None) -> tuple[Norm, float]:
     """A norm without its factors, and the product of these for a tensor; 1 without one."""
     factor = 1.0
     while isinstance(norm, Scaled):
-        factor *= 1.0 if x is None else norm.factor.at(norm.extent(x))
+        factor *= 1.0 if x is None else norm.factor.at(norm.matrix_shape(x))
         norm = norm.norm
     return norm, factor
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class BallSizes:
     """One parameter, measured when asked, in double precision and with exact singular values.
 
     Args:
