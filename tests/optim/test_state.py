@@ -10,6 +10,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from steepest import Muon
+from steepest.optim.state import OLD_NAMES
 from steepest.polar import Auto, GramEigh, Svd
 from tests.optim.suite import (
     OPTIMIZERS,
@@ -138,3 +139,39 @@ def test_methods_are_named_in_the_state():
     assert texts == {repr(Auto(error=0.05)), repr(Svd())}
     with pytest.raises(ValueError, match=r"polar.*saved with this, but the optimizer has GramEigh"):
         Muon(m, polar=GramEigh()).load_state_dict(Muon(m, polar=Svd()).state_dict())
+
+
+def as_before_the_release(state):
+    """A state with the keys and the names in texts that groups had then."""
+    old = copy.deepcopy(state)
+    for group in old["param_groups"]:
+        group["rest"] = group.pop("adamw")
+        if not group["rest"]:
+            group["past"], momentum = group.pop("betas", (None, group.get("momentum")))
+            group["momentum"] = momentum
+        for key, names in OLD_NAMES.items():
+            for before, now in names.items():
+                if key in group:
+                    group[key] = group[key].replace(now, before)
+    return old
+
+
+@pytest.mark.parametrize("name", ["muon", "lion", "lion_k", "scion", "polar_grad"])
+def test_a_state_of_before_the_release_is_still_read(name):
+    m = model()
+    optimizer = OPTIMIZERS[name](m)
+    train(m, optimizer, 2)
+    other = model()
+    other.load_state_dict(m.state_dict())
+    twin = OPTIMIZERS[name](other)
+    twin.load_state_dict(as_before_the_release(optimizer.state_dict()))
+    train(m, optimizer, 2, start=2)
+    train(other, twin, 2, start=2)
+    assert_equal(parameters(m), parameters(other))
+    assert not {"rest", "past"} & {key for group in twin.param_groups for key in group}
+
+
+def test_rest_in_a_group_is_refused_by_its_new_name():
+    w, b = (torch.nn.Parameter(torch.zeros(size)) for size in ((2, 2), (2,)))
+    with pytest.raises(ValueError, match="rest=True: the key of a group for AdamW is adamw"):
+        Muon([{"params": [w]}, {"params": [b], "rest": True}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,12 +67,23 @@ def loadable(
     return {"state": state, "param_groups": merged}
 
 
-def renamed(group: dict[str, Any]) -> dict[str, Any]:
-    """A saved group whose keys have the names of today.
+OLD_NAMES = {
+    "norm": {"Factor(": "ShapeFactor(", "Cut(": "BlockLayout("},
+    "K": {"Factor(": "ShapeFactor(", "L1(": "L1Map(", "Nuclear(": "NuclearMap("},
+}
+"""Names in the text of saved objects, old and new, for each key of a group."""
 
-    Version 0.1 wrote `rest` for `adamw`, and Lion's weights as `past` and `momentum`.
+
+def renamed(group: dict[str, Any]) -> dict[str, Any]:
+    """A saved group whose keys, and the objects in whose text, have the names of today.
+
+    Before the release groups held `rest` for `adamw`, and Lion's weights as `past` and `momentum`.
     """
     group = dict(group)
+    for key, names in OLD_NAMES.items():
+        for old, new in names.items():
+            if isinstance(group.get(key), str):
+                group[key] = re.sub(rf"\b{re.escape(old)}", new, group[key])
     if "rest" in group:
         group["adamw"] = group.pop("rest")
     past = group.pop("past", None)
