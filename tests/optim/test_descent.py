@@ -267,7 +267,7 @@ BAD = [
     ({"lr": 1.0, "betas": (1.5, 0.5)}, "betas=(1.5, 0.5\\): give two numbers"),
     ({"lr": 1.0, "norm": norms.Spectral}, "give a norm object"),
     ({"lr": 1.0, "betas": "a"}, "betas='a': give two numbers"),
-    ({"lr": 1.0, "betas": (0.5, 0.5), "nesterov": True}, "nesterov=True: betas are the weights"),
+    ({"lr": 1.0, "betas": (0.5, 0.5), "nesterov": True}, "nesterov=True: betas=.* are the weights"),
     ({"lr": 1.0, "momentum": 1.0}, "momentum=1.0"),
     ({"lr": 1.0, "norm": norms.KyFan(3)}, "k=3: a 2×3 matrix has 2 singular values"),
     ({"lr": 1.0, "norm": norms.Conv(2)}, "acts on 4 axes"),

@@ -115,7 +115,7 @@ def test_lion_takes_the_papers_betas():
     group = Lion([weight()], lr=0.1, betas=(0.5, 0.6)).param_groups[0]
     assert group["betas"] == (0.5, 0.6)
     for given in ({"momentum": 0.1}, {"nesterov": True}):
-        with pytest.raises(ValueError, match="betas are the weights: give either"):
+        with pytest.raises(ValueError, match="are the weights of this average"):
             Lion([weight()], lr=0.1, **given)
 
 

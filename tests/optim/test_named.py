@@ -39,8 +39,8 @@ def test_every_row_is_an_optimizer_with_its_values():
         optimizer = kind([weight(2, 2)], lr=0.1)
         (group,) = optimizer.param_groups
         for key in ("momentum", "nesterov", "weight_decay"):
-            assert group[key] == getattr(row, key), name
-        assert optimizer._rule(group).geometry == row.norm, name
+            assert group.get(key, 0) == getattr(row, key), name
+        assert optimizer._rule(0).geometry == row.norm, name
         if kind is not Muon:
             assert (group["scale"], group.get("betas")) == (row.scale, row.betas), name
             assert group["sharpness"] == (1.0 if row.scale == "dual" else None), name
@@ -279,8 +279,8 @@ CHANGES = [
     ("SGD", {"sharpness": 4.0}, {"lr": 1.0, "scale": "dual", "sharpness": 4.0}),
     ("SignSGD", {"sharpness": 2.0}, {"scale": "dual", "sharpness": 2.0, "momentum": 0.9}),
     ("SignSGD", {"sharpness": "estimate"}, {"scale": "dual", "sharpness": "estimate"}),
-    ("Lion", {"lr": 0.1, "betas": (0.8, 0.7)}, {"nesterov": False, "betas": (0.8, 0.7)}),
-    ("PolarGrad", {"lr": 0.1, "betas": (0.8, 0.7)}, {"momentum": 0.0, "betas": (0.8, 0.7)}),
+    ("Lion", {"lr": 0.1, "betas": (0.8, 0.7)}, {"betas": (0.8, 0.7)}),
+    ("PolarGrad", {"lr": 0.1, "betas": (0.8, 0.7)}, {"betas": (0.8, 0.7)}),
     ("Scion", {"lr": 0.1, "momentum": 0.5}, {"momentum": 0.5, "lr": 0.1}),
 ]
 

@@ -27,7 +27,7 @@ def test_every_parameter_that_can_be_trained_is_there_once() -> None:
     model = Small()
     model.norm.bias.requires_grad_(False)
     optimizer = steepest.Muon(model, lr=0.1, weight_decay=0.5, polar=steepest.polar.Svd())
-    views = {v.name: v for v in optimizer.parameters()}
+    views = {v.name: v for v in optimizer.parameter_views()}
     assert list(views) == ["qkv.weight", "head.weight", "norm.weight"]
     qkv = views["qkv.weight"]
     assert qkv.param is model.qkv.weight and qkv.group is optimizer.param_groups[0]
@@ -42,7 +42,7 @@ def test_every_parameter_that_can_be_trained_is_there_once() -> None:
 
 
 def test_what_adamw_steps_has_no_geometry_and_no_ball() -> None:
-    for v in steepest.Muon(Small(), adamw_weight_decay=0.1).parameters():
+    for v in steepest.Muon(Small(), adamw_weight_decay=0.1).parameter_views():
         assert v.adamw == (v.geometry is None) == (v.name != "qkv.weight")
         if v.adamw:
             assert (v.view, v.K, v.lengths) == (None, None, ())
@@ -55,11 +55,11 @@ def test_it_is_as_the_optimizer_is_now() -> None:
     optimizer = steepest.SteepestDescent(
         [w], norms.Spectral(), lr=0.1, momentum=0.9, weight_decay=0.5, maximize=True
     )
-    (view,) = optimizer.parameters()
+    (view,) = optimizer.parameter_views()
     assert view.view == LINEAR and view.parts(w)[0] is w and view.maximize
     w.grad = torch.ones(2, 2)
     optimizer.step()
-    (view,) = optimizer.parameters()
+    (view,) = optimizer.parameter_views()
     assert view.momentum is optimizer.state[w]["momentum_buffer"]
     optimizer.param_groups[0]["weight_decay"] = 0.25
     assert view.radii == [pytest.approx(4, rel=0.1)]
@@ -77,7 +77,7 @@ def test_it_is_as_the_optimizer_is_now() -> None:
 def test_why_there_is_no_ball(options, why) -> None:
     w = nn.Parameter(torch.ones(2, 2))
     lr = {} if "scale" in options else {"lr": 0.1}
-    (view,) = steepest.SteepestDescent([w], norms.LInf(), **lr, **options).parameters()
+    (view,) = steepest.SteepestDescent([w], norms.LInf(), **lr, **options).parameter_views()
     assert why in view.why_none and bool(view.why_none) == bool(why)
     assert view.radii == ([math.inf] if why else [10.0])
 
@@ -85,5 +85,5 @@ def test_why_there_is_no_ball(options, why) -> None:
 def test_a_map_without_a_domain_has_a_penalty() -> None:
     w = nn.Parameter(torch.ones(2, 2))
     optimizer = steepest.LionK([w], lr=0.1, weight_decay=0.1, K=maps.HalfSquare())
-    (view,) = optimizer.parameters()
+    (view,) = optimizer.parameter_views()
     assert view.why_none == f"{view.K}: decay is a penalty" and view.radii == [math.inf]

@@ -173,5 +173,5 @@ def test_a_state_of_before_the_release_is_still_read(name):
 
 def test_rest_in_a_group_is_refused_by_its_new_name():
     w, b = (torch.nn.Parameter(torch.zeros(size)) for size in ((2, 2), (2,)))
-    with pytest.raises(ValueError, match="rest=True: the key of a group for AdamW is adamw"):
+    with pytest.raises(ValueError, match="rest=True: this key of a group is called adamw now"):
         Muon([{"params": [w]}, {"params": [b], "rest": True}])

@@ -12,7 +12,6 @@ import torch
 from steepest import Muon, SteepestDescent, norms
 from steepest.optim import plan as planning
 from steepest.optim.batching import Member
-from steepest.optim.rule import NormRule
 from steepest.polar import Svd
 from steepest.sharding import CollectiveCounter, assign_owners
 from steepest.views import EXPERTS, LINEAR, MatrixView
@@ -161,7 +160,7 @@ def quintic(m: int, n: int) -> int:
 def test_the_polar_work_is_divided(ranks: int) -> None:
     matrices = gpt(768, 12)
     items = [
-        Member(p, torch.float32, view, NormRule(norms.Spectral()), p)
+        Member(p, torch.float32, view, True, p)
         for shape, view in matrices.values()
         for p in [torch.empty(shape, device="meta")]
     ]

@@ -29,7 +29,7 @@ def selected(model: Model, optimizer: Any) -> list[ParameterView]:
             "steepest.Muon takes the place of torch.optim.Muon",
         )
     names = names_of(model)
-    moved = (v for v in optimizer.parameters() if v.geometry is not None and v.param in names)
+    moved = (v for v in optimizer.parameter_views() if v.geometry is not None and v.param in names)
     found = [replace(v, name=names[v.param]) for v in moved]
     if not found:
         raise invalid(

@@ -39,7 +39,7 @@ class Member:
         param: The parameter; a DTensor if it is sharded.
         dtype: Type of its momentum.
         view: The view of `like` as matrices; None for a norm that takes the tensor as it is.
-        rule: The rule of its group.
+        symmetric: Whether the norm does not mind transposed matrices.
         like: A tensor with the shape, memory order and device of what the norm measures: the
             parameter, the part of it that lies on this rank, or a tensor like the whole.
     """
@@ -47,7 +47,7 @@ class Member:
     param: Tensor
     dtype: torch.dtype
     view: MatrixView | None
-    rule: UpdateRule
+    symmetric: bool
     like: Tensor
 
     shapes: list[tuple[int, int, int]] = field(init=False)
@@ -58,17 +58,17 @@ class Member:
     """Whether the tensor as it is, without a batch, is what the norm measures."""
     transposed: list[bool] = field(init=False)
     """Flags of the matrices that are transposed in a stack: see `_transposed`."""
-    lengths: list[float] = field(init=False)
-    """Length of a step over `lr`, for each part."""
+    stack_dtype: torch.dtype = field(init=False)
+    """Type of its averages and directions."""
     sharded: bool = field(init=False)
     """Whether the parameter is a DTensor."""
 
     def __post_init__(self) -> None:
         self.is_one_part = self.view is None or self.view == LINEAR
         self.shapes = self.view.shapes(self.like.shape) if self.view else []
-        self.lengths = self.rule.lengths(self.shapes)
+        self.stack_dtype = widened(self.dtype)
         self.sharded = is_sharded(self.param)
-        turn = self.rule.geometry.symmetric and self.view is not None
+        turn = self.symmetric and self.view is not None
         self.transposed = self._transposed() if turn else [False] * len(self.shapes)
         pairs = zip(self.transposed, self.shapes, strict=True)
         self.sizes = tuple((n, m) if turn else (m, n) for turn, (_, m, n) in pairs)
@@ -95,7 +95,7 @@ class Member:
     @property
     def compute_dtype(self) -> torch.dtype:
         """Real type of the arithmetic: a Python float would take torch's default type."""
-        return real_dtype(widened(self.dtype))
+        return real_dtype(self.stack_dtype)
 
     def split(self, x: Tensor) -> list[Tensor]:
         """The parts that the norm measures, of a tensor of the shape of `like`."""
@@ -162,6 +162,7 @@ class GroupStep:
     """One step of one group: what all of its batches have in common.
 
     Args:
+        place: The place of the group in the optimizer.
         group: The group.
         rule: The rule of the group.
         finite: Whether the gradient of each parameter that takes part is finite.
@@ -171,6 +172,7 @@ class GroupStep:
             them at once.
     """
 
+    place: int
     group: Group
     rule: UpdateRule
     finite: Mapping[Tensor, Flag]
@@ -243,7 +245,7 @@ class GroupStep:
             self.kept += updates
             return
         lr, weight_decay = self.group["lr"], self.group["weight_decay"]
-        lengths = lengths or [update.member.lengths for update in updates]
+        lengths = lengths or [self.rule.lengths(u.member.shapes) for u in updates]
         pairs = [update.joined(each) for update, each in zip(updates, lengths, strict=True)]
         common = [length for _, length in pairs]
         sure = not any(isinstance(v, Tensor) for v in (lr, *common, *(u.finite for u in updates)))
@@ -360,7 +362,7 @@ class StackedBatch:
         there is one for each parameter, in its shape.
         """
         first = self.members[0]
-        dtype = widened(first.dtype)
+        dtype = first.stack_dtype
         if first.view is None:
             stacks = [torch.empty_like(m.like, dtype=dtype) for m in self.members]
         else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Unpack
+from dataclasses import replace
+from typing import Any, ClassVar, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +16,15 @@ from steepest.norms.product import check_names
 from steepest.optim.batching import GroupStep, Update
 from steepest.optim.groups import module_params
 from steepest.optim.optimizer import Loss, Params, SteepestOptimizer
-from steepest.optim.options import (
-    Group,
-    Scale,
-    Sharpness,
-    StepOptions,
-    adamw_defaults,
-    group_defaults,
-    unknown_options,
-)
+from steepest.optim.options import Group, Scale, Sharpness, StepOptions
 from steepest.optim.rule import NormRule, SharpRule, UnboundedRule, UpdateRule
 from steepest.optim.step_length import estimated_sharpness, search, slope_of
-from steepest.optim.updates import Flag
 
 
 class DescentOptions(StepOptions, total=False):
-    """The options of `SteepestDescent` but for `betas`, for optimizers that are rows of a table.
+    """The arguments of `SteepestDescent`, by keyword, for optimizers that are rows of a table.
 
-    Attributes:
-        norm: A norm of `steepest.norms`, or of named blocks.
-        sharpness: The smoothness constant λ > 0 of the loss in the norm, or "estimate".
-        momentum: Weight of the past in the average, in [0, 1).
-        nesterov: Whether the average looks one step ahead.
-        weight_decay: Decoupled decay.
-        scale: "unit", "dual" or "linesearch".
+    They mean what they mean there; `betas` is an argument of its own.
     """
 
     norm: Norm | ProductNorm | None
@@ -134,7 +120,6 @@ class SteepestDescent(SteepestOptimizer):
         scale: Scale | None = None,
         **options: Unpack[StepOptions],
     ) -> None:
-        unknown_options(type(self).__name__, options)
         if scale is None:
             scale = "unit" if sharpness is None else "dual"
         if lr is None and scale != "unit":
@@ -152,7 +137,7 @@ class SteepestDescent(SteepestOptimizer):
         self._shares_length = scale != "unit" and (
             isinstance(norm, ProductNorm) or scale == "linesearch" or sharpness == "estimate"
         )
-        defaults = {
+        defaults: dict[str, Any] = {
             "lr": lr,
             "norm": norm,
             "sharpness": sharpness,
@@ -162,13 +147,11 @@ class SteepestDescent(SteepestOptimizer):
             "scale": scale,
             "estimate": None,
             "known": False,
-            **group_defaults(options),
         }
         # Schedulers ask the defaults for betas: they are there only if they are used.
         if betas is not None:
             defaults["betas"] = betas
-        limit = options.get("max_batch_bytes")
-        super().__init__(params, defaults, adamw=adamw_defaults(options), max_batch_bytes=limit)
+        super().__init__(params, defaults, options)
         self._frozen = frozen
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -234,31 +217,30 @@ class SteepestDescent(SteepestOptimizer):
                 raise invalid(key, value, "one length for all parameters: no group has its own")
 
     def _make_rule(self, group: Group) -> UpdateRule:
-        norm, sharpness = group["norm"], group["sharpness"]
+        norm, sharpness = group["norm"], cast(Any, group["sharpness"])
         if group["scale"] == "unit":
             return NormRule(norm)
-        if self._shares_length or not isinstance(sharpness, float | int):
+        if self._shares_length or sharpness == "estimate":
             return UnboundedRule(norm)
-        return SharpRule(norm, float(sharpness))
+        return SharpRule(norm, sharpness if isinstance(sharpness, Tensor) else float(sharpness))
 
     def _move_together(
-        self, finite: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
+        self, steps: list[GroupStep], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
         searched = self.defaults["scale"] == "linesearch"
         if searched and (closure is None or loss is None):
             missing = "step(closure)" if closure is None else "the closure has to return it"
             raise invalid("closure", None, f'scale="linesearch" evaluates the loss: {missing}')
-        used = [group for group in self.param_groups if not group["adamw"]]
-        given = {group["sharpness"] for group in used}
+        given = {step.group["sharpness"] for step in steps}
         if len(given) > 1:
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")
-        # A parameter that stays is still part of the one problem.
-        flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in finite.items()}
         todo = list[tuple[Group, Update]]()
-        for group in used:
+        for step in steps:
+            # A parameter that stays is still part of the one problem.
+            flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in step.finite.items()}
             kept = list[Update]()
-            self._move(GroupStep(group, group["rule"], flags, self.state, group["norm"], kept))
-            todo += [(group, update) for update in kept]
+            self._move(replace(step, finite=flags, inner=step.group["norm"], kept=kept))
+            todo += [(step.group, update) for update in kept]
         if not todo:
             return
         head, sets = self.param_groups[0], self._replicated[0]
@@ -270,10 +252,10 @@ class SteepestDescent(SteepestOptimizer):
         if sharpness == "estimate":
             sharpness = estimated_sharpness(todo, slope, head, self.state)
         length = slope / sharpness
-        for group, update in todo:
-            each = length.to(update.member.like.device, update.member.compute_dtype)
-            step = GroupStep(group, group["rule"], flags, self.state)
-            step.apply([update], [[each] * len(update.direction)])
+        for step in steps:
+            for update in [update for group, update in todo if group is step.group]:
+                each = length.to(update.member.like.device, update.member.compute_dtype)
+                step.apply([update], [[each] * len(update.direction)])
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of the base class, with the conclusions of the constructor."""

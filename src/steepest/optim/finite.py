@@ -13,6 +13,7 @@ from steepest._common.numerics import is_known
 from steepest.norms import Coupling
 from steepest.optim.groups import name_of
 from steepest.optim.options import Group
+from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import Flag, average_dtype
 from steepest.sharding import RankGroup, all_reduce_codes, is_sharded, same_everywhere
 from steepest.sharding.agree import BAD, FINE, NONE
@@ -36,20 +37,21 @@ class ReplicatedParams:
 
 
 def replicated_params(
-    groups: Sequence[Group], replicas: RankGroup | None
+    groups: Sequence[Group], rules: Sequence[UpdateRule | None], replicas: RankGroup | None
 ) -> list[ReplicatedParams]:
     """The parameters that several ranks step together, by groups of ranks; every rank has to ask.
 
     Args:
-        groups: The parameter groups, with their rules.
+        groups: The parameter groups.
+        rules: The rule of each group; None if AdamW has it.
         replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
 
     Raises:
         ValueError: the ranks do not have the same ones.
     """
     found: dict[RankGroup, ReplicatedParams] = {}
-    for number, group in enumerate(groups):
-        divided = not group["adamw"] and group["rule"].geometry.couples is Coupling.MATRIX
+    for number, (group, rule) in enumerate(zip(groups, rules, strict=True)):
+        divided = rule is not None and rule.geometry.couples is Coupling.MATRIX
         views = group.get("views") or [None] * len(group["params"])
         for p, view in zip(group["params"], views, strict=True):
             ranks = (

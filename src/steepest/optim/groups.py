@@ -49,14 +49,28 @@ def check_group(group: Group) -> None:
     if "betas" in group:
         two_weights(group["betas"])
         if not group["adamw"]:
-            for given in ("momentum", "nesterov"):
-                if group.get(given):
-                    raise invalid(given, group.get(given), "betas are the weights: give either")
+            check_average(group)
     dtype = group["momentum_dtype"]
     if dtype is not None and not dtype.is_floating_point:
         raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
     if group["nonfinite"] not in ("skip", "raise"):
         raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
+
+
+def check_average(group: Group) -> None:
+    """Raise if a group that has `betas` has another momentum, which would be ignored.
+
+    Raises:
+        ValueError: it has.
+    """
+    for key, value in (("momentum", group.get("momentum")), ("nesterov", group.get("nesterov"))):
+        if value:
+            raise invalid(
+                key,
+                value,
+                f"betas={group['betas']} are the weights of this average: change them instead, and "
+                "give a scheduler cycle_momentum=False",
+            )
 
 
 def two_weights(betas: Any) -> tuple[float, float]:

@@ -10,13 +10,7 @@ from steepest._common.errors import invalid
 from steepest.maps import ConvexMap, L1Map
 from steepest.optim.groups import module_params, two_weights
 from steepest.optim.optimizer import Params, SteepestOptimizer
-from steepest.optim.options import (
-    Group,
-    StepOptions,
-    adamw_defaults,
-    group_defaults,
-    unknown_options,
-)
+from steepest.optim.options import Group, StepOptions
 from steepest.optim.presets import LION_BETAS
 from steepest.optim.rule import MapRule, UpdateRule
 
@@ -78,7 +72,6 @@ class LionK(SteepestOptimizer):
         K: ConvexMap | None = None,
         **options: Unpack[StepOptions],
     ) -> None:
-        unknown_options("LionK", options)
         K = L1Map() if K is None else K
         if not isinstance(K, ConvexMap):
             raise _no_map(K)
@@ -87,11 +80,8 @@ class LionK(SteepestOptimizer):
             "K": K,
             "betas": two_weights(betas),
             "weight_decay": weight_decay,
-            **group_defaults(options),
         }
-        params = module_params(self._unwrapped(params), K, "K")
-        limit = options.get("max_batch_bytes")
-        super().__init__(params, defaults, adamw=adamw_defaults(options), max_batch_bytes=limit)
+        super().__init__(module_params(self._unwrapped(params), K, "K"), defaults, options)
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)

@@ -11,13 +11,7 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
 from steepest.optim.optimizer import Params, SteepestOptimizer
-from steepest.optim.options import (
-    Group,
-    StepOptions,
-    adamw_defaults,
-    group_defaults,
-    unknown_options,
-)
+from steepest.optim.options import Group, StepOptions
 from steepest.optim.presets import PRESETS
 from steepest.optim.rule import ShapedRule, UpdateRule
 from steepest.optim.updates import SHAPE_RULES, ShapeRule, average_dtype
@@ -103,12 +97,11 @@ class Muon(SteepestOptimizer):
         polar: PolarMethod | None = None,
         **options: Unpack[StepOptions],
     ) -> None:
-        unknown_options("Muon", options)
         asked = ns_coefficients is not None or ns_steps is not None
         if asked and polar is not None:
             raise _ambiguous(polar)
-        if adjust_lr_fn == "match_rms_adamw":
-            options = {"adamw_lr": lr, **options}
+        if adjust_lr_fn == "match_rms_adamw" and options.get("adamw_lr") is None:
+            options["adamw_lr"] = lr
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -119,10 +112,9 @@ class Muon(SteepestOptimizer):
             "ns_steps": TORCH_STEPS if ns_steps is None else ns_steps,
             "adjust_lr_fn": adjust_lr_fn,
             "polar": None if asked else polar or ROW.norm.polar,
-            **group_defaults(options),
         }
-        limit = options.get("max_batch_bytes")
-        super().__init__(params, defaults, adamw=adamw_defaults(options), max_batch_bytes=limit)
+        self._methods: dict[tuple[object, int], NewtonSchulz] = {}
+        super().__init__(params, defaults, options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; `ns_*` in it asks for Newton–Schulz in that group alone.
@@ -166,9 +158,16 @@ class Muon(SteepestOptimizer):
                     group["polar"].accuracy(m, n, dtype)
 
     def _make_rule(self, group: Group) -> UpdateRule:
-        torchs = tuple(group["ns_coefficients"]), group["ns_steps"]
-        norm = ROW.norm.with_polar(group["polar"] or torch_newton_schulz(*torchs))
+        # Kept, since torch 2.10 cannot make one in a compiled step, but finds what is there.
+        asked = tuple(group["ns_coefficients"]), group["ns_steps"]
+        if asked not in self._methods:
+            self._methods[asked] = torch_newton_schulz(*asked)
+        norm = ROW.norm.with_polar(group["polar"] or self._methods[asked])
         return ShapedRule(norm, group["adjust_lr_fn"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of the base class, with the methods that were made."""
+        return {**super().__getstate__(), "_methods": self._methods}
 
 
 @lru_cache(maxsize=64)

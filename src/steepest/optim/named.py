@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack, cast
 
 from torch import Tensor, nn
 
@@ -16,9 +16,10 @@ from steepest.norms import (
     ProductNorm,
 )
 from steepest.optim.descent import DescentOptions, SteepestDescent
-from steepest.optim.options import Group, unknown_options
+from steepest.optim.options import check_options
 from steepest.optim.presets import PRESETS, Preset
 from steepest.optim.routed import Params
+from steepest.optim.rule import UpdateRule
 from steepest.routing.layer_norms import EMBEDDING, HEAD, LAYER_NORMS, layer_kind
 from steepest.routing.table import Assignment, Routing, route
 
@@ -37,7 +38,7 @@ class _Named(SteepestDescent):
         **options: Unpack[DescentOptions],
     ) -> None:
         row = self.preset
-        unknown_options(type(self).__name__, options, DescentOptions)
+        check_options(type(self).__name__, options, DescentOptions)
         given = {key: value for key, value in options.items() if value is not None}
         sharp = given.get("sharpness") is not None
         values: dict[str, Any] = {"norm": row.norm, "weight_decay": row.weight_decay}
@@ -217,8 +218,8 @@ class Scion(_Named):
             for group in _layer_groups(routing, self._kinds, values["norm"], head)
         ]
 
-    def _norm_name(self, group: Group) -> str:
-        return SHORT.get(group["norm"].with_polar(None)) or super()._norm_name(group)
+    def _norm_name(self, rule: UpdateRule) -> str:
+        return SHORT.get(cast(Norm, rule.geometry).with_polar(None)) or super()._norm_name(rule)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of the base class, with what the constructor has read from the module."""

@@ -15,8 +15,14 @@ from steepest.maps import ConvexMap
 from steepest.optim.adamw import step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
-from steepest.optim.groups import check_ball, name_of
-from steepest.optim.options import Group
+from steepest.optim.groups import check_average, check_ball, name_of
+from steepest.optim.options import (
+    Group,
+    StepOptions,
+    adamw_defaults,
+    check_options,
+    group_defaults,
+)
 from steepest.optim.parameter_view import ParameterView, group_views
 from steepest.optim.plan import StepPlan, planned
 from steepest.optim.routed import Params as Params
@@ -35,9 +41,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         u = momentum average of the gradient (`steepest.optim.updates.accumulate`)
         W ← (1 − lr·weight_decay)·W − lr·length·dualize(u)
 
-    A group's rule says which norm or map the group moves in, how long a step is, and in which ball
-    decay keeps it (`steepest.optim.rule`); a subclass makes rules of what its groups hold. Groups
-    with `adamw=True` are updated by AdamW in the same optimizer.
+    A rule says which norm or map a group moves in, how long a step is, and in which ball decay
+    keeps it (`steepest.optim.rule`). A subclass makes the rule of a group from its values; it is
+    kept until one of them changes. AdamW, in the same optimizer, steps groups with `adamw=True`.
 
     Gradients are never written to. A parameter without a gradient is left alone. Where an entry of
     a gradient is exactly zero, its average is taken as zero once it is no larger than 1e-12 (6e-5
@@ -51,52 +57,55 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     _shares_length = False
     """Whether all parameters share the length of a step, which `_move_together` finds."""
 
-    def __init__(
-        self,
-        params: Params,
-        defaults: dict[str, Any],
-        *,
-        adamw: dict[str, Any],
-        max_batch_bytes: int | None = None,
-    ) -> None:
-        if max_batch_bytes is not None and max_batch_bytes < 1:
-            raise invalid(
-                "max_batch_bytes", max_batch_bytes, "give a positive number of bytes or None"
-            )
-        self.max_batch_bytes = max_batch_bytes
+    def __init__(self, params: Params, defaults: dict[str, Any], options: StepOptions) -> None:
+        check_options(type(self).__name__, options, StepOptions)
+        limit = options.get("max_batch_bytes")
+        if limit is not None and limit < 1:
+            raise invalid("max_batch_bytes", limit, "give a positive number of bytes or None")
+        self.max_batch_bytes = limit
         self._skips: dict[torch.device, Tensor] = {}
+        # The rule and the plan of each group, by its place, with what they were made of.
+        self._rules: dict[int, tuple[list[object], UpdateRule]] = {}
         self._plans: dict[int, tuple[object, StepPlan]] = {}
         # Filled in place by the first step: torch 2.10 compiles none that sets an attribute.
         self._replicated: list[Sequence[ReplicatedParams]] = []
-        super().__init__(params, defaults, adamw=adamw)
+        groups = {**group_defaults(options), **defaults}
+        super().__init__(params, groups, adamw=adamw_defaults(options))
 
     def _add(self, group: Group) -> None:
         """Add a group of one kind; the ranks have to agree on its parameters."""
         super()._add(group)
         self._replicated = []
+        if not group["adamw"]:
+            # Before a step that may be traced.
+            self._rule(len(self.param_groups) - 1)
 
-    def _rule(self, group: Group) -> UpdateRule:
-        """The rule that a group holds, made anew if a value that it is made of was replaced."""
-        values = [cast(dict[str, Any], group)[key] for key in self.rule_keys]
-        rule = group.get("rule")
-        if rule is None or any(a is not b for a, b in zip(values, rule.made_of, strict=True)):
-            rule = group["rule"] = self._make_rule(group).of(values)
+    def _rule(self, place: int) -> UpdateRule:
+        """The rule of the group in a place, made anew if a value that it is made of has changed."""
+        group = cast(dict[str, Any], self.param_groups[place])
+        values = [group[key] for key in self.rule_keys]
+        made_of, rule = self._rules.get(place, ([], None))
+        if rule is None or any(a is not b and a != b for a, b in zip(values, made_of, strict=True)):
+            rule = self._make_rule(self.param_groups[place])
+            self._rules[place] = values, rule
         return rule
 
     def constraint_map(self, group: Group) -> ConvexMap | None:
         """The K whose gradient is the direction of a group: decay λ constrains to λ·W in dom K*.
 
-        None where the length of a step follows the gradient: then decay is a penalty.
+        None where the length of a step follows the gradient: then decay is a penalty. None as well
+        for a group that AdamW steps.
         """
-        return self._rule(group).constraint_map
+        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+        return None if group["adamw"] else self._rule(place).constraint_map
 
-    def parameters(self) -> Iterator[ParameterView]:
+    def parameter_views(self) -> Iterator[ParameterView]:
         """Every parameter that can be trained, with its norm and the ball in which decay keeps it.
 
         Those that AdamW steps are among them, with `geometry=None`; empty and frozen ones are not.
         """
-        for group in self.param_groups:
-            rule = None if group["adamw"] else self._rule(group)
+        for place, group in enumerate(self.param_groups):
+            rule = None if group["adamw"] else self._rule(place)
             yield from group_views(group, self.state, rule)
 
     @property
@@ -130,26 +139,37 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         finite = self._finite_gradients()
+        steps = [
+            GroupStep(place, group, self._rule(place), finite, self.state)
+            for place, group in enumerate(self.param_groups)
+            if not group["adamw"]
+        ]
         if self._shares_length:
-            self._move_together(finite, closure, loss)
+            self._move_together(steps, closure, loss)
+        else:
+            for step in steps:
+                self._move(step)
+        for step in steps:
+            if step.group["constraint"]:
+                self._project(step)
         for group in self.param_groups:
             if group["adamw"]:
                 step_adamw(group, finite, self.state)
-            elif not self._shares_length:
-                self._move(GroupStep(group, group["rule"], finite, self.state))
-                if group["constraint"]:
-                    self._project(group, finite)
         return loss
 
     def _move_together(
-        self, finite: dict[Tensor, Flag], closure: Callable[[], Loss] | None, loss: Loss | None
+        self, steps: list[GroupStep], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
-        """Move every parameter that has a rule, by one length."""
-        raise NotImplementedError("no optimizer says that its parameters share a length")
+        """Move the parameters of all groups by one length; for whoever sets `_shares_length`."""
+        raise NotImplementedError
 
     def _move(self, step: GroupStep) -> None:
-        """Average, map and apply: the two lines of the formula, for matrices in stacks."""
-        plan = self._plan(step.group, step.finite)
+        """Take the step of a group: the formula of the class in three verbs, for stacks.
+
+        Average the gradients, map the averages to directions, apply these to the weights.
+        """
+        plan = self._plan(step)
+        # The stacks of this rank, then those of parameters that lie on several ranks.
         bundles: Iterable[list[Batch]]
         bundles = ([StackedBatch(members, step) for members in bundle] for bundle in plan.here)
         if plan.apart or plan.buckets:
@@ -163,13 +183,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             # The memory of a bundle is free for the next one.
             del bundle, batch, averages, stacks, directions, own
 
-    def _project(self, group: Group, finite: Mapping[Tensor, Flag]) -> None:
+    def _project(self, step: GroupStep) -> None:
         """Project the parameters of a group on its ball."""
-        ball = group["rule"].ball
+        ball = step.rule.ball
         assert ball is not None, "checked before the step"
-        step = GroupStep(group, group["rule"], finite, self.state)
-        for member, inside in projected(self._plan(group, finite), ball.with_polar(None), step):
-            replace([member.local], [inside], [finite[member.param]])
+        for member, inside in projected(self._plan(step), ball.with_polar(None), step):
+            replace([member.local], [inside], [step.finite[member.param]])
 
     def _finite_gradients(self) -> dict[Tensor, Flag]:
         """Whether each gradient that takes part is finite, on all ranks; before any update.
@@ -181,13 +200,14 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if self._frozen:
             self._check_frozen()
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-        for group in self.param_groups:
+        for place, group in enumerate(self.param_groups):
             asked = None if group["adamw"] else group["momentum_dtype"]
             if not group["adamw"]:
-                rule = self._rule(group)
                 check_decay(group["lr"], group["weight_decay"], group["decay"])
                 if group["constraint"] is not None:
-                    check_ball(group, rule.ball)
+                    check_ball(group, self._rule(place).ball)
+                if "betas" in group and (group.get("momentum") or group.get("nesterov")):
+                    check_average(group)
             for p in group["params"]:
                 if p.grad is not None and p.numel():
                     if p.grad.layout != torch.strided:
@@ -203,7 +223,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             finite.update(zip(params, finite_flags(grads, dtype), strict=True))
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
-            self._replicated.append(replicated_params(self.param_groups, self._replicas))
+            places = range(len(self.param_groups))
+            rules = [None if self.param_groups[i]["adamw"] else self._rule(i) for i in places]
+            self._replicated.append(replicated_params(self.param_groups, rules, self._replicas))
         if sets := self._replicated[0]:
             finite = all_reduce_finite(finite, sets, strict)
         if strict:
@@ -241,22 +263,23 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             if len(judged) < len(flags):
                 self._skips[device] += len(flags) - len(judged)
 
-    def _plan(self, group: Group, finite: Mapping[Tensor, Flag]) -> StepPlan:
-        """The plan of the last step, if the same parameters take part, or a new one."""
+    def _plan(self, step: GroupStep) -> StepPlan:
+        """The plan of a group: that of the last step if the same parameters take part, else new."""
+        group, finite, place = step.group, step.finite, step.place
         # A parameter whose gradient is known to be not finite has no part in the step.
         pairs = zip(group["params"], group["views"], strict=True)
         taking = [(p, view) for p, view in pairs if finite.get(p, False) is not False]
-        rule, asked, limit = group["rule"], group["momentum_dtype"], self.max_batch_bytes
+        asked, limit = group["momentum_dtype"], self.max_batch_bytes
+        geometry = step.rule.geometry
         if torch.compiler.is_compiling():
-            return planned(taking, asked, rule, self._replicas, limit, {})
-        place = next(i for i, other in enumerate(self.param_groups) if other is group)
+            return planned(taking, asked, geometry, self._replicas, limit, {})
         # Groups are planned in order: the work that an owner has from those before counts.
         loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
-        key = (rule, asked, limit, loads, memory)
+        key = (geometry, asked, limit, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
-            plan = planned(taking, asked, rule, self._replicas, limit, loads)
+            plan = planned(taking, asked, geometry, self._replicas, limit, loads)
             self._plans[place] = key, plan
         return self._plans[place][1]
 
@@ -283,5 +306,6 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
-        kept = {"max_batch_bytes": self.max_batch_bytes, "_skips": self._skips}
+        kept: dict[str, Any] = {"max_batch_bytes": self.max_batch_bytes, "_skips": self._skips}
+        kept["_rules"] = self._rules
         return {**super().__getstate__(), **kept, "_plans": {}, "_replicated": []}

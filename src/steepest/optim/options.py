@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, get_type_hints
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from steepest.maps import ConvexMap
 from steepest.norms import Norm
-from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import Decay, ShapeRule
 from steepest.polar import PolarMethod
 from steepest.views import MatrixView
@@ -47,7 +46,7 @@ class StepOptions(TypedDict, total=False):
             None, the default, means 16 MiB in the memory of the host and 512 MiB on an accelerator.
             Over the parameters, their momentum and AdamW's state a step needs at most ten times its
             largest stack, with the default polar method.
-        adamw_lr: Learning rate of AdamW for groups with `adamw=True`; 3e-4 by default.
+        adamw_lr: Learning rate of AdamW for groups with `adamw=True`; None, the default, is 3e-4.
         adamw_betas: AdamW's betas; (0.9, 0.95) by default.
         adamw_eps: AdamW's eps; 1e-8 by default.
         adamw_weight_decay: AdamW's decoupled decay for embeddings, heads and your `adamw` groups; 0
@@ -60,7 +59,7 @@ class StepOptions(TypedDict, total=False):
     maximize: bool
     momentum_dtype: torch.dtype | None
     max_batch_bytes: int | None
-    adamw_lr: float | Tensor
+    adamw_lr: float | Tensor | None
     adamw_betas: tuple[float, float]
     adamw_eps: float
     adamw_weight_decay: float
@@ -85,7 +84,6 @@ class Group(TypedDict, total=False):
         maximize: Whether to ascend.
         momentum_dtype: Type of the momentum buffers; None means the parameter's.
         views: The view of each parameter as matrices; None for a norm of entries.
-        rule: The rule of the group, made of the keys below; never saved.
         norm: The norm, for `SteepestDescent`.
         scale: The scale of a step, for `SteepestDescent`.
         sharpness: The sharpness λ, for `SteepestDescent`.
@@ -113,7 +111,6 @@ class Group(TypedDict, total=False):
     maximize: bool
     momentum_dtype: torch.dtype | None
     views: tuple[MatrixView | None, ...]
-    rule: UpdateRule
     norm: Norm
     scale: Scale
     sharpness: Sharpness | None
@@ -126,20 +123,28 @@ class Group(TypedDict, total=False):
     adjust_lr_fn: ShapeRule
 
 
-def unknown_options(
-    optimizer: str, options: Mapping[str, object], known: type = StepOptions
-) -> None:
+RENAMED = {"past": "betas", **{f"rest_{k}": f"adamw_{k}" for k in ("lr", "betas", "eps")}}
+RENAMED["rest_weight_decay"] = "adamw_weight_decay"
+"""Arguments that have another name now."""
+
+
+def check_options(optimizer: str, options: Mapping[str, object], known: Any) -> None:
     """Raise for a keyword that an optimizer does not take.
 
+    Args:
+        optimizer: The name of the optimizer.
+        options: The keywords that were given.
+        known: The typed dictionary of those that it takes.
+
     Raises:
-        TypeError: there is one.
+        TypeError: there is another one.
     """
-    names = get_type_hints(known)
     for name in options:
-        if name not in names:
+        if name not in known.__optional_keys__:
+            told = f"it is called {RENAMED[name]} now" if name in RENAMED else ""
             raise TypeError(
                 f"{optimizer}() got an unexpected keyword argument {name!r}: "
-                f"beside its own it takes {', '.join(names)}"
+                f"{told or f'beside its own it takes {sorted(known.__optional_keys__)}'}"
             )
 
 
@@ -156,8 +161,9 @@ def group_defaults(options: StepOptions) -> dict[str, Any]:
 
 def adamw_defaults(options: StepOptions) -> dict[str, Any]:
     """The values of a group with `adamw=True` that differ from the optimizer's own."""
+    lr = options.get("adamw_lr")
     return {
-        "lr": options.get("adamw_lr", ADAMW_LR),
+        "lr": ADAMW_LR if lr is None else lr,
         "betas": options.get("adamw_betas", ADAMW_BETAS),
         "eps": options.get("adamw_eps", ADAMW_EPS),
         "weight_decay": options.get("adamw_weight_decay", 0.0),

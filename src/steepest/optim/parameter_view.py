@@ -30,8 +30,8 @@ class ParameterView:
 
         minimise F + Σ K.conjugate(λᵢ·Wᵢ)/λᵢ,   λᵢ = weight_decay/lengths[i]
 
-    `SteepestOptimizer.parameters` makes them. One that is stepped by AdamW, or by an optimizer of
-    somebody else, has no geometry, no K and no lengths, and its formula does not hold.
+    `SteepestOptimizer.parameter_views` makes them. One that is stepped by AdamW, or by an optimizer
+    of somebody else, has no geometry, no K and no lengths, and its formula does not hold.
 
     Args:
         name: the optimizer's name for it.

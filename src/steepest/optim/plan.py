@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest.norms import Coupling
+from steepest.norms import Coupling, Geometry
 from steepest.optim.batching import Bundle, Member, bundles, stackable
-from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import average_dtype
 from steepest.sharding import (
     BUCKET,
@@ -81,7 +80,7 @@ class StepPlan:
 def planned(
     taking: Iterable[tuple[Tensor, MatrixView | None]],
     momentum_dtype: torch.dtype | None,
-    rule: UpdateRule,
+    geometry: Geometry,
     replicas: RankGroup | None,
     limit: int | None,
     before: Loads,
@@ -91,7 +90,7 @@ def planned(
     Args:
         taking: The parameters that take part, each with its view.
         momentum_dtype: Type of their momentum; None means the parameter's.
-        rule: The rule of the group.
+        geometry: The norm or map of the group.
         replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
         limit: Bound on a stack, in bytes.
         before: The work that the ranks have from the groups before.
@@ -99,31 +98,31 @@ def planned(
     here: list[Member] = []
     apart: list[Member] = []
     shared: dict[tuple[RankGroup, torch.dtype, bool], list[tuple[Member, Layout]]] = {}
-    matrix = rule.geometry.couples is Coupling.MATRIX
+    matrix, symmetric = geometry.couples is Coupling.MATRIX, geometry.symmetric
     for p, view in taking:
         dtype = average_dtype(p, momentum_dtype)
         if not is_sharded(p):
             if replicas and matrix:
                 layout = Layout.replicated(p.shape, replicas.size)
                 shared.setdefault((replicas, dtype, True), []).append(
-                    (Member(p, dtype, view, rule, p), layout)
+                    (Member(p, dtype, view, symmetric, p), layout)
                 )
             else:
-                here.append(Member(p, dtype, view, rule, p))
+                here.append(Member(p, dtype, view, symmetric, p))
             continue
         layout = layout_of(p)
         if layout.sharded_dims and not matrix and _axes_stay(layout, view):
-            apart.append(Member(p, dtype, view, rule, p))
+            apart.append(Member(p, dtype, view, symmetric, p))
         elif (
             p.device_mesh.size() == 1
             or not (matrix or layout.sharded_dims)
             or _by_members(layout, view)
         ):
-            here.append(Member(p, dtype, view, rule, local(p)))
+            here.append(Member(p, dtype, view, symmetric, local(p)))
         else:
             like = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
             key = RankGroup.of_mesh(p.device_mesh), dtype, layout.is_replicated
-            shared.setdefault(key, []).append((Member(p, dtype, view, rule, like), layout))
+            shared.setdefault(key, []).append((Member(p, dtype, view, symmetric, like), layout))
     buckets: list[Bucket] = []
     loads = {ranks: list(each) for ranks, each in before.items()}
     for (ranks, dtype, _), placed in shared.items():

@@ -28,6 +28,10 @@ MEMBERS = ("params", "param_names", "views")
 """Keys of a group that hold one value for each parameter."""
 
 
+RENAMED = {"rest": "adamw", "past": "betas"}
+"""Keys of a group that have another name now: to ignore one would train something else."""
+
+
 @dataclass(frozen=True)
 class Joined:
     """The parts of a group that is added.
@@ -60,8 +64,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
     """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
 
-    rule_keys: ClassVar[tuple[str, ...]] = ()
-    """Keys of a group that its rule is made of."""
+    rule_keys: ClassVar[tuple[str, ...]]
+    """Keys of a group that its rule is made of: a change of one makes another rule."""
 
     _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
@@ -99,8 +103,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         """The rule of a group, from its values of `rule_keys`."""
 
     @abstractmethod
-    def _rule(self, group: Group) -> UpdateRule:
-        """The rule that a group holds."""
+    def _rule(self, place: int) -> UpdateRule:
+        """The rule of the group in a place."""
 
     def _check_frozen(self) -> None:
         """Raise if a parameter without a block in the norm of its model is not frozen any more."""
@@ -118,18 +122,19 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         """The destination of each parameter of the module, and why; None if no module was given."""
         if self._routed is None:
             return None
-        groups = [(group, self._destination(group)) for group in self.param_groups]
+        groups = [(g, self._destination(i)) for i, g in enumerate(self.param_groups)]
         return self._routed.as_in({p: name for group, name in groups for p in group["params"]})
 
-    def _destination(self, group: Group) -> str:
+    def _destination(self, place: int) -> str:
         """The name of what moves the parameters of a group, in the routing table."""
+        group = self.param_groups[place]
         if group["adamw"]:
             return "AdamW" if host_value(group["weight_decay"]) != 0 else "AdamW, no decay"
-        return f"{type(self).__name__}, {self._norm_name(group)}"
+        return f"{type(self).__name__}, {self._norm_name(self._rule(place))}"
 
-    def _norm_name(self, group: Group) -> str:
-        """The norm or map of a group, as the routing table says it."""
-        geometry = self._rule(group).geometry
+    def _norm_name(self, rule: UpdateRule) -> str:
+        """The norm or map of a rule, in the routing table."""
+        geometry = rule.geometry
         return repr(geometry.with_polar(None) if isinstance(geometry, Norm) else geometry)
 
     def _groups_of(self, routing: Routing, options: dict[str, Any]) -> list[Any]:
@@ -187,11 +192,16 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if given.setdefault("adamw", False):
             for key, value in self._adamw.items():
                 given.setdefault(key, value)
-        if "rest" in given:
-            raise invalid("rest", given["rest"], "the key of a group for AdamW is adamw: say that")
-        given.pop("rule", None)  # of a group that was another optimizer's
+        for old, new in RENAMED.items():
+            if old in given:
+                raise invalid(old, given[old], f"this key of a group is called {new} now")
         views = given.pop("views", None)
         super().add_param_group(given)
+        if "betas" in given and not given["adamw"]:
+            # A momentum of the defaults has no part in an average with two weights.
+            for key in ("momentum", "nesterov"):
+                if not given.get(key):
+                    given.pop(key, None)
         # A scheduler writes into a tensor: groups must not share one.
         if isinstance(group["lr"], Tensor):
             group["lr"] = group["lr"].clone()
@@ -199,7 +209,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             raise invalid("params", "a parameter twice", "give each parameter once")
         self._check_group(group)
         if not group["adamw"]:
-            rule = self._rule(group)
+            rule = self._make_rule(group)
             group["views"] = views_of(group, views, rule.geometry)
             self._check_rule(group, rule)
             choose_polar(group, rule.geometry.polar)

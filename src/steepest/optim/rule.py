@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 from torch import Tensor
 
@@ -20,18 +20,8 @@ Shapes = Sequence[tuple[int, int, int]]
 class UpdateRule(ABC):
     """The facts of a group that the step loop reads; a rule is a value, and never changes."""
 
-    made_of: Sequence[object] = ()
-    """The values of a group that the rule was made of."""
-
-    def of(self, values: Sequence[object]) -> Self:
-        """The rule itself, with the values that it was made of."""
-        object.__setattr__(self, "made_of", values)
-        return self
-
-    @property
-    @abstractmethod
-    def geometry(self) -> Geometry:
-        """The norm or the map that decides on the directions."""
+    geometry: Geometry
+    """The norm or the map that decides on the directions."""
 
     @abstractmethod
     def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
@@ -60,29 +50,24 @@ class NormRule(UpdateRule):
     """Steps of norm 1 along the duality map.
 
     Args:
-        norm: The norm.
+        geometry: The norm.
     """
 
-    norm: Norm
-
-    @property
-    def geometry(self) -> Norm:
-        """The norm."""
-        return self.norm
+    geometry: Norm
 
     def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
         """norm.dualize(u)."""
-        return self.norm.dualize_all(us, check=False)
+        return self.geometry.dualize_all(us, check=False)
 
     @property
     def ball(self) -> Norm | None:
         """The norm itself."""
-        return self.norm
+        return self.geometry
 
     @property
     def constraint_map(self) -> ConvexMap | None:
         """The dual norm."""
-        return FromNorm(self.norm.dual)
+        return FromNorm(self.geometry.dual)
 
 
 @dataclass(frozen=True)
@@ -90,7 +75,7 @@ class ShapedRule(NormRule):
     """Steps along the polar factor, by a factor that depends on the shape of a matrix: Muon.
 
     Args:
-        norm: The spectral norm.
+        geometry: The spectral norm.
         adjust: The rule for the factor, as in `shape_factor`.
     """
 
@@ -103,7 +88,7 @@ class ShapedRule(NormRule):
     @property
     def constraint_map(self) -> ConvexMap | None:
         """The nuclear norm."""
-        return NuclearMap(polar=self.norm.polar)
+        return NuclearMap(polar=self.geometry.polar)
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ class UnboundedRule(NormRule):
     The length is found for all parameters together, outside the rule.
 
     Args:
-        norm: The norm.
+        geometry: The norm.
     """
 
     @property
@@ -132,18 +117,18 @@ class SharpRule(UnboundedRule):
     """Steps along the sharp operator over the sharpness, each parameter for itself.
 
     Args:
-        norm: The norm.
+        geometry: The norm.
         sharpness: The smoothness constant λ of the loss in the norm.
     """
 
-    sharpness: float
+    sharpness: Any
 
     def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
         """norm.dual(u)·norm.dualize(u)."""
-        return [self.norm.sharp(u, check=False) for u in us]
+        return [self.geometry.sharp(u, check=False) for u in us]
 
     def lengths(self, shapes: Shapes) -> list[float]:
-        """1/λ."""
+        """The inverse sharpness 1/λ."""
         return [1 / self.sharpness] * max(1, len(shapes))
 
 
@@ -152,21 +137,16 @@ class MapRule(UpdateRule):
     """Steps along the gradient of a convex map: Lion-K.
 
     Args:
-        K: The map.
+        geometry: The map.
     """
 
-    K: ConvexMap
-
-    @property
-    def geometry(self) -> ConvexMap:
-        """The map."""
-        return self.K
+    geometry: ConvexMap
 
     def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
         """K.grad(u)."""
-        return self.K.grad_all(us, check=False)
+        return self.geometry.grad_all(us, check=False)
 
     @property
     def constraint_map(self) -> ConvexMap | None:
         """The map itself."""
-        return self.K
+        return self.geometry

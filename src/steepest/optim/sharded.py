@@ -78,7 +78,7 @@ class DTensorBatch:
     def averages(self) -> list[Tensor]:
         """Update the momentum; the average as a DTensor, split into what the norm measures."""
         member = self.member
-        u = torch.empty_like(member.local, dtype=widened(member.dtype))
+        u = torch.empty_like(member.local, dtype=member.stack_dtype)
         self.step.average([member], [u], [u], split=False)
         assert is_sharded(member.param), "so says the plan"
         self.u = member.split(sharded_like(u, member.param))
@@ -93,7 +93,7 @@ class DTensorBatch:
         # Every rank knows the dual norm, and the ranks' numbers are going to be added up.
         ranks = member.param.device_mesh.size()
         dual = _dual(update, step.inner) / ranks if step.inner else None
-        joined = _joined_direction(update, member.lengths)
+        joined = _joined_direction(update, step.rule.lengths(member.shapes))
         step.apply([ShardUpdate(member, finite, [], [local_like(joined, member.param)], dual)])
 
 
@@ -133,7 +133,8 @@ class OwnedStep(GroupStep):
             member = update.member
             if self.inner:
                 self.duals[member] = _dual(update, self.inner)
-            self.results[self.bucket.number[member]] = _joined_direction(update, member.lengths)
+            joined = _joined_direction(update, self.rule.lengths(member.shapes))
+            self.results[self.bucket.number[member]] = joined
 
 
 def sharded_batches(plan: StepPlan, step: GroupStep) -> Iterator[list[Batch]]:
@@ -147,7 +148,12 @@ def sharded_batches(plan: StepPlan, step: GroupStep) -> Iterator[list[Batch]]:
     trip = AverageTrip(step)
     for bucket, come, results in travelling(plan.buckets, trip):
         own = OwnedStep(
-            *(step.group, step.rule, step.finite, step.state, step.inner),
+            step.place,
+            step.group,
+            step.rule,
+            step.finite,
+            step.state,
+            step.inner,
             bucket=bucket,
             come=come,
             results=results,
@@ -209,7 +215,7 @@ class AverageTrip:
         """Update the momentum of all; the averages that are needed."""
         asked = sorted(bucket.exchange.needed)
         out = {
-            i: torch.empty_like(bucket.members[i].local, dtype=widened(bucket.members[i].dtype))
+            i: torch.empty_like(bucket.members[i].local, dtype=bucket.members[i].stack_dtype)
             for i in asked
         }
         parts = list(out.values())
@@ -269,4 +275,4 @@ def projected(plan: StepPlan, ball: Norm, step: GroupStep) -> Iterator[tuple[Mem
 def _radii(member: Member, step: GroupStep) -> list[Tensor | float]:
     """The radius of the ball of each part of a parameter."""
     weight_decay = scalar(step.group["weight_decay"])
-    return [length / weight_decay for length in member.lengths]
+    return [length / weight_decay for length in step.rule.lengths(member.shapes)]

@@ -16,9 +16,8 @@ from steepest.sharding import is_sharded
 
 
 def as_text(state: dict[str, Any], objects: tuple[str, ...]) -> dict[str, Any]:
-    """A state with the objects of its groups as their text; rules are made again."""
+    """A state with the objects of its groups as their text."""
     for group in state["param_groups"]:
-        group.pop("rule", None)
         for key in objects:
             if key in group:
                 group[key] = repr_of(group[key])
@@ -47,7 +46,7 @@ def loadable(
         own = groups[i] if i < len(groups) else {}
         for key in (*objects, "adamw", "param_names"):
             mine = repr_of(own[key]) if key in objects and key in own else own.get(key)
-            if key in group and key in own and group[key] != mine:
+            if key in group and key in own and mine not in (group[key], renamed_text(key, group)):
                 raise invalid(
                     f"param_groups[{i}][{key!r}]",
                     group[key],
@@ -74,16 +73,20 @@ OLD_NAMES = {
 """Names in the text of saved objects, old and new, for each key of a group."""
 
 
+def renamed_text(key: str, group: Mapping[str, Any]) -> Any:
+    """The text of a saved object, with the names of today."""
+    text = group[key]
+    for old, new in OLD_NAMES.get(key, {}).items() if isinstance(text, str) else ():
+        text = re.sub(rf"\b{re.escape(old)}", new, text)
+    return text
+
+
 def renamed(group: dict[str, Any]) -> dict[str, Any]:
-    """A saved group whose keys, and the objects in whose text, have the names of today.
+    """A saved group whose keys have the names of today.
 
     Before the release groups held `rest` for `adamw`, and Lion's weights as `past` and `momentum`.
     """
     group = dict(group)
-    for key, names in OLD_NAMES.items():
-        for old, new in names.items():
-            if isinstance(group.get(key), str):
-                group[key] = re.sub(rf"\b{re.escape(old)}", new, group[key])
     if "rest" in group:
         group["adamw"] = group.pop("rest")
     past = group.pop("past", None)

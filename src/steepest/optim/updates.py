@@ -7,7 +7,7 @@ file that calls them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,15 @@ ONE_THREAD = 2**15
 # Ours. Adam's eps = 1e-8 stands beside averages of the same gradients; this is far below it.
 FORGOTTEN = 1e-12
 """Size at which an average is forgotten where the gradient is exactly zero."""
+
+FUSED: dict[str, Any] = {
+    "fused": True,
+    "momentum": 0.0,
+    "dampening": 0.0,
+    "nesterov": False,
+    "maximize": False,
+}
+"""Arguments of torch's functional SGD for one pass of its fused kernel."""
 
 Flag = Tensor | bool
 """Whether a gradient is finite: on its device, or as a boolean where that is known."""
@@ -241,63 +250,39 @@ def descend(
     """
     # The decay factor of a half-precision weight is not a half-precision number.
     wide = [p.float() if p.dtype in HALF else p for p in params]
-    if isinstance(rates, float) and decay == "explicit":
+    if not isinstance(rates, float) or decay != "explicit":
+        _descend_one_by_one(wide, updates, rates, lengths, weight_decay, decay)
+    else:
         for length in dict.fromkeys(lengths):
             mine = [i for i, other in enumerate(lengths) if other == length]
             targets, moves = [wide[i] for i in mine], [updates[i] for i in mine]
-            _descend_alike(targets, moves, rates, float(length), weight_decay)
-    else:
-        if isinstance(rates, float):
-            rates = [u.new_full((), rates, dtype=real_dtype(u.dtype)) for u in updates]
-        _descend_one_by_one(wide, updates, rates, lengths, weight_decay, decay)
+            rate, number = rates * float(length), not isinstance(weight_decay, Tensor)
+            types = {x.dtype for x in (*targets, *moves)}
+            real = len(types) == 1 and not targets[0].is_complex()
+            fusible = real and all(x.is_contiguous() for x in (*targets, *moves))
+            if number and length > 0 and fusible:
+                # In one pass: SGD decays by lr·λ·W, which is decoupled for λ = weight_decay/length.
+                share = float(weight_decay) / float(length)
+                sgd(targets, moves, [None] * len(mine), lr=rate, weight_decay=share, **FUSED)
+                continue
+            if not number or weight_decay != 0:
+                torch._foreach_mul_(targets, 1 - rates * weight_decay)
+            torch._foreach_add_(targets, moves, alpha=-rate)
     if half := [i for i, p in enumerate(params) if wide[i] is not p]:
         torch._foreach_copy_([params[i] for i in half], [wide[i] for i in half])
-
-
-def _descend_alike(
-    params: list[Tensor],
-    updates: list[Tensor],
-    rate: float,
-    length: float,
-    weight_decay: float | Tensor,
-) -> None:
-    """`descend` with one rate and one length, in the type of the parameters.
-
-    In one pass where the kernel allows it, for real tensors of one type in one order of memory: SGD
-    decays by lr·λ·W with lr = rate·length, so that λ = weight_decay/length is decoupled decay.
-    """
-    fusible = all(
-        p.dtype == u.dtype and not p.is_complex() and p.is_contiguous() and u.is_contiguous()
-        for p, u in zip(params, updates, strict=True)
-    )
-    if not isinstance(weight_decay, Tensor) and length > 0 and fusible:
-        sgd(
-            params,
-            updates,
-            [None] * len(params),
-            fused=True,
-            lr=rate * length,
-            weight_decay=float(weight_decay) / length,
-            momentum=0.0,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-        )
-        return
-    if isinstance(weight_decay, Tensor) or weight_decay != 0:
-        torch._foreach_mul_(params, 1 - rate * weight_decay)
-    torch._foreach_add_(params, updates, alpha=-rate * length)
 
 
 def _descend_one_by_one(
     params: list[Tensor],
     updates: Sequence[Tensor],
-    rates: Sequence[Tensor],
+    rates: Sequence[Tensor] | float,
     lengths: Sequence[Tensor | float],
     weight_decay: float | Tensor,
     decay: Decay,
 ) -> None:
     """`descend` in the type of the parameters, each with a rate on its device."""
+    if isinstance(rates, float):
+        rates = [u.new_full((), rates, dtype=real_dtype(u.dtype)) for u in updates]
     decays = isinstance(weight_decay, Tensor) or weight_decay != 0
     shrink = torch._foreach_mul(list(rates), weight_decay)
     if decays and decay == "explicit":

@@ -119,7 +119,10 @@ class Auto(PolarMethod):
         # torch.compile cannot follow the choice, but it can look up one that was made before.
         key = (m, n, dtype, device.type)
         if key not in self._chosen:
-            self._chosen[key] = self._choose(m, n, dtype, device)
+            method = self._choose(m, n, dtype, device)
+            # One object for equal methods: stacks that share it may share work.
+            same = (other for other in self._chosen.values() if other == method)
+            self._chosen[key] = next(same, method)
         return self._chosen[key]
 
     def _choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
@@ -193,11 +196,11 @@ HOST = torch.device("cpu")
 # (order, degree) with few inverses: 1, 1, 3, 1 + 1, 1 + 2 and 1 + 1 + 1.
 FUNCTIONS = ((1, 9), (1, 13), (3, 0), (4, 0), (7, 0), (13, 0))
 
-# Products that the polynomial of each degree takes, with those of the step to it.
 # Room above the interval for the Gram matrices of float16 (simulated in polar/iterate.py).
 HALF_SAFETY = 1.05
 HALF_EPS = epsilon(torch.float16)
 
+# Products that the polynomial of each degree takes, with those of the step to it.
 POLYNOMIAL = {0: 0, 5: 3, 9: 4, 13: 5}
 
 # Measured: a Hermitian product by quarters takes this share of the time of a full one.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import HALF, epsilon, widened
+from steepest._common.numerics import HALF, epsilon
 from steepest.polar._blocks import Workspace, gram_matrix, matmul_like
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding, gram_noise
 from steepest.polar.method import Accuracy, PolarMethod
@@ -45,8 +43,10 @@ class _Iteration(PolarMethod):
 
         Complex input is computed in complex64 at least: there is no complex half precision.
         """
-        own = self.dtype or widened(dtype)
-        return widened(own).to_complex() if dtype.is_complex and not own.is_complex else own
+        own = self.dtype or dtype
+        if own in HALF and (self.dtype is None or dtype.is_complex):
+            own = torch.float32
+        return own.to_complex() if dtype.is_complex and not own.is_complex else own
 
     def _work(self, dtype: torch.dtype) -> torch.dtype:
         return self.compute_dtype(dtype, torch.device("cpu"))
@@ -133,13 +133,16 @@ class GramNewtonSchulz(_Iteration):
         growth of rounding, see `segments`.
     """
 
-    _segments: ClassVar[Mapping[float, tuple[tuple[Quintic, ...], ...]]] = {}
+    _segments: dict[torch.dtype, tuple[tuple[Quintic, ...], ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        types = map(epsilon, (*HALF, torch.float32, torch.float64))
-        # For the eps of each compute type, before a step that may be traced.
-        object.__setattr__(self, "_segments", {eps: segments(self.schedule, eps) for eps in types})
+        real = (*HALF, torch.float32, torch.float64)
+        # For each compute type, before a step that may be traced.
+        for dtype in (*real, torch.complex64, torch.complex128):
+            self._segments[dtype] = segments(self.schedule, epsilon(dtype))
 
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
         """The schedule's band under rounding of the Gram matrices; resolution m^{1/8}·lower."""
@@ -156,7 +159,7 @@ class GramNewtonSchulz(_Iteration):
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         space = Workspace(x)
-        first, *others = self._segments[torch.finfo(x.dtype).eps]
+        first, *others = self._segments[x.dtype]
         if x.dtype in HALF:
             x, gram = _fitted(x)
         else:

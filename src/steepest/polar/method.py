@@ -69,16 +69,21 @@ class PolarMethod(ABC):
         chosen for them: a method that computes with m × m matrices does it once for all of them.
         """
         out = list(xs)
-        alike: dict[tuple[PolarMethod, int, torch.dtype, torch.device], list[int]] = {}
+        alike: list[tuple[PolarMethod, tuple[int, torch.dtype, torch.device], list[int]]] = []
         for i, x in enumerate(xs):
             check_matrices(x)
             m, n = x.shape[-2:]
             if x.numel():
                 method = self.choose(m, n, x.dtype, x.device)
-                alike.setdefault((method, min(m, n), x.dtype, x.device), []).append(i)
+                kind = min(m, n), x.dtype, x.device
+                known = (p for other, k, p in alike if other is method and k == kind)
+                places = next(known, None)
+                if places is None:
+                    alike.append((method, kind, places := []))
+                places.append(i)
             else:
                 out[i] = torch.zeros_like(x)
-        for (method, _, dtype, device), places in alike.items():
+        for method, (_, dtype, device), places in alike:
             compute = method.compute_dtype(dtype, device)
             with full_precision(device, compute):
                 # (batch, m, n) with m ≤ n, largest entries in [1/2, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class Schedule:
         """Number of polynomials."""
         return len(self.coefficients)
 
-    @cached_property
+    @property
     def folded(self) -> tuple[Quintic, ...]:
         """The coefficients with the prescale folded in: step t is p_t(x) without a division."""
         divisors = self.prescale or (1.0,) * self.steps

@@ -147,7 +147,7 @@ def test_our_steps_are_the_duality_map_of_their_average_whatever_the_decay() -> 
         optimizer = OPTIMIZERS[name](model)
         with Monitor(model, optimizer, every=1, quiet=True) as m:
             list(train(model, optimizer, x, y, steps=4))
-        views = optimizer.parameters()  # type: ignore[attr-defined]
+        views = optimizer.parameter_views()  # type: ignore[attr-defined]
         moved = {view.param for view in views if view.geometry is not None}
         names = [n.removesuffix(".weight") for n, p in model.named_parameters() if p in moved]
         assert names

@@ -41,7 +41,7 @@ def layer(name: str) -> str:
 def has_ball(optimizer: Optimizer) -> bool:
     """Whether weight decay keeps any parameter in a ball."""
     return isinstance(optimizer, steepest.optim.SteepestOptimizer) and any(
-        not view.why_none for view in optimizer.parameters()
+        not view.why_none for view in optimizer.parameter_views()
     )
 
 

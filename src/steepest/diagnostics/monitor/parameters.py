@@ -179,7 +179,7 @@ class MonitoredParams:
     def __iter__(self) -> Iterator[MonitoredParam]:
         """Each parameter that can be trained, in the order of the model."""
         ours = self.optimizer if isinstance(self.optimizer, SteepestOptimizer) else None
-        own = {v.param: v for v in ours.parameters()} if ours else {}
+        own = {v.param: v for v in ours.parameter_views()} if ours else {}
         groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         named = self.routing or dict(self.model.named_parameters())
         views = matrix_views(named, optimizer=self.optimizer, tables=True)

@@ -116,7 +116,7 @@ class ConstraintRecorder:
 
     def matrices(self) -> Iterator[Tensor]:
         """The parts with a ball of their own, in batches: matrices, or whole tensors."""
-        for view in self.optimizer.parameters():
+        for view in self.optimizer.parameter_views():
             if view.geometry is not None:
                 yield from view.parts(view.param.detach())
 
