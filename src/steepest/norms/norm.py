@@ -65,7 +65,7 @@ class Geometry(ABC):
         """Whether transposition leaves its values alone, and commutes with its directions."""
 
     def matrix_shape(self, x: Tensor) -> MatrixShape:
-        """Rows and columns of one member of the batch; a vector is one column."""
+        """Rows and columns of one member of the batch: of the last two axes."""
         return MatrixShape(x.shape[-2], x.shape[-1])
 
     def broadcast(self, value: Tensor, x: Tensor) -> Tensor:
@@ -141,8 +141,11 @@ class Norm(Geometry):
     UVᴴ, singular values between 1 − error and upper, n(n.dualize(G)) lies between these numbers
     where G has no σ below the resolution, and so does n(n.project(x, r))/r.
 
-    A subclass writes `__call__`, `dualize`, `project` and `dual`, and says with data what it
-    couples, over how many axes it acts, and whether transposition leaves it alone.
+    A subclass is a frozen dataclass: norms are compared, and a checkpoint holds their text. It
+    writes `__call__`, `dualize`, `project` and `dual`, and says with data what it couples, over how
+    many axes it acts, and whether transposition leaves it alone. One that acts on other than two
+    axes writes `matrix_shape` and `broadcast` too, and one of singular values `polar` and
+    `with_polar`.
     """
 
     @property
