@@ -130,9 +130,9 @@ def of_groups() -> tuple[nn.Module, Sigmas]:
 
 
 def of_parameters() -> tuple[nn.Module, Sigmas]:
-    """`parameters()` of an optimizer, by their parts."""
+    """`parameter_views()` of an optimizer, by their parts."""
     model, _ = made()
-    seen = [v for v in steepest.Muon(model).parameters() if v.geometry is not None]
+    seen = [v for v in steepest.Muon(model).parameter_views() if v.geometry is not None]
     return model, {v.name: falling(v.parts(v.param.detach())) for v in seen}
 
 
@@ -185,7 +185,7 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
 # Those with `True` look at tables too, such as the head, which are then one matrix of out × in.
 INSTRUMENTS: dict[str, tuple[Callable[[], tuple[nn.Module, Sigmas]], bool]] = {
     "groups of Muon": (of_groups, False),
-    "parameters()": (of_parameters, False),
+    "parameter_views()": (of_parameters, False),
     "layer_spectra": (lambda: of_layer_spectra(None), True),
     "layer_spectra, Muon": (lambda: of_layer_spectra(steepest.Muon), True),
     "layer_spectra, AdamW": (lambda: of_layer_spectra(adamw), True),

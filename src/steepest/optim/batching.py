@@ -9,8 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from steepest._common.errors import shape_text
-from steepest._common.numerics import is_known, real_dtype, widened
+from steepest._common.numerics import real_dtype, widened
 from steepest.norms import Norm
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
@@ -262,29 +261,6 @@ class GroupStep:
 def scalar(x: float | Tensor) -> float | Tensor:
     """A hyper-parameter without axes: a tensor may hold its one number in shape (1,)."""
     return x.reshape(()) if isinstance(x, Tensor) else x
-
-
-def project_member(member: Member, value: Tensor, ball: Norm, radii: Lengths) -> Tensor:
-    """A parameter with each of its parts projected on its ball.
-
-    Args:
-        member: The parameter.
-        value: Its value, of the shape of `member.like`.
-        ball: The norm of the balls.
-        radii: The radius of each part's ball.
-
-    Raises:
-        FloatingPointError: it has NaN or inf entries, in the memory of the host; an accelerator is
-            not waited for, and such a part stays without a number.
-    """
-    value = value.detach()  # a Parameter is not of the type Tensor
-    if is_known(value) and not bool(torch.isfinite(value).all()):
-        raise FloatingPointError(
-            f"a parameter of shape {shape_text(value.shape)} has NaN or inf entries, and no "
-            "point of the ball is nearest to it: start again from weights that are finite"
-        )
-    parts = member.split(value.to(widened(value.dtype)))
-    return member.join([ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)])
 
 
 def stackable(members: Iterable[Member], limit: int | None) -> Iterator[list[Member]]:

@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import widened
+from steepest._common.errors import shape_text
+from steepest._common.numerics import is_known, widened
 from steepest.norms import Norm
 from steepest.optim.batching import (
     Batch,
@@ -18,7 +19,6 @@ from steepest.optim.batching import (
     Member,
     StackedBatch,
     Update,
-    project_member,
     scalar,
 )
 from steepest.optim.plan import Bucket, StepPlan
@@ -248,6 +248,29 @@ class WeightTrip:
     def arrive(self, bucket: Bucket, shards: Sequence[Tensor]) -> None:
         """Keep them."""
         self.back += zip(bucket.members, shards, strict=True)
+
+
+def project_member(member: Member, value: Tensor, ball: Norm, radii: Lengths) -> Tensor:
+    """A parameter with each of its parts projected on its ball.
+
+    Args:
+        member: The parameter.
+        value: Its value, of the shape of `member.like`.
+        ball: The norm of the balls.
+        radii: The radius of each part's ball.
+
+    Raises:
+        FloatingPointError: it has NaN or inf entries, in the memory of the host; an accelerator is
+            not waited for, and such a part stays without a number.
+    """
+    value = value.detach()  # a Parameter is not of the type Tensor
+    if is_known(value) and not bool(torch.isfinite(value).all()):
+        raise FloatingPointError(
+            f"a parameter of shape {shape_text(value.shape)} has NaN or inf entries, and no "
+            "point of the ball is nearest to it: start again from weights that are finite"
+        )
+    parts = member.split(value.to(widened(value.dtype)))
+    return member.join([ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)])
 
 
 def projected(plan: StepPlan, ball: Norm, step: GroupStep) -> Iterator[tuple[Member, Tensor]]:
