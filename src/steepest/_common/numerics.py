@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from numbers import Real
 from typing import Any, TypeVar
 
 import torch
@@ -49,8 +50,8 @@ def is_known(x: Tensor) -> bool:
 
 
 def number(value: object) -> float:
-    """A number as it is, NaN for anything else: no comparison with it holds."""
-    return float(value) if isinstance(value, int | float) else float("nan")
+    """A number of any library, NaN for anything else: no comparison with that holds."""
+    return float(value) if isinstance(value, Real) else float("nan")
 
 
 def host_value(value: object) -> float:

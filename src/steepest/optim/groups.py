@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch.distributed as dist
@@ -74,15 +76,24 @@ def check_average(group: Group) -> None:
 
 
 def two_weights(betas: Any) -> tuple[float, float]:
-    """Two numbers in [0, 1).
+    """Two numbers in [0, 1), of any sequence: a configuration has its own kind of list.
 
     Raises:
         ValueError: something else.
     """
-    pair = tuple(betas) if isinstance(betas, tuple | list) else ()
-    if len(pair) != 2 or not all(0 <= number(b) < 1 for b in pair):
+    pair = [number(b) for b in betas] if isinstance(betas, Iterable) else []
+    if len(pair) != 2 or not all(0 <= b < 1 for b in pair):
         raise invalid("betas", betas, "give two numbers in [0, 1)")
-    return pair
+    return pair[0], pair[1]
+
+
+def plain_numbers(group: dict[str, Any]) -> None:
+    """Make the numbers of a group Python's: a checkpoint takes no others."""
+    for key in ("lr", "weight_decay", "momentum", "eps"):
+        if isinstance(group.get(key), Real) and not isinstance(group[key], int | float):
+            group[key] = float(group[key])
+    if "betas" in group:
+        group["betas"] = two_weights(group["betas"])
 
 
 def check_ball(group: Group, ball: Norm | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Norm
-from steepest.optim.groups import check_ball, check_group, choose_polar, replicas_of, views_of
+from steepest.optim.groups import (
+    check_ball,
+    check_group,
+    choose_polar,
+    plain_numbers,
+    replicas_of,
+    views_of,
+)
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import check_decay
@@ -47,6 +55,46 @@ class Joined:
     others: list[Any]
 
 
+class RoutingMemory:
+    """The routing of a module, without holding on to its parameters.
+
+    A framework that shards a model puts other parameters in the place of those that were routed,
+    and lets these go: a routing that held them would keep the whole model in memory.
+
+    Args:
+        routing: The routing.
+    """
+
+    def __init__(self, routing: Routing) -> None:
+        self.assignments = routing.assignments
+        self._parameters = [weakref.ref(p) for p in routing.parameters]
+
+    def now(self, groups: Iterable[Any]) -> Routing:
+        """The routing of the parameters that are there now.
+
+        Args:
+            groups: Groups of an optimizer. A parameter of one of them is known by its name, others
+                as long as something else holds them.
+        """
+        named = {
+            name: p
+            for group in groups
+            for name, p in zip(group.get("param_names", ()), group["params"], strict=False)
+        }
+        pairs = zip(self.assignments, self._parameters, strict=True)
+        found = [(a, named.get(a.name, ref())) for a, ref in pairs]
+        there = [(a, p) for a, p in found if p is not None]
+        return Routing(tuple(a for a, _ in there), tuple(p for _, p in there))
+
+    def __getstate__(self) -> Routing:
+        """The routing of what is there: a copy has its own parameters."""
+        return self.now(())
+
+    def __setstate__(self, routing: Routing) -> None:
+        """Forget the parameters of the copy as well."""
+        RoutingMemory.__init__(self, routing)
+
+
 class RoutedOptimizer(torch.optim.Optimizer, ABC):
     """An optimizer that is given a module, or groups of matrices and of parameters for AdamW.
 
@@ -75,14 +123,14 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if isinstance(params, nn.Module):
             params = route(params)
         # Not while torch adds the first groups, which are routed already.
-        self._routed: Routing | None = None
+        self._routed: RoutingMemory | None = None
         self._adamw = adamw
         # Frozen when the norm of their model was made, which has no block for them.
         self._frozen: Mapping[str, Tensor] = {}
         super().__init__(
             self._groups_of(params, {}) if isinstance(params, Routing) else params, defaults
         )
-        self._routed = params if isinstance(params, Routing) else None
+        self._routed = RoutingMemory(params) if isinstance(params, Routing) else None
         if all(group["adamw"] for group in self.param_groups):
             raise invalid(
                 "params",
@@ -123,7 +171,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if self._routed is None:
             return None
         groups = [(g, self._destination(i)) for i, g in enumerate(self.param_groups)]
-        return self._routed.as_in({p: name for group, name in groups for p in group["params"]})
+        destinations = {p: name for group, name in groups for p in group["params"]}
+        return self._routed.now(self.param_groups).as_in(destinations)
 
     def _destination(self, place: int) -> str:
         """The name of what moves the parameters of a group, in the routing table."""
@@ -175,10 +224,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def _divided(self, group: dict[str, Any]) -> list[Any]:
         """A group that is added as groups of one kind each, whose parameters are in no other."""
         named = any(g.get("param_names") for g in self.param_groups)
-        joined = join(group, self._routed, named, len(self.param_groups))
+        routing = self._routed.now(self.param_groups) if self._routed else None
+        joined = join(group, routing, named, len(self.param_groups))
         if joined is None:
             return [group]
-        self._routed = joined.routing
+        self._routed = RoutingMemory(joined.routing) if joined.routing else None
         options = {key: value for key, value in group.items() if key != "params"}
         leave(self.param_groups, joined.chosen, self.state)
         groups = self._groups_of(joined.chosen, options)
@@ -189,12 +239,16 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def _add(self, group: Group) -> None:
         """Add a group of one kind."""
         given = cast(dict[str, Any], group)
+        if "use_muon" in given:
+            # KellerJordan's Muon has groups for Adam by this key.
+            given.setdefault("adamw", not given.pop("use_muon"))
         if given.setdefault("adamw", False):
             for key, value in self._adamw.items():
                 given.setdefault(key, value)
         for old, new in RENAMED.items():
             if old in given:
                 raise invalid(old, given[old], f"this key of a group is called {new} now")
+        plain_numbers(given)
         views = given.pop("views", None)
         super().add_param_group(given)
         if "betas" in given and not given["adamw"]:

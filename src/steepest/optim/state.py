@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.torch_modules import WRAPPERS
 from steepest.optim.groups import name_of, repr_of
 from steepest.optim.updates import average_dtype
 from steepest.sharding import is_sharded
@@ -44,7 +45,8 @@ def loadable(
     merged = []
     for i, group in enumerate(map(renamed, saved["param_groups"])):
         own = groups[i] if i < len(groups) else {}
-        for key in (*objects, "adamw", "param_names"):
+        check_names(i, group.get("param_names"), own.get("param_names"))
+        for key in (*objects, "adamw"):
             mine = repr_of(own[key]) if key in objects and key in own else own.get(key)
             if key in group and key in own and mine not in (group[key], renamed_text(key, group)):
                 raise invalid(
@@ -54,7 +56,8 @@ def loadable(
                     f"one, or delete {key!r} from the saved group to change it",
                 )
         kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
-        merged.append({**kept, **group, **{key: own[key] for key in objects if key in own}})
+        mine = {key: own[key] for key in (*objects, "param_names") if key in own}
+        merged.append({**kept, **group, **mine})
         if own:
             check({**merged[-1], "params": own["params"]})
             _check_layout(saved["state"], group["params"], own)
@@ -64,6 +67,42 @@ def loadable(
         for key, values in saved["state"].items()
     }
     return {"state": state, "param_groups": merged}
+
+
+def check_names(number: int, saved: Sequence[str] | None, own: Sequence[str] | None) -> None:
+    """Raise if a group was saved with other parameters, as far as names tell.
+
+    What wrappers put into a name says nothing: a run may go on with `torch.compile` or data
+    parallelism that it began without, or the other way round, and as a part of a larger model.
+
+    Args:
+        number: The place of the group.
+        saved: The names in the saved group.
+        own: The names in the optimizer.
+
+    Raises:
+        ValueError: both have names, and they differ by more than one prefix of all.
+    """
+    if not saved or not own or len(saved) != len(own):
+        return  # torch compares the numbers
+    pairs = [(plain_name(a), plain_name(b)) for a, b in zip(saved, own, strict=True)]
+    # The prefix that one of them has before every name of the other, if there is one.
+    prefix = {a.removesuffix(b) for a, b in pairs}, {b.removesuffix(a) for a, b in pairs}
+    if any(len(found) == 1 and next(iter(found))[-1:] in ("", ".") for found in prefix):
+        return
+    for a, b in pairs:
+        if a != b:
+            raise invalid(
+                f"param_groups[{number}]['param_names']",
+                a,
+                f"saved with this where the optimizer has {b!r}: give the parameters in the same "
+                "order, or delete 'param_names' from the saved group to load by place",
+            )
+
+
+def plain_name(name: str) -> str:
+    """A name without the parts that wrappers of modules put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 OLD_NAMES = {
@@ -122,6 +161,8 @@ def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
             if buffer is not None:
                 dtype = average_dtype(p, own["momentum_dtype"])
                 optimizer.state[p]["momentum_buffer"] = buffer.to(p.device, dtype, copy=True)
-            if own["adamw"] and "step" in optimizer.state[p]:
-                step = torch.as_tensor(optimizer.state[p]["step"], dtype=torch.float32)
-                optimizer.state[p]["step"] = step.to(p.device)
+            # `get`: a state makes an entry for whoever asks, which stays when a framework puts
+            # another parameter in the place of this one.
+            state = optimizer.state.get(p, {})
+            if own["adamw"] and "step" in state:
+                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32).to(p.device)

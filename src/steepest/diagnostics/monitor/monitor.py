@@ -20,6 +20,7 @@ from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
 from steepest._common.numerics import widened
 from steepest._common.records import Log, number
+from steepest.diagnostics._selected import unwrapped
 from steepest.diagnostics.monitor.findings import as_records, by_cause, line
 from steepest.diagnostics.monitor.parameters import MonitoredParams
 from steepest.diagnostics.monitor.step import measure, snapshot
@@ -86,6 +87,7 @@ class Monitor:
             raise invalid("every", every, "give a number of steps >= 1")
         if step < 0:
             raise invalid("step", step, "give the number of steps already taken")
+        optimizer = unwrapped(optimizer)
         self.every, self.step, self.quiet = every, step, quiet
         self.warnings: list[str] = []
         self.seconds = 0.0
