@@ -342,6 +342,7 @@ class StackedBatch:
         if first.view is None:
             stacks = [torch.empty_like(m.like, dtype=dtype) for m in self.members]
         else:
+            # (matrices of all members, rows, columns), one stack for each size of a split.
             stacks = [
                 first.like.new_empty((sum(i.shapes[k][0] for i in self.members), m, n), dtype=dtype)
                 for k, (m, n) in enumerate(first.sizes)
@@ -362,6 +363,7 @@ class StackedBatch:
         """The parts of each parameter in the stacks, each of the shape that its view gives it."""
         members = self.members
         if members[0].view is None:
+            # A tensor of the parameter's own shape for each.
             return [[stack] for stack in stacks]
         if all(m.is_one_part for m in members):
             # One (rows, columns) matrix for each member; back to its own orientation.
@@ -371,6 +373,7 @@ class StackedBatch:
             ]
         places: list[list[Tensor]] = [[] for _ in members]
         for k, stack in enumerate(stacks):
+            # Along the first axis: (batch of the member, rows, columns) for each of them.
             slices = stack.split([m.shapes[k][0] for m in members])
             for parts, member, place in zip(places, members, slices, strict=True):
                 place = place.squeeze(0) if member.is_one_part else place

@@ -153,11 +153,12 @@ class Scion(_Named):
         params: a module; which parameter is what is read from it (`steepest.route`). Parameters
             without a module are hidden matrices, unless their group has its own `norm`; a `Routing`
             sends its tables and vectors to AdamW.
-        lr: norm of a step of the hidden layers.
-        norm: The norm of the hidden matrices.
-        weight_decay: one over the radius of the ball; 0 is unconstrained Scion.
-        head_scale: radius of the head over that of a hidden layer.
-        options: `momentum` (1 − α in the paper) and the others of `SteepestDescent`.
+        lr: The norm of a step of the hidden layers.
+        betas: Two weights in place of `momentum`, as in `SteepestDescent`.
+        head_scale: The radius of the head over that of a hidden layer.
+        options: The arguments of `SteepestDescent`. `norm` is that of the hidden matrices,
+            `momentum` is 1 − α in the paper, and `weight_decay` one over the radius of the ball: 0
+            is unconstrained Scion.
 
     Examples:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
@@ -172,6 +173,7 @@ class Scion(_Named):
         params: Params,
         lr: float | Tensor | None = None,
         *,
+        betas: tuple[float, float] | None = None,
         head_scale: float = HEAD_SCALE,
         **options: Unpack[DescentOptions],
     ) -> None:
@@ -191,7 +193,7 @@ class Scion(_Named):
             "lr": 1.0 if lr is None else lr,
             "weight_decay": options.get("weight_decay", self.preset.weight_decay),
         }
-        super().__init__(params, lr, **options)
+        super().__init__(params, lr, betas=betas, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; layers of a module that is added get the norms of their kinds.

@@ -78,6 +78,7 @@ class DTensorBatch:
     def averages(self) -> list[Tensor]:
         """Update the momentum; the average as a DTensor, split into what the norm measures."""
         member = self.member
+        # This rank's shard of u; as a DTensor it has the shape of the whole.
         u = torch.empty_like(member.local, dtype=member.stack_dtype)
         self.step.average([member], [u], [u], split=False)
         assert is_sharded(member.param), "so says the plan"
@@ -123,6 +124,7 @@ class OwnedStep(GroupStep):
     ) -> None:
         """Write the averages that have come: the ranks that hold the shards updated them."""
         number = self.bucket.number
+        # Whole averages in the parameter's shape, split into matrices as their stacks hold them.
         parts = [part for m in members for part in m.split(self.come[number[m]])]
         for place, part in zip(out, parts, strict=True):
             place.copy_(part)
@@ -218,6 +220,7 @@ class AverageTrip:
             i: torch.empty_like(bucket.members[i].local, dtype=bucket.members[i].stack_dtype)
             for i in asked
         }
+        # Shards of u, in the shapes of this rank's parts; momentum stays where it is.
         parts = list(out.values())
         self.step.average([bucket.members[i] for i in asked], parts, parts, split=False)
         self.step.average([x for i, x in enumerate(bucket.members) if i not in out], [], [])
