@@ -29,3 +29,12 @@ def test_the_words_are_in_order_and_said_once() -> None:
     plain = [row.lower().replace("λ", "lambda") for row in rows]
     assert plain == sorted(plain)
     assert 35 <= len(set(plain)) == len(plain)
+
+
+def test_the_library_is_what_one_sees_first() -> None:
+    entries = [
+        p
+        for p in (PAGE.parent.parent / "src" / "steepest").iterdir()
+        if p.name not in ("__pycache__", "py.typed")
+    ]
+    assert len(entries) <= 16, sorted(p.name for p in entries)

@@ -397,8 +397,3 @@ def test_every_public_name_is_in_the_api_page_once() -> None:
     missing = {k for k, v in PUBLIC.items() if not any(v is o for o in objects)}
     assert not missing, f"missing in docs/api.md: {sorted(missing)}"
     assert len(objects) == len({id(o) for o in objects}), "an object is listed twice"
-
-
-def test_the_library_is_what_one_sees_first() -> None:
-    entries = [p for p in SRC.iterdir() if p.name not in ("__pycache__", "py.typed")]
-    assert len(entries) <= 16, sorted(p.name for p in entries)

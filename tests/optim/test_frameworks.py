@@ -149,12 +149,19 @@ def test_a_run_goes_on_with_the_model_in_a_wrapper_or_out_of_it(wrap, saved_wrap
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
+def deep(name, **more):
+    layers = {f"{name}{i}": nn.Linear(4, 4) for i in range(50)}
+    return nn.ModuleDict({**layers, **more, "head": nn.Linear(4, 2)})
+
+
 def test_a_state_of_another_model_names_the_first_parameter_that_differs():
-    saved = steepest.Muon(nn.ModuleDict({f"layer{i}": nn.Linear(4, 4) for i in range(50)}), lr=0.1)
-    other = nn.ModuleDict({f"block{i}": nn.Linear(4, 4) for i in range(50)})
+    saved = steepest.Muon(deep("layer"), lr=0.1).state_dict()
     with pytest.raises(ValueError, match=r"'layer0.weight'.*'block0.weight'") as caught:
-        steepest.Muon(other, lr=0.1).load_state_dict(saved.state_dict())
+        steepest.Muon(deep("block"), lr=0.1).load_state_dict(saved)
     assert len(str(caught.value)) < 300
+    with pytest.raises(ValueError, match=r"\['views'\]\[50\]=None: saved with this") as caught:
+        steepest.Muon(deep("layer", more=nn.Linear(4, 4)), lr=0.1).load_state_dict(saved)
+    assert len(str(caught.value)) < 400
 
 
 class Wrapper(torch.optim.Optimizer):

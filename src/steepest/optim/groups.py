@@ -90,7 +90,7 @@ def two_weights(betas: Any) -> tuple[float, float]:
 def plain_numbers(group: dict[str, Any]) -> None:
     """Make the numbers of a group Python's: a checkpoint takes no others."""
     for key in ("lr", "weight_decay", "momentum", "eps"):
-        if isinstance(group.get(key), Real) and not isinstance(group[key], int | float):
+        if isinstance(group.get(key), Real) and type(group[key]) not in (int, float):
             group[key] = float(group[key])
     if "betas" in group:
         group["betas"] = two_weights(group["betas"])

@@ -248,9 +248,9 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         for old, new in RENAMED.items():
             if old in given:
                 raise invalid(old, given[old], f"this key of a group is called {new} now")
-        plain_numbers(given)
         views = given.pop("views", None)
         super().add_param_group(given)
+        plain_numbers(given)
         if "betas" in given and not given["adamw"]:
             # A momentum of the defaults has no part in an average with two weights.
             for key in ("momentum", "nesterov"):

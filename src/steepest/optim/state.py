@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,10 +50,11 @@ def loadable(
         for key in (*objects, "adamw"):
             mine = repr_of(own[key]) if key in objects and key in own else own.get(key)
             if key in group and key in own and mine not in (group[key], renamed_text(key, group)):
+                where, theirs, ours = first_difference(group[key], mine)
                 raise invalid(
-                    f"param_groups[{i}][{key!r}]",
-                    group[key],
-                    f"saved with this, but the optimizer has {mine}: build it with the saved "
+                    f"param_groups[{i}][{key!r}]{where}",
+                    theirs,
+                    f"saved with this, but the optimizer has {ours}: build it with the saved "
                     f"one, or delete {key!r} from the saved group to change it",
                 )
         kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
@@ -67,6 +69,15 @@ def loadable(
         for key, values in saved["state"].items()
     }
     return {"state": state, "param_groups": merged}
+
+
+def first_difference(saved: Any, own: Any) -> tuple[str, Any, Any]:
+    """The place in two lists where they differ first, and what is there; the values themselves."""
+    if not (isinstance(saved, list) and isinstance(own, list)):
+        return "", saved, own
+    pairs = list(itertools.zip_longest(saved, own))
+    place = next((j for j, (a, b) in enumerate(pairs) if a != b), 0)
+    return f"[{place}]", *pairs[place]
 
 
 def check_names(number: int, saved: Sequence[str] | None, own: Sequence[str] | None) -> None:
