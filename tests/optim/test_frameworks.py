@@ -71,7 +71,7 @@ def test_parameters_that_are_replaced_are_let_go(make, through):
     optimizer.step()
 
 
-NUMBERS = [np.float32(0.125), np.float64(0.125), np.float16(0.125)]
+NUMBERS = [np.float32(0.125), np.float64(0.125), np.float16(0.125), np.array(0.125)]
 
 
 @pytest.mark.parametrize("value", NUMBERS, ids=type)
@@ -162,6 +162,25 @@ def test_a_state_of_another_model_names_the_first_parameter_that_differs():
     with pytest.raises(ValueError, match=r"\['views'\]\[50\]=None: saved with this") as caught:
         steepest.Muon(deep("layer", more=nn.Linear(4, 4)), lr=0.1).load_state_dict(saved)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("make", [steepest.Muon, steepest.Scion, steepest.SpectralDescent])
+def test_the_options_of_the_routing_are_taken_with_a_module(make):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads = 2
+            self.qkv, self.proj = nn.Linear(8, 24, bias=False), nn.Linear(8, 8, bias=False)
+
+    m = nn.ModuleDict({"attn": Attention(), "other": nn.Linear(8, 8, bias=False)})
+    optimizer = make(m, lr=0.1, overrides={"other.weight": "matrix"}, heads="auto", strict=True)
+    routing = optimizer.routing
+    assert routing["other.weight"].reason.startswith("override")
+    assert routing["attn.qkv.weight"].matrices == "6 × 4×8"
+    with pytest.raises(ValueError, match="strict=True: these are guesses"):
+        make(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), lr=0.1, strict=True)
+    with pytest.raises(ValueError, match="heads='auto': it is about the routing of a module"):
+        make(list(m.parameters()), lr=0.1, heads="auto")
 
 
 class Wrapper(torch.optim.Optimizer):

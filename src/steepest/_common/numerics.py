@@ -51,6 +51,8 @@ def is_known(x: Tensor) -> bool:
 
 def number(value: object) -> float:
     """A number of any library, NaN for anything else: no comparison with that holds."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # an array of one number
     return float(value) if isinstance(value, Real) else float("nan")
 
 

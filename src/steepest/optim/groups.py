@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import torch.distributed as dist
@@ -90,8 +89,9 @@ def two_weights(betas: Any) -> tuple[float, float]:
 def plain_numbers(group: dict[str, Any]) -> None:
     """Make the numbers of a group Python's: a checkpoint takes no others."""
     for key in ("lr", "weight_decay", "momentum", "eps"):
-        if isinstance(group.get(key), Real) and type(group[key]) not in (int, float):
-            group[key] = float(group[key])
+        value = group.get(key)
+        if not isinstance(value, Tensor) and not math.isnan(number(value)):
+            group[key] = value if type(value) in (int, float) else number(value)
     if "betas" in group:
         group["betas"] = two_weights(group["betas"])
 

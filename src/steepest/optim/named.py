@@ -16,7 +16,7 @@ from steepest.norms import (
     ProductNorm,
 )
 from steepest.optim.descent import DescentOptions, SteepestDescent
-from steepest.optim.options import check_options
+from steepest.optim.options import check_options, routing_options
 from steepest.optim.presets import PRESETS, Preset
 from steepest.optim.routed import Params
 from steepest.optim.rule import UpdateRule
@@ -184,9 +184,11 @@ class Scion(_Named):
         if isinstance(params, nn.Module):
             if isinstance(norm, ProductNorm):
                 raise invalid("norm", norm, "Scion has a norm for every layer: use SteepestDescent")
-            routing = route(params)
+            routing = route(params, **routing_options(options))
             self._kinds = {a.name: _kind(a, params) for a in routing}
             params = routing
+            for key in routing_options(options):
+                del cast(dict[str, Any], options)[key]
         # The constructor's values, which a group of layers may change.
         self._hidden = {
             "norm": norm,

@@ -22,6 +22,7 @@ from steepest.optim.options import (
     adamw_defaults,
     check_options,
     group_defaults,
+    routing_options,
 )
 from steepest.optim.parameter_view import ParameterView, group_views
 from steepest.optim.plan import StepPlan, planned
@@ -70,7 +71,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         # Filled in place by the first step: torch 2.10 compiles none that sets an attribute.
         self._replicated: list[Sequence[ReplicatedParams]] = []
         groups = {**group_defaults(options), **defaults}
-        super().__init__(params, groups, adamw=adamw_defaults(options))
+        super().__init__(
+            params, groups, adamw=adamw_defaults(options), routing=routing_options(options)
+        )
 
     def _add(self, group: Group) -> None:
         """Add a group of one kind; the ranks have to agree on its parameters."""

@@ -46,6 +46,9 @@ class StepOptions(TypedDict, total=False):
             None, the default, means 16 MiB in the memory of the host and 512 MiB on an accelerator.
             Over the parameters, their momentum and AdamW's state a step needs at most ten times its
             largest stack, with the default polar method.
+        overrides: Assignments of parameters of a module by pattern, as in `steepest.route`.
+        heads: Numbers of attention heads of a module, as in `steepest.route`.
+        strict: Whether a guess of the routing is an error, as in `steepest.route`.
         adamw_lr: Learning rate of AdamW for groups with `adamw=True`; None, the default, is 3e-4.
         adamw_betas: AdamW's betas; (0.9, 0.95) by default.
         adamw_eps: AdamW's eps; 1e-8 by default.
@@ -59,6 +62,9 @@ class StepOptions(TypedDict, total=False):
     maximize: bool
     momentum_dtype: torch.dtype | None
     max_batch_bytes: int | None
+    overrides: Mapping[str, Any]
+    heads: Any
+    strict: bool
     adamw_lr: float | Tensor | None
     adamw_betas: tuple[float, float]
     adamw_eps: float
@@ -146,6 +152,12 @@ def check_options(optimizer: str, options: Mapping[str, object], known: Any) -> 
                 f"{optimizer}() got an unexpected keyword argument {name!r}: "
                 f"{told or f'beside its own it takes {sorted(known.__optional_keys__)}'}"
             )
+
+
+def routing_options(options: StepOptions) -> dict[str, Any]:
+    """The options that `steepest.route` takes with a module."""
+    given: dict[str, Any] = dict(options)
+    return {key: given[key] for key in ("overrides", "heads", "strict") if key in given}
 
 
 def group_defaults(options: StepOptions) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them.
         defaults: The values of a group.
         adamw: The values of a group with `adamw=True`, in place of the defaults.
+        routing: The options of `steepest.route` for a module.
     """
 
     param_groups: list[Group]  # type: ignore[assignment]
@@ -118,10 +119,19 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
-    def __init__(self, params: Params, defaults: dict[str, Any], *, adamw: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        params: Params,
+        defaults: dict[str, Any],
+        *,
+        adamw: dict[str, Any],
+        routing: dict[str, Any],
+    ) -> None:
         params = self._unwrapped(params)
         if isinstance(params, nn.Module):
-            params = route(params)
+            params = route(params, **routing)
+        elif routing:
+            raise _not_routed(*next(iter(routing.items())))
         # Not while torch adds the first groups, which are routed already.
         self._routed: RoutingMemory | None = None
         self._adamw = adamw
@@ -373,6 +383,15 @@ def leave(groups: Iterable[Any], routing: Routing, states: Mapping[Tensor, dict[
             for key in MEMBERS:
                 if key in group:
                     group[key] = type(group[key])([group[key][i] for i in stay])
+
+
+def _not_routed(key: str, value: object) -> ValueError:
+    return invalid(
+        key,
+        value,
+        "it is about the routing of a module, and none is routed here: give the module to an "
+        "optimizer of matrices, or steepest.route(module, …) in its place",
+    )
 
 
 def unnamed(group: dict[str, Any]) -> dict[str, Any]:
