@@ -150,12 +150,12 @@ def sharded_batches(plan: StepPlan, step: GroupStep) -> Iterator[list[Batch]]:
     trip = AverageTrip(step)
     for bucket, come, results in travelling(plan.buckets, trip):
         own = OwnedStep(
-            step.place,
-            step.group,
-            step.rule,
-            step.finite,
-            step.state,
-            step.inner,
+            place=step.place,
+            group=step.group,
+            rule=step.rule,
+            finite=step.finite,
+            state=step.state,
+            inner=step.inner,
             bucket=bucket,
             come=come,
             results=results,
