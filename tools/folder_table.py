@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- folders: tools/folder_table.py -->", "<!-- end of folders -->"
 
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-from preset_table import between  # noqa: E402
+from preset_table import between, print_or_write  # noqa: E402
 
 from tests.layers import LAYERS  # noqa: E402
 
@@ -39,7 +39,4 @@ def replaced(text: str) -> str:
 
 
 if __name__ == "__main__":
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(table())
+    print_or_write(table(), BEGIN, END, [PAGE])

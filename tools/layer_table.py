@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "choosing.md"
 BEGIN, END = "<!-- layers: tools/layer_table.py -->", "<!-- end of layers -->"
 
 sys.path[:0] = [str(ROOT / "tools")]
-from preset_table import between  # noqa: E402
+from preset_table import between, print_or_write  # noqa: E402
 
 from steepest.routing.layer_norms import LAYER_NORMS, LayerNorms, User  # noqa: E402
 
@@ -45,7 +45,4 @@ def replaced(text: str) -> str:
 
 
 if __name__ == "__main__":
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(table())
+    print_or_write(table(), BEGIN, END, [PAGE])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from steepest.optim import PRESETS, Preset
@@ -59,9 +60,15 @@ def replaced(text: str) -> str:
     return between(text, BEGIN, END, table())
 
 
+def print_or_write(content: str, begin: str, end: str, pages: Sequence[Path]) -> None:
+    """Print a table or, with `--write` on the command line, put it into pages between its marks."""
+    if "--write" not in sys.argv[1:]:
+        print(content)
+        return
+    for page in pages:
+        text = between(page.read_text(encoding="utf-8"), begin, end, content)
+        page.write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    if "--write" in sys.argv[1:]:
-        for page in PAGES:
-            page.write_text(replaced(page.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(table())
+    print_or_write(table(), BEGIN, END, PAGES)

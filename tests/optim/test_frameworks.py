@@ -69,6 +69,7 @@ def test_parameters_that_are_replaced_are_let_go(make, through):
     assert set(optimizer.routing.parameters) == set(m.parameters())
     loss(m).backward()
     optimizer.step()
+    assert str(copy.deepcopy((m, optimizer))[1].routing) == before
 
 
 NUMBERS = [np.float32(0.125), np.float64(0.125), np.float16(0.125), np.array(0.125)]

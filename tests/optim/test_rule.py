@@ -96,6 +96,8 @@ def test_a_group_with_betas_of_its_own_survives_a_checkpoint():
     scheduler.step()
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.step()
+    assert [group.get("betas") for group in optimizer.param_groups] == [None, (0.5, 0.6)]
+    assert "momentum" not in optimizer.param_groups[1]
 
 
 def test_a_subclass_has_to_say_what_its_rule_is_made_of():
@@ -125,6 +127,7 @@ def test_a_map_whose_text_holds_a_name_of_before_reloads():
     optimizer = LionK([weight(4, 6)], lr=0.1, K=K)
     optimizer.step()
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert optimizer.param_groups[0]["K"] == K
 
 
 def test_a_group_of_adamw_has_no_map():

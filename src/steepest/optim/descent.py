@@ -234,15 +234,16 @@ class SteepestDescent(SteepestOptimizer):
         given = {step.group["sharpness"] for step in steps}
         if len(given) > 1:
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")
-        todo = list[tuple[Group, Update]]()
+        # A parameter that stays is still part of the one problem.
+        finite = {p: torch.as_tensor(f, device=p.device) for p, f in steps[0].finite.items()}
+        moved = list[tuple[GroupStep, Update]]()
         for step in steps:
-            # A parameter that stays is still part of the one problem.
-            flags = {p: torch.as_tensor(flag, device=p.device) for p, flag in step.finite.items()}
             kept = list[Update]()
-            self._move(replace(step, finite=flags, inner=step.group["norm"], kept=kept))
-            todo += [(step.group, update) for update in kept]
-        if not todo:
+            self._move(replace(step, finite=finite, inner=step.group["norm"], kept=kept))
+            moved += [(step, update) for update in kept]
+        if not moved:
             return
+        todo = [(step.group, update) for step, update in moved]
         head, sets = self.param_groups[0], self._replicated[0]
         if searched:
             search(todo, closure, loss, head, sets, self._replicas)  # type: ignore[arg-type]
@@ -252,10 +253,9 @@ class SteepestDescent(SteepestOptimizer):
         if sharpness == "estimate":
             sharpness = estimated_sharpness(todo, slope, head, self.state)
         length = slope / sharpness
-        for step in steps:
-            for update in [update for group, update in todo if group is step.group]:
-                each = length.to(update.member.like.device, update.member.compute_dtype)
-                step.apply([update], [[each] * len(update.direction)])
+        for step, update in moved:
+            each = length.to(update.member.like.device, update.member.compute_dtype)
+            step.apply([update], [[each] * len(update.direction)])
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of the base class, with the conclusions of the constructor."""

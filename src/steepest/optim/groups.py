@@ -13,7 +13,7 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
 from steepest.optim.options import Group
-from steepest.optim.updates import average_dtype
+from steepest.optim.updates import average_dtype, check_average
 from steepest.polar import PolarMethod
 from steepest.sharding import RankGroup
 from steepest.views import MatrixView, default_view
@@ -56,22 +56,6 @@ def check_group(group: Group) -> None:
         raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
     if group["nonfinite"] not in ("skip", "raise"):
         raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
-
-
-def check_average(group: Group) -> None:
-    """Raise if a group that has `betas` has another momentum, which would be ignored.
-
-    Raises:
-        ValueError: it has.
-    """
-    for key, value in (("momentum", group.get("momentum")), ("nesterov", group.get("nesterov"))):
-        if value:
-            raise invalid(
-                key,
-                value,
-                f"betas={group['betas']} are the weights of this average: change them instead, and "
-                "give a scheduler cycle_momentum=False",
-            )
 
 
 def two_weights(betas: Any) -> tuple[float, float]:

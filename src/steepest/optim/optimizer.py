@@ -15,7 +15,7 @@ from steepest.maps import ConvexMap
 from steepest.optim.adamw import step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
-from steepest.optim.groups import check_average, check_ball, name_of
+from steepest.optim.groups import check_ball, name_of
 from steepest.optim.options import (
     Group,
     StepOptions,
@@ -31,7 +31,7 @@ from steepest.optim.routed import RoutedOptimizer
 from steepest.optim.rule import UpdateRule
 from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
-from steepest.optim.updates import Flag, check_decay, finite_flags, replace
+from steepest.optim.updates import Flag, check_average, check_decay, finite_flags, replace
 
 Loss = float | Tensor
 
@@ -209,7 +209,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 check_decay(group["lr"], group["weight_decay"], group["decay"])
                 if group["constraint"] is not None:
                     check_ball(group, self._rule(place).ball)
-                if "betas" in group and (group.get("momentum") or group.get("nesterov")):
+                if "betas" in group:
                     check_average(group)
             for p in group["params"]:
                 if p.grad is not None and p.numel():

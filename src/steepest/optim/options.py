@@ -129,9 +129,12 @@ class Group(TypedDict, total=False):
     adjust_lr_fn: ShapeRule
 
 
-RENAMED = {"past": "betas", **{f"rest_{k}": f"adamw_{k}" for k in ("lr", "betas", "eps")}}
-RENAMED["rest_weight_decay"] = "adamw_weight_decay"
-"""Arguments that have another name now."""
+RENAMED = {
+    "past": "betas",
+    "rest": "adamw",
+    **{f"rest_{key}": f"adamw_{key}" for key in ("lr", "betas", "eps", "weight_decay")},
+}
+"""Arguments and keys of a group that have another name now: ignored, one would change training."""
 
 
 def check_options(optimizer: str, options: Mapping[str, object], known: Any) -> None:

@@ -22,7 +22,7 @@ from steepest.optim.groups import (
     replicas_of,
     views_of,
 )
-from steepest.optim.options import Group
+from steepest.optim.options import RENAMED, Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import check_decay
 from steepest.routing.table import Routing, route
@@ -34,10 +34,6 @@ Params = (
 
 MEMBERS = ("params", "param_names", "views")
 """Keys of a group that hold one value for each parameter."""
-
-
-RENAMED = {"rest": "adamw", "past": "betas"}
-"""Keys of a group that have another name now: to ignore one would train something else."""
 
 
 @dataclass(frozen=True)
@@ -306,8 +302,9 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well."""
         # Processes cannot be copied: of copies on several ranks, each computes everything.
-        own: dict[str, Any] = {"_routed": self._routed, "_adamw": self._adamw, "_replicas": None}
-        own["_frozen"] = self._frozen
+        own: dict[str, Any] = {"_adamw": self._adamw, "_replicas": None, "_frozen": self._frozen}
+        # With the parameters that the groups have now, which are the ones that are copied.
+        own["_routed"] = self._routed and RoutingMemory(self._routed.now(self.param_groups))
         return {**super().__getstate__(), **own}
 
 

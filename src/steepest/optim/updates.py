@@ -6,7 +6,7 @@ file that calls them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -112,6 +112,22 @@ def finite_flags(grads: Sequence[Tensor], dtype: torch.dtype) -> list[Flag]:
         if not fine:
             good[i] = bool(torch.isfinite(torch.stack(torch.aminmax(real[i])).to(dtype)).all())
     return good
+
+
+def check_average(group: Mapping[str, Any]) -> None:
+    """Raise if a group that has `betas` has another momentum, which would be ignored.
+
+    Raises:
+        ValueError: it has.
+    """
+    for key in ("momentum", "nesterov"):
+        if group.get(key):
+            raise invalid(
+                key,
+                group[key],
+                f"betas={group['betas']} are the weights of this average: change them instead, and "
+                "give a scheduler cycle_momentum=False",
+            )
 
 
 class Splits(Protocol):
