@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
-from steepest.diagnostics.curvature.loss import Named, Params
+from steepest.diagnostics.curvature.loss import Named, Params, as_named, as_vector
 from steepest.norms import MaxOf, Norm, ProductNorm
 from steepest.routing import matrix_views
 from steepest.routing.matrices import Views as Views
@@ -79,15 +78,10 @@ class _Vector(JointNorm):
         self._like = tensors
 
     def split(self, x: Named) -> dict[str, Tensor]:
-        device = x[self.names[0]].device
-        return {"": torch.cat([x[k].detach().reshape(-1).to(device) for k in self.names])}
+        return {"": as_vector({k: x[k] for k in self.names})}
 
     def join(self, pieces: Named) -> dict[str, Tensor]:
-        parts = pieces[""].split([p.numel() for p in self._like.values()])
-        return {
-            k: part.reshape(p.shape).to(p)
-            for (k, p), part in zip(self._like.items(), parts, strict=True)
-        }
+        return as_named(pieces[""], self._like)
 
 
 class _Blocks(JointNorm):
