@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
+from steepest.apps.train.parallel.team import Launch, launched_workers
 from tests.apps.train.processes import EXACT, Signal, started
 from tests.apps.train.tiny import TINY, Invoke, history, words
 
@@ -149,3 +151,17 @@ def test_torchrun_starts_again_what_was_killed_and_every_layout_agrees(
             os.kill(int(workers[-1]), signal.SIGKILL)
             assert torchrun.wait(240) == 0
         agree(run, tmp_path / "one", "adamw", steps=60)
+
+
+def test_the_group_of_the_last_exchange_is_gone_before_python_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment = {"MASTER_ADDR": "localhost", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with launched_workers("ddp", device="cpu", started=Launch(run_id="one")) as team:
+        assert team.gathered("said") == ["said"]
+        assert team.group is not None
+        group = weakref.ref(team.group)
+    # A group that is gone has waited for its threads, of which none may need Python any more.
+    assert group() is None

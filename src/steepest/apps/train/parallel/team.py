@@ -95,7 +95,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Team:
     """The processes of a run; the default is one process by itself, which says nothing to anybody.
 
@@ -107,12 +107,14 @@ class Team:
         grid: the grid in which they share the work.
         mesh: the grid as torch has it, with the axes "data" and "tensor"; None for one process
             without a process group.
+        group: the process group in which they talk, of the team alone; None for one process.
     """
 
     rank: int = 0
     size: int = 1
     grid: ProcessGrid = field(default_factory=ProcessGrid)
     mesh: DeviceMesh | None = None
+    group: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -126,10 +128,10 @@ class Team:
 
     def gathered(self, value: T) -> list[T]:
         """The value of each process, in the order of their numbers; plain data."""
-        if self.mesh is None:
+        if self.group is None:
             return [value]
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.group)
         return found
 
     def agreed(self, make: Callable[[], T]) -> T:
@@ -163,12 +165,24 @@ class Team:
         return int(self._reduced([value], dist.ReduceOp.MAX)[0])
 
     def _reduced(self, values: Any, operation: Any) -> list[float]:
-        if self.mesh is None:
+        if self.group is None:
             return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.mesh.device_type)
-        dist.all_reduce(tensor, operation)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, operation, group=self.group)
         found: list[float] = tensor.tolist()
         return found
+
+    def disband(self) -> None:
+        """End the process groups of a run that has ended well; nothing may be said after it.
+
+        A thread of gloo gives the tensors of the last exchange back to Python, and aborts the
+        process if the interpreter ends at that moment
+        (https://github.com/pytorch/pytorch/pull/179291). A group waits for its threads when nothing
+        holds it any more; FSDP's caches hold the groups of the mesh for ever, and nothing else this
+        one, in which the last exchange has been.
+        """
+        self.group = None
+        dist.destroy_process_group()
 
 
 SINGLE = Team()
@@ -227,6 +241,9 @@ def launched_workers(
     mesh = init_device_mesh(
         place.type, (shape.data, shape.tensor), mesh_dim_names=("data", "tensor")
     )
-    yield Team(rank=rank, size=size, grid=shape, mesh=mesh)
+    group = dist.new_group(backend="gloo", timeout=wait)
+    team = Team(rank=rank, size=size, grid=shape, mesh=mesh, group=group)
+    del group
+    yield team
     # After an error the others may be gone, and waiting for them would only delay it.
-    dist.destroy_process_group()
+    team.disband()
