@@ -121,12 +121,11 @@ def sigmas(tensors: Mapping[str, Tensor], views: Mapping[str, MatrixView | None]
 
 
 def of_groups() -> tuple[nn.Module, Sigmas]:
-    """The groups of Muon."""
+    """The parameters that Muon moves."""
     model, _ = made()
     names = {p: n for n, p in model.named_parameters()}
-    groups = (g for g in steepest.Muon(model).param_groups if not g["adamw"])
-    pairs = (pair for g in groups for pair in zip(g["params"], g["views"], strict=True))
-    return model, sigmas(dict(model.named_parameters()), {names[p]: view for p, view in pairs})
+    views = {names[p]: view for p, view in steepest.Muon(model).views().items()}
+    return model, sigmas(dict(model.named_parameters()), views)
 
 
 def of_parameters() -> tuple[nn.Module, Sigmas]:

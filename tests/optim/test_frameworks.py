@@ -214,3 +214,84 @@ def test_instruments_take_an_optimizer_in_a_wrapper():
     assert str(constraint_report(m, wrapped)) == str(constraint_report(m, plain))
     reports = [compare_directions(lambda: loss(m), m, optimizer=o) for o in (wrapped, plain)]
     assert str(reports[0]) == str(reports[1])
+
+
+def test_hooks_that_change_a_state_before_it_is_loaded_are_heard():
+    w = nn.Parameter(torch.zeros(4, 4))
+    optimizer = steepest.Muon([w], lr=0.1)
+    w.grad = torch.randn(4, 4)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+
+    def zeroed(_, state):
+        state["state"][0]["momentum_buffer"] = torch.zeros(4, 4)
+        return state
+
+    optimizer.register_load_state_dict_pre_hook(zeroed)
+    optimizer.load_state_dict(saved)
+    assert not optimizer.state[w]["momentum_buffer"].any()
+
+
+def test_a_hook_that_loads_by_name_comes_before_the_check():
+    a, b = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4, 4))
+    first = steepest.Muon([("a", a), ("b", b)], lr=0.1)
+    for p in (a, b):
+        p.grad = torch.randn(4, 4)
+    first.step()
+    other = steepest.Muon([("b", b), ("a", a)], lr=0.1)
+
+    def by_name(optimizer, state):
+        (group,), (own,) = state["param_groups"], optimizer.param_groups
+        place = {n: i for i, n in zip(group["params"], group["param_names"], strict=True)}
+        found = {i: state["state"][place[n]] for i, n in enumerate(own["param_names"])}
+        names = {"params": [0, 1], "param_names": own["param_names"]}
+        return {"state": found, "param_groups": [{**group, **names}]}
+
+    other.register_load_state_dict_pre_hook(by_name)
+    other.load_state_dict(first.state_dict())
+    for p in (a, b):
+        left, right = (o.state[p]["momentum_buffer"] for o in (first, other))
+        assert torch.equal(left, right)
+
+
+def test_a_hook_after_loading_has_the_last_word():
+    w = nn.Parameter(torch.zeros(4, 4))
+    optimizer = steepest.Muon([w], lr=0.1)
+    w.grad = torch.randn(4, 4)
+    optimizer.step()
+    optimizer.register_load_state_dict_post_hook(
+        lambda o: o.state[w].update(momentum_buffer=torch.zeros(4, 4))
+    )
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert not optimizer.state[w]["momentum_buffer"].any()
+
+
+class Optional(nn.Module):
+    """A model with a feature of width zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.edge, self.node = nn.Linear(0, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.node(x + self.edge(x[:, :0]))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("cls", [steepest.Muon, steepest.Scion, steepest.Lion])
+def test_a_parameter_without_elements_has_a_state_in_a_distributed_checkpoint(cls):
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    torch.manual_seed(0)
+    m = Optional()
+    optimizer = cls(m, lr=0.01)
+    m(torch.randn(2, 8)).sum().backward()
+    optimizer.step()
+    weights, state = get_state_dict(m, optimizer)
+    other = Optional()
+    again = cls(other, lr=0.01)
+    set_state_dict(other, again, model_state_dict=weights, optim_state_dict=state)
+    assert again.param_groups[0]["lr"] == 0.01
+    assert len(again.state) == len(optimizer.state) > 2
+    for p, q in zip(m.parameters(), other.parameters(), strict=True):
+        assert again.state[q].keys() == optimizer.state[p].keys()

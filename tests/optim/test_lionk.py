@@ -224,7 +224,8 @@ def test_a_map_for_each_group_and_its_own_betas():
     a, b = weight(), weight(seed=3)
     groups = [{"params": [a]}, {"params": [b], "K": maps.GroupRows(), "betas": (0.1, 0.2)}]
     optimizer = LionK(groups, lr=0.1, K=maps.NuclearMap())
-    assert [g["K"] for g in optimizer.param_groups] == [maps.NuclearMap(), maps.GroupRows()]
+    found = [view.geometry for view in optimizer.parameter_views()]
+    assert found == [maps.NuclearMap(), maps.GroupRows()]
     second = optimizer.param_groups[1]
     assert second["betas"] == (0.1, 0.2)
     last = list(run(optimizer, b, 1))[-1]

@@ -190,7 +190,7 @@ def test_a_group_may_ask_for_newton_schulz_alone():
     a, b = parameter(4, 4), parameter(4, 4)
     optimizer = Muon([{"params": [a], "ns_steps": 3}, {"params": [b]}])
     assert optimizer.param_groups[0]["polar"] is None
-    assert optimizer.param_groups[1]["polar"] == Auto(error=0.05)
+    assert optimizer.param_groups[1]["polar"] == repr(Auto(error=0.05))
     with pytest.raises(ValueError, match="either"):
         optimizer.add_param_group({"params": [parameter(2, 2)], "ns_steps": 3, "polar": Svd()})
 

@@ -193,10 +193,9 @@ def test_scion_s_decay_is_a_ball_in_every_norm():
     for group in optimizer.param_groups:
         radius = group["lr"] / 0.5 / 0.5
         assert group["lr"] * group["weight_decay"] == pytest.approx(0.25)
-        for p, view in zip(group["params"], group["views"], strict=True):
-            parts = view.matrices(p.detach()) if view else [p.detach()]
-            for part in parts:
-                assert float(group["norm"](part).amax()) <= radius * (1 + 1e-6)
+        for seen in (v for v in optimizer.parameter_views() if v.group is group):
+            for part in seen.parts(seen.param.detach()):
+                assert float(seen.geometry(part).amax()) <= radius * (1 + 1e-6)
 
 
 def test_scion_without_a_module_moves_hidden_matrices():

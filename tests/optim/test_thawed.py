@@ -30,12 +30,11 @@ def gradients(module, seed=0):
 
 def members(optimizer):
     """Of each name its group, with its view."""
+    views = optimizer.views()
     return {
-        name: (group, view)
+        name: (group, views.get(p))
         for group in optimizer.param_groups
-        for name, view in zip(
-            group["param_names"], group.get("views", [None] * len(group["params"])), strict=True
-        )
+        for name, p in zip(group["param_names"], group["params"], strict=True)
     }
 
 

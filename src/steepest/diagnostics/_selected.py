@@ -6,24 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
+from steepest._common.wrapped import unwrapped
 from steepest.optim import ParameterView, SteepestOptimizer
 from steepest.routing.matrices import all_names
 
 Model: TypeAlias = nn.Module | Iterable[tuple[str, Tensor]]
-
-
-def unwrapped(optimizer: Any) -> Any:
-    """The optimizer inside of those that a framework puts around it, as accelerate does.
-
-    Such a wrapper is an optimizer by its class, and holds the one that steps as `optimizer`.
-    """
-    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-        optimizer = inner
-    return optimizer
 
 
 def selected(model: Model, optimizer: Any) -> list[ParameterView]:

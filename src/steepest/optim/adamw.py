@@ -27,11 +27,8 @@ def step_adamw(
     """
     params = [p for p in group["params"] if finite.get(p, False) is not False]
     for p in params:
-        state = states[p]
-        if "exp_avg" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-            for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        if "exp_avg" not in states[p]:
+            new_state(p, states)
     # An empty shard has its state, and nothing to do.
     params = [p for p in params if local(p).numel()]
     if not params:
@@ -50,6 +47,15 @@ def step_adamw(
         weight_decay=group["weight_decay"],
         maximize=group["maximize"],
     )
+
+
+def new_state(param: Tensor, states: MutableMapping[Tensor, dict[str, Any]]) -> None:
+    """Give a parameter the state that AdamW keeps of it, if it has none."""
+    state = states[param]
+    state.setdefault("step", torch.zeros((), dtype=torch.float32, device=param.device))
+    for key in ("exp_avg", "exp_avg_sq"):
+        zeros = torch.zeros_like(param, memory_format=torch.preserve_format)
+        state.setdefault(key, zeros)
 
 
 def adamw_update(

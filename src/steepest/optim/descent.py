@@ -103,7 +103,7 @@ class SteepestDescent(SteepestOptimizer):
         Carlson et al., Stochastic spectral descent, 2015.
     """
 
-    objects: ClassVar[tuple[str, ...]] = (*SteepestOptimizer.objects, "norm")
+    objects: ClassVar[tuple[str, ...]] = ("norm",)
     rule_keys: ClassVar[tuple[str, ...]] = ("norm", "scale", "sharpness")
 
     def __init__(
@@ -239,19 +239,20 @@ class SteepestDescent(SteepestOptimizer):
         moved = list[tuple[GroupStep, Update]]()
         for step in steps:
             kept = list[Update]()
-            self._move(replace(step, finite=finite, inner=step.group["norm"], kept=kept))
+            self._move(
+                replace(step, finite=finite, inner=cast(Norm, step.rule.geometry), kept=kept)
+            )
             moved += [(step, update) for update in kept]
         if not moved:
             return
-        todo = [(step.group, update) for step, update in moved]
         head, sets = self.param_groups[0], self._replicated[0]
         if searched:
-            search(todo, closure, loss, head, sets, self._replicas)  # type: ignore[arg-type]
+            search(moved, closure, loss, head, sets, self._replicas)  # type: ignore[arg-type]
             return
-        slope = slope_of(todo, [update.finite for _, update in todo], sets)
+        slope = slope_of(moved, [update.finite for _, update in moved], sets)
         sharpness: Any = given.pop()
         if sharpness == "estimate":
-            sharpness = estimated_sharpness(todo, slope, head, self.state)
+            sharpness = estimated_sharpness(moved, slope, head, self.state)
         length = slope / sharpness
         for step, update in moved:
             each = length.to(update.member.like.device, update.member.compute_dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import is_known
 from steepest.norms import Coupling
-from steepest.optim.groups import name_of
+from steepest.optim.groups import Views, name_of
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import Flag, average_dtype
@@ -37,13 +37,17 @@ class ReplicatedParams:
 
 
 def replicated_params(
-    groups: Sequence[Group], rules: Sequence[UpdateRule | None], replicas: RankGroup | None
+    groups: Sequence[Group],
+    rules: Sequence[UpdateRule | None],
+    views: Mapping[int, Views],
+    replicas: RankGroup | None,
 ) -> list[ReplicatedParams]:
     """The parameters that several ranks step together, by groups of ranks; every rank has to ask.
 
     Args:
         groups: The parameter groups.
         rules: The rule of each group; None if AdamW has it.
+        views: The views of the parameters of each group that has a rule, by its number.
         replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
 
     Raises:
@@ -52,8 +56,8 @@ def replicated_params(
     found: dict[RankGroup, ReplicatedParams] = {}
     for number, (group, rule) in enumerate(zip(groups, rules, strict=True)):
         divided = rule is not None and rule.geometry.couples is Coupling.MATRIX
-        views = group.get("views") or [None] * len(group["params"])
-        for p, view in zip(group["params"], views, strict=True):
+        own = views[number] if rule is not None else (None,) * len(group["params"])
+        for p, view in zip(group["params"], own, strict=True):
             ranks = (
                 RankGroup.of_mesh(p.device_mesh) if is_sharded(p) else replicas if divided else None
             )

@@ -18,11 +18,15 @@ from steepest.polar import PolarMethod
 from steepest.sharding import RankGroup
 from steepest.views import MatrixView, default_view
 
+Views = tuple[MatrixView | None, ...]
+"""The view of each parameter of a group; None for one that a norm takes as it is."""
+
 
 def name_of(group: Group, param: Tensor) -> str:
     """The name of a parameter in a message, or its place and shape if it has none."""
     index = next(i for i, p in enumerate(group["params"]) if p is param)
-    if "param_names" in group:
+    # Code that edits the parameters of a group may leave their names as they were.
+    if len(group.get("param_names", ())) == len(group["params"]):
         return str(group["param_names"][index])
     return f"parameter {index} of its group ({shape_text(param.shape)})"
 
@@ -111,9 +115,9 @@ def check_ball(group: Group, ball: Norm | None) -> None:
         )
 
 
-def choose_polar(group: Group, polar: PolarMethod | None) -> None:
+def choose_polar(group: Group, views: Views, polar: PolarMethod | None) -> None:
     """Have the methods of polar factors chosen before a step, which may be traced."""
-    for p, view in zip(group["params"], group["views"], strict=True):
+    for p, view in zip(group["params"], views, strict=True):
         dtype = widened(average_dtype(p, group["momentum_dtype"]))
         for _, m, n in view.shapes(p.shape) if view else []:
             if polar and m and n:
@@ -123,6 +127,8 @@ def choose_polar(group: Group, polar: PolarMethod | None) -> None:
 
 def repr_of(value: Any) -> str | list[str]:
     """An object of a group, or several, as a checkpoint names them."""
+    if isinstance(value, str):
+        return value
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
 
 
@@ -149,8 +155,17 @@ def module_params(params: Any, geometry: Geometry, argument: str) -> Any:
     raise invalid(argument, geometry, "it does not fit every parameter: give groups")
 
 
-def views_of(group: Group, views: Any, norm: Geometry) -> tuple[MatrixView | None, ...]:
-    """One view for each parameter of a group, checked; None where the norm takes whole tensors."""
+def views_of(group: Group, views: Any, norm: Geometry) -> Views:
+    """One view for each parameter of a group, checked; None where the norm takes whole tensors.
+
+    Args:
+        group: The group.
+        views: One view for all, or one for each, of which None stands for the usual one.
+        norm: The norm or map of the group.
+
+    Raises:
+        ValueError: a view does not fit its parameter, or one without a view is no matrix.
+    """
     params = group["params"]
     if norm.axes != 2:
         return _no_views(group, views, norm)
@@ -160,7 +175,8 @@ def views_of(group: Group, views: Any, norm: Geometry) -> tuple[MatrixView | Non
         raise invalid("views", len(views), f"give one view, or {len(params)}: one a parameter")
     out = []
     for i, p in enumerate(params):
-        view = views[i] if views is not None else _default_view(group, p)
+        view = views[i] if views is not None else None
+        view = view or _default_view(group, p)
         try:
             view.shapes(p.shape)
         except ValueError as error:
@@ -169,7 +185,7 @@ def views_of(group: Group, views: Any, norm: Geometry) -> tuple[MatrixView | Non
     return tuple(out)
 
 
-def _no_views(group: Group, views: Any, norm: Geometry) -> tuple[None, ...]:
+def _no_views(group: Group, views: Any, norm: Geometry) -> Views:
     if views is not None:
         raise invalid("views", views, f"{norm} takes tensors as they are: leave views out")
     for p in group["params"]:

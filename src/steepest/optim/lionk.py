@@ -60,7 +60,7 @@ class LionK(SteepestOptimizer):
         Chen, Li & Liu, Muon optimizes under spectral norm constraints, arXiv 2506.15054.
     """
 
-    objects: ClassVar[tuple[str, ...]] = (*SteepestOptimizer.objects, "K")
+    objects: ClassVar[tuple[str, ...]] = ("K",)
     rule_keys: ClassVar[tuple[str, ...]] = ("K",)
 
     def __init__(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
+from steepest.optim.groups import Views
 from steepest.optim.optimizer import Params, SteepestOptimizer
 from steepest.optim.options import Group, StepOptions
 from steepest.optim.presets import PRESETS
@@ -79,7 +80,7 @@ class Muon(SteepestOptimizer):
         Newhouse, arXiv 2409.20325; Liu et al., arXiv 2502.16982 ("match_rms_adamw").
     """
 
-    objects: ClassVar[tuple[str, ...]] = (*SteepestOptimizer.objects, "polar")
+    objects: ClassVar[tuple[str, ...]] = ("polar",)
     rule_keys: ClassVar[tuple[str, ...]] = ("polar", "ns_coefficients", "ns_steps", "adjust_lr_fn")
 
     def __init__(
@@ -147,10 +148,10 @@ class Muon(SteepestOptimizer):
         if len(group["ns_coefficients"]) != 3:
             raise invalid("ns_coefficients", group["ns_coefficients"], "give three numbers")
 
-    def _check_shapes(self, group: Group, rule: UpdateRule) -> None:
+    def _check_shapes(self, group: Group, views: Views, rule: UpdateRule) -> None:
         if group["polar"] is None:
             return
-        for p, view in zip(group["params"], group["views"], strict=True):
+        for p, view in zip(group["params"], views, strict=True):
             dtype = widened(average_dtype(p, group["momentum_dtype"]))
             for _, m, n in view.shapes(p.shape) if view else ():
                 # An error that no method reaches is refused here, not in the middle of a step.

@@ -163,7 +163,7 @@ class Scion(_Named):
     Examples:
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
         >>> [group["norm"] for group in Scion(model, lr=0.1).param_groups][2:]
-        [Scaled(ColumnNorm(inf), ShapeFactor(cols=1)), RMS()]
+        ['Scaled(ColumnNorm(inf), ShapeFactor(cols=1))', 'RMS()']
     """
 
     preset = PRESETS["Scion"]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import call, is_
 from typing import Any, cast, overload
 
 import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import host_value
 from steepest.maps import ConvexMap
-from steepest.optim.adamw import step_adamw
+from steepest.optim.adamw import new_state, step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
@@ -31,7 +33,14 @@ from steepest.optim.routed import RoutedOptimizer
 from steepest.optim.rule import UpdateRule
 from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
-from steepest.optim.updates import Flag, check_average, check_decay, finite_flags, replace
+from steepest.optim.updates import (
+    Flag,
+    average_dtype,
+    check_average,
+    check_decay,
+    finite_flags,
+    replace,
+)
 
 Loss = float | Tensor
 
@@ -84,13 +93,24 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             self._rule(len(self.param_groups) - 1)
 
     def _rule(self, place: int) -> UpdateRule:
-        """The rule of the group in a place, made anew if a value that it is made of has changed."""
+        """The rule of the group in a place, made anew if a value that it is made of has changed.
+
+        The views of its parameters are those of the parameters that are there now.
+        """
         group = cast(dict[str, Any], self.param_groups[place])
         values = [group[key] for key in self.rule_keys]
         made_of, rule = self._rules.get(place, ([], None))
         if rule is None or any(a is not b and a != b for a, b in zip(values, made_of, strict=True)):
-            rule = self._make_rule(self.param_groups[place])
-            self._rules[place] = values, rule
+            opened = self._objects.opened(self.param_groups[place])
+            self._check_group(opened)
+            rule = self._make_rule(opened)
+            self._objects.close(self.param_groups[place])
+            self._rules[place] = [group[key] for key in self.rule_keys], rule
+        if not torch.compiler.is_compiling():
+            members = self._members.get(place, [])
+            same = len(members) == len(group["params"])
+            if not (same and all(map(is_, map(call, members), group["params"]))):
+                self._follow(place, rule)
         return rule
 
     def constraint_map(self, group: Group) -> ConvexMap | None:
@@ -109,7 +129,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """
         for place, group in enumerate(self.param_groups):
             rule = None if group["adamw"] else self._rule(place)
-            yield from group_views(group, self.state, rule)
+            views = self._views[place] if rule else (None,) * len(group["params"])
+            yield from group_views(group, self.state, rule, views)
 
     @property
     def skipped(self) -> int:
@@ -212,7 +233,10 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 if "betas" in group:
                     check_average(group)
             for p in group["params"]:
-                if p.grad is not None and p.numel():
+                if p.grad is not None and not p.numel():
+                    # torch's distributed checkpoints ask for a state of all that has a gradient.
+                    self._keep_empty(p, group)
+                elif p.grad is not None:
                     if p.grad.layout != torch.strided:
                         raise invalid(
                             "grad",
@@ -228,7 +252,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if not self._replicated:
             places = range(len(self.param_groups))
             rules = [None if self.param_groups[i]["adamw"] else self._rule(i) for i in places]
-            self._replicated.append(replicated_params(self.param_groups, rules, self._replicas))
+            self._replicated.append(
+                replicated_params(self.param_groups, rules, self._views, self._replicas)
+            )
         if sets := self._replicated[0]:
             finite = all_reduce_finite(finite, sets, strict)
         if strict:
@@ -236,6 +262,14 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if not all(flag is True for flag in finite.values()):
             self._count(finite)
         return finite
+
+    def _keep_empty(self, param: Tensor, group: Group) -> None:
+        """Give a parameter without elements the state that the others of its group have."""
+        if group["adamw"]:
+            new_state(param, self.state)
+        elif any(host_value(b) != 0 for b in group.get("betas", (group.get("momentum", 0.0),))):
+            dtype = average_dtype(param, group["momentum_dtype"])
+            self.state[param].setdefault("momentum_buffer", torch.zeros_like(param, dtype=dtype))
 
     def _raise_for(self, finite: dict[Tensor, Flag]) -> None:
         """Wait for the flags of groups that ask for an error.
@@ -270,7 +304,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """The plan of a group: that of the last step if the same parameters take part, else new."""
         group, finite, place = step.group, step.finite, step.place
         # A parameter whose gradient is known to be not finite has no part in the step.
-        pairs = zip(group["params"], group["views"], strict=True)
+        pairs = zip(group["params"], self._views[place], strict=True)
         taking = [(p, view) for p, view in pairs if finite.get(p, False) is not False]
         asked, limit = group["momentum_dtype"], self.max_batch_bytes
         geometry = step.rule.geometry
@@ -292,7 +326,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         Objects of the groups, such as views and polar methods, are saved as their text, which
         `load_state_dict` compares with those of the optimizer it loads into.
         """
-        return as_text(super().state_dict(), self.objects)
+        return as_text(super().state_dict(), self._views, self.objects)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load hyper-parameters and buffers saved by `state_dict`, or by torch's own optimizer.
@@ -303,9 +337,24 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             ValueError: the groups differ in number or size, or were saved with other views or
                 another method than this optimizer was built with. Nothing has been changed.
         """
-        ready = loadable(state_dict, self.param_groups, self.objects, self._check)
-        super().load_state_dict(ready)
-        restore_dtypes(self, ready)
+        ready: dict[str, Any] = {}
+
+        def prepare(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
+            groups = self.param_groups
+            ready.update(loadable(saved, groups, self._views, self.objects, self._check))
+            return ready
+
+        # What a hook of the user makes of the state counts: ours is the last before torch loads,
+        # and the first after.
+        before = self.register_load_state_dict_pre_hook(prepare)
+        after = self.register_load_state_dict_post_hook(
+            lambda _: restore_dtypes(self, ready), prepend=True
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""

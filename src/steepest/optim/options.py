@@ -8,11 +8,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from steepest.maps import ConvexMap
-from steepest.norms import Norm
 from steepest.optim.updates import Decay, ShapeRule
-from steepest.polar import PolarMethod
-from steepest.views import MatrixView
 
 NonFinite = Literal["skip", "raise"]
 Constraint = Literal["project"] | None
@@ -74,6 +70,9 @@ class StepOptions(TypedDict, total=False):
 class Group(TypedDict, total=False):
     """The keys of a parameter group; an optimizer's own keys are in its groups alone.
 
+    Their values are plain data beside the parameters: numbers, text, tensors of one number, and
+    types. A group that is given to an optimizer may also hold `views`, which it keeps for itself.
+
     Attributes:
         params: The parameters.
         param_names: Their names, if they were given.
@@ -89,14 +88,14 @@ class Group(TypedDict, total=False):
         nonfinite: "skip" or "raise".
         maximize: Whether to ascend.
         momentum_dtype: Type of the momentum buffers; None means the parameter's.
-        views: The view of each parameter as matrices; None for a norm of entries.
-        norm: The norm, for `SteepestDescent`.
+        norm: The text of the norm, for `SteepestDescent`; an object may be put in its place.
         scale: The scale of a step, for `SteepestDescent`.
         sharpness: The sharpness λ, for `SteepestDescent`.
         estimate: The estimated sharpness, or the last length of a line search.
         known: Whether the estimate rests on a measured ratio.
-        K: The convex map, for `LionK`.
-        polar: The polar method of `Muon`; None for the Newton–Schulz iteration of `ns_*`.
+        K: The text of the convex map, for `LionK`; an object may be put in its place.
+        polar: The text of the polar method of `Muon`, in whose place an object may be put; None for
+            the Newton–Schulz iteration of `ns_*`.
         ns_coefficients: The quintic of torch's Newton–Schulz iteration.
         ns_steps: The number of its steps.
         adjust_lr_fn: The factor of `Muon`'s learning rate.
@@ -116,14 +115,13 @@ class Group(TypedDict, total=False):
     nonfinite: NonFinite
     maximize: bool
     momentum_dtype: torch.dtype | None
-    views: tuple[MatrixView | None, ...]
-    norm: Norm
+    norm: Any
     scale: Scale
     sharpness: Sharpness | None
     estimate: Any
     known: Any
-    K: ConvexMap
-    polar: PolarMethod | None
+    K: Any
+    polar: Any
     ns_coefficients: tuple[float, float, float]
     ns_steps: int
     adjust_lr_fn: ShapeRule

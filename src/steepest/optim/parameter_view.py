@@ -16,7 +16,7 @@ from torch import Tensor
 from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
-from steepest.optim.groups import name_of
+from steepest.optim.groups import Views, name_of
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import average_dtype
@@ -128,18 +128,20 @@ class ParameterView:
 
 
 def group_views(
-    group: Group, state: Mapping[Tensor, Mapping[str, Any]], rule: UpdateRule | None
+    group: Group,
+    state: Mapping[Tensor, Mapping[str, Any]],
+    rule: UpdateRule | None,
+    views: Views,
 ) -> Iterator[ParameterView]:
     """The parameters of a group, one by one, without empty and frozen ones.
 
     Args:
-        group: The group, with its views unless AdamW has it.
+        group: The group.
         state: The state of the optimizer.
         rule: The rule of the group; None if AdamW has it.
+        views: The views of its parameters.
     """
-    params = group["params"]
-    views = [None] * len(params) if rule is None else group["views"]
-    for param, view in zip(params, views, strict=True):
+    for param, view in zip(group["params"], views, strict=True):
         if not (param.numel() and param.requires_grad):
             continue
         shapes = view.shapes(param.shape) if view else []

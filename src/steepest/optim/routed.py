@@ -5,16 +5,17 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Norm
 from steepest.optim.groups import (
+    Views,
     check_ball,
     check_group,
     choose_polar,
@@ -22,73 +23,18 @@ from steepest.optim.groups import (
     replicas_of,
     views_of,
 )
+from steepest.optim.membership import MEMBERS, RoutingMemory, join, leave, not_routed, unnamed
+from steepest.optim.objects import GroupObjects
 from steepest.optim.options import RENAMED, Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import check_decay
 from steepest.routing.table import Routing, route
 from steepest.sharding import RankGroup
+from steepest.views import MatrixView
 
 Params = (
     nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 )
-
-MEMBERS = ("params", "param_names", "views")
-"""Keys of a group that hold one value for each parameter."""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """The parts of a group that is added.
-
-    Args:
-        routing: The routing of the optimizer, with the modules that are added.
-        chosen: The routing of the parameters of the group that it knows.
-        others: The parameters that no routing knows; (name, parameter) pairs in a named optimizer.
-    """
-
-    routing: Routing | None
-    chosen: Routing
-    others: list[Any]
-
-
-class RoutingMemory:
-    """The routing of a module, without holding on to its parameters.
-
-    A framework that shards a model puts other parameters in the place of those that were routed,
-    and lets these go: a routing that held them would keep the whole model in memory.
-
-    Args:
-        routing: The routing.
-    """
-
-    def __init__(self, routing: Routing) -> None:
-        self.assignments = routing.assignments
-        self._parameters = [weakref.ref(p) for p in routing.parameters]
-
-    def now(self, groups: Iterable[Any]) -> Routing:
-        """The routing of the parameters that are there now.
-
-        Args:
-            groups: Groups of an optimizer. A parameter of one of them is known by its name, others
-                as long as something else holds them.
-        """
-        named = {
-            name: p
-            for group in groups
-            for name, p in zip(group.get("param_names", ()), group["params"], strict=False)
-        }
-        pairs = zip(self.assignments, self._parameters, strict=True)
-        found = [(a, named.get(a.name, ref())) for a, ref in pairs]
-        there = [(a, p) for a, p in found if p is not None]
-        return Routing(tuple(a for a, _ in there), tuple(p for _, p in there))
-
-    def __getstate__(self) -> Routing:
-        """The routing of what is there: a copy has its own parameters."""
-        return self.now(())
-
-    def __setstate__(self, routing: Routing) -> None:
-        """Forget the parameters of the copy as well."""
-        RoutingMemory.__init__(self, routing)
 
 
 class RoutedOptimizer(torch.optim.Optimizer, ABC):
@@ -106,8 +52,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     param_groups: list[Group]  # type: ignore[assignment]
 
-    objects: ClassVar[tuple[str, ...]] = ("views", "momentum_dtype")
-    """Keys of a group that hold objects: saved as text, rebuilt by the constructor."""
+    objects: ClassVar[tuple[str, ...]] = ()
+    """Keys of a group whose values are objects, of which the group holds the text."""
 
     rule_keys: ClassVar[tuple[str, ...]]
     """Keys of a group that its rule is made of: a change of one makes another rule."""
@@ -127,7 +73,12 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if isinstance(params, nn.Module):
             params = route(params, **routing)
         elif routing:
-            raise _not_routed(*next(iter(routing.items())))
+            raise not_routed(*next(iter(routing.items())))
+        self._objects = GroupObjects(self.objects)
+        # The views of each group that AdamW does not have, by its place, and whose they are.
+        self._views: dict[int, Views] = {}
+        self._members: dict[int, list[weakref.ref[Tensor]]] = {}
+        self._known_views = WeakIdKeyDictionary()
         # Not while torch adds the first groups, which are routed already.
         self._routed: RoutingMemory | None = None
         self._adamw = adamw
@@ -154,11 +105,55 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def _make_rule(self, group: Group) -> UpdateRule:
-        """The rule of a group, from its values of `rule_keys`."""
+        """The rule of a group, from its values of `rule_keys`; objects are there as such."""
 
     @abstractmethod
     def _rule(self, place: int) -> UpdateRule:
         """The rule of the group in a place."""
+
+    def views(self) -> dict[Tensor, MatrixView | None]:
+        """How each parameter that AdamW does not have is seen: as matrices, or None, as it is."""
+        found: dict[Tensor, MatrixView | None] = {}
+        for place, group in enumerate(self.param_groups):
+            if not group["adamw"]:
+                self._rule(place)
+                found.update(zip(group["params"], self._views[place], strict=True))
+        return found
+
+    def _seat(self, place: int, views: Any, rule: UpdateRule) -> None:
+        """Give the parameters of a group their views.
+
+        Raises:
+            ValueError: a view, or the geometry of the group, does not fit a parameter.
+        """
+        group = self._objects.opened(self.param_groups[place])
+        found = views_of(group, views, rule.geometry)
+        self._check_shapes(group, found, rule)
+        self._views[place] = found
+        self._members[place] = [weakref.ref(p) for p in group["params"]]
+        self._known_views.update(zip(group["params"], found, strict=True))
+        choose_polar(group, found, rule.geometry.polar)
+
+    def _follow(self, place: int, rule: UpdateRule) -> None:
+        """Let views follow their parameters, after others have edited the groups.
+
+        A parameter that is new takes the view of the one in whose place it stands, if that one is
+        gone; another has the usual view of its shape.
+        """
+        known = self._known_views
+        there = {p for group in self.param_groups for p in group["params"]}
+        params, old = self.param_groups[place]["params"], self._views.get(place, ())
+        before: list[Tensor | None] = [ref() for ref in self._members.get(place, [])]
+        replaced = len(old) == len(params)
+        found = [
+            known[p]
+            if p in known
+            else old[i]
+            if replaced and not (before and before[i] in there)
+            else None
+            for i, p in enumerate(params)
+        ]
+        self._seat(place, found if rule.geometry.axes == 2 else None, rule)
 
     def _check_frozen(self) -> None:
         """Raise if a parameter without a block in the norm of its model is not frozen any more."""
@@ -222,6 +217,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
                 self._add(group)
         except BaseException:
             del self.param_groups[count:]
+            self._views = {i: views for i, views in self._views.items() if i < count}
             self._routed = routed
             for own, old in zip(groups, before, strict=True):
                 own.update({key: value for key, value in old.items() if value is not None})
@@ -267,33 +263,35 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             group["lr"] = group["lr"].clone()
         if len({id(p) for p in group["params"]}) < len(group["params"]):
             raise invalid("params", "a parameter twice", "give each parameter once")
-        self._check_group(group)
+        self._check_group(self._objects.opened(group))
         if not group["adamw"]:
-            rule = self._make_rule(group)
-            group["views"] = views_of(group, views, rule.geometry)
+            rule = self._make_rule(self._objects.opened(group))
             self._check_rule(group, rule)
-            choose_polar(group, rule.geometry.polar)
+            self._seat(len(self.param_groups) - 1, views, rule)
+        self._objects.close(group)
 
     def _check_group(self, group: Group) -> None:
         """Raise if a hyper-parameter of a group is out of range."""
         check_group(group)
 
-    def _check(self, group: Group) -> None:
-        """Raise if a group that has its views cannot be used."""
+    def _check(self, place: int, group: Group) -> None:
+        """Raise if the group in a place cannot be used with these values."""
+        group = self._objects.opened(group)
         self._check_group(group)
         if not group["adamw"]:
-            self._check_rule(group, self._make_rule(group))
+            rule = self._make_rule(group)
+            self._check_rule(group, rule)
+            self._check_shapes(group, self._views[place], rule)
 
     def _check_rule(self, group: Group, rule: UpdateRule) -> None:
-        """Raise if a rule does not fit the decay and the shapes of a group."""
+        """Raise if a rule does not fit the decay of a group."""
         check_decay(group["lr"], group["weight_decay"], group["decay"])
         check_ball(group, rule.ball)
-        self._check_shapes(group, rule)
 
-    def _check_shapes(self, group: Group, rule: UpdateRule) -> None:
+    def _check_shapes(self, group: Group, views: Views, rule: UpdateRule) -> None:
         """Raise if the geometry of a rule cannot be used for the shapes of a group."""
         geometry = rule.geometry
-        for p, view in zip(group["params"], group["views"], strict=True):
+        for p, view in zip(group["params"], views, strict=True):
             for shape in view.shapes(p.shape) if view else [p.shape]:
                 x = torch.empty(tuple(shape), dtype=p.dtype, device="meta")
                 if x.numel():
@@ -304,94 +302,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         # Processes cannot be copied: of copies on several ranks, each computes everything.
         own: dict[str, Any] = {"_adamw": self._adamw, "_replicas": None, "_frozen": self._frozen}
         # With the parameters that the groups have now, which are the ones that are copied.
+        own |= {"_objects": self._objects, "_views": self._views}
         own["_routed"] = self._routed and RoutingMemory(self._routed.now(self.param_groups))
         return {**super().__getstate__(), **own}
 
-
-def join(group: dict[str, Any], routing: Routing | None, named: bool, number: int) -> Joined | None:
-    """How the parameters of a group are routed.
-
-    A parameter is known by itself, or by its name and shape where a framework has put another
-    tensor in its place.
-
-    Args:
-        group: The group to add.
-        routing: The routing of the optimizer, if it has one.
-        named: Whether its groups have names.
-        number: The number of its groups, for names where none are given.
-
-    Returns:
-        None for a group that is taken as it is.
-
-    Raises:
-        ValueError: a parameter is given twice.
-    """
-    given = group["params"]
-    if isinstance(given, nn.Module):
-        given = route(given)
-    pairs: list[tuple[str, Any]]
-    if isinstance(given, Routing):
-        routing = _extended(routing, given)
-        pairs = [(a.name, p) for a, p in zip(given, given.parameters, strict=True)]
-    elif {"views", "adamw"} & group.keys() or not named:
-        return None
-    else:
-        pairs = _pairs(given)
-    assignments = routing or ()
-    by_tensor = {p: i for i, p in enumerate(routing.parameters)} if routing else {}
-    by_name = {(a.name, a.shape): i for i, a in enumerate(assignments)}
-    chosen, others = dict[int, nn.Parameter](), list[Any]()
-    if len({id(p) for _, p in pairs}) < len(pairs):
-        raise invalid("params", "a parameter twice", "give each parameter once")
-    for place, (name, p) in enumerate(pairs):
-        i = by_tensor.get(p, by_name.get((name, tuple(p.shape))))
-        if i is None:
-            others.append((name or f"param_groups.{number}.{place}", p))
-        else:
-            chosen[i] = p
-    picked = routing.pick(chosen) if routing else Routing((), ())
-    # In the optimizer go the tensors that were given.
-    picked = Routing(picked.assignments, tuple(chosen[i] for i in sorted(chosen)))
-    return Joined(routing, picked, others)
-
-
-def _pairs(given: Any) -> list[tuple[str, Any]]:
-    """Parameters with their names, empty where there is none."""
-    every = [given] if isinstance(given, Tensor) else list(given)
-    return [pair if isinstance(pair, tuple) else ("", pair) for pair in every]
-
-
-def _extended(routing: Routing | None, more: Routing) -> Routing:
-    """A routing with the parameters of another that it does not know."""
-    if routing is None:
-        return more
-    have = set(routing.parameters)
-    new = more.pick([i for i, p in enumerate(more.parameters) if p not in have])
-    return Routing(routing.assignments + new.assignments, routing.parameters + new.parameters)
-
-
-def leave(groups: Iterable[Any], routing: Routing, states: Mapping[Tensor, dict[str, Any]]) -> None:
-    """Take parameters that were frozen, and never stepped, out of the groups they are in."""
-    pairs = zip(routing, routing.parameters, strict=True)
-    going = {p for a, p in pairs if a.frozen and not states.get(p)}
-    for group in groups:
-        stay = [i for i, p in enumerate(group["params"]) if p not in going]
-        if len(stay) < len(group["params"]):
-            for key in MEMBERS:
-                if key in group:
-                    group[key] = type(group[key])([group[key][i] for i in stay])
-
-
-def _not_routed(key: str, value: object) -> ValueError:
-    return invalid(
-        key,
-        value,
-        "it is about the routing of a module, and none is routed here: give the module to an "
-        "optimizer of matrices, or steepest.route(module, …) in its place",
-    )
-
-
-def unnamed(group: dict[str, Any]) -> dict[str, Any]:
-    """A group whose parameters have lost their names."""
-    params = [pair[1] if isinstance(pair, tuple) else pair for pair in group["params"]]
-    return {**group, "params": params}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The views of a copy are those of the parameters in the same places."""
+        super().__setstate__(state)
+        self._members, self._known_views = {}, WeakIdKeyDictionary()

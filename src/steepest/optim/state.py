@@ -12,33 +12,52 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.torch_modules import WRAPPERS
-from steepest.optim.groups import name_of, repr_of
+from steepest.optim.groups import Views, name_of, repr_of
 from steepest.optim.updates import average_dtype
 from steepest.sharding import is_sharded
 
+TOLD = ("views", "momentum_dtype")
+"""Keys of which every checkpoint has the text, beside the objects of an optimizer."""
 
-def as_text(state: dict[str, Any], objects: tuple[str, ...]) -> dict[str, Any]:
-    """A state with the objects of its groups as their text."""
-    for group in state["param_groups"]:
-        for key in objects:
-            if key in group:
-                group[key] = repr_of(group[key])
-    return state
+
+def as_text(
+    state: dict[str, Any], views: Mapping[int, Views], objects: tuple[str, ...]
+) -> dict[str, Any]:
+    """A state with the views of its groups, and their objects as text.
+
+    Args:
+        state: The state as torch makes it.
+        views: The views of the parameters of each group that has some, by its place.
+        objects: The keys of a group whose values are objects.
+    """
+    groups = enumerate(state["param_groups"])
+    return {**state, "param_groups": [_told(g, views.get(i), objects) for i, g in groups]}
+
+
+def _told(
+    group: Mapping[str, Any], views: Views | None, objects: tuple[str, ...]
+) -> dict[str, Any]:
+    """A group as a checkpoint has it."""
+    told = {**group, "views": views} if views is not None else dict(group)
+    texts = {key: repr_of(told[key]) for key in (*TOLD, *objects) if key in told}
+    return {**told, **texts}
 
 
 def loadable(
     saved: dict[str, Any],
     groups: Sequence[Mapping[str, Any]],
+    views: Mapping[int, Views],
     objects: tuple[str, ...],
-    check: Callable[[Any], None],
+    check: Callable[[int, Any], None],
 ) -> dict[str, Any]:
     """A saved state with the objects of an optimizer, for torch to load; checked, and a copy.
 
     Args:
         saved: The result of `state_dict`.
         groups: The groups of the optimizer.
-        objects: The keys of a group that hold objects.
-        check: A function that raises for values that no group may hold.
+        views: The views of the parameters of each group that has some, by its place.
+        objects: The keys of a group whose values are objects.
+        check: A function that raises for values that the group in a place may not hold.
 
     Raises:
         ValueError: it was saved with other objects, or holds what no group may hold.
@@ -46,10 +65,11 @@ def loadable(
     merged = []
     for i, group in enumerate(map(renamed, saved["param_groups"])):
         own = groups[i] if i < len(groups) else {}
+        told = _told(own, views.get(i), objects)
         check_names(i, group.get("param_names"), own.get("param_names"))
-        for key in (*objects, "adamw"):
-            mine = repr_of(own[key]) if key in objects and key in own else own.get(key)
-            if key in group and key in own and mine not in (group[key], renamed_text(key, group)):
+        for key in (*TOLD, *objects, "adamw"):
+            mine = told.get(key)
+            if key in group and key in told and mine not in (group[key], renamed_text(key, group)):
                 where, theirs, ours = first_difference(group[key], mine)
                 raise invalid(
                     f"param_groups[{i}][{key!r}]{where}",
@@ -58,10 +78,11 @@ def loadable(
                     f"one, or delete {key!r} from the saved group to change it",
                 )
         kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
-        mine = {key: own[key] for key in (*objects, "param_names") if key in own}
+        mine = {key: own[key] for key in (*TOLD, *objects, "param_names") if key in own}
         merged.append({**kept, **group, **mine})
+        merged[-1].pop("views", None)
         if own:
-            check({**merged[-1], "params": own["params"]})
+            check(i, {**merged[-1], "params": own["params"]})
             _check_layout(saved["state"], group["params"], own)
     # torch would go on to write into the tensors of the checkpoint.
     state = {

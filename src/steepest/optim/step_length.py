@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from steepest._common.numerics import epsilon, widened
 from steepest.norms import Norm
-from steepest.optim.batching import Update, local_grad
+from steepest.optim.batching import GroupStep, Update, local_grad
 from steepest.optim.finite import ReplicatedParams
 from steepest.optim.line_search import line_search
 from steepest.optim.options import Group
@@ -26,8 +26,8 @@ from steepest.sharding import (
 )
 
 Loss: TypeAlias = float | Tensor
-Todo: TypeAlias = list[tuple[Group, Update]]
-"""The updates of one step, each with its group."""
+Todo: TypeAlias = list[tuple[GroupStep, Update]]
+"""The updates of one step, each with the step of its group."""
 
 # Ours. The first step is short enough to see the curvature where the weights are, and long enough
 # to be seen in their type; the estimate forgets a steep place in some twenty steps.
@@ -36,6 +36,11 @@ PROBE = 1e-3
 
 KEPT = 0.95
 """The share of the estimated sharpness that stays in a step that shows a smaller one."""
+
+
+def norm_of(step: GroupStep) -> Norm:
+    """The norm in which a group moves."""
+    return cast(Norm, step.rule.geometry)
 
 
 def total(values: Iterable[Tensor], *, largest: bool = False) -> Tensor:
@@ -60,9 +65,9 @@ def slope_of(
     place = {p: i for i, one in enumerate(sets) for p in one.params}
     alone = list[Tensor]()
     here = [[torch.zeros((), device=one.params[0].device)] for one in sets]
-    for (group, update), weight in zip(todo, weights, strict=True):
+    for (step, update), weight in zip(todo, weights, strict=True):
         known = here[place[update.member.param]] if update.member.param in place else alone
-        known += [dual * weight for dual in _duals(update, group["norm"])]
+        known += [dual * weight for dual in _duals(update, norm_of(step))]
     sums = [all_reduce_sum(total(each), one.ranks) for each, one in zip(here, sets, strict=True)]
     return total([*alone, *sums])
 
@@ -91,7 +96,7 @@ def _size(update: Update, norm: Norm, x: Tensor) -> Tensor:
 
 def _largest_weight(todo: Todo) -> Tensor:
     """The norm of the weights, 1 where it is zero."""
-    size = total((_size(m, group["norm"], m.member.local) for group, m in todo), largest=True)
+    size = total((_size(m, norm_of(step), m.member.local) for step, m in todo), largest=True)
     return torch.where(size > 0, size, 1.0)
 
 
@@ -112,7 +117,7 @@ def estimated_sharpness(
     # A step below the rounding of the parameters would not be one.
     part = max(PROBE, *(8 * epsilon(m.member.param.dtype) for _, m in todo))
     probe = slope / (part * _largest_weight(todo))
-    pairs = [_change(m, group["norm"], state[m.member.param]) for group, m in todo]
+    pairs = [_change(m, norm_of(step), state[m.member.param]) for step, m in todo]
     seen = [pair for pair in pairs if pair is not None]
     if seen and head["estimate"] is not None:
         change = total(c for c, _ in seen)
@@ -169,7 +174,7 @@ def search(
         replicas: Ranks that hold copies of the parameters, whether they divide the work or not.
     """
     sign = -1.0 if head["maximize"] else 1.0
-    rates = [update.rate(group["lr"]) for group, update in todo]
+    rates = [update.rate(step.group["lr"]) for step, update in todo]
     slope = slope_of(todo, rates, sets)
     groups_of_ranks = [one.ranks for one in sets] + ([replicas] if replicas else [])
     ranks = max(groups_of_ranks, key=lambda ranks: ranks.size, default=None)

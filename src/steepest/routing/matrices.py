@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from steepest._common.errors import invalid
 from steepest._common.patterns import Patterns
+from steepest._common.wrapped import unwrapped
 from steepest.routing.table import Routing, route
 from steepest.views import LINEAR, MatrixView, default_view
 
@@ -107,17 +108,15 @@ def _stepped(optimizer: Any) -> dict[Tensor, MatrixView | None]:
     Parameters that it takes as whole tensors, and all of an optimizer that says nothing of
     matrices, are missing. Groups are read as data, since optimizers are built upon this module.
     """
-    found: dict[Tensor, MatrixView | None] = {}
-    for group in getattr(optimizer, "param_groups", ()):
-        params = group["params"]
-        if group.get("adamw"):
-            found.update(dict.fromkeys(params))
-        elif "views" in group:
-            pairs = zip(params, group["views"], strict=True)
-            found.update((p, view) for p, view in pairs if view is not None)
-        elif "ns_steps" in group:  # torch.optim.Muon
-            found.update((p, LINEAR) for p in params if p.ndim == 2)
-    return found
+    optimizer = unwrapped(optimizer)
+    groups = getattr(optimizer, "param_groups", ())
+    views = getattr(optimizer, "views", None)
+    if callable(views):
+        found = {p: view for p, view in views().items() if view is not None}
+        return found | {p: None for group in groups if group["adamw"] for p in group["params"]}
+    # torch.optim.Muon takes matrices alone.
+    muon = [group["params"] for group in groups if "ns_steps" in group]
+    return {p: LINEAR for params in muon for p in params if p.ndim == 2}
 
 
 def _not_stepped(

@@ -20,7 +20,7 @@ from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
 from steepest._common.numerics import widened
 from steepest._common.records import Log, number
-from steepest.diagnostics._selected import unwrapped
+from steepest._common.wrapped import unwrapped
 from steepest.diagnostics.monitor.findings import as_records, by_cause, line
 from steepest.diagnostics.monitor.parameters import MonitoredParams
 from steepest.diagnostics.monitor.step import measure, snapshot
