@@ -39,6 +39,7 @@ LAYERS = (
     ("routing.names", "routing.places"),
     ("routing.conditions",),
     ("routing.rules",),
+    ("routing.assignment",),
     ("routing.table",),
     ("routing.layer_norms", "routing.matrices", "routing.by_name"),
     ("routing",),

@@ -183,6 +183,7 @@ def test_every_rule_decides_somewhere() -> None:
         zoo.FusedAttention("query_key_value", 16, 48),
         zoo.FusedAttention("in_proj", 16, 40),
         nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 20)),
+        nn.ModuleDict({"lm_head": bare("lora_A", (2, 8))}),
         *(bare(name, shape) for name, shape, *_ in BARE),
     ]
     reasons = {a.reason for model in models for a in route(model)}

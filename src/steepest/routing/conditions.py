@@ -50,7 +50,7 @@ def inside(*types: type[nn.Module]) -> Condition:
     return lambda place, _: any(isinstance(m, types) for m in place.chain[:-1])
 
 
-def kind(pattern: str) -> Condition:
+def class_name(pattern: str) -> Condition:
     """The owner's class name contains this."""
     return lambda place, _: bool(re.search(pattern, place.kind))
 
@@ -127,10 +127,19 @@ def lora(place: ParameterPlace, _: ModelIndex) -> bool:
     return any(re.fullmatch(LORA, name, re.I) for name in (place.given_name, *place.path))
 
 
-def lora_of_table(place: ParameterPlace, _: ModelIndex) -> bool:
-    """A factor of a low-rank update of an embedding or an output head."""
-    path = ".".join((*place.path, place.given_name))
-    return bool(re.search(rf"lora_embedding_[ab]\b|(?:^|\.)(?:{HEAD})\.{LORA}", path, re.I))
+def lora_of_embedding(place: ParameterPlace, _: ModelIndex) -> bool:
+    """A factor of a low-rank update of an embedding."""
+    return bool(re.search(r"(?:^|\.)lora_embedding_[ab]\b", _named(place), re.I))
+
+
+def lora_of_head(place: ParameterPlace, _: ModelIndex) -> bool:
+    """A factor of a low-rank update of an output head."""
+    return bool(re.search(rf"(?:^|\.)(?:{HEAD})\.{LORA}", _named(place), re.I))
+
+
+def _named(place: ParameterPlace) -> str:
+    """The path with the telling name at its end."""
+    return ".".join((*place.path, place.given_name))
 
 
 def in_attention(place: ParameterPlace) -> bool:

@@ -15,11 +15,23 @@ from torch import nn
 from steepest._common.torch_modules import CONVS, EMBEDDINGS, NORMALIZATIONS, RECURRENT, TRANSPOSED
 from steepest.routing import conditions as ask
 from steepest.routing import names as names
-from steepest.routing.conditions import axes, either, given_name, has_sibling, kind, layer, of
+from steepest.routing.conditions import (
+    axes,
+    class_name,
+    either,
+    given_name,
+    has_sibling,
+    layer,
+    of,
+)
 from steepest.routing.places import ModelIndex, ParameterPlace
 from steepest.views import MatrixView
 
 Target: TypeAlias = Literal["matrix", "table", "vector", "constant"]
+Kind: TypeAlias = Literal["hidden", "embedding", "head", "vector", "constant"]
+
+KINDS: dict[Target, Kind] = {"matrix": "hidden", "vector": "vector", "constant": "constant"}
+"""The kind of what a target takes; of tables there are two, so the rule says which."""
 
 BLOCKS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
@@ -30,6 +42,7 @@ class Rule:
 
     Args:
         target: the destination of the parameter.
+        kind: the part that the parameter has in the model.
         reason: the explanation for the printed table.
         when: conditions, all of which must hold.
         view: the parameter as matrices.
@@ -39,6 +52,7 @@ class Rule:
     """
 
     target: Target
+    kind: Kind
     reason: str
     when: tuple[ask.Condition, ...]
     view: ask.View
@@ -53,17 +67,17 @@ def matrix(
     query: ask.Rows | None = None,
 ) -> Rule:
     """A row that sends matrices to the polar factor."""
-    return Rule(target="matrix", reason=reason, when=when, view=view, query=query)
+    return Rule(target="matrix", kind="hidden", reason=reason, when=when, view=view, query=query)
 
 
-def table(reason: str, *when: ask.Condition) -> Rule:
-    """A row for embeddings and output heads."""
-    return Rule(target="table", reason=reason, when=when, view=ask.natural_view)
+def table(reason: str, *when: ask.Condition, kind: Kind = "head") -> Rule:
+    """A row for output heads, or for embeddings."""
+    return Rule(target="table", kind=kind, reason=reason, when=when, view=ask.natural_view)
 
 
 def vector(reason: str, *when: ask.Condition) -> Rule:
     """A row for biases, gains and other parameters that are not matrices."""
-    return Rule(target="vector", reason=reason, when=when, view=ask.natural_view)
+    return Rule(target="vector", kind="vector", reason=reason, when=when, view=ask.natural_view)
 
 
 def guess(
@@ -75,21 +89,30 @@ def guess(
     query: ask.Rows | None = None,
 ) -> Rule:
     """A row for what the module tree does not show."""
-    return Rule(target=target, reason=reason, when=when, view=view, query=query, settle=settle)
+    return Rule(
+        target=target,
+        kind=KINDS[target],
+        reason=reason,
+        when=when,
+        view=view,
+        query=query,
+        settle=settle,
+    )
 
 
 RULES: tuple[Rule, ...] = (
     # What is not a matrix at all.
     vector("no elements", ask.empty),
-    vector("normalisation layer", either(of(*NORMALIZATIONS), kind(r"Norm\w{0,2}$"))),
+    vector("normalisation layer", either(of(*NORMALIZATIONS), class_name(r"Norm\w{0,2}$"))),
     vector("bias, gain or scale: one axis", axes(0, 1)),
-    table("embedding table", of(*EMBEDDINGS)),
+    table("embedding table", of(*EMBEDDINGS), kind="embedding"),
     vector("positions, tokens or prompts, by name", ask.no_layer, given_name(names.ADDED)),
     vector("bias", ask.no_layer, given_name(names.BIAS)),
     vector("scales of single entries, by name", ask.no_layer, given_name(names.SCALES)),
     # Output heads by name.
     table("output of an adaptive softmax", ask.inside(nn.AdaptiveLogSoftmaxWithLoss)),
-    table("low-rank update of an embedding or output head", ask.lora_of_table),
+    table("low-rank update of an embedding", ask.lora_of_embedding, kind="embedding"),
+    table("low-rank update of an output head", ask.lora_of_head),
     table("output head, by name", ask.named_head),
     vector("a single row or column", ask.one_row),
     # Modules of torch.nn with more than one matrix in a weight.
@@ -201,13 +224,17 @@ RULES: tuple[Rule, ...] = (
     # Every other layer is hidden.
     matrix("transposed convolution as out × (in·k)", layer, of(*TRANSPOSED)),
     matrix("convolution as out × (in·k)", layer, of(*CONVS)),
-    matrix("hidden layer, stored as in × out", layer, kind("^Conv1D$")),
+    matrix("hidden layer, stored as in × out", layer, class_name("^Conv1D$")),
     matrix("hidden layer", layer),
     # Parameters of somebody's own module, by name.
-    table("embedding table, by name", either(given_name(names.EMBED), kind(r"Embed(ding)?s?$"))),
+    table(
+        "embedding table, by name",
+        either(given_name(names.EMBED), class_name(r"Embed(ding)?s?$")),
+        kind="embedding",
+    ),
     matrix(
         "stacked experts × in × out, gate and up alternate",
-        kind("^GptOss"),
+        class_name("^GptOss"),
         given_name("gate_up_proj"),
         view=ask.experts_input_first,
     ),
@@ -229,7 +256,7 @@ RULES: tuple[Rule, ...] = (
         "for experts × (gate, up) × in",
     ),
     matrix("stacked experts × out × in", axes(3), ask.experts),
-    matrix("router of a mixture of experts", axes(2), kind(names.ROUTER)),
+    matrix("router of a mixture of experts", axes(2), class_name(names.ROUTER)),
     # What is left has no name that any row knows.
     guess(
         "vector",
@@ -265,13 +292,17 @@ class RuleMatch:
 
     Args:
         rule: the row that decided.
+        kind: the kind that the row says; of an embedding that is an output head too, "embedding".
         reason: its reason, with the names the parameter shares.
+        layer: whether the parameter is the weight of a linear map or a convolution.
         view: the parameter as matrices, whatever the target is; None below two axes.
         query: rows that belong to queries; None where there are no heads to count.
     """
 
     rule: Rule
+    kind: Kind
     reason: str
+    layer: bool
     view: MatrixView | None
     query: int | None
 
@@ -298,12 +329,11 @@ def judge(places: Sequence[ParameterPlace], model: ModelIndex) -> RuleMatch:
     rows = [_row(place, model) for place in places]
     first = next((i for i, rule in enumerate(rows) if rule.target == "table"), 0)
     rule, place = rows[first], places[first]
+    kind = "embedding" if any(row.kind == "embedding" for row in rows) else rule.kind
     reason = rule.reason
     if len(places) > 1:
         others = [s.name for s in places if s is not place]
         reason += f", shared with {', '.join(others)}"
-    if place.ndim < 2:
-        return RuleMatch(rule=rule, reason=reason, view=None, query=None)
-    view = rule.view(place, model)
-    query = rule.query(place, model) if rule.query else None
-    return RuleMatch(rule=rule, reason=reason, view=view, query=query)
+    view = rule.view(place, model) if place.ndim > 1 else None
+    query = rule.query(place, model) if rule.query and view else None
+    return RuleMatch(rule=rule, kind=kind, reason=reason, layer=place.layer, view=view, query=query)

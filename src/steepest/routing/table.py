@@ -7,10 +7,9 @@ are routed like all others: an optimizer leaves them alone until they are thawed
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -18,71 +17,13 @@ from torch.nn.parameter import is_lazy
 from steepest._common.errors import invalid, shape_text
 from steepest._common.patterns import Patterns
 from steepest._common.text import table
+from steepest.routing.assignment import Assignment as Assignment
+from steepest.routing.assignment import Override, by_head, overridden
 from steepest.routing.places import HEADS, ModelIndex, ParameterPlace
-from steepest.routing.rules import RuleMatch, Target, judge
+from steepest.routing.rules import Kind, Target, judge
 from steepest.views import MatrixView
 
-Override: TypeAlias = Literal["matrix", "adamw"]
-
 TARGETS: tuple[Target, ...] = ("matrix", "table", "vector", "constant")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """The destination of one parameter, and the reason.
-
-    Args:
-        name: full name, the first one if the parameter is tied.
-        shape: shape of the parameter.
-        target: `"matrix"` moves in a norm of matrices; `"table"` (embeddings, output heads) goes to
-            AdamW with weight decay; `"vector"` (biases, gains, …) to AdamW without; `"constant"`
-            (integers) nowhere. An optimizer with a norm for every layer takes all three.
-        view: the parameter as matrices; None unless the target is `"matrix"`.
-        reason: the rule or the override that decided.
-        certain: False where the module tree does not show what the parameter is.
-        settle: the override that settles an uncertain parameter; else empty.
-        aliases: its other names, if it is tied.
-        frozen: whether it had `requires_grad=False`; it is routed for the day when it has not.
-        destination: the optimizer that moves it and the norm in which it does, such as
-            `Muon, Spectral()`; empty as long as no optimizer has it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    target: Target
-    view: MatrixView | None
-    reason: str
-    certain: bool = True
-    settle: str = ""
-    aliases: tuple[str, ...] = ()
-    frozen: bool = False
-    destination: str = ""
-
-    @property
-    def to(self) -> str:
-        """The destination, as the printed table says it, or what the parameter is."""
-        text = "nowhere" if self.target == "constant" else self.destination or self.target
-        return f"{text}, frozen" if self.frozen and self.target != "constant" else text
-
-    @property
-    def numel(self) -> int:
-        """How many numbers the parameter holds."""
-        return math.prod(self.shape)
-
-    @property
-    def matrices(self) -> str:
-        """The matrices it is seen as, such as `3 × 128×128`; empty without a view.
-
-        Examples:
-            >>> Assignment(name="w", shape=(96, 32), target="matrix", view=MatrixView(split=3),
-            ...            reason="").matrices
-            '3 × 32×32'
-        """
-        shapes = self.view.shapes(self.shape) if self.view else []
-        return " + ".join(
-            (f"{count} × " if count > 1 else "") + shape_text((rows, cols))
-            for count, rows, cols in shapes
-        )
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -119,8 +60,12 @@ class Routing:
         """How many numbers go to a target."""
         return sum(a.numel for a in self.assignments if a.target == target)
 
-    def groups(self) -> list[dict[str, Any]]:
+    def groups(self, *, by_kind: bool = False) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: matrices, then what AdamW updates.
+
+        Args:
+            by_kind: whether embeddings and output heads are a group each, in this order, so that
+                each can have a learning rate of its own; otherwise they are one group.
 
         Returns:
             Groups of named parameters, frozen ones among them, none of them empty. The matrix group
@@ -136,12 +81,16 @@ class Routing:
             ['1.bias', '2.weight', '2.bias'] ['adamw', 'params', 'weight_decay']
         """
         members: dict[Target, list[tuple[str, nn.Parameter]]] = {t: [] for t in TARGETS}
+        tables: dict[Kind, list[tuple[str, nn.Parameter]]] = {"embedding": [], "head": []}
         for a, parameter in zip(self.assignments, self.parameters, strict=True):
             members[a.target].append((a.name, parameter))
+            if a.target == "table":
+                tables[a.kind].append((a.name, parameter))
         views = tuple(a.view for a in self.assignments if a.target == "matrix")
+        divided = list(tables.values()) if by_kind else [members["table"]]
         groups: list[dict[str, Any]] = [
             {"params": members["matrix"], "views": views},
-            {"params": members["table"], "adamw": True},
+            *({"params": some, "adamw": True} for some in divided),
             {"params": members["vector"], "adamw": True, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
@@ -204,55 +153,6 @@ def _remedies(uncertain: tuple[Assignment, ...]) -> Iterator[str]:
     return (f"{a.name!r}: {a.settle}" for a in uncertain)
 
 
-def _override(
-    a: Assignment, verdict: RuleMatch, pattern: str, value: MatrixView | Override
-) -> Assignment:
-    """The assignment that an override asks for."""
-    reason = f"override {pattern!r}"
-    if value == "adamw":
-        target = verdict.rule.target
-        if target == "matrix":
-            target = "table"
-        return replace(a, target=target, view=None, reason=reason, certain=True, settle="")
-    if isinstance(value, str) and value != "matrix":
-        raise invalid("overrides", value, 'give "matrix", "adamw" or a MatrixView')
-    view = verdict.view if isinstance(value, str) else value
-    if view is None:
-        raise invalid(
-            "overrides",
-            value,
-            f"{a.name} has shape {shape_text(a.shape)}: a matrix needs two axes; write 'adamw'",
-        )
-    try:
-        view.shapes(a.shape)
-    except ValueError as error:
-        raise invalid("overrides", value, f"{a.name} does not fit it ({error})") from None
-    return replace(a, target="matrix", view=view, reason=reason, certain=True, settle="")
-
-
-def _by_head(a: Assignment, verdict: RuleMatch, heads: int) -> Assignment:
-    """The assignment with one matrix for each head."""
-    view, query = verdict.view, verdict.query
-    assert view is not None
-    if not query:
-        raise invalid(
-            "heads",
-            heads,
-            f"{a.name}: its query rows are unknown; override it with MatrixView(split=…)",
-        )
-    if heads < 1 or query % heads:
-        raise invalid("heads", heads, f"{a.name}: {query} query rows do not divide by it")
-    dim = view.rows[0]
-    size = query // heads
-    if a.shape[dim] % size:
-        raise invalid(
-            "heads", heads, f"{a.name}: {a.shape[dim]} rows do not divide into heads of {size}"
-        )
-    view = replace(view, split=a.shape[dim] // size, split_dim=dim)
-    # Heads settle the one guess that has query rows: whether they are stored head by head.
-    return replace(a, view=view, reason=f"{a.reason}, one matrix a head", certain=True, settle="")
-
-
 def _heads_of(heads: int | str | Mapping[str, int] | None) -> Mapping[str, int | str]:
     """The argument `heads` as patterns."""
     if heads is None:
@@ -293,6 +193,7 @@ def _assign(
         shape=tuple(parameter.shape),
         target=rule.target,
         view=verdict.view if rule.target == "matrix" else None,
+        kind=verdict.kind,
         reason=verdict.reason,
         certain=not rule.settle,
         settle=rule.settle,
@@ -301,14 +202,21 @@ def _assign(
     override = chosen.first(names)
     split = counted.first(names) if verdict.query is not None else None
     if override:
-        a = _override(a, verdict, *override)
+        a = overridden(a, verdict, *override)
     elif split:
-        a = _by_head(a, verdict, _number(a, split[1], places))
+        a = by_head(a, verdict, _number(a, split[1], places))
     if parameter.dtype.is_floating_point or parameter.is_complex():
         return replace(a, frozen=not parameter.requires_grad)
     reason = f"{str(parameter.dtype).removeprefix('torch.')} has no gradient"
     return replace(
-        a, target="constant", view=None, reason=reason, certain=True, settle="", frozen=True
+        a,
+        target="constant",
+        kind="constant",
+        view=None,
+        reason=reason,
+        certain=True,
+        settle="",
+        frozen=True,
     )
 
 
