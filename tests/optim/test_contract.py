@@ -56,7 +56,7 @@ def test_a_scheduler_reaches_every_group_from_its_own_base(make):
 def test_one_cycle_lr_cycles_the_momentum(make):
     m = model()
     optimizer = make(m)
-    scheduler = OneCycleLR(optimizer, max_lr=0.1, total_steps=4, cycle_momentum=True)
+    scheduler = OneCycleLR(optimizer, max_lr=optimizer.lrs(0.1), total_steps=4, cycle_momentum=True)
     values = []
     for t in range(3):
         train(m, optimizer, 1, t)
@@ -253,8 +253,9 @@ def test_channels_last_and_empty_parameters(make):
     image = torch.randn(2, 3, 5, 5)
     for layer, more in ((conv, []), (other, [empty])):
         empty.grad = torch.zeros(0, 4)
+        named = [("conv.weight", layer.weight), *(("empty", p) for p in more)]
         optimizer = make(
-            [{"params": [layer.weight, *more]}, {"params": [layer.bias], "adamw": True}]
+            [{"params": named}, {"params": [("conv.bias", layer.bias)], "adamw": True}]
         )
         for _ in range(2):
             optimizer.zero_grad()

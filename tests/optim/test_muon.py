@@ -12,6 +12,7 @@ from torch import nn
 from steepest import MatrixView, Muon, route
 from steepest.norms import Operator
 from steepest.polar import Auto, NewtonSchulz, Svd
+from steepest.views import conv
 from tests.matrices import naive_polar, spectral_distance
 from tests.optim.runs import gradient, parameter, run
 
@@ -77,7 +78,7 @@ def test_a_convolution_is_scaled_by_its_matrix_shape():
     """√(out / in·kh·kw) = √(64/8·9), not √(kh/kw)."""
     w = nn.Parameter(torch.zeros(64, 2, 3, 3, dtype=torch.float64))
     w.grad = gradient(w, 0)
-    Muon([w], lr=1.0, polar=Svd()).step()
+    Muon([{"params": [w], "views": conv(2)}], lr=1.0, polar=Svd()).step()
     assert float(torch.linalg.matrix_norm(w.detach().flatten(1), 2)) == pytest.approx(
         math.sqrt(64 / 18)
     )
@@ -165,17 +166,25 @@ def test_what_it_accepts(kind):
     optimizer.step()
     assert not torch.equal(before, layer.weight)
     assert optimizer.param_groups[0]["lr"] == (0.5 if kind == "groups" else 0.25)
-    assert (optimizer.routing is not None) == (kind == "routing")
+    assert (optimizer.routing is not None) == (kind in ("routing", "named"))
 
 
 def test_a_bare_vector_is_refused_with_the_remedy():
     layer = nn.Linear(3, 4)
-    with pytest.raises(ValueError, match=r"bias, 4.*pass the module.*adamw=True"):
-        Muon(layer.named_parameters())
-    with pytest.raises(ValueError, match=r"parameter 1 of its group \(4\)"):
+    with pytest.raises(ValueError, match=r"parameter 1 of its group \(4\).*the module.*adamw=True"):
         Muon(layer.parameters())
-    with pytest.raises(ValueError, match=r"`views`"):
-        Muon([nn.Parameter(torch.zeros(2, 3, 4))])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)], ids=len)
+def test_a_bare_tensor_of_more_axes_is_refused_with_both_readings(shape):
+    """A kernel to some and a stack of matrices to others: torch's proposals disagree as well."""
+    w = nn.Parameter(torch.zeros(shape))
+    with pytest.raises(ValueError, match=rf"`views`.*conv\({len(shape) - 2}\).*batch="):
+        Muon([w])
+    *batch, rows, cols = range(len(shape))
+    stack = MatrixView(batch=tuple(batch), rows=(rows,), cols=(cols,))
+    Muon([{"params": [w], "views": stack}])
+    Muon([{"params": [w], "views": conv(len(shape) - 2)}])
 
 
 def test_nothing_to_orthogonalise_is_refused():

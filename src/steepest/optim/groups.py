@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -13,10 +13,11 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
 from steepest.optim.options import Group
+from steepest.optim.remedies import remedy
 from steepest.optim.updates import average_dtype, check_average
 from steepest.polar import PolarMethod
 from steepest.sharding import RankGroup
-from steepest.views import MatrixView, default_view
+from steepest.views import LINEAR, MatrixView
 
 Views = tuple[MatrixView | None, ...]
 """The view of each parameter of a group; None for one that a norm takes as it is."""
@@ -140,6 +141,28 @@ def replicas_of(module: nn.parallel.DistributedDataParallel) -> RankGroup | None
     return RankGroup.of_group(module.process_group)
 
 
+def named_replicas(replicas: Any, members: Collection[Tensor]) -> RankGroup | None:
+    """The ranks that hold copies, from what a user names them by; None if there is only one.
+
+    Args:
+        replicas: A `DistributedDataParallel` module, a process group or None.
+        members: The parameters of the optimizer.
+
+    Raises:
+        ValueError: something else, or a module that holds none of the parameters.
+    """
+    if replicas is None:
+        return None
+    if isinstance(replicas, nn.parallel.DistributedDataParallel):
+        if not any(p in members for p in replicas.module.parameters()):
+            raise invalid("replicas", type(replicas.module).__name__, "it has other parameters")
+        return replicas_of(replicas)
+    if isinstance(replicas, dist.ProcessGroup):
+        return RankGroup.of_group(replicas) if dist.get_world_size(replicas) > 1 else None
+    remedy = "give the DistributedDataParallel module, a process group or None"
+    raise invalid("replicas", type(replicas).__name__, remedy)
+
+
 def module_params(params: Any, geometry: Geometry, argument: str) -> Any:
     """Return every named parameter if `params` is a module and the norm is for entries.
 
@@ -155,13 +178,14 @@ def module_params(params: Any, geometry: Geometry, argument: str) -> Any:
     raise invalid(argument, geometry, "it does not fit every parameter: give groups")
 
 
-def views_of(group: Group, views: Any, norm: Geometry) -> Views:
+def views_of(group: Group, views: Any, norm: Geometry, optimizer: str) -> Views:
     """One view for each parameter of a group, checked; None where the norm takes whole tensors.
 
     Args:
         group: The group.
         views: One view for all, or one for each, of which None stands for the usual one.
         norm: The norm or map of the group.
+        optimizer: The name of the optimizer.
 
     Raises:
         ValueError: a view does not fit its parameter, or one without a view is no matrix.
@@ -176,7 +200,7 @@ def views_of(group: Group, views: Any, norm: Geometry) -> Views:
     out = []
     for i, p in enumerate(params):
         view = views[i] if views is not None else None
-        view = view or _default_view(group, p)
+        view = view or _default_view(group, p, optimizer)
         try:
             view.shapes(p.shape)
         except ValueError as error:
@@ -198,14 +222,18 @@ def _no_views(group: Group, views: Any, norm: Geometry) -> Views:
     return (None,) * len(group["params"])
 
 
-def _default_view(group: Group, param: Tensor) -> MatrixView:
-    view = default_view(param.ndim)
-    if view is not None:
-        return view
+def _default_view(group: Group, param: Tensor, optimizer: str) -> MatrixView:
+    if param.ndim == 2:
+        return LINEAR
     raise invalid(
         "params",
         f"{name_of(group, param)}, {shape_text(param.shape)}",
-        "it is not a matrix: pass the module, so that its parameters are routed, or put it into a "
-        "group with adamw=True for AdamW"
-        + (", or say with `views` which axes are rows and columns" if param.ndim > 2 else ""),
+        f"it is not a matrix: {remedy(optimizer)}, or put it into a group with adamw=True for AdamW"
+        + (READINGS.format(spatial=param.ndim - 2) if param.ndim > 2 else ""),
     )
+
+
+READINGS = (
+    ", or say with `views` which matrices it is: steepest.views.conv({spatial}) for the kernel of "
+    "a convolution, MatrixView(batch=…, rows=…, cols=…) for a stack of matrices"
+)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
+from steepest.routing.rules import Kind
 from steepest.routing.table import Routing, route
 
 MEMBERS = ("params", "param_names")
@@ -159,3 +160,22 @@ def unnamed(group: dict[str, Any]) -> dict[str, Any]:
     """A group whose parameters have lost their names."""
     params = [pair[1] if isinstance(pair, tuple) else pair for pair in group["params"]]
     return {**group, "params": params}
+
+
+def routed_groups(
+    routing: Routing, options: Mapping[str, Any], rates: Mapping[Kind, float | Tensor]
+) -> list[dict[str, Any]]:
+    """The groups of routed parameters.
+
+    Args:
+        routing: The routing.
+        options: The hyper-parameters that are given for all of them.
+        rates: The learning rates of the kinds that have their own.
+    """
+    kinds = {a.name: a.kind for a in routing}
+    groups = routing.groups(by_kind=bool(rates))
+    for group in groups:
+        kind = kinds[group["params"][0][0]]
+        if group.get("adamw") and kind in rates:
+            group["lr"] = rates[kind]
+    return [{**options, **group} for group in groups]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Unpack, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
@@ -17,8 +18,12 @@ from steepest.optim.presets import PRESETS
 from steepest.optim.rule import ShapedRule, UpdateRule
 from steepest.optim.updates import SHAPE_RULES, ShapeRule, average_dtype
 from steepest.polar import JORDAN_QUINTIC, NewtonSchulz, PolarMethod, Schedule
+from steepest.routing.table import Routing
 
 ROW = PRESETS["Muon"]
+
+LR, TORCH_LR = 0.02, 1e-3
+"""Learning rates of KellerJordan/Muon, which trains a model as it is, and of torch.optim.Muon."""
 
 TORCH_STEPS = 5
 """The number of Newton–Schulz steps in torch.optim.Muon."""
@@ -47,7 +52,9 @@ class Muon(SteepestOptimizer):
     Args:
         params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
             group may hold `views`, and with `adamw=True` belongs to AdamW.
-        lr: Spectral norm of a step, before the factor.
+        lr: Spectral norm of a step, before the factor. None is 0.02 where something is routed, a
+            module or groups with AdamW's among them, and torch's 1e-3 for matrices alone and with
+            "match_rms_adamw".
         weight_decay: Decoupled decay; bounds the weights by ‖W‖₂ ≤ factor·upper/weight_decay,
             where upper is the method's largest output singular value.
         momentum: Weight of the past in the average, in [0, 1).
@@ -86,7 +93,7 @@ class Muon(SteepestOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: float | Tensor | None = None,
         weight_decay: float = ROW.weight_decay,
         momentum: float = ROW.momentum,
         nesterov: bool = ROW.nesterov,
@@ -101,6 +108,10 @@ class Muon(SteepestOptimizer):
         asked = ns_coefficients is not None or ns_steps is not None
         if asked and polar is not None:
             raise _ambiguous(polar)
+        if not isinstance(params, nn.Module | Routing):
+            params = cast(Params, list(params))
+        if lr is None:
+            lr = TORCH_LR if adjust_lr_fn == "match_rms_adamw" or _alone(params) else LR
         if adjust_lr_fn == "match_rms_adamw" and options.get("adamw_lr") is None:
             options["adamw_lr"] = lr
         defaults = {
@@ -181,6 +192,14 @@ def torch_newton_schulz(coefficients: tuple[float, float, float], steps: int) ->
         source="torch.optim.Muon",
     )
     return NewtonSchulz(schedule, torch.bfloat16)
+
+
+def _alone(params: Any) -> bool:
+    """Whether parameters come without a module, and without groups for AdamW."""
+    if isinstance(params, nn.Module | Routing):
+        return False
+    groups = [group for group in params if isinstance(group, Mapping)]
+    return not any(group.get("adamw") or "use_muon" in group for group in groups)
 
 
 def _ambiguous(polar: Any) -> ValueError:

@@ -24,6 +24,7 @@ from steepest.optim.options import (
     adamw_defaults,
     check_options,
     group_defaults,
+    kind_rates,
     routing_options,
 )
 from steepest.optim.parameter_view import ParameterView, group_views
@@ -81,7 +82,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         self._replicated: list[Sequence[ReplicatedParams]] = []
         groups = {**group_defaults(options), **defaults}
         super().__init__(
-            params, groups, adamw=adamw_defaults(options), routing=routing_options(options)
+            params,
+            groups,
+            adamw=adamw_defaults(options),
+            routing=routing_options(options),
+            unrouted=options.get("unrouted"),
+            rates=kind_rates(options),
         )
 
     def _add(self, group: Group) -> None:
@@ -107,7 +113,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             self._objects.close(self.param_groups[place])
             self._rules[place] = [group[key] for key in self.rule_keys], rule
         if not torch.compiler.is_compiling():
-            members = self._members.get(place, [])
+            members = self._views.members.get(place, [])
             same = len(members) == len(group["params"])
             if not (same and all(map(is_, map(call, members), group["params"]))):
                 self._follow(place, rule)
@@ -131,6 +137,10 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             rule = None if group["adamw"] else self._rule(place)
             views = self._views[place] if rule else (None,) * len(group["params"])
             yield from group_views(group, self.state, rule, views)
+
+    def _forget_plans(self) -> None:
+        self._replicated.clear()
+        self._plans.clear()
 
     @property
     def skipped(self) -> int:
@@ -244,6 +254,13 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                             "give dense gradients: for an embedding, sparse=False",
                         )
                     alike.setdefault((p.device, asked or p.dtype), []).append(p)
+        if not torch.compiler.is_compiling():
+            if not alike:
+                self._notices.idles(self.param_groups)
+            elif self._notices.idle:
+                self._notices.idle = 0
+            if self._ratios and len({group["lr"] for group in self.param_groups}) == 1:
+                self._notices.one_rate(self.param_groups, self._first_lr)
         finite: dict[Tensor, Flag] = {}
         for (_, dtype), params in alike.items():
             grads = [p.grad if type(p.grad) is Tensor else local_grad(p) for p in params]
@@ -342,6 +359,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         def prepare(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
             groups = self.param_groups
             ready.update(loadable(saved, groups, self._views, self.objects, self._check))
+            self._notices.loaded(ready["param_groups"], groups)
             return ready
 
         # What a hook of the user makes of the state counts: ours is the last before torch loads,

@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from steepest.optim.updates import Decay, ShapeRule
+from steepest.routing.rules import Kind
 
 NonFinite = Literal["skip", "raise"]
 Constraint = Literal["project"] | None
 Scale = Literal["unit", "dual", "linesearch"]
+Unrouted = Literal["adamw"] | None
 Sharpness = float | Literal["estimate"]
 
 # KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
 ADAMW_LR = 3e-4
 ADAMW_BETAS = (0.9, 0.95)
 ADAMW_EPS = 1e-8
+
+
+KINDS: tuple[Kind, ...] = ("embedding", "head", "vector")
 
 
 class StepOptions(TypedDict, total=False):
@@ -45,6 +50,13 @@ class StepOptions(TypedDict, total=False):
         overrides: Assignments of parameters of a module by pattern, as in `steepest.route`.
         heads: Numbers of attention heads of a module, as in `steepest.route`.
         strict: Whether a guess of the routing is an error, as in `steepest.route`.
+        unrouted: "adamw" for a framework that gives parameters without their module and without
+            names: matrices are told by their number of axes, everything else goes to AdamW, and so
+            do no embeddings and output heads, which shapes do not tell. None, the default, makes a
+            parameter that is no matrix an error. Names, as in `model.named_parameters()`, route.
+        embedding_lr: Learning rate of the embeddings of a module; None, the default, is `adamw_lr`.
+        head_lr: Learning rate of its output heads; None, the default, is `adamw_lr`.
+        vector_lr: Learning rate of its biases, gains and other vectors; None is `adamw_lr`.
         adamw_lr: Learning rate of AdamW for groups with `adamw=True`; None, the default, is 3e-4.
         adamw_betas: AdamW's betas; (0.9, 0.95) by default.
         adamw_eps: AdamW's eps; 1e-8 by default.
@@ -61,6 +73,10 @@ class StepOptions(TypedDict, total=False):
     overrides: Mapping[str, Any]
     heads: Any
     strict: bool
+    unrouted: Unrouted
+    embedding_lr: float | Tensor | None
+    head_lr: float | Tensor | None
+    vector_lr: float | Tensor | None
     adamw_lr: float | Tensor | None
     adamw_betas: tuple[float, float]
     adamw_eps: float
@@ -159,6 +175,13 @@ def routing_options(options: StepOptions) -> dict[str, Any]:
     """The options that `steepest.route` takes with a module."""
     given: dict[str, Any] = dict(options)
     return {key: given[key] for key in ("overrides", "heads", "strict") if key in given}
+
+
+def kind_rates(options: StepOptions) -> dict[Kind, float | Tensor]:
+    """The learning rates of kinds of parameters, of those that have their own."""
+    given: dict[str, Any] = dict(options)
+    rates = {kind: given.get(f"{kind}_lr") for kind in KINDS}
+    return {kind: rate for kind, rate in rates.items() if rate is not None}
 
 
 def group_defaults(options: StepOptions) -> dict[str, Any]:

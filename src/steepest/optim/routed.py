@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Norm
+from steepest.optim.group_keys import check_keys, translate
 from steepest.optim.groups import (
     Views,
     check_ball,
     check_group,
     choose_polar,
+    named_replicas,
     plain_numbers,
     replicas_of,
     views_of,
 )
-from steepest.optim.membership import MEMBERS, RoutingMemory, join, leave, not_routed, unnamed
+from steepest.optim.member_views import MemberViews
+from steepest.optim.membership import (
+    MEMBERS,
+    RoutingMemory,
+    join,
+    leave,
+    not_routed,
+    routed_groups,
+    unnamed,
+)
+from steepest.optim.notices import Notices
 from steepest.optim.objects import GroupObjects
-from steepest.optim.options import RENAMED, Group
+from steepest.optim.options import Group, Unrouted
 from steepest.optim.rule import UpdateRule
+from steepest.optim.unrouted import is_told, sort_params, split_by_shape, takes_matrices
 from steepest.optim.updates import check_decay
+from steepest.routing.rules import Kind
 from steepest.routing.table import Routing, route
 from steepest.sharding import RankGroup
 from steepest.views import MatrixView
@@ -35,6 +48,10 @@ from steepest.views import MatrixView
 Params = (
     nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 )
+
+
+KEPT = ("_objects", "_views", "_unrouted", "_rates", "_notices", "_first_lr", "_ratios")
+"""Attributes that a copy of an optimizer has as they are."""
 
 
 class RoutedOptimizer(torch.optim.Optimizer, ABC):
@@ -48,6 +65,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         defaults: The values of a group.
         adamw: The values of a group with `adamw=True`, in place of the defaults.
         routing: The options of `steepest.route` for a module.
+        unrouted: "adamw" to tell matrices by their shape where there are no names.
+        rates: The learning rates of kinds of parameters that AdamW has, if they have their own.
     """
 
     param_groups: list[Group]  # type: ignore[assignment]
@@ -68,26 +87,46 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         *,
         adamw: dict[str, Any],
         routing: dict[str, Any],
+        unrouted: Unrouted = None,
+        rates: Mapping[Kind, float | Tensor] | None = None,
     ) -> None:
+        if unrouted not in (None, "adamw"):
+            raise invalid("unrouted", unrouted, 'give "adamw" or None')
+        self._objects = GroupObjects(self.objects)
+        self._views = MemberViews()
+        # Not while torch adds the first groups, which are routed already.
+        self._routed: RoutingMemory | None = None
+        self._adamw, self._unrouted, self._rates = adamw, unrouted, dict(rates or {})
+        self._notices = Notices()
+        # The learning rate with which each group was made, by its place.
+        self._first_lr: dict[int, float | Tensor] = {}
+        self._ratios = False
+        # Frozen when the norm of their model was made, which has no block for them.
+        self._frozen: Mapping[str, Tensor] = {}
         params = self._unwrapped(params)
         if isinstance(params, nn.Module):
             params = route(params, **routing)
-        elif routing:
+            self._notices.guesses(params)
+        elif routing and isinstance(params, Routing):
             raise not_routed(*next(iter(routing.items())))
-        self._objects = GroupObjects(self.objects)
-        # The views of each group that AdamW does not have, by its place, and whose they are.
-        self._views: dict[int, Views] = {}
-        self._members: dict[int, list[weakref.ref[Tensor]]] = {}
-        self._known_views = WeakIdKeyDictionary()
-        # Not while torch adds the first groups, which are routed already.
-        self._routed: RoutingMemory | None = None
-        self._adamw = adamw
-        # Frozen when the norm of their model was made, which has no block for them.
-        self._frozen: Mapping[str, Tensor] = {}
-        super().__init__(
-            self._groups_of(params, {}) if isinstance(params, Routing) else params, defaults
-        )
-        self._routed = RoutingMemory(params) if isinstance(params, Routing) else None
+        found: Routing | None
+        if isinstance(params, Routing):
+            groups, found = self._groups_of(params, {}), params
+        else:
+            groups, found = sort_params(
+                params,
+                defaults,
+                adamw,
+                options=routing,
+                unrouted=unrouted,
+                rates=self._rates,
+                notices=self._notices,
+            )
+        unused = {**routing, **{f"{kind}_lr": rate for kind, rate in self._rates.items()}}
+        if found is None and unused:
+            raise not_routed(*next(iter(unused.items())))
+        super().__init__(groups, defaults)
+        self._routed = RoutingMemory(found) if found is not None else None
         if all(group["adamw"] for group in self.param_groups):
             raise invalid(
                 "params",
@@ -111,6 +150,58 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def _rule(self, place: int) -> UpdateRule:
         """The rule of the group in a place."""
 
+    def lrs(self, lr: float) -> list[float]:
+        """A learning rate for each group, in the ratios in which the groups were made.
+
+        For whatever writes absolute learning rates, which would otherwise give AdamW that of the
+        matrices.
+
+        Args:
+            lr: The learning rate of the first group of matrices.
+
+        Raises:
+            ValueError: that group was made with a learning rate of 0, which has no ratio.
+
+        Examples:
+            >>> from steepest import Muon
+            >>> optimizer = Muon(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4)), lr=0.02)
+            >>> optimizer.lrs(0.04)
+            [0.04, 0.0006, 0.0006]
+            >>> scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            ...     optimizer, max_lr=optimizer.lrs(0.04), total_steps=100
+            ... )
+        """
+        groups = range(len(self.param_groups))
+        rates = [float(self._first_lr[place]) for place in groups]
+        first = next(rates[place] for place in groups if not self.param_groups[place]["adamw"])
+        if first == 0:
+            raise invalid("lr", 0.0, "the matrices were made with it: it has no ratio to AdamW's")
+        return [lr * (rate / first) for rate in rates]
+
+    def set_replicas(
+        self, replicas: nn.parallel.DistributedDataParallel | dist.ProcessGroup | None
+    ) -> None:
+        """Name the ranks that hold copies of the parameters, which divide the polar factors.
+
+        An optimizer that is given the `DistributedDataParallel` module knows them. This is for
+        frameworks that wrap the model after they have made the optimizer. All of the ranks have to
+        call it, at the same step.
+
+        Args:
+            replicas: The wrapped module, or the process group of the ranks. With None each rank
+                computes everything for itself.
+
+        Raises:
+            ValueError: something else, or a module that holds none of the parameters.
+        """
+        members = {p for group in self.param_groups for p in group["params"]}
+        self._replicas = named_replicas(replicas, members)
+        self._forget_plans()
+
+    @abstractmethod
+    def _forget_plans(self) -> None:
+        """Plan anew: other ranks take part."""
+
     def views(self) -> dict[Tensor, MatrixView | None]:
         """How each parameter that AdamW does not have is seen: as matrices, or None, as it is."""
         found: dict[Tensor, MatrixView | None] = {}
@@ -127,32 +218,15 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             ValueError: a view, or the geometry of the group, does not fit a parameter.
         """
         group = self._objects.opened(self.param_groups[place])
-        found = views_of(group, views, rule.geometry)
+        found = views_of(group, views, rule.geometry, type(self).__name__)
         self._check_shapes(group, found, rule)
-        self._views[place] = found
-        self._members[place] = [weakref.ref(p) for p in group["params"]]
-        self._known_views.update(zip(group["params"], found, strict=True))
+        self._views.seat(place, group["params"], found)
         choose_polar(group, found, rule.geometry.polar)
 
     def _follow(self, place: int, rule: UpdateRule) -> None:
-        """Let views follow their parameters, after others have edited the groups.
-
-        A parameter that is new takes the view of the one in whose place it stands, if that one is
-        gone; another has the usual view of its shape.
-        """
-        known = self._known_views
+        """Let views follow their parameters, after others have edited the groups."""
         there = {p for group in self.param_groups for p in group["params"]}
-        params, old = self.param_groups[place]["params"], self._views.get(place, ())
-        before: list[Tensor | None] = [ref() for ref in self._members.get(place, [])]
-        replaced = len(old) == len(params)
-        found = [
-            known[p]
-            if p in known
-            else old[i]
-            if replaced and not (before and before[i] in there)
-            else None
-            for i, p in enumerate(params)
-        ]
+        found = self._views.of(place, self.param_groups[place]["params"], there)
         self._seat(place, found if rule.geometry.axes == 2 else None, rule)
 
     def _check_frozen(self) -> None:
@@ -189,7 +263,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     def _groups_of(self, routing: Routing, options: dict[str, Any]) -> list[Any]:
         """The groups of routed parameters, with the hyper-parameters given for all of them."""
-        return [{**options, **group} for group in routing.groups()]
+        return routed_groups(routing, options, self._rates)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group: matrices, or with `adamw=True` parameters for AdamW.
@@ -217,7 +291,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
                 self._add(group)
         except BaseException:
             del self.param_groups[count:]
-            self._views = {i: views for i, views in self._views.items() if i < count}
+            self._views.cut(count)
             self._routed = routed
             for own, old in zip(groups, before, strict=True):
                 own.update({key: value for key, value in old.items() if value is not None})
@@ -229,7 +303,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         routing = self._routed.now(self.param_groups) if self._routed else None
         joined = join(group, routing, named, len(self.param_groups))
         if joined is None:
-            return [group]
+            by_shape = self._unrouted and takes_matrices(self.defaults) and not is_told(group)
+            return list(split_by_shape(group)) if by_shape else [group]
         self._routed = RoutingMemory(joined.routing) if joined.routing else None
         options = {key: value for key, value in group.items() if key != "params"}
         leave(self.param_groups, joined.chosen, self.state)
@@ -241,15 +316,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def _add(self, group: Group) -> None:
         """Add a group of one kind."""
         given = cast(dict[str, Any], group)
-        if "use_muon" in given:
-            # KellerJordan's Muon has groups for Adam by this key.
-            given.setdefault("adamw", not given.pop("use_muon"))
+        translate(given)
         if given.setdefault("adamw", False):
             for key, value in self._adamw.items():
                 given.setdefault(key, value)
-        for old, new in RENAMED.items():
-            if old in given:
-                raise invalid(old, given[old], f"this key of a group is called {new} now")
+        check_keys(given, {*self.defaults, *self._adamw}, self._notices)
         views = given.pop("views", None)
         super().add_param_group(given)
         plain_numbers(given)
@@ -269,6 +340,10 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             self._check_rule(group, rule)
             self._seat(len(self.param_groups) - 1, views, rule)
         self._objects.close(group)
+        lr = group["lr"]
+        self._first_lr[len(self.param_groups) - 1] = lr.clone() if isinstance(lr, Tensor) else lr
+        numbers = {first for first in self._first_lr.values() if not isinstance(first, Tensor)}
+        self._ratios = len(numbers) > 1
 
     def _check_group(self, group: Group) -> None:
         """Raise if a hyper-parameter of a group is out of range."""
@@ -301,12 +376,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         """torch's own keeps three attributes; a copy needs these as well."""
         # Processes cannot be copied: of copies on several ranks, each computes everything.
         own: dict[str, Any] = {"_adamw": self._adamw, "_replicas": None, "_frozen": self._frozen}
+        own |= {name: getattr(self, name) for name in KEPT}
         # With the parameters that the groups have now, which are the ones that are copied.
-        own |= {"_objects": self._objects, "_views": self._views}
         own["_routed"] = self._routed and RoutingMemory(self._routed.now(self.param_groups))
         return {**super().__getstate__(), **own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The views of a copy are those of the parameters in the same places."""
-        super().__setstate__(state)
-        self._members, self._known_views = {}, WeakIdKeyDictionary()

@@ -1,0 +1,57 @@
+"""The views of the parameters of each group, which follow their parameters."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from steepest.optim.groups import Views
+
+
+class MemberViews(dict[int, Views]):
+    """The views of each group of matrices by its place, without holding on to its parameters.
+
+    Other code sorts the parameters of a group, adds, removes and exchanges them. A view stays with
+    its parameter, and goes to the one that takes its place when it is gone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members: dict[int, list[weakref.ref[Tensor]]] = {}
+        """The parameters that the views of each group are for; empty for those of a copy."""
+        self._known = WeakIdKeyDictionary()
+
+    def seat(self, place: int, params: Sequence[Tensor], views: Views) -> None:
+        """Let the parameters of a group have these views."""
+        self[place] = views
+        self.members[place] = [weakref.ref(p) for p in params]
+        self._known.update(zip(params, views, strict=True))
+
+    def of(self, place: int, params: Sequence[Tensor], others: Collection[Tensor]) -> list[Any]:
+        """The views of the parameters that a group has now; None for one without a place.
+
+        Args:
+            place: The place of the group.
+            params: Its parameters.
+            others: The parameters of all groups.
+        """
+        old = self.get(place, ())
+        before: list[Tensor | None] = [ref() for ref in self.members.get(place, [])]
+        found: list[Any] = []
+        for i, p in enumerate(params):
+            replaced = len(old) == len(params) and not (before and before[i] in others)
+            found.append(self._known[p] if p in self._known else old[i] if replaced else None)
+        return found
+
+    def cut(self, count: int) -> None:
+        """Forget the groups from this number on."""
+        for place in [place for place in self if place >= count]:
+            del self[place]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has views for the parameters in the same places."""
+        return type(self), (), None, None, iter(self.items())

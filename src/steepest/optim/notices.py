@@ -1,0 +1,154 @@
+"""Warnings about training that goes otherwise than asked; each is given once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from steepest.optim.options import Group
+from steepest.routing.table import Routing
+
+IDLE_STEPS = 3
+"""The number of steps in a row without any gradient after which an optimizer says so."""
+
+# A floor that a schedule ends on is the same for all groups and says nothing.
+SMALL = 0.1
+"""Share of its first learning rate below which that of a group may equal the others'."""
+
+STACK = 4
+"""Frames between a warning and the code that has called the optimizer, roughly."""
+
+
+class Notices:
+    """The warnings that an optimizer has given, and what it counts for them."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self.idle = 0
+        """Steps in a row in which no parameter had a gradient."""
+
+    def _say(self, key: str, text: str) -> None:
+        """Warn, once for each key."""
+        if key not in self._said:
+            self._said.add(key)
+            warnings.warn(text, UserWarning, stacklevel=STACK)
+
+    def idles(self, groups: Sequence[Group]) -> None:
+        """Count a step in which no parameter has a gradient, and say so after some of them."""
+        params = [p for group in groups for p in group["params"]]
+        frozen = sum(not p.requires_grad for p in params)
+        self.idle += 1
+        if self.idle >= IDLE_STEPS and any(p.numel() for p in params):
+            self._say(
+                "idle",
+                f"none of the {len(params)} parameters of this optimizer ({frozen} of them frozen) "
+                f"has had a gradient in {IDLE_STEPS} steps, so that nothing is trained. If the "
+                "model was wrapped, given adapters or replaced after the optimizer was made, make "
+                "the optimizer from the model that is trained",
+            )
+
+    def one_rate(self, groups: Sequence[Group], first: Mapping[int, Any]) -> None:
+        """Say that all groups have one learning rate now, which were made with different ones.
+
+        Args:
+            groups: The groups, all with the same learning rate.
+            first: The learning rate of each group when it was made, by its place.
+        """
+        lr: Any = groups[0]["lr"]
+        rates = [float(first[i]) for i in range(len(groups)) if i in first]
+        if isinstance(lr, Tensor) or lr <= 0 or not any(lr >= SMALL * r > 0 for r in rates):
+            return
+        made = ", ".join(f"{rate:.3g}" for rate in rates)
+        self._say(
+            "one rate",
+            f"every group has lr={lr:.3g} now, and they were made with {made}: something has "
+            "written one learning rate into all of them, which is right for some of them at most. "
+            "Give a scheduler a list, as in max_lr=optimizer.lrs(0.02); or take "
+            'adjust_lr_fn="match_rms_adamw", with which one rate is right for all groups',
+        )
+
+    def guesses(self, routing: Routing) -> None:
+        """Say which assignments of a routing are guesses, and the overrides that settle them."""
+        if routing.uncertain:
+            count, rows = len(routing.uncertain), routing.uncertain[:5]
+            text = "; ".join(f"{a.name!r} is taken as {a.target} ({a.reason})" for a in rows)
+            more = f"; and {count - len(rows)} more" if count > len(rows) else ""
+            self._say(
+                "guesses",
+                f"the routing had to guess {count} of {len(routing)} parameters: {text}{more}. "
+                "Look at print(optimizer.routing), and settle them by "
+                f"overrides={{{rows[0].name!r}: …}} with {rows[0].settle}",
+            )
+
+    def tables(self, names: Iterable[str], remedy: str) -> None:
+        """Say which parameters are stepped as matrices and look like embeddings or heads."""
+        if found := list(names):
+            shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if found[5:] else "")
+            self._say(remedy, f"{shown}: {remedy}")
+
+    def written(self, values: Mapping[str, tuple[Any, Any]]) -> None:
+        """Say which values of AdamW's groups were taken for those of an optimizer around this one.
+
+        Args:
+            values: The value that was found and the one that is taken, by the key of a group.
+        """
+        text = "; ".join(
+            f"adamw_{key}={own} is taken, not {key}={v}" for key, (v, own) in values.items()
+        )
+        self._say(
+            "written",
+            f"every group came with the constructor's own values, as an optimizer around this one "
+            f"writes them: {text}. To have others in AdamW's groups give adamw_lr, adamw_betas, "
+            "adamw_eps or adamw_weight_decay",
+        )
+
+    def unknown(self, key: str, value: object) -> None:
+        """Say that a key of a group has no effect."""
+        self._say(f"key {key}", f"{key}={value!r} of a group has no effect in this optimizer")
+
+    def by_shape(self, matrices: int, others: int) -> None:
+        """Say that shapes alone decide on which parameters are matrices."""
+        self._say(
+            "by shape",
+            f"{matrices} parameters are stepped as matrices and {others} by AdamW, by their shapes "
+            "alone, which do not tell embeddings and output heads from hidden matrices. Give the "
+            "module, or names with the parameters, where the framework allows it",
+        )
+
+    def loaded(self, saved: Sequence[Mapping[str, Any]], own: Sequence[Group]) -> None:
+        """Say which conventions a checkpoint has brought that the constructor had otherwise.
+
+        Args:
+            saved: The groups of the checkpoint.
+            own: The groups of the optimizer, as they were before.
+        """
+        for i, (theirs, mine) in enumerate(zip(saved, own, strict=False)):
+            key = "adjust_lr_fn"
+            a, b = (group.get(key) or "original" for group in (theirs, mine))
+            if key in theirs and key in mine and not mine["adamw"] and a != b:
+                self._say(
+                    key,
+                    f"the checkpoint was saved with {key}={a!r}, which is taken: this optimizer "
+                    f"was made with {b!r}. To have that, set param_groups[{i}][{key!r}] after "
+                    "loading, and the learning rate that goes with it",
+                )
+        theirs_to, ours_to = _ratio(saved), _ratio(own)
+        if theirs_to and ours_to and abs(theirs_to - ours_to) > 1e-6 * ours_to:
+            self._say(
+                "ratio",
+                f"the checkpoint's learning rate of AdamW is {theirs_to:.3g} of that of the hidden "
+                f"matrices, which is taken: this optimizer was made with {ours_to:.3g}. To have "
+                "that, set param_groups[…]['lr'] after loading",
+            )
+
+
+def _ratio(groups: Sequence[Mapping[str, Any]]) -> float | None:
+    """AdamW's learning rate over that of the matrices; None if there is none, or it is zero."""
+    first: dict[bool, float] = {}
+    for group in groups:
+        first.setdefault(bool(group.get("adamw")), float(group["lr"]))
+    matrices, adamw = first.get(False), first.get(True)
+    return adamw / matrices if matrices and adamw else None

@@ -1,0 +1,45 @@
+"""Lines to write where a framework makes the optimizer from parameters alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+REMEDIES: Mapping[str, str] = {
+    "transformers": 'Trainer(…, optimizer_cls_and_kwargs=(lambda: {cls}, {{"lr": …}}))',
+    "trl": 'optimizer_cls_and_kwargs=(lambda: {cls}, {{"lr": …}})',
+    "sentence_transformers": 'optimizer_cls_and_kwargs=(lambda: {cls}, {{"lr": …}})',
+    "accelerate": "{cls}(model, …)",
+    "lightning": "def configure_optimizers(self): return {cls}(self, …)",
+    "pytorch_lightning": "def configure_optimizers(self): return {cls}(self, …)",
+    "jsonargparse": "an argument `optimizer: OptimizerCallable`, called as self.optimizer(self)",
+    "timm": "create_optimizer_v2(model, …, param_group_fn=steepest.route)",
+    "skorch": 'optimizer__unrouted="adamw", or a subclass that overrides initialize_optimizer',
+    "stable_baselines3": 'optimizer_kwargs={{"unrouted": "adamw"}} in policy_kwargs',
+    "fastai": "opt_func=lambda *_, **kw: OptimWrapper(opt={cls}(model, **kw))",
+    "ultralytics": "a trainer whose build_optimizer returns {cls}(model, …)",
+    "hydra": "instantiate(config, params=model)",
+    "torch.distributed.optim": 'ZeroRedundancyOptimizer(…, {cls}, unrouted="adamw", …)',
+}
+"""The line to write for a framework that makes the optimizer, by the name of its package."""
+
+
+def remedy(cls: str) -> str:
+    """The line to write where a parameter without its module is no matrix.
+
+    Args:
+        cls: The name of the optimizer.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        for package, line in REMEDIES.items():
+            if f"{module}.".startswith(f"{package}."):
+                return f"under {package} write {line.format(cls=f'steepest.{cls}')}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return (
+        "pass the module, so that its parameters are routed; or names, as in "
+        'model.named_parameters(); or unrouted="adamw" to tell matrices by their shape'
+    )
