@@ -41,7 +41,7 @@ LAYERS = (
     ("routing.rules",),
     ("routing.assignment",),
     ("routing.table",),
-    ("routing.layer_norms", "routing.matrices", "routing.by_name"),
+    ("routing.layer_norms", "routing.matrices", "routing.by_name", "routing.layer_decay"),
     ("routing",),
     ("modular_norm.flow", "modular_norm.layers"),
     ("modular_norm.walk",),

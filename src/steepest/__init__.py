@@ -5,7 +5,7 @@ command line does not need.
 """
 
 import typing as _typing
-from importlib.metadata import version as _version
+from importlib import metadata as _metadata
 
 from steepest._common.lazy import lazy as _lazy
 
@@ -38,10 +38,14 @@ if _typing.TYPE_CHECKING:
     from steepest.optim import SteepestDescent as SteepestDescent
     from steepest.polar import polar_factor as polar_factor
     from steepest.routing import Routing as Routing
+    from steepest.routing import layer_decay as layer_decay
     from steepest.routing import route as route
     from steepest.views import MatrixView as MatrixView
 
-__version__ = _version("steepest")
+try:
+    __version__ = _metadata.version("steepest")
+except _metadata.PackageNotFoundError:  # a source tree on the path, a vendored copy
+    __version__ = "0+unknown"
 
 # The same names again for the running program: the imports above are for type checkers.
 __getattr__, __dir__ = _lazy(
@@ -58,7 +62,7 @@ __getattr__, __dir__ = _lazy(
             *("SpectralDescent", "SteepestDescent"),
         ),
         "steepest.polar": ("polar_factor",),
-        "steepest.routing": ("Routing", "route"),
+        "steepest.routing": ("Routing", "layer_decay", "route"),
         "steepest.views": ("MatrixView",),
     },
 )

@@ -217,3 +217,44 @@ def searched(rank: int, world: int) -> list[float]:
 def test_replicas_search_along_one_line() -> None:
     one, other = pool(2).run(searched, timeout=30)
     assert one == other
+
+
+def wrapped_later(rank: int, world: int) -> tuple[list[Tensor], list[list[int]]]:
+    """The weights of an optimizer made before its model was wrapped, and how often each rank owns.
+
+    The ranks hear of each other in the middle of the training.
+    """
+    torch.manual_seed(0)
+    run = spread("gpt", "ddp", rank, world, torch.float64)
+    optimizer = Muon(run.model, lr=0.05, polar=Svd())
+    owned = []
+    for step in range(4):
+        if step == 2:
+            optimizer.set_replicas(run.module)  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        run.loss(step, torch.float64).backward()
+        optimizer.step()
+        plans = [plan for _, plan in optimizer._plans.values()]
+        owned.append([p.owner for plan in plans for b in plan.buckets for p in b.exchange.tensors])
+    return [p.detach() for p in run.model.parameters()], owned
+
+
+def whole(rank: int, world: int) -> list[Tensor]:
+    """The same training, by an optimizer that is given the wrapped model."""
+    torch.manual_seed(0)
+    run = spread("gpt", "ddp", rank, world, torch.float64)
+    optimizer = Muon(run.module, lr=0.05, polar=Svd())
+    for step in range(4):
+        optimizer.zero_grad()
+        run.loss(step, torch.float64).backward()
+        optimizer.step()
+    return [p.detach() for p in run.model.parameters()]
+
+
+def test_ranks_that_are_named_later_divide_the_work_from_then_on() -> None:
+    (one, owned), (other, _) = pool(2).run(wrapped_later, timeout=60)
+    expected = pool(2).run(whole, timeout=60)[0]
+    assert all(map(torch.equal, one, other))
+    for a, b in zip(one, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert [set(owners) for owners in owned] == [set(), set(), {0, 1}, {0, 1}]
