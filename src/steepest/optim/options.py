@@ -51,9 +51,9 @@ class StepOptions(TypedDict, total=False):
         heads: Numbers of attention heads of a module, as in `steepest.route`.
         strict: Whether a guess of the routing is an error, as in `steepest.route`.
         unrouted: "adamw" for a framework that gives parameters without their module and without
-            names: matrices are told by their number of axes, everything else goes to AdamW, and so
-            do no embeddings and output heads, which shapes do not tell. None, the default, makes a
-            parameter that is no matrix an error. Names, as in `model.named_parameters()`, route.
+            names: two axes are taken as a matrix, four or five as a convolution kernel, and AdamW
+            gets everything else. Embeddings and output heads are not told by their shapes. None,
+            the default, makes a parameter that is no matrix an error. Names always route.
         embedding_lr: Learning rate of the embeddings of a module; None, the default, is `adamw_lr`.
         head_lr: Learning rate of its output heads; None, the default, is `adamw_lr`.
         vector_lr: Learning rate of its biases, gains and other vectors; None is `adamw_lr`.

@@ -276,7 +276,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             param_group: The `params` and any of the optimizer's hyper-parameters. `params` are
                 parameters, (name, parameter) pairs, a module or a `Routing`. A matrix group takes
                 `views`, one `MatrixView` for all or one each; without it 2-D parameters that no
-                routing knows are matrices out × in and 4-D or 5-D ones convolution kernels.
+                routing knows are matrices out × in.
 
         Raises:
             ValueError: a parameter that is no matrix, a view that does not fit it, a negative
