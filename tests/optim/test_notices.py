@@ -175,3 +175,13 @@ def test_replicas_are_a_module_or_a_group():
     optimizer.set_replicas(None)
     with pytest.raises(ValueError, match="replicas='Sequential': give the Distributed"):
         optimizer.set_replicas(m)
+
+
+def test_a_warning_points_at_the_line_that_called_the_library():
+    m = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        optimizer = Muon(m, lr=0.02)
+        for _ in range(3):
+            optimizer.step()
+    assert [w.filename for w in seen] == [__file__, __file__]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,8 +19,8 @@ IDLE_STEPS = 3
 SMALL = 0.1
 """Share of its first learning rate below which that of a group may equal the others'."""
 
-STACK = 4
-"""Frames between a warning and the code that has called the optimizer, roughly."""
+OURS = ("steepest.", "torch.")
+"""Modules to which no warning should point."""
 
 
 class Notices:
@@ -34,7 +35,7 @@ class Notices:
         """Warn, once for each key."""
         if key not in self._said:
             self._said.add(key)
-            warnings.warn(text, UserWarning, stacklevel=STACK)
+            warnings.warn(text, UserWarning, stacklevel=_outside())
 
     def idles(self, groups: Sequence[Group]) -> None:
         """Count a step in which no parameter has a gradient, and say so after some of them."""
@@ -143,6 +144,14 @@ class Notices:
                 f"matrices, which is taken: this optimizer was made with {ours_to:.3g}. To have "
                 "that, set param_groups[…]['lr'] after loading",
             )
+
+
+def _outside() -> int:
+    """The number of frames between a warning and the code that has called the optimizer."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and str(frame.f_globals.get("__name__", "")).startswith(OURS):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _ratio(groups: Sequence[Mapping[str, Any]]) -> float | None:

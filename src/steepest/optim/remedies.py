@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from types import FrameType
+
+SHARDING = "torch.distributed.optim"
+"""The package of ZeroRedundancyOptimizer, which gives each rank some of the parameters."""
 
 REMEDIES: Mapping[str, str] = {
     "transformers": 'Trainer(…, optimizer_cls_and_kwargs=(lambda: {cls}, {{"lr": …}}))',
@@ -19,9 +23,21 @@ REMEDIES: Mapping[str, str] = {
     "fastai": "opt_func=lambda *_, **kw: OptimWrapper(opt={cls}(model, **kw))",
     "ultralytics": "a trainer whose build_optimizer returns {cls}(model, …)",
     "hydra": "instantiate(config, params=model)",
-    "torch.distributed.optim": 'ZeroRedundancyOptimizer(…, {cls}, unrouted="adamw", …)',
+    SHARDING: 'ZeroRedundancyOptimizer(…, {cls}, unrouted="adamw", …)',
 }
 """The line to write for a framework that makes the optimizer, by the name of its package."""
+
+
+def framework() -> str | None:
+    """The package of `REMEDIES` that is calling, the innermost one; None if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        for package in REMEDIES:
+            if f"{module}.".startswith(f"{package}."):
+                return package
+        frame = frame.f_back
+    return None
 
 
 def remedy(cls: str) -> str:
@@ -30,15 +46,9 @@ def remedy(cls: str) -> str:
     Args:
         cls: The name of the optimizer.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        for package, line in REMEDIES.items():
-            if f"{module}.".startswith(f"{package}."):
-                return f"under {package} write {line.format(cls=f'steepest.{cls}')}"
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
+    package = framework()
+    if package is not None:
+        return f"under {package} write {REMEDIES[package].format(cls=f'steepest.{cls}')}"
     return (
         "pass the module, so that its parameters are routed; or names, as in "
         'model.named_parameters(); or unrouted="adamw" to tell matrices by their shape'

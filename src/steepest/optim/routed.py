@@ -37,6 +37,7 @@ from steepest.optim.membership import (
 from steepest.optim.notices import Notices
 from steepest.optim.objects import GroupObjects
 from steepest.optim.options import Group, Unrouted
+from steepest.optim.remedies import SHARDING, framework
 from steepest.optim.rule import UpdateRule
 from steepest.optim.unrouted import is_told, sort_params, split_by_shape, takes_matrices
 from steepest.optim.updates import check_decay
@@ -127,7 +128,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             raise not_routed(*next(iter(unused.items())))
         super().__init__(groups, defaults)
         self._routed = RoutingMemory(found) if found is not None else None
-        if all(group["adamw"] for group in self.param_groups):
+        if all(group["adamw"] for group in self.param_groups) and framework() != SHARDING:
             raise invalid(
                 "params",
                 "no matrix",
