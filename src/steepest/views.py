@@ -8,8 +8,9 @@ not. A `MatrixView` is that knowledge as data, and the only place where axes are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, cat
 
@@ -151,6 +152,31 @@ class MatrixView:
         if len(parts) == 1:
             return parts[0]
         return cat(parts, self.split_dim)
+
+
+class ParameterViews(tuple[MatrixView, ...]):
+    """The views of some parameters, one each in their order, which can be asked by parameter.
+
+    Code that divides a group of parameters, as ZeroRedundancyOptimizer does among the ranks, copies
+    what else is in the group: so each part has the views of all.
+    """
+
+    params: Sequence[Tensor]
+
+    def __new__(cls, views: Iterable[MatrixView], params: Sequence[Tensor]) -> ParameterViews:
+        """Keep the parameters beside the views."""
+        made = super().__new__(cls, views)
+        made.params = params
+        return made
+
+    def of(self, params: Iterable[Tensor]) -> list[MatrixView | None]:
+        """The view of each of some of the parameters; None for one that is not among them."""
+        known = dict(zip(self.params, self, strict=True))
+        return [known.get(p) for p in params]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is a tuple: its parameters are others."""
+        return tuple, (list(self),)
 
 
 LINEAR = MatrixView()

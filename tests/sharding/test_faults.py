@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from steepest import Muon, SteepestDescent, norms
+from steepest import Muon, SteepestDescent, norms, route
 from steepest.polar import Svd
 from tests.sharding.models import mesh, spread
 from tests.sharding.pool import Failure, PoolError, pool
@@ -258,3 +259,29 @@ def test_ranks_that_are_named_later_divide_the_work_from_then_on() -> None:
     for a, b in zip(one, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     assert [set(owners) for owners in owned] == [set(), set(), {0, 1}, {0, 1}]
+
+
+def zero(rank: int, world: int) -> list[Tensor]:
+    """The weights after steps of ZeroRedundancyOptimizer around Muon, with a fused projection."""
+    torch.manual_seed(0)
+    run = spread("gpt", "ddp", rank, world, torch.float64)
+    routed = route(run.model).groups()
+    groups = [{**group, "params": [p for _, p in group["params"]]} for group in routed]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's, and ours of what it writes into the groups
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        optimizer = ZeroRedundancyOptimizer(groups, Muon, lr=0.05, polar=Svd())
+    for step in range(4):
+        optimizer.zero_grad()
+        run.loss(step, torch.float64).backward()
+        optimizer.step()
+    return [p.detach() for p in run.model.parameters()]
+
+
+def test_an_optimizer_that_gives_each_rank_some_of_the_parameters() -> None:
+    one, other = pool(2).run(zero, timeout=60)
+    expected = pool(2).run(whole, timeout=60)[0]
+    assert all(map(torch.equal, one, other))
+    for a, b in zip(one, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)

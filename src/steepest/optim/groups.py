@@ -17,7 +17,7 @@ from steepest.optim.remedies import remedy
 from steepest.optim.updates import average_dtype, check_average
 from steepest.polar import PolarMethod
 from steepest.sharding import RankGroup
-from steepest.views import LINEAR, MatrixView
+from steepest.views import LINEAR, MatrixView, ParameterViews
 
 Views = tuple[MatrixView | None, ...]
 """The view of each parameter of a group; None for one that a norm takes as it is."""
@@ -195,6 +195,8 @@ def views_of(group: Group, views: Any, norm: Geometry, optimizer: str) -> Views:
         return _no_views(group, views, norm)
     if isinstance(views, MatrixView):
         views = [views] * len(params)
+    elif isinstance(views, ParameterViews):
+        views = views.of(params)
     if views is not None and len(views) != len(params):
         raise invalid("views", len(views), f"give one view, or {len(params)}: one a parameter")
     out = []

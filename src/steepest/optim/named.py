@@ -22,6 +22,7 @@ from steepest.optim.routed import Params
 from steepest.optim.rule import UpdateRule
 from steepest.routing.layer_norms import EMBEDDING, HEAD, LAYER_NORMS, layer_kind
 from steepest.routing.table import Assignment, Routing, route
+from steepest.views import ParameterViews
 
 
 class _Named(SteepestDescent):
@@ -274,7 +275,8 @@ def _layer_groups(
         norm = fixed.get(kind) or _norm("convolution", shape).with_polar(hidden.polar)
         groups.append({"params": [(a.name, p) for a, p in members[kind]], "norm": norm})
         if kind == "hidden" and norm.axes == 2:
-            groups[-1]["views"] = tuple(a.view for a, _ in members[kind])
+            seen = [a.view for a, _ in members[kind] if a.view]
+            groups[-1]["views"] = ParameterViews(seen, [p for _, p in members[kind]])
         if kind == "head":
             groups[-1].update(head)
     return groups

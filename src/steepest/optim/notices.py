@@ -19,7 +19,7 @@ IDLE_STEPS = 3
 SMALL = 0.1
 """Share of its first learning rate below which that of a group may equal the others'."""
 
-OURS = ("steepest.", "torch.")
+OURS = ("steepest.", "torch.", "jaxtyping.")
 """Modules to which no warning should point."""
 
 

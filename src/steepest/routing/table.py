@@ -21,7 +21,7 @@ from steepest.routing.assignment import Assignment as Assignment
 from steepest.routing.assignment import Override, by_head, overridden
 from steepest.routing.places import HEADS, ModelIndex, ParameterPlace
 from steepest.routing.rules import Kind, Target, judge
-from steepest.views import MatrixView
+from steepest.views import MatrixView, ParameterViews
 
 TARGETS: tuple[Target, ...] = ("matrix", "table", "vector", "constant")
 
@@ -86,7 +86,8 @@ class Routing:
             members[a.target].append((a.name, parameter))
             if a.target == "table":
                 tables[a.kind].append((a.name, parameter))
-        views = tuple(a.view for a in self.assignments if a.target == "matrix")
+        seen = [a.view for a in self.assignments if a.target == "matrix" and a.view]
+        views = ParameterViews(seen, [p for _, p in members["matrix"]])
         divided = list(tables.values()) if by_kind else [members["table"]]
         groups: list[dict[str, Any]] = [
             {"params": members["matrix"], "views": views},
