@@ -295,3 +295,22 @@ def test_a_parameter_without_elements_has_a_state_in_a_distributed_checkpoint(cl
     assert len(again.state) == len(optimizer.state) > 2
     for p, q in zip(m.parameters(), other.parameters(), strict=True):
         assert again.state[q].keys() == optimizer.state[p].keys()
+
+
+def test_the_state_of_an_adamw_is_refused_by_name():
+    m = small()
+    adamw = torch.optim.AdamW(m.parameters())
+    loss(m).backward()
+    adamw.step()
+    with pytest.raises(ValueError, match=r"torch\.optim\.AdamW.*not the momentum of matrices"):
+        steepest.Muon(m, lr=0.02).load_state_dict(adamw.state_dict())
+    lone = [m[1].weight]
+    with pytest.raises(ValueError, match=r"torch\.optim\.AdamW"):
+        steepest.Muon(lone).load_state_dict(torch.optim.AdamW(lone).state_dict())
+
+
+def test_another_number_of_groups_is_named():
+    m = small()
+    saved = steepest.Muon(m, lr=0.02, head_lr=0.1).state_dict()
+    with pytest.raises(ValueError, match=r"param_groups=4: .*than the 3 of this optimizer"):
+        steepest.Muon(m, lr=0.02).load_state_dict(saved)

@@ -239,3 +239,16 @@ def test_keys_of_others_are_translated_refused_or_named():
     with pytest.warns(UserWarning, match="amsgrad=True of a group has no effect"):
         Muon([{"params": [m["qkv"].weight], "amsgrad": True}])
     Muon([{"params": [m["qkv"].weight], "lr_scale": 0.5, "initial_lr": 0.1, "fused": None}])
+
+
+def test_integers_have_no_place_in_an_optimizer():
+    """The quantised weights below an adapter."""
+    w, b = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.zeros(4))
+    q = nn.Parameter(torch.zeros(4, 4, dtype=torch.int8), requires_grad=False)
+    for optimizer in (
+        Muon([w, q]),
+        Muon([("w", w), ("q", q)]),
+        steepest.Lion([w, q], lr=0.1),
+        Muon([{"params": [w, q]}, {"params": [b], "adamw": True}]),
+    ):
+        assert by_optimizer(optimizer)[0] in ([(4, 4)], ["w"])

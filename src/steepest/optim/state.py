@@ -62,6 +62,7 @@ def loadable(
     Raises:
         ValueError: it was saved with other objects, or holds what no group may hold.
     """
+    _check_kind(saved, groups)
     merged = []
     for i, group in enumerate(map(renamed, saved["param_groups"])):
         own = groups[i] if i < len(groups) else {}
@@ -90,6 +91,28 @@ def loadable(
         for key, values in saved["state"].items()
     }
     return {"state": state, "param_groups": merged}
+
+
+def _check_kind(saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise for the state of an AdamW where an optimizer has matrices."""
+    for i, group in enumerate(saved["param_groups"]):
+        own = groups[i] if i < len(groups) else None
+        told = group.get("adamw", group.get("rest"))
+        if "amsgrad" in group and told is None and (own is None or not own["adamw"]):
+            raise invalid(
+                f"param_groups[{i}]",
+                "saved by an optimizer such as torch.optim.AdamW",
+                "its averages are not the momentum of matrices: begin with a new optimizer and the "
+                "weights of the checkpoint",
+            )
+    if len(saved["param_groups"]) != len(groups):
+        raise invalid(
+            "param_groups",
+            len(saved["param_groups"]),
+            f"a different number of parameter groups than the {len(groups)} of this optimizer: "
+            "build it with the same options, of which embedding_lr and its like, layer_decay and "
+            "added groups change it",
+        )
 
 
 def first_difference(saved: Any, own: Any) -> tuple[str, Any, Any]:

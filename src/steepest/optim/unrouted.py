@@ -41,7 +41,10 @@ NAMES = (
 
 
 def grouped(params: Iterable[Any]) -> list[dict[str, Any]]:
-    """Parameters, pairs or groups as groups whose `params` is a list."""
+    """Parameters, pairs or groups as groups whose `params` is a list.
+
+    Integers, such as the quantised weights below an adapter, have no gradient and are left out.
+    """
     every: list[Any] = [params] if isinstance(params, Tensor) else list(params)
     if every and not isinstance(every[0], Mapping):
         every = [{"params": every}]
@@ -49,8 +52,16 @@ def grouped(params: Iterable[Any]) -> list[dict[str, Any]]:
     for group in every:
         given = group["params"]
         single = isinstance(given, Tensor | nn.Module | Routing | Set)
-        out.append({**group, "params": given if single else list(given)})
+        out.append({**group, "params": given if single else list(filter(_is_real, given))})
     return out
+
+
+def _is_real(member: Any) -> bool:
+    """Whether a parameter, or that of a pair, holds real or complex numbers; True of all else."""
+    tensor = member[1] if isinstance(member, tuple) and len(member) == 2 else member
+    if not isinstance(tensor, Tensor):
+        return True
+    return tensor.dtype.is_floating_point or tensor.is_complex() or tensor.requires_grad
 
 
 def names_in(group: Mapping[str, Any]) -> list[tuple[str, Tensor]] | None:
