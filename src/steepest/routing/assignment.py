@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from steepest._common.errors import invalid, shape_text
-from steepest.routing.rules import Kind, RuleMatch, Target
+from steepest.routing.conditions import HeadLayout
+from steepest.routing.judge import RuleMatch
+from steepest.routing.rule import Kind, Target
 from steepest.views import MatrixView
 
 Override: TypeAlias = Literal["matrix", "adamw"]
@@ -31,6 +33,8 @@ class Assignment:
         certain: False where the module tree does not show what the parameter is.
         settle: the override that settles an uncertain parameter; else empty.
         aliases: its other names, if it is tied.
+        pair: the name of the other factor of a low-rank update, which is multiplied with this one;
+            empty for every other parameter.
         frozen: whether it had `requires_grad=False`; it is routed for the day when it has not.
         destination: the optimizer that moves it and the norm in which it does, such as
             `Muon, Spectral()`; empty as long as no optimizer has it.
@@ -45,6 +49,7 @@ class Assignment:
     certain: bool = True
     settle: str = ""
     aliases: tuple[str, ...] = ()
+    pair: str = ""
     frozen: bool = False
     destination: str = ""
 
@@ -110,6 +115,32 @@ def by_head(a: Assignment, verdict: RuleMatch, heads: int) -> Assignment:
     """The assignment with one matrix for each head."""
     view, query = verdict.view, verdict.query
     assert view is not None
+    dim = view.rows[0]
+    if verdict.layout is not None:
+        parts = _told(a, verdict.layout, heads, a.shape[dim])
+        split: int | tuple[int, ...] = len(parts) if len(set(parts)) == 1 else parts
+    else:
+        split = _counted(a, query or 0, heads, a.shape[dim])
+    view = replace(view, split=split, split_dim=dim)
+    # Heads settle the one guess that has query rows: whether they are stored head by head.
+    return replace(a, view=view, reason=f"{a.reason}, one matrix a head", certain=True, settle="")
+
+
+def _told(a: Assignment, layout: HeadLayout, heads: int, rows: int) -> tuple[int, ...]:
+    """The rows of each part of each head, as the module tells."""
+    if heads not in layout.heads or not layout.fits(rows):
+        raise invalid(
+            "heads",
+            heads,
+            f"{a.name}: its module tells {layout.words}, which is {sum(layout.parts)} "
+            f"rows of {rows}; give {{pattern: number}} for others, or override it with "
+            "MatrixView(split=…)",
+        )
+    return layout.parts
+
+
+def _counted(a: Assignment, query: int, heads: int, rows: int) -> int:
+    """The number of blocks of the size of a query head."""
     if not query:
         raise invalid(
             "heads",
@@ -118,12 +149,7 @@ def by_head(a: Assignment, verdict: RuleMatch, heads: int) -> Assignment:
         )
     if heads < 1 or query % heads:
         raise invalid("heads", heads, f"{a.name}: {query} query rows do not divide by it")
-    dim = view.rows[0]
     size = query // heads
-    if a.shape[dim] % size:
-        raise invalid(
-            "heads", heads, f"{a.name}: {a.shape[dim]} rows do not divide into heads of {size}"
-        )
-    view = replace(view, split=a.shape[dim] // size, split_dim=dim)
-    # Heads settle the one guess that has query rows: whether they are stored head by head.
-    return replace(a, view=view, reason=f"{a.reason}, one matrix a head", certain=True, settle="")
+    if rows % size:
+        raise invalid("heads", heads, f"{a.name}: {rows} rows do not divide into heads of {size}")
+    return rows // size

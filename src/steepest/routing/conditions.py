@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from torch import nn
 
 from steepest._common.torch_modules import RECURRENT
-from steepest.routing.names import (
-    ATTENTION,
-    END,
-    HEAD,
-    HEAD_BY_HEAD,
-    HEAD_BY_HEAD_CONTAINER,
-    HEAD_PATH,
-    HIDDEN,
-    KEY,
-    LORA,
-    NO_END,
-    OUTPUT,
-    QUERY,
-    VALUE,
-)
-from steepest.routing.places import HEADS, KV_HEADS, ModelIndex, ParameterPlace, kind_of
+from steepest.routing import names
+from steepest.routing.places import ModelIndex, ParameterPlace, kind_of
 from steepest.views import EXPERTS, MatrixView
 
 Condition: TypeAlias = Callable[[ParameterPlace, ModelIndex], bool]
 View: TypeAlias = Callable[[ParameterPlace, ModelIndex], MatrixView]
 Rows: TypeAlias = Callable[[ParameterPlace, ModelIndex], int]
+Layout: TypeAlias = Callable[[ParameterPlace, ModelIndex], "HeadLayout | None"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadLayout:
+    """How a projection is laid out in heads, as its module tells.
+
+    Args:
+        heads: the number of heads; of layouts that have several, each of them.
+        parts: the rows of every part of every head, in the order of the rows.
+        words: the layout in words, for an error.
+    """
+
+    heads: tuple[int, ...]
+    parts: tuple[int, ...]
+    words: str
+
+    def fits(self, rows: int) -> bool:
+        """Whether the parts add up to these rows."""
+        return sum(self.parts) == rows
+
 
 EXPERTS_INPUT_FIRST = MatrixView(batch=(0,), rows=(2,), cols=(1,))
 
@@ -124,7 +131,7 @@ def depthwise(place: ParameterPlace, _: ModelIndex) -> bool:
 
 def lora(place: ParameterPlace, _: ModelIndex) -> bool:
     """A factor of a low-rank update."""
-    return any(re.fullmatch(LORA, name, re.I) for name in (place.given_name, *place.path))
+    return any(re.fullmatch(names.LORA, name, re.I) for name in (place.given_name, *place.path))
 
 
 def lora_of_embedding(place: ParameterPlace, _: ModelIndex) -> bool:
@@ -134,7 +141,7 @@ def lora_of_embedding(place: ParameterPlace, _: ModelIndex) -> bool:
 
 def lora_of_head(place: ParameterPlace, _: ModelIndex) -> bool:
     """A factor of a low-rank update of an output head."""
-    return bool(re.search(rf"(?:^|\.)(?:{HEAD})\.{LORA}", _named(place), re.I))
+    return bool(re.search(rf"(?:^|\.)(?:{names.HEAD})\.{names.LORA}", _named(place), re.I))
 
 
 def _named(place: ParameterPlace) -> str:
@@ -142,111 +149,56 @@ def _named(place: ParameterPlace) -> str:
     return ".".join((*place.path, place.given_name))
 
 
-def in_attention(place: ParameterPlace) -> bool:
-    """An attention module stands above the owner."""
-    above = place.path[:-1]
+def in_attention(place: ParameterPlace, model: ModelIndex) -> bool:
+    """An attention module holds the layer, or stands above it."""
     kinds = (kind_of(m) for m in place.chain[1:-1])
-    return any(re.fullmatch(ATTENTION, step, re.I) for step in above) or any(
-        re.search(r"(?:Attention|Attn)(?:\dd)?\d*$", name) for name in kinds
-    )
-
-
-def named_head(place: ParameterPlace, model: ModelIndex) -> bool:
-    """An output head by its own name, or the last layer of a container of such a name."""
-    if not linear_map(place, model) or in_attention(place):
-        return False
-    if re.search(HEAD_PATH, ".".join(place.path)) or re.fullmatch(HEAD, place.given_name, re.I):
-        return True
-    if any(re.fullmatch(name, place.given_name, re.I) for name in (QUERY, KEY, VALUE, NO_END)):
-        return False
-    return any(
-        _ends(place, model, i)
-        for i, step in enumerate(place.path[:-1], start=1)
-        if re.fullmatch(HEAD, step, re.I)
-    )
-
-
-def _ends(place: ParameterPlace, model: ModelIndex, depth: int) -> bool:
-    """The output of the module `depth` steps down the path, or of a member if it is a list."""
-    depth += isinstance(place.chain[depth], nn.ModuleList | nn.ModuleDict)
-    end = model.end(place.path[:depth], END)
-    return end == place.path and not model.has_twin_block(place, above=depth)
-
-
-def at_the_end(place: ParameterPlace, model: ModelIndex) -> bool:
-    """The last layer of the model, unless it is known as a hidden one."""
-    hidden = re.fullmatch(HIDDEN, place.given_name, re.I) or "pooler" in place.path
     return (
-        place.layer
-        and model.end() == place.path
-        and not hidden
-        and not in_attention(place)
-        and not model.has_twin_block(place)
+        any(re.fullmatch(names.ATTENTION, step, re.I) for step in place.path[:-1])
+        or any(re.search(r"(?:Attention|Attn)(?:\dd)?\d*$", name) for name in kinds)
+        or (
+            model.sibling(place, names.QUERY) is not None
+            and model.sibling(place, f"{names.KEY}|{names.KEY_VALUE}") is not None
+        )
     )
 
 
-def named_output(place: ParameterPlace, _: ModelIndex) -> bool:
-    """Called an output, or the end of a `Sequential` so called."""
-    names = [place.given_name]
-    if len(place.path) > 1 and isinstance(place.container, nn.Sequential):
-        names.append(place.path[-2])
-    return any(re.fullmatch(OUTPUT, name, re.I) for name in names)
+def not_of_attention(place: ParameterPlace, _: ModelIndex) -> bool:
+    """The container is no attention module."""
+    return not place.of_attention
 
 
-def indexed(place: ParameterPlace, model: ModelIndex) -> bool:
-    """The layer has as many outputs as an embedding of the model has rows, and as many inputs."""
-    return model.indexed(place)
+def no_projection(place: ParameterPlace, model: ModelIndex) -> bool:
+    """Not one of several projections that a module holds as parameters of its own."""
+    called = re.fullmatch(names.QUERY, place.given_name, re.I)
+    return called is None or model.sibling(place, names.KEY) is None
 
 
-def headless(_: ParameterPlace, model: ModelIndex) -> bool:
-    """No output head was recognised anywhere."""
-    return not model.tied_head and not model.any(named_head)
+def holds_positions(place: ParameterPlace, _: ModelIndex) -> bool:
+    """Some module around the parameter is an embedding of positions, by its class."""
+    return any(re.search(names.POSITION_CLASS, kind_of(m)) for m in place.chain[-2:])
 
 
-def is_fused_qkv(place: ParameterPlace, _: ModelIndex) -> bool:
-    """Query, key and value of equal size: three times as many outputs as inputs."""
-    # `to_qkv` is cut by chunk(3) wherever it occurs, whatever the inner width is.
-    return place.outputs == 3 * place.inputs or (
-        place.given_name == "to_qkv" and place.outputs % 3 == 0
+def hyper_connection(place: ParameterPlace, _: ModelIndex) -> bool:
+    """A parameter of hyper-connections, which mixes the streams of the residual."""
+    return bool(re.search(r"Hyper(?:Connection|Head)", place.kind)) and place.given_name in (
+        *("fn", "hc_fn"),
     )
 
 
-def is_fused_kv(place: ParameterPlace, _: ModelIndex) -> bool:
-    """Key and value of equal size."""
-    return place.outputs % 2 == 0 and (
-        place.given_name != "c_attn" or place.outputs == 2 * place.inputs
+def router(place: ParameterPlace, model: ModelIndex) -> bool:
+    """The router of a mixture of experts: beside its experts, or called a router itself."""
+    if not linear_map(place, model) or place.ndim != 2:
+        return False
+    if re.search(names.ROUTER, kind_of(place.container)) or re.search(names.ROUTER, place.kind):
+        return True
+    steps = (place.given_name, *place.path[-2:-1])
+    called = any(re.fullmatch(names.ROUTER_NAME, step, re.I) for step in steps)
+    inside = any(re.fullmatch(names.EXPERTS, step, re.I) for step in place.path)
+    return (called and not inside) and any(
+        re.fullmatch(names.EXPERTS, name, re.I)
+        for module in place.chain[-3:]
+        for name, _ in module.named_children()
     )
-
-
-def even(place: ParameterPlace, _: ModelIndex) -> bool:
-    """The outputs divide into two halves."""
-    return place.outputs % 2 == 0
-
-
-def head_size(place: ParameterPlace) -> int:
-    """Rows of one head of a fused projection, from the numbers of heads the module tells; or 0."""
-    heads = place.config_number(HEADS) or 0
-    total = heads + 2 * (place.config_number(KV_HEADS) or heads)
-    return place.outputs // total if heads and place.outputs % total == 0 else 0
-
-
-def head_by_head(place: ParameterPlace, model: ModelIndex) -> bool:
-    """Query, key and value alternate, head after head."""
-    named = re.search(HEAD_BY_HEAD_CONTAINER, kind_of(place.container))
-    return bool(re.fullmatch(HEAD_BY_HEAD, place.given_name, re.I)) or (
-        named is not None and place.given_name == "c_attn" and not grouped(place, model)
-    )
-
-
-def has_head_counts(place: ParameterPlace, _: ModelIndex) -> bool:
-    """The module tells its heads, and they fit."""
-    return head_size(place) > 0
-
-
-def grouped(place: ParameterPlace, _: ModelIndex) -> bool:
-    """The module tells that it has fewer key and value heads than query heads."""
-    fewer = place.config_number(KV_HEADS) not in (None, place.config_number(HEADS))
-    return fewer and head_size(place) > 0
 
 
 def experts(place: ParameterPlace, _: ModelIndex) -> bool:
@@ -286,18 +238,6 @@ def experts_input_first(_: ParameterPlace, __: ModelIndex) -> MatrixView:
     return EXPERTS_INPUT_FIRST
 
 
-def cut_by_head(place: ParameterPlace, _: ModelIndex) -> MatrixView:
-    """One block for each head of each projection."""
-    return place.cut(place.outputs // head_size(place))
-
-
-def cut_by_group(place: ParameterPlace, _: ModelIndex) -> MatrixView:
-    """Query, key and value of grouped-query attention."""
-    size = head_size(place)
-    queries = size * (place.config_number(HEADS) or 0)
-    return place.cut((queries, *[(place.outputs - queries) // 2] * 2))
-
-
 def as_paired(place: ParameterPlace, model: ModelIndex) -> MatrixView:
     """Stacked experts in the orientation that their shapes tell; gate and up are cut apart."""
     view = _pair(place, model) or EXPERTS
@@ -308,24 +248,3 @@ def as_paired(place: ParameterPlace, model: ModelIndex) -> MatrixView:
 def all_rows(place: ParameterPlace, _: ModelIndex) -> int:
     """Count all rows as query rows: a query projection, or one whose heads equal the query's."""
     return place.outputs
-
-
-def first_third_of_rows(place: ParameterPlace, _: ModelIndex) -> int:
-    """The first third of the rows."""
-    return place.outputs // 3
-
-
-def rows_of_heads(place: ParameterPlace, _: ModelIndex) -> int:
-    """The number of rows that the module's heads need."""
-    return head_size(place) * (place.config_number(HEADS) or 0)
-
-
-def unknown(_: ParameterPlace, __: ModelIndex) -> int:
-    """Zero: the number of query rows cannot be told."""
-    return 0
-
-
-def rows_of_sibling_query(place: ParameterPlace, model: ModelIndex) -> int:
-    """The rows of the query projection beside a key, a value, or both."""
-    query = model.sibling(place, QUERY)
-    return query.outputs if query else 0

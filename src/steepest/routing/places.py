@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 from torch import nn
 
 from steepest._common.torch_modules import CONVS, EMBEDDINGS, RECURRENT, TRANSPOSED, WRAPPERS
+from steepest.routing import names
 from steepest.views import EXPERTS, INPUT_FIRST, LINEAR, MatrixView, conv, conv_transpose
 
 Path: TypeAlias = tuple[str, ...]
@@ -20,6 +22,8 @@ STORED_WEIGHT = re.compile(r"weight_(v|orig)")
 # Attributes by which attention modules, or their `config`, tell their numbers of heads.
 HEADS = ("num_heads", "n_heads", "n_head", "num_attention_heads", "nhead", "heads")
 KV_HEADS = ("num_kv_heads", "num_key_value_heads", "n_kv_heads", "n_kv_head", "kv_heads")
+HEAD_DIM = ("head_dim", "attention_head_size", "d_head", "dim_head", "head_size", "kv_channels")
+PROJECTIONS = "|".join((names.FUSED, names.QUERY, names.KEY, names.VALUE, names.KEY_VALUE))
 
 
 def kind_of(module: nn.Module) -> str:
@@ -56,7 +60,7 @@ class ParameterPlace:
         """The module that holds the parameter."""
         return self.chain[-1]
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Class name of the owner."""
         return kind_of(self.owner)
@@ -73,24 +77,42 @@ class ParameterPlace:
             self.owner, nn.ParameterList | nn.ParameterDict
         )
 
-    @property
+    @cached_property
+    def named_path(self) -> Path:
+        """Path that ends in the telling name of a `weight`: `qkv` for a Linear at `qkv.linear`."""
+        shell = len(self.path) > 1 and re.fullmatch(names.SHELL, self.path[-1], re.IGNORECASE)
+        if shell and re.fullmatch(PROJECTIONS, self.path[-2], re.IGNORECASE):
+            return self.path[:-1]
+        return self.path
+
+    @cached_property
     def given_name(self) -> str:
         """The telling name: of the module for a `weight`, else of the parameter itself."""
         if self.bare:
             return self.attribute_name.removesuffix("_weight")
-        return self.path[-1] if self.path else ""
+        return self.named_path[-1] if self.path else ""
 
-    @property
+    @cached_property
     def container_path(self) -> Path:
         """Path of the module that uses `given_name` as a name."""
-        return self.path if self.bare else self.path[:-1]
+        return self.path if self.bare else self.named_path[:-1]
 
     @property
     def container(self) -> nn.Module:
         """The module at `container_path`."""
-        return self.owner if self.bare or not self.path else self.chain[-2]
+        return self.chain[len(self.container_path)]
 
-    @property
+    @cached_property
+    def of_attention(self) -> bool:
+        """Whether the container is an attention module, by its class or by its name."""
+        if re.search(names.ATTENTION_CLASS, kind_of(self.container)):
+            return True
+        called = self.container_path[-1] if self.container_path else ""
+        return bool(re.fullmatch(names.ATTENTION, called, re.IGNORECASE)) and not re.fullmatch(
+            names.LINEAR_ATTENTION, called, re.IGNORECASE
+        )
+
+    @cached_property
     def layer(self) -> bool:
         """Whether this is the weight of a linear map or a convolution."""
         if self.attribute_name != "weight" or self.ndim < 2:
@@ -98,7 +120,7 @@ class ParameterPlace:
         named = self.ndim == 2 and re.search(r"Linear$|^Conv1D$", self.kind)
         return bool(named) or isinstance(self.owner, (nn.Linear, *CONVS, *TRANSPOSED))
 
-    @property
+    @cached_property
     def layout(self) -> MatrixView:
         """The whole parameter as one matrix, or one for each group or expert."""
         owner = self.owner
@@ -112,12 +134,12 @@ class ParameterPlace:
             return EXPERTS
         return LINEAR if self.ndim == 2 else conv(self.ndim - 2)
 
-    @property
+    @cached_property
     def outputs(self) -> int:
         """Rows of one matrix of `layout`."""
         return self.layout.shapes(self.shape)[0][1]
 
-    @property
+    @cached_property
     def inputs(self) -> int:
         """Columns of one matrix of `layout`."""
         return self.layout.shapes(self.shape)[0][2]
@@ -126,14 +148,45 @@ class ParameterPlace:
         """The layout with its outputs cut into separate matrices."""
         return replace(self.layout, split=split, split_dim=self.layout.rows[0])
 
-    def config_number(self, names: tuple[str, ...]) -> int | None:
-        """A number that the container, or its `config`, carries under one of these names."""
-        for holder in (self.container, getattr(self.container, "config", None)):
-            for name in names:
-                value = getattr(holder, name, None)
-                if isinstance(value, int) and value > 0:
-                    return value
-        return None
+    def own_number(self, attributes: tuple[str, ...]) -> int | None:
+        """A number that the container carries under one of these names."""
+        return _number_of(self.container, attributes)
+
+    def config_number(self, attributes: tuple[str, ...]) -> int | None:
+        """A number that the container carries, or its `config` if that speaks of attention.
+
+        A configuration is shared by all modules of a model, so what it says of heads holds for the
+        attention modules alone.
+        """
+        own = self.own_number(attributes)
+        if own is None and self.of_attention:
+            return _number_of(getattr(self.container, "config", None), attributes)
+        return own
+
+
+def other_factor(name: str) -> str:
+    """The full name of the other factor of a low-rank update; empty for anything else.
+
+    Examples:
+        >>> other_factor("q_proj.lora_A.default.weight")
+        'q_proj.lora_B.default.weight'
+    """
+    swap = {"a": "b", "A": "B", "b": "a", "B": "A", "down": "up", "up": "down"}
+    found = re.search(
+        r"(?:^|.*\.)lora_(?:embedding_)?(a|A|b|B|down|up)(?=\d*(?:\.|_weight|$))", name
+    )
+    if found is None:
+        return ""
+    return name[: found.start(1)] + swap[found[1]] + name[found.end(1) :]
+
+
+def _number_of(holder: object, attributes: tuple[str, ...]) -> int | None:
+    """The first positive whole number under one of these names."""
+    for name in attributes:
+        value = getattr(holder, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
 
 
 def _place_of(model: nn.Module, name: str, shape: tuple[int, ...]) -> ParameterPlace:
@@ -171,6 +224,11 @@ def _numbered(path: Path) -> Iterator[tuple[int, Path]]:
             yield i, (*path[:i], f"{stem}#", *path[i + 1 :])
 
 
+def _of_positions(place: ParameterPlace) -> bool:
+    """Whether an embedding is of positions, which no output layer resembles."""
+    return any(re.fullmatch(names.POSITION, step, re.IGNORECASE) for step in place.path[-2:])
+
+
 class ModelIndex:
     """The model as a whole: which layer is last, which layers are repeated, what is tied.
 
@@ -184,6 +242,7 @@ class ModelIndex:
     def __init__(self, model: nn.Module) -> None:
         self.tied: dict[nn.Parameter, tuple[ParameterPlace, ...]] = {}
         self._layers: list[Path] = []
+        self._any: dict[Callable[[ParameterPlace, ModelIndex], bool], bool] = {}
         self._ends: dict[tuple[Path, str | None], Path | None] = {}
         self._places: dict[Path, list[ParameterPlace]] = {}
         self._repeats: Counter[tuple[Path, str, tuple[int, ...]]] = Counter()
@@ -192,7 +251,7 @@ class ModelIndex:
             place = _place_of(model, name, tuple(parameter.shape))
             self.tied[parameter] = (*self.tied.get(parameter, ()), place)
             self._places.setdefault(place.container_path, []).append(place)
-            if isinstance(place.owner, EMBEDDINGS):
+            if isinstance(place.owner, EMBEDDINGS) and not _of_positions(place):
                 self._tables.add(place.shape)
             if place.layer or isinstance(place.owner, (*RECURRENT, nn.MultiheadAttention)):
                 self._layers.append(place.path)
@@ -209,7 +268,10 @@ class ModelIndex:
 
     def any(self, condition: Callable[[ParameterPlace, ModelIndex], bool]) -> bool:
         """Whether some place fulfils a condition."""
-        return any(condition(place, self) for places in self.tied.values() for place in places)
+        if condition not in self._any:
+            places = (place for places in self.tied.values() for place in places)
+            self._any[condition] = any(condition(place, self) for place in places)
+        return self._any[condition]
 
     def end(self, under: Path = (), named: str | None = None) -> Path | None:
         """Path of the last layer below `under`, of the last one so named if there is one."""
@@ -230,8 +292,24 @@ class ModelIndex:
             for i, path in _numbered(place.path)
         )
 
+    def layers_below(self, under: Path) -> list[Path]:
+        """Paths of all layers below `under`, in their order."""
+        return [path for path in self._layers if path[: len(under)] == under]
+
+    def after_the_blocks(self, place: ParameterPlace) -> bool:
+        """Whether the container has lists of blocks, all of them registered before this layer."""
+        depth = len(place.container_path)
+        if any(isinstance(m, nn.ModuleList) for m in place.chain[:-1]):
+            return False
+        children = list(place.container.named_children())
+        lists = [
+            i for i, (_, m) in enumerate(children) if isinstance(m, nn.ModuleList) and len(m) > 1
+        ]
+        at = [i for i, (name, _) in enumerate(children) if name == place.path[depth]]
+        return bool(lists and at) and lists[-1] < at[0]
+
     def indexed(self, place: ParameterPlace) -> bool:
-        """Whether an embedding of the model has exactly this shape."""
+        """Whether an embedding of the model, not of positions, has exactly this shape."""
         return place.shape in self._tables
 
     def sibling(self, place: ParameterPlace, given_name: str) -> ParameterPlace | None:

@@ -6,15 +6,13 @@ the type does not: a `Linear` called `lm_head`, a projection called `c_attn`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
 from torch import nn
 
 from steepest._common.torch_modules import CONVS, EMBEDDINGS, NORMALIZATIONS, RECURRENT, TRANSPOSED
 from steepest.routing import conditions as ask
 from steepest.routing import names as names
+from steepest.routing import outputs
+from steepest.routing import projections as parts
 from steepest.routing.conditions import (
     axes,
     class_name,
@@ -24,80 +22,9 @@ from steepest.routing.conditions import (
     layer,
     of,
 )
-from steepest.routing.places import ModelIndex, ParameterPlace
-from steepest.views import MatrixView
-
-Target: TypeAlias = Literal["matrix", "table", "vector", "constant"]
-Kind: TypeAlias = Literal["hidden", "embedding", "head", "vector", "constant"]
-
-KINDS: dict[Target, Kind] = {"matrix": "hidden", "vector": "vector", "constant": "constant"}
-"""The kind of what a target takes; of tables there are two, so the rule says which."""
+from steepest.routing.rule import Rule, guess, matrix, table, vector
 
 BLOCKS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """One row of the table.
-
-    Args:
-        target: the destination of the parameter.
-        kind: the part that the parameter has in the model.
-        reason: the explanation for the printed table.
-        when: conditions, all of which must hold.
-        view: the parameter as matrices.
-        query: rows that belong to queries, by which heads are counted; None where there are none
-            to count, 0 where the rule cannot tell.
-        settle: the override that settles a guess; empty where the rule is sure.
-    """
-
-    target: Target
-    kind: Kind
-    reason: str
-    when: tuple[ask.Condition, ...]
-    view: ask.View
-    query: ask.Rows | None = None
-    settle: str = ""
-
-
-def matrix(
-    reason: str,
-    *when: ask.Condition,
-    view: ask.View = ask.natural_view,
-    query: ask.Rows | None = None,
-) -> Rule:
-    """A row that sends matrices to the polar factor."""
-    return Rule(target="matrix", kind="hidden", reason=reason, when=when, view=view, query=query)
-
-
-def table(reason: str, *when: ask.Condition, kind: Kind = "head") -> Rule:
-    """A row for output heads, or for embeddings."""
-    return Rule(target="table", kind=kind, reason=reason, when=when, view=ask.natural_view)
-
-
-def vector(reason: str, *when: ask.Condition) -> Rule:
-    """A row for biases, gains and other parameters that are not matrices."""
-    return Rule(target="vector", kind="vector", reason=reason, when=when, view=ask.natural_view)
-
-
-def guess(
-    target: Target,
-    reason: str,
-    *when: ask.Condition,
-    settle: str,
-    view: ask.View = ask.natural_view,
-    query: ask.Rows | None = None,
-) -> Rule:
-    """A row for what the module tree does not show."""
-    return Rule(
-        target=target,
-        kind=KINDS[target],
-        reason=reason,
-        when=when,
-        view=view,
-        query=query,
-        settle=settle,
-    )
 
 
 RULES: tuple[Rule, ...] = (
@@ -106,14 +33,27 @@ RULES: tuple[Rule, ...] = (
     vector("normalisation layer", either(of(*NORMALIZATIONS), class_name(r"Norm\w{0,2}$"))),
     vector("bias, gain or scale: one axis", axes(0, 1)),
     table("embedding table", of(*EMBEDDINGS), kind="embedding"),
-    vector("positions, tokens or prompts, by name", ask.no_layer, given_name(names.ADDED)),
+    vector(
+        "positions, tokens or prompts, by name",
+        ask.no_layer,
+        given_name(names.ADDED),
+        ask.no_projection,
+    ),
+    vector("positions, by the class of the module", ask.no_layer, ask.holds_positions),
     vector("bias", ask.no_layer, given_name(names.BIAS)),
     vector("scales of single entries, by name", ask.no_layer, given_name(names.SCALES)),
     # Output heads by name.
     table("output of an adaptive softmax", ask.inside(nn.AdaptiveLogSoftmaxWithLoss)),
     table("low-rank update of an embedding", ask.lora_of_embedding, kind="embedding"),
     table("low-rank update of an output head", ask.lora_of_head),
-    table("output head, by name", ask.named_head),
+    table(
+        "relative positions: a table, since its input is a single 1",
+        layer,
+        given_name(names.RELATIVE_BIAS),
+        kind="embedding",
+    ),
+    table("output head, by name", outputs.named_head),
+    table("output of a branch of a detection head", outputs.detection_output),
     vector("a single row or column", ask.one_row),
     # Modules of torch.nn with more than one matrix in a weight.
     matrix(
@@ -121,7 +61,7 @@ RULES: tuple[Rule, ...] = (
         of(nn.MultiheadAttention),
         given_name("in_proj"),
         view=ask.cut(3),
-        query=ask.first_third_of_rows,
+        query=parts.first_third_of_rows,
     ),
     matrix(
         "query, key or value projection",
@@ -146,21 +86,45 @@ RULES: tuple[Rule, ...] = (
     # Projections of attention and of gated layers, by name.
     matrix("low-rank update", ask.linear_map, ask.lora),
     matrix(
+        "fused query, value and key in four parts",
+        ask.one_matrix,
+        parts.in_class(names.FOUR_PARTS_CONTAINER),
+        given_name(names.FUSED),
+        view=ask.cut(12),
+        query=parts.unknown,
+    ),
+    matrix(
+        "fused projections of linear attention",
+        ask.one_matrix,
+        given_name(r"in_proj_qkvz?"),
+        parts.is_linear,
+        view=parts.cut_linear,
+        query=ask.all_rows,
+        layout=parts.linear_layout,
+    ),
+    matrix(
+        "fused projections, cut as the module tells",
+        ask.one_matrix,
+        given_name(f"{names.FUSED}|{names.KEY_VALUE}"),
+        parts.tells_parts,
+        view=parts.cut_as_told,
+    ),
+    matrix(
         "fused query, key and value, stored head by head: one block a head",
         ask.one_matrix,
-        ask.head_by_head,
-        ask.has_head_counts,
-        view=ask.cut_by_head,
-        query=ask.rows_of_heads,
+        parts.head_by_head,
+        parts.has_head_counts,
+        view=parts.cut_by_head,
+        query=parts.rows_of_heads,
     ),
     guess(
         "matrix",
         "fused query, key and value, perhaps stored head by head",
         ask.one_matrix,
-        ask.head_by_head,
-        ask.is_fused_qkv,
+        parts.head_by_head,
+        parts.is_fused_qkv,
         view=ask.cut(3),
-        query=ask.first_third_of_rows,
+        query=parts.first_third_of_rows,
         settle="MatrixView(split=3) if Q, K and V lie one after the other, "
         "MatrixView(split=3 * heads) if they alternate",
     ),
@@ -168,33 +132,100 @@ RULES: tuple[Rule, ...] = (
         "fused query, key and value, grouped",
         ask.one_matrix,
         given_name(names.FUSED),
-        ask.grouped,
-        view=ask.cut_by_group,
-        query=ask.rows_of_heads,
+        parts.grouped,
+        view=parts.cut_by_group,
+        query=parts.rows_of_heads,
     ),
     matrix(
         "fused query, key and value",
         ask.one_matrix,
         given_name(names.FUSED),
-        ask.is_fused_qkv,
+        parts.is_fused_qkv,
         view=ask.cut(3),
-        query=ask.first_third_of_rows,
+        query=parts.first_third_of_rows,
     ),
+    matrix(
+        "a row of scores, key and value in one weight",
+        ask.one_matrix,
+        given_name(names.FUSED),
+        parts.one_query_row,
+        view=parts.cut_after_one,
+    ),
+    matrix(
+        "three parts in one weight, of which the output projection reads one",
+        ask.one_matrix,
+        parts.parts_beside(3),
+        view=ask.cut(3),
+    ),
+    matrix(
+        "two halves in one weight, of which the output projection reads one",
+        ask.one_matrix,
+        parts.parts_beside(2),
+        view=ask.cut(2),
+    ),
+    matrix("hidden layer, all of which the output projection reads", layer, parts.parts_beside(1)),
     matrix(
         "fused key and value",
         ask.one_matrix,
         given_name(f"{names.KEY_VALUE}|c_attn"),
-        ask.is_fused_kv,
+        parts.is_fused_kv,
         view=ask.cut(2),
-        query=ask.rows_of_sibling_query,
+        query=parts.rows_of_sibling_query,
+    ),
+    matrix(
+        "one projection for key and value",
+        ask.one_matrix,
+        given_name(names.KEY_VALUE),
+        parts.is_shared_kv,
+        query=parts.rows_of_sibling_query,
+    ),
+    guess(
+        "matrix",
+        "key and value, or one matrix for both: taken as one",
+        ask.one_matrix,
+        given_name(names.KEY_VALUE),
+        query=parts.unknown,
+        settle='MatrixView(split=2) if key and value follow each other, "matrix" if it is one',
+    ),
+    guess(
+        "matrix",
+        "fused projection, its parts unknown: one matrix",
+        ask.one_matrix,
+        given_name("in_proj"),
+        ask.not_of_attention,
+        settle="MatrixView(split=(…)) with the rows of each part in their order, "
+        'or "matrix" if it is one',
     ),
     guess(
         "matrix",
         "fused projection, its parts unknown: one matrix",
         ask.one_matrix,
         given_name(f"{names.FUSED}|{names.HEAD_BY_HEAD}"),
-        query=ask.unknown,
+        query=parts.unknown,
         settle='MatrixView(split=(q, k, v)) with the rows of each part, or "matrix" if it is one',
+    ),
+    matrix(
+        "query projection of latent attention",
+        parts.latent,
+        given_name(f"{names.QUERY}|{names.QUERY_UP}"),
+        query=ask.all_rows,
+        layout=parts.latent_layout,
+    ),
+    matrix(
+        "key and value projection of latent attention",
+        parts.latent,
+        given_name(names.KEY_VALUE_UP),
+        query=ask.all_rows,
+        layout=parts.latent_layout,
+    ),
+    matrix(
+        "query projection, with a gate for each head",
+        ask.one_matrix,
+        given_name(names.QUERY),
+        has_sibling(names.KEY),
+        parts.gated_query,
+        query=ask.all_rows,
+        layout=parts.gated_layout,
     ),
     matrix(
         "query projection",
@@ -204,21 +235,66 @@ RULES: tuple[Rule, ...] = (
         query=ask.all_rows,
     ),
     matrix(
+        "query projection from a latent",
+        ask.one_matrix,
+        given_name(names.QUERY_UP),
+        query=ask.all_rows,
+    ),
+    matrix(
         "key or value projection",
         ask.one_matrix,
         given_name(f"{names.KEY}|{names.VALUE}"),
         has_sibling(names.QUERY),
-        query=ask.rows_of_sibling_query,
+        query=parts.rows_of_sibling_query,
     ),
-    matrix("gate and up in one weight", layer, given_name(names.GATED), ask.even, view=ask.cut(2)),
+    matrix("router of a mixture of experts", ask.router),
+    matrix(
+        "gate and up in one weight", layer, given_name(names.GATED), parts.even, view=ask.cut(2)
+    ),
+    matrix(
+        "two halves in one weight, of which the next layer reads one",
+        layer,
+        given_name(names.UP),
+        parts.twice_as_wide,
+        view=ask.cut(2),
+    ),
+    matrix(
+        "gate and up in one weight, by the class of the module",
+        layer,
+        parts.sole_layer,
+        parts.even,
+        view=ask.cut(2),
+    ),
+    matrix("mixes the streams of hyper-connections", axes(2), ask.hyper_connection),
+    matrix(
+        "projection with an axis for heads",
+        parts.has_head_axis,
+        view=parts.head_axis_view,
+        query=parts.heads_of_axis,
+    ),
     # The end of the model.
-    table("last layer, named as an output", ask.at_the_end, ask.named_output),
-    table("last layer, as large as the embedding", ask.at_the_end, ask.indexed),
+    table(
+        "last layer, named as an output",
+        outputs.at_the_end,
+        outputs.named_output,
+        either(outputs.without_any_head, outputs.at_the_root),
+    ),
+    table("named as an output, as large as the embedding", outputs.of_the_embedding),
+    table("named as an output, behind all blocks", outputs.after_the_blocks, outputs.headless),
+    table("last layer, as large as the embedding", outputs.at_the_end, outputs.indexed),
+    table("last layer, in a head", outputs.at_the_end, outputs.in_a_head, outputs.headless),
+    guess(
+        "matrix",
+        "end of a branch of the last module: hidden, or the output of a detection head?",
+        outputs.branch_output,
+        outputs.headless,
+        settle='"adamw" if it is an output, "matrix" if it is hidden',
+    ),
     guess(
         "matrix",
         "last layer of the model: hidden, or the output head?",
-        ask.at_the_end,
-        ask.headless,
+        outputs.at_the_end,
+        outputs.without_any_head,
         settle='"adamw" if it is the output head, "matrix" if it is hidden',
     ),
     # Every other layer is hidden.
@@ -256,7 +332,6 @@ RULES: tuple[Rule, ...] = (
         "for experts × (gate, up) × in",
     ),
     matrix("stacked experts × out × in", axes(3), ask.experts),
-    matrix("router of a mixture of experts", axes(2), class_name(names.ROUTER)),
     # What is left has no name that any row knows.
     guess(
         "vector",
@@ -284,56 +359,3 @@ RULES: tuple[Rule, ...] = (
         settle='"matrix" if so, another MatrixView, or "adamw"',
     ),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuleMatch:
-    """The answer of the table for one parameter.
-
-    Args:
-        rule: the row that decided.
-        kind: the kind that the row says; of an embedding that is an output head too, "embedding".
-        reason: its reason, with the names the parameter shares.
-        layer: whether the parameter is the weight of a linear map or a convolution.
-        view: the parameter as matrices, whatever the target is; None below two axes.
-        query: rows that belong to queries; None where there are no heads to count.
-    """
-
-    rule: Rule
-    kind: Kind
-    reason: str
-    layer: bool
-    view: MatrixView | None
-    query: int | None
-
-
-# Not a row: only the view that a row gives can tell.
-_THIN = vector("every matrix would be a single row or column")
-
-
-def _row(place: ParameterPlace, model: ModelIndex) -> Rule:
-    """The first row that holds."""
-    rule = next(rule for rule in RULES if all(c(place, model) for c in rule.when))
-    if rule.target == "matrix":
-        shapes = rule.view(place, model).shapes(place.shape)
-        if all(min(rows, cols) == 1 for _, rows, cols in shapes):
-            return _THIN
-    return rule
-
-
-def judge(places: Sequence[ParameterPlace], model: ModelIndex) -> RuleMatch:
-    """The answer of the table for a parameter that lives in these places.
-
-    A parameter that is a table anywhere is a table: the other place reads the same rows.
-    """
-    rows = [_row(place, model) for place in places]
-    first = next((i for i, rule in enumerate(rows) if rule.target == "table"), 0)
-    rule, place = rows[first], places[first]
-    kind = "embedding" if any(row.kind == "embedding" for row in rows) else rule.kind
-    reason = rule.reason
-    if len(places) > 1:
-        others = [s.name for s in places if s is not place]
-        reason += f", shared with {', '.join(others)}"
-    view = rule.view(place, model) if place.ndim > 1 else None
-    query = rule.query(place, model) if rule.query and view else None
-    return RuleMatch(rule=rule, kind=kind, reason=reason, layer=place.layer, view=view, query=query)

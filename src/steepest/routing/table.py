@@ -19,8 +19,9 @@ from steepest._common.patterns import Patterns
 from steepest._common.text import table
 from steepest.routing.assignment import Assignment as Assignment
 from steepest.routing.assignment import Override, by_head, overridden
-from steepest.routing.places import HEADS, ModelIndex, ParameterPlace
-from steepest.routing.rules import Kind, Target, judge
+from steepest.routing.judge import RuleMatch, judge
+from steepest.routing.places import HEADS, ModelIndex, ParameterPlace, other_factor
+from steepest.routing.rule import Kind, Target
 from steepest.views import MatrixView, ParameterViews
 
 TARGETS: tuple[Target, ...] = ("matrix", "table", "vector", "constant")
@@ -163,10 +164,14 @@ def _heads_of(heads: int | str | Mapping[str, int] | None) -> Mapping[str, int |
     return heads if isinstance(heads, Mapping) else {"*": heads}
 
 
-def _number(a: Assignment, heads: int | str, places: Sequence[ParameterPlace]) -> int:
+def _number(
+    a: Assignment, heads: int | str, places: Sequence[ParameterPlace], verdict: RuleMatch
+) -> int:
     """The number of heads; `"auto"` asks the attention module."""
     if isinstance(heads, int):
         return heads
+    if verdict.layout is not None:
+        return verdict.layout.heads[0]
     counted_heads = places[0].config_number(HEADS)
     if counted_heads is None:
         raise invalid(
@@ -205,7 +210,7 @@ def _assign(
     if override:
         a = overridden(a, verdict, *override)
     elif split:
-        a = by_head(a, verdict, _number(a, split[1], places))
+        a = by_head(a, verdict, _number(a, split[1], places, verdict))
     if parameter.dtype.is_floating_point or parameter.is_complex():
         return replace(a, frozen=not parameter.requires_grad)
     reason = f"{str(parameter.dtype).removeprefix('torch.')} has no gradient"
@@ -219,6 +224,18 @@ def _assign(
         settle="",
         frozen=True,
     )
+
+
+def _paired(assignments: tuple[Assignment, ...]) -> tuple[Assignment, ...]:
+    """The same, where both factors of a low-rank update know each other."""
+    known = {a.name for a in assignments}
+    found = []
+    for a in assignments:
+        other = other_factor(a.name)
+        if other in known:
+            a = replace(a, pair=other, reason=f"{a.reason}, one factor; the other is {other}")
+        found.append(a)
+    return tuple(found)
 
 
 def _index(model: nn.Module) -> ModelIndex:
@@ -284,7 +301,7 @@ def route(
     index = _index(model)
     chosen = Patterns("overrides", overrides or {}, "parameter")
     counted = Patterns("heads", _heads_of(heads), "query, key or value projection")
-    assignments = tuple(_assign(index, p, chosen, counted) for p in index.tied)
+    assignments = _paired(tuple(_assign(index, p, chosen, counted) for p in index.tied))
     chosen.check()
     counted.check()
     routing = Routing(assignments, tuple(index.tied))
