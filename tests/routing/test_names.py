@@ -10,7 +10,8 @@ from torch.nn.utils import prune
 from steepest.routing.rules import RULES
 from steepest.routing.table import route
 from steepest.views import LINEAR, MatrixView, conv
-from tests.routing import zoo
+from tests.routing import attentions, zoo
+from tests.routing.imitations import IMITATIONS
 
 
 def put(model: nn.Module, path: str, shape: tuple[int, int]) -> None:
@@ -185,6 +186,13 @@ def test_every_rule_decides_somewhere() -> None:
         nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 20)),
         nn.ModuleDict({"lm_head": bare("lora_A", (2, 8))}),
         *(bare(name, shape) for name, shape, *_ in BARE),
+        *(make() for make, _ in IMITATIONS.values()),
+        *(
+            attentions.latent(),
+            attentions.latent(rank=0, told=False),
+            attentions.delta_net(),
+            attentions.gated_attention(),
+        ),
     ]
     reasons = {a.reason for model in models for a in route(model)}
     unused = [rule.reason for rule in RULES if rule.reason not in reasons]

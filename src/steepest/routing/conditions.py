@@ -16,7 +16,7 @@ from steepest.views import EXPERTS, MatrixView
 
 Condition: TypeAlias = Callable[[ParameterPlace, ModelIndex], bool]
 View: TypeAlias = Callable[[ParameterPlace, ModelIndex], MatrixView]
-Rows: TypeAlias = Callable[[ParameterPlace, ModelIndex], int]
+Rows: TypeAlias = Callable[[ParameterPlace, ModelIndex], int | None]
 Layout: TypeAlias = Callable[[ParameterPlace, ModelIndex], "HeadLayout | None"]
 
 

@@ -64,4 +64,12 @@ def judge(places: Sequence[ParameterPlace], model: ModelIndex) -> RuleMatch:
         reason += f", shared with {', '.join(others)}"
     view = rule.view(place, model) if place.ndim > 1 else None
     query = rule.query(place, model) if rule.query and view else None
-    return RuleMatch(rule=rule, kind=kind, reason=reason, layer=place.layer, view=view, query=query)
+    return RuleMatch(
+        rule=rule,
+        kind=kind,
+        reason=reason,
+        layer=place.layer,
+        view=view,
+        query=query,
+        layout=rule.layout(place, model) if rule.layout and view else None,
+    )

@@ -253,10 +253,10 @@ def head_axis_view(place: ParameterPlace, _: ModelIndex) -> MatrixView:
     return view
 
 
-def heads_of_axis(place: ParameterPlace, _: ModelIndex) -> int:
-    """The entries of the axis of heads; 0 on the way out, which is not cut."""
+def heads_of_axis(place: ParameterPlace, _: ModelIndex) -> int | None:
+    """The entries of the axis of heads; None on the way out, which is not cut."""
     view = _head_axis_view(place)
-    return place.shape[1] if view is not None and view.rows == (1, 2) else 0
+    return place.shape[1] if view is not None and view.rows == (1, 2) else None
 
 
 # Heads.
@@ -277,11 +277,14 @@ def unknown(_: ParameterPlace, __: ModelIndex) -> int:
     return 0
 
 
-def rows_of_sibling_query(place: ParameterPlace, model: ModelIndex) -> int:
-    """The rows of the query projection beside a key, a value, or both, without its gate."""
+def rows_of_sibling_query(place: ParameterPlace, model: ModelIndex) -> int | None:
+    """The rows of the query projection beside a key, a value, or both, without its gate.
+
+    A module that tells the size of one head and has no queries has no heads to count.
+    """
     query = model.sibling(place, names.QUERY)
     if query is None:
-        return 0
+        return None if place.own_number(HEAD_DIM) else 0
     return query.outputs // (2 if gated_query(query, model) else 1)
 
 

@@ -177,7 +177,6 @@ RULES: tuple[Rule, ...] = (
         ask.one_matrix,
         given_name(names.KEY_VALUE),
         parts.is_shared_kv,
-        query=parts.rows_of_sibling_query,
     ),
     guess(
         "matrix",
