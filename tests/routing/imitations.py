@@ -269,6 +269,16 @@ def routers() -> nn.Module:
     )
 
 
+def parallel_experts() -> nn.Module:
+    """Stacked experts whose modules have a weight each, with gate and up in the first."""
+    moe = module(
+        input_linear=module("ParallelExperts", weight=parameter(3, 24, 8)),
+        output_linear=module("ParallelExperts", weight=parameter(3, 8, 12)),
+        router=module(layer=lin(8, 3)),
+    )
+    return module(moe=moe, lm_head=lin(8, 9))
+
+
 def delta() -> nn.Module:
     """PEFT's rows of an embedding, and an embedding of positions in parts."""
     return module(
@@ -331,6 +341,10 @@ IMITATIONS: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
             "tutel.gate.wg.weight": "2×16",
             "own.gate.weight": "4×8",
         },
+    ),
+    "parallel experts": (
+        parallel_experts,
+        {"moe.input_linear.weight": "6 × 12×8", "moe.output_linear.weight": "3 × 8×12"},
     ),
     "delta": (
         delta,

@@ -53,6 +53,7 @@ NEW_ROWS = [
     "one projection for key and value",
     "key and value, or one matrix for both: taken as one",
     "two halves in one weight, of which the next layer reads one",
+    "stacked experts, two halves in one weight, of which the next layer reads one",
     "gate and up in one weight, by the class of the module",
     "mixes the streams of hyper-connections",
     "projection with an axis for heads",

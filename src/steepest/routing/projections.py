@@ -327,8 +327,12 @@ def latent(place: ParameterPlace, model: ModelIndex) -> bool:
 def twice_as_wide(place: ParameterPlace, model: ModelIndex) -> bool:
     """The first layer of a block of two, with twice as many outputs as the second reads."""
     down = model.sibling(place, names.DOWN)
-    layers = [m for m in place.container.children() if any(p.ndim > 1 for p in m.parameters())]
-    return down is not None and down.layer and len(layers) == 2 and place.outputs == 2 * down.inputs
+    if down is None or down.ndim != place.ndim or down.layer != place.layer:
+        return False
+    layers = [
+        m for m in place.container.children() if any(p.ndim == place.ndim for p in m.parameters())
+    ]
+    return len(layers) == 2 and place.outputs == 2 * down.inputs
 
 
 def sole_layer(place: ParameterPlace, _: ModelIndex) -> bool:

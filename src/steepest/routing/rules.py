@@ -330,6 +330,14 @@ RULES: tuple[Rule, ...] = (
         settle="MatrixView(batch=(0,), rows=(1,), cols=(2,), split=2, split_dim=1) "
         "for experts × (gate, up) × in",
     ),
+    matrix(
+        "stacked experts, two halves in one weight, of which the next layer reads one",
+        axes(3),
+        ask.experts,
+        given_name(names.UP),
+        parts.twice_as_wide,
+        view=ask.cut(2),
+    ),
     matrix("stacked experts × out × in", axes(3), ask.experts),
     # What is left has no name that any row knows.
     guess(
