@@ -12,7 +12,7 @@ HEAD = (
     r"|(?!pre_)(?:\w+_)?(?:classifier|logits?(?:_dense|_proj\w*)?)"
     r"|aux\d|auxlogits|scorer?|qa_outputs|embed_out|un_?embed(?:ding)?|vocab_proj\w*"
     r"|class_embed|cls_score|bbox_(?:embed|pred|predictor|reg|ctrness)|seq_relationship"
-    r"|actor|critic|policy|action_net|outc|classif|clf|ctc_lo"
+    r"|actor|critic|policy|action_net|outc|classif|clf|ctc_lo|mel_linear|mel_out|feat_out|prob_out"
     r"|(?:cls|class|reg|obj|box|kpt|mask|iou|ctr|score|conf|loc)_?pred(?:s|ict\w*)?"
     r"|(?:conv|fc|rpn|retina|atss|gfl|fcos|vfnet|paa)_(?:cls|reg|obj|centerness|iou)"
 )
@@ -81,8 +81,14 @@ FOUR_PARTS_CONTAINER = r"^CodeGen"
 ALTERNATING_CONTAINER = r"^ZambaMamba|^LiteMLA"
 GATED = r"gate_up(?:_proj)?|gate_and_up(?:_proj)?|w12|w13|(?-i:Wi)"
 # The two layers of a block of two, by which the first is seen to be twice as wide.
-UP = r"(?:linear_|c_)?fc_?1?|w1|wi|in_proj|proj_in|dense_h_to_4h|linear_?1|lin_?1|up_proj|input_linear"
-DOWN = r"(?:linear_|c_)?fc_?2|w2|wo|(?:out|c)_proj|proj_out|dense_4h_to_h|linear_?2|lin_?2|down_proj|output_linear"
+UP = (
+    r"(?:linear_|c_)?fc_?1?|w1|wi|in_proj|proj_in|dense_h_to_4h|linear_?1|lin_?1|up_proj"
+    r"|input_linear"
+)
+DOWN = (
+    r"(?:linear_|c_)?fc_?2|w2|wo|(?:out|c)_proj|proj_out|dense_4h_to_h|linear_?2|lin_?2|down_proj"
+    r"|output_linear"
+)
 GATES = r"weight_[ih]h(?:_l\d+)?(?:_reverse)?"
 ROUTER = r"(?:Router|Gate|Gating)$"
 ROUTER_NAME = r"(?:\w+_)?(?:router|gate|gating|wg|switch)s?"

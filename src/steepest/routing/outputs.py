@@ -1,4 +1,4 @@
-"""What tells the output of a model from its hidden layers: names, containers and order."""
+"""Output layers, told from hidden ones by names, containers and order."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def cut_after_one(place: ParameterPlace, _: ModelIndex) -> MatrixView:
 
 
 def _fused_kv_parts(place: ParameterPlace, model: ModelIndex) -> int:
-    """In how many parts keys and values lie: 2, 1 if they are one matrix, 0 if nothing tells."""
+    """Number of parts for keys and values: 2, 1 if they are one matrix, 0 if nothing tells."""
     rows = place.outputs
     query = model.sibling(place, names.QUERY) or model.sibling(place, names.QUERY_UP)
     if place.given_name == "c_attn":

@@ -1,4 +1,4 @@
-"""What a rule of routing is, and the words in which the table of rules is written."""
+"""A rule of routing, and the words in which the table of rules is written."""
 
 from __future__ import annotations
 
