@@ -22,7 +22,9 @@ from steepest.routing.conditions import (
     layer,
     of,
 )
+from steepest.routing.rule import Kind as Kind
 from steepest.routing.rule import Rule, guess, matrix, table, vector
+from steepest.routing.rule import Target as Target
 
 BLOCKS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
