@@ -1,0 +1,2 @@
+FRAMEWORKS = {"transformers": "transformers"}
+ROWS = {}
