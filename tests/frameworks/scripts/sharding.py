@@ -11,7 +11,7 @@ from typing import Any
 def let_processors_shard() -> None:
     """Have accelerate's state say that a process with a plugin for FSDP is one of FSDP."""
     import accelerate.accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType
 
     first = AcceleratorState.__init__
@@ -20,8 +20,9 @@ def let_processors_shard() -> None:
         first(self, *args, **options)
         plugin = options.get("fsdp_plugin")
         if plugin is not None:
-            self._shared_state["distributed_type"] = DistributedType.FSDP
-            self.distributed_type = DistributedType.FSDP
+            # Every later state is made of both.
+            for state in (self._shared_state, PartialState._shared_state):
+                state["distributed_type"] = DistributedType.FSDP
             self.fsdp_plugin = plugin
 
     AcceleratorState.__init__ = init  # type: ignore[method-assign]
