@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.frameworks import offline as offline  # noqa: PLC0414
 from tests.frameworks.processes import WAIT, folder, report
 from tests.frameworks.scripts.sharding import let_processors_shard
 from tests.frameworks.scripts.trainer_run import sums

@@ -10,7 +10,6 @@ import sys
 import weakref
 from typing import Any
 
-from tests.frameworks import offline as offline  # noqa: PLC0414
 from tests.frameworks.processes import WAIT, folder, report
 from tests.frameworks.scripts.sharding import let_processors_shard
 from tests.frameworks.small import Characters, llama
