@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
 import steepest
-from steepest.optim.options import StepOptions
 
 
 def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
@@ -55,14 +53,3 @@ def furthest(a: Sequence[float], b: Sequence[float]) -> float:
 def rates(optimizer: Any) -> list[float]:
     """The learning rate of each group."""
     return [float(group["lr"]) for group in unwrapped(optimizer).param_groups]
-
-
-def needs_option(name: str) -> pytest.MarkDecorator:
-    """Skip where the optimizers do not take an option yet."""
-    missing = name not in StepOptions.__optional_keys__
-    return pytest.mark.skipif(missing, reason=f"no option {name}")
-
-
-needs_replicas = pytest.mark.skipif(
-    not hasattr(steepest.Muon, "set_replicas"), reason="no method set_replicas"
-)

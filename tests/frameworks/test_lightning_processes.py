@@ -8,7 +8,7 @@ pytest.importorskip("lightning")
 pytest.importorskip("transformers")
 
 from tests.frameworks import processes
-from tests.frameworks.checks import check_falls, furthest, needs_replicas
+from tests.frameworks.checks import check_falls, furthest
 from tests.frameworks.scripts.lightning_run import HALF
 
 
@@ -37,7 +37,6 @@ def test_ddp_divides_the_work_of_an_optimizer_of_the_wrapped_model():
     assert divided["divided"]
 
 
-@needs_replicas
 @pytest.mark.row("lightning-ddp-replicas")
 def test_ddp_divides_the_work_once_it_knows_its_replicas():
     assert check("replicas", "Replicas")["divided"]

@@ -8,7 +8,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from tests.frameworks import processes
-from tests.frameworks.checks import check_falls, furthest, needs_replicas
+from tests.frameworks.checks import check_falls, furthest
 from tests.frameworks.scripts.trainer_run import STEPS
 
 
@@ -23,12 +23,11 @@ def test_ddp_trains_and_its_ranks_agree():
     check_falls(first["whole"])
     assert len(first["whole"]) == STEPS
     assert first["sums"] == second["sums"]
-    assert first["groups"] == 3
+    assert first["groups"] >= 3
     assert furthest(first["whole"], first["again"]) == 0.0
     assert not first["divided"]
 
 
-@needs_replicas
 @pytest.mark.row("trainer-ddp-divided")
 def test_a_callback_has_the_ranks_divide_the_work():
     first, second = ranks("ddp", "muon", "divided")

@@ -1,11 +1,14 @@
 """timm: a name for its factory, with the routing in the place of its own grouping."""
 
-from timm.optim import OptimInfo, create_optimizer_v2, default_registry
+from timm.optim import OptimInfo, create_optimizer_v2
+from timm.optim._optim_factory import default_registry
 
 import steepest
 
 default_registry.register(
-    OptimInfo(name="steepest", opt_class=steepest.Muon, has_eps=True, has_momentum=True)
+    OptimInfo(
+        name="steepest", opt_class=steepest.Muon, description="", has_eps=True, has_momentum=True
+    )
 )
 
 

@@ -1,17 +1,12 @@
 """transformers.Trainer under DDP: the ranks divide the polar factors."""
 
+import torch
 from transformers import TrainerCallback
 
 
 class DivideTheWork(TrainerCallback):
-    """Name the replicas when training begins: the optimizer was made before DDP wrapped the model."""
+    """The optimizer is made before DDP wraps the model: say which ranks hold replicas."""
 
-    def on_train_begin(self, args, state, control, model=None, optimizer=None, **others):
-        optimizer.optimizer.set_replicas(None if args.world_size == 1 else group())
-
-
-def group():
-    """All processes."""
-    import torch.distributed as dist
-
-    return dist.group.WORLD
+    def on_train_begin(self, args, state, control, optimizer=None, **others):
+        if args.world_size > 1:
+            optimizer.optimizer.set_replicas(torch.distributed.group.WORLD)

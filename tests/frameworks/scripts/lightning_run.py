@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from tests.frameworks.processes import WAIT, folder, report
 from tests.frameworks.recipes.lightning_ddp import DividedModule
 from tests.frameworks.recipes.lightning_module import Module
+from tests.frameworks.recipes.lightning_replicas import ModuleWithReplicas
 from tests.frameworks.scripts.trainer_run import sums
 from tests.frameworks.small import Characters, llama
 
@@ -41,11 +42,8 @@ class Divided(Recorded, DividedModule):
     configure_optimizers = DividedModule.configure_optimizers
 
 
-class Replicas(Recorded):
+class Replicas(Recorded, ModuleWithReplicas):
     """The same, told of its replicas when they are there."""
-
-    def on_fit_start(self) -> None:
-        self.optimizers().optimizer.set_replicas(self.trainer.strategy.model)
 
 
 class Sharded(Recorded):

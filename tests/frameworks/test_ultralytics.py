@@ -1,0 +1,75 @@
+"""ultralytics: a trainer of images with an optimizer of the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ultralytics")
+
+import torch
+from PIL import Image
+from ultralytics.models.yolo.classify import ClassificationTrainer
+from ultralytics.nn.tasks import DetectionModel
+
+import steepest
+from tests.frameworks.checks import check_routed
+from tests.frameworks.recipes.yolo_trainer import MuonClassificationTrainer
+
+
+def images(folder):
+    """Squares of two brightnesses, in the folders of their classes."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 24), ("val", 8)):
+        for label, level in (("dark", 60), ("light", 180)):
+            place = folder / part / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = np.clip(draw.normal(level, 30, (32, 32, 3)), 0, 255).astype("uint8")
+                Image.fromarray(pixels).save(place / f"{i}.png")
+
+
+def settings(**changes):
+    images(Path("pictures"))
+    return {
+        "model": "yolo11n-cls.yaml",
+        "data": str(Path("pictures").resolve()),
+        "epochs": 2,
+        "imgsz": 32,
+        "batch": 16,
+        "device": "cpu",
+        "workers": 0,
+        "plots": False,
+        "project": str(Path.cwd()),
+        "name": "run",
+        "amp": False,
+        "pretrained": False,
+        "verbose": False,
+        **changes,
+    }
+
+
+@pytest.mark.row("ultralytics")
+def test_a_trainer_that_makes_the_optimizer_of_the_model():
+    trainer = MuonClassificationTrainer(overrides=settings())
+    trainer.train()
+    check_routed(trainer.model, trainer.optimizer)
+    assert not trainer.optimizer.routing.uncertain
+    moved = [s for s in trainer.optimizer.state.values() if "momentum_buffer" in s]
+    assert len(moved) > 20
+    assert all(s["momentum_buffer"].isfinite().all() for s in moved)
+
+
+@pytest.mark.row("ultralytics-name")
+def test_a_name_is_taken_from_a_closed_list():
+    trainer = ClassificationTrainer(overrides=settings(optimizer="steepest.Muon"))
+    with pytest.raises(NotImplementedError, match="steepest.Muon"):
+        trainer.train()
+
+
+@pytest.mark.row("ultralytics-detection")
+def test_the_outputs_of_a_detector():
+    routing = steepest.route(DetectionModel("yolo11n.yaml", verbose=False))
+    ends = [a for a in routing if a.name.endswith("2.weight") and ".cv3." in a.name]
+    assert ends
+    assert all(torch.tensor(a.shape).prod() == a.numel for a in routing)
