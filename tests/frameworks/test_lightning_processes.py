@@ -33,13 +33,14 @@ def test_ddp():
 
 @pytest.mark.row("lightning-ddp-divided")
 def test_ddp_divides_the_work_of_an_optimizer_of_the_wrapped_model():
-    divided = check("divided", "Divided")
+    divided = check("ddp", "Divided")
     assert divided["divided"]
+    assert len(divided["losses"]) == 2 * HALF
 
 
 @pytest.mark.row("lightning-ddp-replicas")
 def test_ddp_divides_the_work_once_it_knows_its_replicas():
-    assert check("replicas", "Replicas")["divided"]
+    assert check("ddp", "Replicas")["divided"]
 
 
 @pytest.mark.row("lightning-fsdp2")

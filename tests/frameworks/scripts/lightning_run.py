@@ -1,6 +1,6 @@
 """Lightning in two processes: DDP, or FSDP2 by its ModelParallelStrategy.
 
-python -m tests.frameworks.scripts.lightning_run ddp|divided|replicas|parallel
+python -m tests.frameworks.scripts.lightning_run ddp|parallel
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ class ShardedAdamW(Sharded):
         return torch.optim.AdamW(self.parameters(), lr=3e-3)
 
 
-KINDS = {"ddp": [Recorded], "divided": [Divided], "replicas": [Replicas]}
-KINDS["parallel"] = [ShardedAdamW, Sharded]
+KINDS = {"ddp": (Recorded, Divided, Replicas), "parallel": (ShardedAdamW, Sharded)}
 
 
 def fit(cls: type[Recorded], name: str, resume: bool = False) -> dict[str, Any]:

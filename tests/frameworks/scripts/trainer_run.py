@@ -1,6 +1,6 @@
 """transformers.Trainer in two processes: DDP, or FSDP2 with a checkpoint and a second start.
 
-python -m tests.frameworks.scripts.trainer_run ddp|fsdp2 muon|adamw
+python -m tests.frameworks.scripts.trainer_run ddp|fsdp2
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from tests.frameworks.scripts.sharding import let_processors_shard
 from tests.frameworks.small import Characters, llama
 
 STEPS, HALF = 10, 5
+WAYS = {"ddp": ("muon", "divided"), "fsdp2": ("adamw", "muon")}
 
 
-def run(kind: str, optimizer: str, name: str, resume: str | None = None) -> tuple[Any, list[Any]]:
+def run(kind: str, way: str, name: str, resume: str | None = None) -> tuple[Any, list[Any]]:
     """A trained trainer, and references to the parameters that its model had before."""
     import transformers
 
@@ -32,7 +33,7 @@ def run(kind: str, optimizer: str, name: str, resume: str | None = None) -> tupl
         "report_to": [],
         "use_cpu": True,
         "disable_tqdm": True,
-        "learning_rate": 0.02 if optimizer == "muon" else 3e-3,
+        "learning_rate": 3e-3,
         "lr_scheduler_type": "linear",
         "ddp_backend": "gloo",
         "ddp_timeout": int(WAIT.total_seconds()),
@@ -51,11 +52,11 @@ def run(kind: str, optimizer: str, name: str, resume: str | None = None) -> tupl
     args = transformers.TrainingArguments(str(folder() / name), **settings)
     model = llama()
     before = [weakref.ref(p) for p in model.parameters()]
-    if optimizer == "muon":
-        made = trainer(model, args, Characters())
-    else:
+    if way == "adamw":
         made = transformers.Trainer(model, args, train_dataset=Characters())
-    if "divided" in sys.argv:
+    else:
+        made = trainer(model, args, Characters())
+    if way == "divided":
         made.add_callback(DivideTheWork())
     made.train(resume_from_checkpoint=resume)
     return made, before
@@ -65,28 +66,33 @@ def losses(made: Any) -> list[float]:
     return [entry["loss"] for entry in made.state.log_history if "loss" in entry]
 
 
-def main() -> None:
-    """Train, go on from the middle, and report both."""
+def outcome(kind: str, way: str) -> dict[str, Any]:
+    """A run, its second half from the checkpoint, and what became of its parameters."""
     import torch.distributed as dist
 
-    kind, optimizer = sys.argv[1:3]
-    if kind == "fsdp2":
-        let_processors_shard()
-    whole, before = run(kind, optimizer, "whole")
+    whole, before = run(kind, way, way)
     gc.collect()
-    alive = sum(ref() is not None for ref in before)
+    optimizer = whole.optimizer.optimizer
     result = {
-        "whole": losses(whole),
-        "alive": alive,
+        "losses": losses(whole),
+        "alive": sum(ref() is not None for ref in before),
         "originals": len(before),
-        "groups": len(whole.optimizer.param_groups),
-        "param": type(whole.optimizer.param_groups[0]["params"][0]).__name__,
-        "divided": getattr(whole.optimizer.optimizer, "_replicas", None) is not None,
+        "groups": len(optimizer.param_groups),
+        "param": type(optimizer.param_groups[0]["params"][0]).__name__,
+        "divided": getattr(optimizer, "_replicas", None) is not None,
         "sums": sums(whole.model),
     }
     dist.barrier()
-    again, _ = run(kind, optimizer, "again", str(folder() / f"whole/checkpoint-{HALF}"))
-    report({**result, "again": losses(again)})
+    again, _ = run(kind, way, f"{way}-again", str(folder() / way / f"checkpoint-{HALF}"))
+    return {**result, "again": losses(again)}
+
+
+def main() -> None:
+    """Each way of a kind."""
+    kind = sys.argv[1]
+    if kind == "fsdp2":
+        let_processors_shard()
+    report({way: outcome(kind, way) for way in WAYS[kind]})
 
 
 def sums(model: Any) -> list[float]:
