@@ -10,6 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+FRAMEWORKS := .venv-frameworks
+FRAMEWORKS_PIP := $(FRAMEWORKS)/bin/python -m pip install --no-input -c tests/frameworks/constraints.txt
+FRAMEWORKS_STAMP := $(FRAMEWORKS)/.installed
+
 # These start processes of their own, one set for all of them.
 DISTRIBUTED := tests/sharding
 # Tracing makes a test up to twice as slow, so these run under it once more; not those that take half
@@ -25,7 +29,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-kernels coverage check format lint types doctest docs docs-serve wheel clean
+.PHONY: help train test test-frameworks test-kernels coverage check format lint types doctest docs docs-serve wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +55,22 @@ train: $(STAMP) ## train the character GPT with Muon, then AdamW; flags go in AR
 test: $(STAMP) ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) --ignore=$(DISTRIBUTED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
+
+# fastai and ultralytics ask for packages that nothing here needs, and for an older torch.
+$(FRAMEWORKS_STAMP): pyproject.toml $(wildcard tests/frameworks/*.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: steepest needs Python >= 3.11; name one: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS_PIP) torch hatchling editables
+	$(FRAMEWORKS_PIP) -r tests/frameworks/requirements.txt
+	$(FRAMEWORKS_PIP) --no-deps -r tests/frameworks/without-requirements.txt
+	$(FRAMEWORKS_PIP) --no-build-isolation -e .
+	@touch $@
+
+# Without the conftest of tests/: frameworks meet the library as users have it, unchecked.
+test-frameworks: $(FRAMEWORKS_STAMP) ## the library inside the frameworks where people train, 2 GB
+	OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/python -m pytest tests/frameworks -q -n $(WORKERS) \
+	  --dist loadfile --confcutdir=tests/frameworks -W ignore $(ARGS)
 
 coverage: $(STAMP) ## the tests of the library's core again, with the coverage that it must have
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) --cov --cov-report= $(COVERED) $(UNCOVERED)

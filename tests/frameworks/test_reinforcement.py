@@ -32,8 +32,9 @@ def test_a_policy_with_its_own_optimizer():
 @pytest.mark.row("sb3-rate")
 def test_the_agent_writes_one_rate_into_all_groups():
     agent = PPO("MlpPolicy", "CartPole-v1", learning_rate=3e-4, **SMALL)
-    agent.policy.optimizer = steepest.Muon(agent.policy, lr=0.02)
-    agent.learn(64)
+    agent.policy.optimizer = steepest.Muon(agent.policy, lr=0.02, adamw_lr=1e-3)
+    with pytest.warns(UserWarning, match="written one learning rate into all of them"):
+        agent.learn(64)
     assert rates(agent.policy.optimizer) == [3e-4] * len(agent.policy.optimizer.param_groups)
 
 

@@ -1,5 +1,6 @@
 """ultralytics: a trainer of images with an optimizer of the model."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,12 @@ import pytest
 
 pytest.importorskip("ultralytics")
 
-import torch
 from PIL import Image
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.nn.tasks import DetectionModel
 
-import steepest
 from tests.frameworks.checks import check_routed
+from tests.frameworks.recipes import yolo_detector
 from tests.frameworks.recipes.yolo_trainer import MuonClassificationTrainer
 
 
@@ -68,8 +68,10 @@ def test_a_name_is_taken_from_a_closed_list():
 
 
 @pytest.mark.row("ultralytics-detection")
-def test_the_outputs_of_a_detector():
-    routing = steepest.route(DetectionModel("yolo11n.yaml", verbose=False))
-    ends = [a for a in routing if a.name.endswith("2.weight") and ".cv3." in a.name]
-    assert ends
-    assert all(torch.tensor(a.shape).prod() == a.numel for a in routing)
+def test_the_outputs_of_a_detector_are_named_by_hand():
+    made = yolo_detector.optimizer(DetectionModel("yolo11n.yaml", verbose=False))
+    outputs = [a for a in made.routing if re.search(r"\.cv[23]\.\d\.2\.weight", a.name)]
+    assert len(outputs) == 6
+    for a in outputs:
+        assert a.destination.startswith("AdamW"), a.name
+    assert sum(a.target == "matrix" for a in made.routing) > 60
