@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from preset_table import between  # noqa: E402
 
 from tests.frameworks.rows import ROWS  # noqa: E402
-from tools.preset_table import between  # noqa: E402
 
 PAGE = ROOT / "docs" / "frameworks.md"
 RECIPES = ROOT / "tests" / "frameworks" / "recipes"

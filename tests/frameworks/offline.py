@@ -29,7 +29,7 @@ LIBRARIES: list[torch.library.Library] = []
 
 
 def define_torchvision_operators() -> None:
-    """Declare two operators of torchvision, whose wheel for CUDA does not find them beside CPU torch.
+    """Declare two operators that torchvision's wheel for CUDA does not bring to a torch for CPUs.
 
     Its models need neither of them, but its import registers more for them.
     """

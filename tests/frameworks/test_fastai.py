@@ -42,7 +42,7 @@ def test_fit_writes_one_rate_into_all_groups():
 
 @pytest.mark.row("fastai-resume")
 def test_a_saved_optimizer_goes_on():
-    model, learn = made()
+    _, learn = made()
     _, again = made(1)
     for one in (learn, again):
         one.path = one.model_dir = Path.cwd()

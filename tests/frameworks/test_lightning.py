@@ -178,9 +178,7 @@ def averaging(rate):
 )
 def test_one_number_for_averaging_is_the_rate_of_all_groups(rate, found):
     loader = DataLoader(Characters(32), batch_size=8)
-    trainer, losses = fit(
-        made(), loader, callbacks=[averaging(rate)], max_epochs=4, max_steps=-1
-    )
+    trainer, losses = fit(made(), loader, callbacks=[averaging(rate)], max_epochs=4, max_steps=-1)
     check_falls(losses)
     assert rates(trainer.optimizers[0]) == pytest.approx(found, rel=1e-3)
 

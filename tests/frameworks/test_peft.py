@@ -92,9 +92,7 @@ def test_saved_adapters_go_on():
         steps(model, optimizer, 3)
         model.save_pretrained("adapters")
         torch.save(optimizer.state_dict(), "optimizer.pt")
-        again = PeftModel.from_pretrained(
-            llama(num_hidden_layers=1), "adapters", is_trainable=True
-        )
+        again = PeftModel.from_pretrained(llama(num_hidden_layers=1), "adapters", is_trainable=True)
         other = make(again)
         other.load_state_dict(torch.load("optimizer.pt", weights_only=True))
         assert furthest(steps(model, optimizer, 3, 3), steps(again, other, 3, 3)) == 0.0

@@ -25,6 +25,12 @@ def step(model, optimizer):
     return loss.item()
 
 
+def run(model, optimizer, scheduler):
+    for _ in range(4):
+        step(model, optimizer)
+        scheduler.step()
+
+
 @pytest.mark.row("schedules")
 def test_one_number_for_a_cycle_is_the_rate_of_all_groups():
     model = classifier()
@@ -33,9 +39,7 @@ def test_one_number_for_a_cycle_is_the_rate_of_all_groups():
     scheduler = OneCycleLR(optimizer, max_lr=0.02, total_steps=9)
     assert optimizer.param_groups[0]["momentum"] == 0.95
     with pytest.warns(UserWarning, match="written one learning rate into all of them"):
-        for _ in range(4):
-            step(model, optimizer)
-            scheduler.step()
+        run(model, optimizer, scheduler)
     assert optimizer.param_groups[0]["momentum"] < 0.95
     assert len(set(rates(optimizer))) == 1
 

@@ -63,7 +63,7 @@ def test_a_trainer_that_makes_the_optimizer_of_the_model():
 @pytest.mark.row("ultralytics-name")
 def test_a_name_is_taken_from_a_closed_list():
     trainer = ClassificationTrainer(overrides=settings(optimizer="steepest.Muon"))
-    with pytest.raises(NotImplementedError, match="steepest.Muon"):
+    with pytest.raises(NotImplementedError, match=r"steepest\.Muon"):
         trainer.train()
 
 

@@ -1,4 +1,4 @@
-"""accelerate under DDP: the optimizer is made of the prepared model, so that ranks divide the work."""
+"""accelerate under DDP: the optimizer of the prepared model divides its work among ranks."""
 
 import steepest
 
