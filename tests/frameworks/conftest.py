@@ -44,7 +44,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say versions, rows and minutes, where rows were run."""
-    if not OUTCOMES:
+    there = {dist.metadata["Name"] for dist in metadata.distributions()}
+    if not OUTCOMES or there.isdisjoint(FRAMEWORKS.values()):
         return
     minutes = (time.monotonic() - STARTED) / 60
     versions = []

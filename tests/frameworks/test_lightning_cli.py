@@ -87,7 +87,7 @@ Automatic.configure_optimizers = lightning.LightningModule.configure_optimizers
 
 @pytest.mark.row("lightning-cli-parameters")
 def test_the_command_line_gives_parameters_and_is_refused():
-    with pytest.raises(ValueError, match="OptimizerCallable|configure_optimizers"):
+    with pytest.raises(ValueError, match=r"write (an argument|def configure_optimizers)"):
         fitted(NET, "--optimizer=steepest.Muon", "--optimizer.lr=0.02", cls=Automatic)
     _, optimizer = fitted(NET, "--optimizer=steepest.Lion", "--optimizer.lr=0.001", cls=Automatic)
     assert type(optimizer) is steepest.Lion

@@ -59,13 +59,13 @@ def test_a_list_for_a_cycle_keeps_the_ratio():
     check_falls(losses, by=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:every group has lr=")
 @pytest.mark.row("schedules")
 def test_the_last_rate_of_an_average():
     for given, found in ((1e-2, [1e-2] * 3), ([1e-2, 1e-4, 1e-4], [1e-2, 1e-4, 1e-4])):
-        optimizer = steepest.Muon(classifier(), lr=0.02)
-        scheduler = SWALR(optimizer, swa_lr=given, anneal_epochs=1)
-        for _ in range(2):
-            scheduler.step()
+        model = classifier()
+        optimizer = steepest.Muon(model, lr=0.02)
+        run(model, optimizer, SWALR(optimizer, swa_lr=given, anneal_epochs=1))
         assert rates(optimizer) == pytest.approx(found)
 
 
