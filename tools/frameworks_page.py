@@ -34,10 +34,11 @@ def begin(name: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """The code of a recipe without the docstring of its file."""
+    """The code of a recipe, without the docstring of its file and imports of other recipes."""
     source = path.read_text(encoding="utf-8")
     first = ast.parse(source).body[0]
-    code = "".join(source.splitlines(keepends=True)[first.end_lineno :]).strip()
+    lines = source.splitlines(keepends=True)[first.end_lineno :]
+    code = "".join(line for line in lines if not line.startswith("from tests.")).strip()
     return f"```py\n{code}\n```"
 
 

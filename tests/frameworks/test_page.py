@@ -46,3 +46,13 @@ def test_every_framework_is_pinned():
     asked += (HERE / "without-requirements.txt").read_text(encoding="utf-8").lower().splitlines()
     named = {line.partition("[")[0].strip().replace("_", "-") for line in asked}
     assert wanted <= named
+
+
+def test_the_page_counts_the_rows_and_names_the_versions_that_are_pinned():
+    text = " ".join(frameworks_page.PAGE.read_text(encoding="utf-8").split())
+    assert f"All {len(ROWS)} rows passed" in text
+    pins = (HERE / "constraints.txt").read_text(encoding="utf-8").lower().splitlines()
+    versions = dict(line.split("==") for line in pins if "==" in line and line[0] != "#")
+    for shown, package in {**FRAMEWORKS, "torch": "torch"}.items():
+        name = package if package in versions else package.replace("_", "-")
+        assert f"{shown} {versions[name]}" in text, shown
