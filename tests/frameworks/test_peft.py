@@ -84,8 +84,8 @@ def test_a_trained_head_and_factors_of_tables_go_to_adamw():
 @pytest.mark.row("peft-resume")
 def test_saved_adapters_go_on():
     for make in (
-        lambda m: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-3),
-        lambda m: steepest.Muon(m, lr=1e-3, adjust_lr_fn="match_rms_adamw"),
+        lambda m: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=0.1),
+        lambda m: steepest.Muon(m, lr=0.3, adjust_lr_fn="match_rms_adamw"),
     ):
         model = adapted(target_modules=["q_proj", "v_proj"])
         optimizer = make(model)
