@@ -104,6 +104,7 @@ ROWS = {
     "ultralytics": Row("ultralytics", "a trainer of images", LINE),
     "ultralytics-name": Row("ultralytics", "`optimizer=` by name", "refused: a closed list"),
     "ultralytics-detection": Row("ultralytics", "the outputs of a detector", TRAP),
+    "ultralytics-attention": Row("ultralytics", "its attention, head by head", LINE),
     "hydra": Row("Hydra", "`instantiate` with the module", LINE),
     "schedules": Row("torch", "OneCycleLR, SWALR", TRAP),
     "averages": Row("torch", "AveragedModel", AS_IS),

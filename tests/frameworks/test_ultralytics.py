@@ -10,10 +10,10 @@ pytest.importorskip("ultralytics")
 
 from PIL import Image
 from ultralytics.models.yolo.classify import ClassificationTrainer
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 from tests.frameworks.checks import check_routed
-from tests.frameworks.recipes import yolo_detector
+from tests.frameworks.recipes import yolo_attention, yolo_detector
 from tests.frameworks.recipes.yolo_trainer import MuonClassificationTrainer
 
 
@@ -54,7 +54,8 @@ def test_a_trainer_that_makes_the_optimizer_of_the_model():
     trainer = MuonClassificationTrainer(overrides=settings())
     trainer.train()
     check_routed(trainer.model, trainer.optimizer)
-    assert not trainer.optimizer.routing.uncertain
+    # Queries, keys and values of different width, head by head: the override is in its own test.
+    assert all(".attn.qkv." in a.name for a in trainer.optimizer.routing.uncertain)
     moved = [s for s in trainer.optimizer.state.values() if "momentum_buffer" in s]
     assert len(moved) > 20
     assert all(s["momentum_buffer"].isfinite().all() for s in moved)
@@ -75,3 +76,15 @@ def test_the_outputs_of_a_detector_are_named_by_hand():
     for a in outputs:
         assert a.destination.startswith("AdamW"), a.name
     assert sum(a.target == "matrix" for a in made.routing) > 60
+
+
+@pytest.mark.row("ultralytics-attention")
+def test_the_attention_is_cut_by_hand():
+    model = ClassificationModel("yolo11n-cls.yaml", nc=2, verbose=False)
+    routing = yolo_attention.optimizer(model).routing
+    assert not routing.uncertain
+    (fused,) = [a for a in routing if ".attn.qkv." in a.name and a.target == "matrix"]
+    assert fused.view is not None
+    shapes = fused.view.shapes(fused.shape)
+    assert sum(count * rows for count, rows, _ in shapes) == 256
+    assert {(rows, columns) for _, rows, columns in shapes} == {(32, 128), (64, 128)}
