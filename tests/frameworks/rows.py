@@ -103,7 +103,7 @@ ROWS = {
     "fastai-resume": Row("fastai", "saved with its optimizer", AS_IS),
     "ultralytics": Row("ultralytics", "a trainer of images", LINE),
     "ultralytics-name": Row("ultralytics", "`optimizer=` by name", "refused: a closed list"),
-    "ultralytics-detection": Row("ultralytics", "the outputs of a detector", TRAP),
+    "ultralytics-detection": Row("ultralytics", "the outputs of a detector", AS_IS),
     "ultralytics-attention": Row("ultralytics", "its attention, head by head", LINE),
     "hydra": Row("Hydra", "`instantiate` with the module", LINE),
     "schedules": Row("torch", "OneCycleLR, SWALR", TRAP),

@@ -12,8 +12,9 @@ from PIL import Image
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
+import steepest
 from tests.frameworks.checks import check_routed
-from tests.frameworks.recipes import yolo_attention, yolo_detector
+from tests.frameworks.recipes import yolo_attention
 from tests.frameworks.recipes.yolo_trainer import MuonClassificationTrainer
 
 
@@ -69,8 +70,8 @@ def test_a_name_is_taken_from_a_closed_list():
 
 
 @pytest.mark.row("ultralytics-detection")
-def test_the_outputs_of_a_detector_are_named_by_hand():
-    made = yolo_detector.optimizer(DetectionModel("yolo11n.yaml", verbose=False))
+def test_the_outputs_of_a_detector_are_known():
+    made = steepest.Muon(DetectionModel("yolo11n.yaml", verbose=False), lr=0.02)
     outputs = [a for a in made.routing if re.search(r"\.cv[23]\.\d\.2\.weight", a.name)]
     assert len(outputs) == 6
     for a in outputs:
