@@ -70,11 +70,11 @@ def test_everything_but_torch_is_asked_for() -> None:
 
 
 def test_the_core_is_all_of_the_library() -> None:
-    """Every folder of tests but that of the applications."""
+    """Every folder of tests but that of the applications and that of the frameworks."""
     files = (p.relative_to(ROOT / "tests") for p in (ROOT / "tests").rglob("test_*.py"))
     folders = {p.parts[0] for p in files if len(p.parts) > 1}
     core = {name.removeprefix("tests/") for name in torch_versions.CORE}
-    assert {name for name in core if not name.endswith(".py")} == folders - {"apps"}
+    assert {name for name in core if not name.endswith(".py")} == folders - {"apps", "frameworks"}
 
 
 @pytest.mark.parametrize(

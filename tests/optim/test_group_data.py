@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -133,3 +134,75 @@ def test_a_vector_that_is_put_into_a_group_of_matrices_is_refused():
     optimizer.param_groups[0]["params"].append(nn.Parameter(torch.zeros(3)))
     with pytest.raises(ValueError, match="it is not a matrix"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_views_of_a_copy_follow_its_parameters(how):
+    _, _, optimizer = fused()
+    other = copy.deepcopy(optimizer) if how == "deepcopy" else pickle.loads(pickle.dumps(optimizer))
+    qkv, up = other.param_groups[0]["params"]
+    other.param_groups[0]["params"].reverse()
+    assert other.views() == {up: MatrixView(), qkv: MatrixView(split=3)}
+    del other.param_groups[0]["params"][0]
+    assert other.views() == {qkv: MatrixView(split=3)}
+
+
+def test_a_view_comes_back_from_a_group_without_views():
+    qkv, up, _ = fused()
+    groups = [
+        {"params": [qkv], "views": MatrixView(split=3), "norm": steepest.norms.Spectral()},
+        {"params": [up], "norm": steepest.norms.RMS()},
+    ]
+    optimizer = steepest.SteepestDescent(groups, lr=0.1)
+    first, second = (group["params"] for group in optimizer.param_groups)
+    second.append(first.pop())
+    assert optimizer.views() == {qkv: None, up: None}
+    first.append(second.pop())
+    assert optimizer.views()[qkv] == MatrixView(split=3)
+
+
+def test_a_norm_of_another_kind_takes_the_parameters_anew():
+    w = nn.Parameter(torch.zeros(6, 4))
+    group = {"params": [w], "views": MatrixView(split=2)}
+    optimizer = steepest.SteepestDescent([group], steepest.norms.Spectral(), lr=1.0)
+    optimizer.param_groups[0]["norm"] = steepest.norms.L2()
+    w.grad = torch.randn(6, 4)
+    optimizer.step()
+    assert float(w.detach().norm()) == pytest.approx(1.0)
+    kernel = nn.Parameter(torch.zeros(4, 3, 3, 3))
+    optimizer = steepest.SteepestDescent([kernel], steepest.norms.L2(), lr=1.0)
+    optimizer.param_groups[0]["norm"] = steepest.norms.Spectral()
+    kernel.grad = torch.randn(4, 3, 3, 3)
+    with pytest.raises(ValueError, match="it is not a matrix"):
+        optimizer.step()
+
+
+def test_a_routing_tells_parameters_apart_whose_names_were_left_behind():
+    m = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 4), nn.Embedding(3, 4))
+    optimizer = steepest.Muon(m, lr=0.02, overrides={"2.weight": "matrix"})
+    before = str(optimizer.routing)
+    optimizer.param_groups[0]["params"].reverse()
+    assert str(optimizer.routing) == before
+    optimizer.param_groups[0]["params"].reverse()
+    del optimizer.param_groups[0]["params"][0]
+    assert optimizer.routing["1.weight"].shape == (6, 8)
+    assert list(optimizer.state_dict()["param_groups"][0]["views"]) == [repr(MatrixView())] * 2
+
+
+def test_the_first_rates_go_with_their_groups():
+    m = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9))
+    optimizer = steepest.Muon(
+        m, lr=0.02, embedding_lr=1.0, head_lr=2.0, overrides={"2.weight": "adamw"}
+    )
+    rates = [g["lr"] for g in optimizer.param_groups]
+    optimizer.param_groups.reverse()
+    assert optimizer.lrs(0.02) == rates[::-1]
+    del optimizer.param_groups[1]
+    assert optimizer.lrs(0.04) == [2 * r for i, r in enumerate(rates[::-1]) if i != 1]
+
+
+def test_rates_of_layers_are_relative_to_the_given_one():
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(12)]
+    groups = steepest.layer_decay(nn.Sequential(*blocks), 0.75, lr=0.02)
+    for optimizer in (steepest.Muon(groups), steepest.Muon(groups, lr=0.5)):
+        assert max(optimizer.lrs(0.04)) == pytest.approx(0.04)

@@ -80,7 +80,7 @@ def test_a_loop_that_writes_one_rate_is_told_so(lr):
     for group in optimizer.param_groups:
         group["lr"] = lr
     (text,) = heard(trained(optimizer, m), steps=3)
-    assert "made with 0.02, 0.0003, 0.0003" in text
+    assert "made with 0.02, 0.0003: something" in text
     assert "optimizer.lrs(0.02)" in text
 
 
@@ -185,3 +185,12 @@ def test_a_warning_points_at_the_line_that_called_the_library():
         for _ in range(3):
             optimizer.step()
     assert [w.filename for w in seen] == [__file__, __file__]
+
+
+def test_a_floor_of_a_schedule_is_no_ratio_of_a_checkpoint():
+    m = small()
+    optimizer = Muon(m, lr=0.02)
+    step = trained(optimizer, m, CosineAnnealingLR(optimizer, 8, eta_min=1e-5))
+    heard(step, steps=6)
+    saved = optimizer.state_dict()
+    assert heard(lambda: Muon(m, lr=0.02).load_state_dict(saved), steps=1) == []

@@ -127,8 +127,11 @@ def test_an_added_group_takes_the_routing_of_its_model(make, named):
         assert view == expected
         for key in ("adamw", "norm", "weight_decay"):
             assert group.get(key) == other.get(key), (name, key)
+    # A rate is said for matrices: AdamW's has the same ratio to its usual one.
+    usual = optimizer.defaults["lr"], optimizer._adamw["lr"]
     for group in optimizer.param_groups[count:]:
-        assert group["lr"] == 0.01
+        rate = 0.01 * usual[1] / usual[0] if group["adamw"] else 0.01
+        assert group["lr"] == pytest.approx(rate)
     gradients(m)
     before = copy.deepcopy(m.state_dict())
     optimizer.step()

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Set
 from difflib import get_close_matches
+from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest.optim.notices import Notices
-from steepest.optim.options import RENAMED, Group
+from steepest.optim.options import RENAMED, Group, StepOptions
+
+
+def inside_another(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether another optimizer is making this one, and has written into its groups before."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, torch.optim.Optimizer) and owner is not optimizer:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def unwritten(
@@ -21,27 +35,23 @@ def unwritten(
     ZeroRedundancyOptimizer, SAM and their like put their own defaults, which are the constructor's,
     into every group before this optimizer sees them. AdamW's are others.
     """
-    kinds: dict[bool, list[Any]] = {True: [], False: []}
-    for group in groups:
-        kinds[bool(group.get("adamw"))].append(group)
-    if not all(kinds.values()):
-        return groups
-    written = {
-        key
-        for key, value in adamw.items()
-        if key in defaults
-        and not isinstance(value, Tensor)
-        and not isinstance(defaults[key], Tensor)
-        and value != defaults[key]
-        and all(key in g and g[key] == defaults[key] for g in kinds[False])
-    }
+    keys = [key for key in adamw if key in defaults and not _equal(adamw[key], defaults[key])]
     found = []
     for group in groups:
-        drop = {key for key in written if group.get("adamw") and group.get(key) == defaults[key]}
-        if drop:
-            notices.written({key: (defaults[key], adamw[key]) for key in sorted(drop)})
-        found.append({key: value for key, value in group.items() if key not in drop})
+        written = [
+            key
+            for key in keys
+            if group.get("adamw") and key in group and _equal(group[key], defaults[key])
+        ]
+        if written:
+            notices.written({key: (defaults[key], adamw[key]) for key in written})
+        found.append({key: value for key, value in group.items() if key not in written})
     return found
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values are the same, without looking at a tensor."""
+    return a is b if isinstance(a, Tensor) or isinstance(b, Tensor) else a == b
 
 
 RECORDS = frozenset(
@@ -52,6 +62,10 @@ RECORDS = frozenset(
     )
 )
 """Keys in which schedulers and frameworks keep their own records of a group."""
+
+
+OPTIONS = StepOptions.__optional_keys__
+"""Options of a constructor, which an optimizer around this one writes into every group."""
 
 
 def translate(group: dict[str, Any]) -> None:
@@ -67,25 +81,27 @@ def translate(group: dict[str, Any]) -> None:
         group.setdefault("adamw", name == "adamw")
 
 
-def check_keys(group: Mapping[str, Any], own: Set[str], notices: Notices) -> None:
+def check_keys(group: Mapping[str, Any], own: Set[str], notices: Notices | None) -> None:
     """Refuse keys that mean something to an optimizer and nothing to this one; name the others.
 
     Args:
         group: A group that is added.
         own: The keys of the optimizer.
-        notices: The warnings of the optimizer.
+        notices: The warnings of the optimizer; None where another one has written keys of its own.
 
     Raises:
         ValueError: a key of another optimizer, of an older release, or one that is misspelt.
     """
-    known = {*own, "params", "param_names", "views", "adamw", "betas", "momentum", "nesterov"}
+    known = {*own, "params", "param_names", "views", "adamw", "betas", "momentum"}
+    known |= {"nesterov", "first_lr"}
     for key, value in group.items():
         if key in RENAMED:
             raise invalid(key, value, f"this key of a group is called {RENAMED[key]} now")
-        if key in known or key in RECORDS or value is None or value is False:
+        if key in known or key in RECORDS or key in OPTIONS or value is None or value is False:
             continue
-        near = get_close_matches(key, known, n=1, cutoff=0.8)
+        near = [k for k in get_close_matches(key, known, cutoff=0.8) if abs(len(k) - len(key)) < 3]
         if key in Group.__optional_keys__ or near:
             meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(own))}"
             raise invalid(key, value, f"this optimizer has no such value of a group: {meant}")
-        notices.unknown(key, value)
+        if notices is not None:
+            notices.unknown(key, value)

@@ -29,7 +29,9 @@ class MemberViews(dict[int, Views]):
         """Let the parameters of a group have these views."""
         self[place] = views
         self.members[place] = [weakref.ref(p) for p in params]
-        self._known.update(zip(params, views, strict=True))
+        seen = zip(params, views, strict=True)
+        # A norm of entries has no view, and a parameter may come back from it.
+        self._known.update((p, view) for p, view in seen if view is not None)
 
     def of(self, place: int, params: Sequence[Tensor], others: Collection[Tensor]) -> list[Any]:
         """The views of the parameters that a group has now; None for one without a place.
@@ -50,7 +52,7 @@ class MemberViews(dict[int, Views]):
     def cut(self, count: int) -> None:
         """Forget the groups from this number on."""
         for place in [place for place in self if place >= count]:
-            del self[place]
+            del self[place], self.members[place]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has views for the parameters in the same places."""

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
+from steepest.routing.by_name import route_by_name
 from steepest.routing.rules import Kind
-from steepest.routing.table import Routing, route
+from steepest.routing.table import Assignment, Routing, route
 
 MEMBERS = ("params", "param_names")
 """Keys of a group that hold one value for each parameter."""
@@ -30,6 +31,37 @@ class Joined:
     routing: Routing | None
     chosen: Routing
     others: list[Any]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rates of AdamW beside that of the matrices.
+
+    Args:
+        matrices: Learning rate of a group of matrices; None if it has to say its own.
+        adamw: Learning rate of a group of AdamW.
+        kinds: Learning rates of the kinds of parameters that have their own.
+    """
+
+    matrices: float | Tensor | None
+    adamw: float | Tensor
+    kinds: Mapping[Kind, float | Tensor]
+
+    def of(self, kind: Kind, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The learning rate of a group of AdamW, from that of a group for all kinds.
+
+        Such a group says it for matrices, and AdamW's has the same ratio to the usual one.
+
+        Args:
+            kind: The kind of its parameters.
+            options: The hyper-parameters that the group gives for all.
+        """
+        lr, usual = options.get("lr"), self.matrices
+        base = self.kinds.get(kind, self.adamw)
+        if lr is None:
+            return {"lr": self.kinds[kind]} if kind in self.kinds else {}
+        ratio = float(lr) / float(usual) if usual is not None and float(usual) > 0 else 1.0
+        return {"lr": base * ratio}
 
 
 class RoutingMemory:
@@ -53,13 +85,17 @@ class RoutingMemory:
             groups: Groups of an optimizer. A parameter of one of them is known by its name, others
                 as long as something else holds them.
         """
-        named = {
-            name: p
-            for group in groups
-            for name, p in zip(group.get("param_names", ()), group["params"], strict=False)
-        }
-        pairs = zip(self.assignments, self._parameters, strict=True)
-        found = [(a, named.get(a.name, ref())) for a, ref in pairs]
+        named, members = dict[str, Any](), set[Any]()
+        for group in groups:
+            names = group.get("param_names", ())
+            members.update(group["params"])
+            # Code that edits the parameters of a group may leave their names as they were.
+            if len(names) == len(group["params"]):
+                named.update(zip(names, group["params"], strict=True))
+        found: list[tuple[Assignment, Any]] = []
+        for a, ref in zip(self.assignments, self._parameters, strict=True):
+            p = ref()
+            found.append((a, p if p in members else named.get(a.name, p)))
         there = [(a, p) for a, p in found if p is not None]
         return Routing(tuple(a for a, _ in there), tuple(p for _, p in there))
 
@@ -72,7 +108,9 @@ class RoutingMemory:
         RoutingMemory.__init__(self, routing)
 
 
-def join(group: dict[str, Any], routing: Routing | None, named: bool, number: int) -> Joined | None:
+def join(
+    group: dict[str, Any], routing: Routing | None, *, named: bool, routes: bool, number: int
+) -> Joined | None:
     """How the parameters of a group are routed.
 
     A parameter is known by itself, or by its name and shape where a framework has put another
@@ -82,6 +120,7 @@ def join(group: dict[str, Any], routing: Routing | None, named: bool, number: in
         group: The group to add.
         routing: The routing of the optimizer, if it has one.
         named: Whether its groups have names.
+        routes: Whether names route parameters that the routing does not know.
         number: The number of its groups, for names where none are given.
 
     Returns:
@@ -95,12 +134,17 @@ def join(group: dict[str, Any], routing: Routing | None, named: bool, number: in
         given = route(given)
     pairs: list[tuple[str, Any]]
     if isinstance(given, Routing):
-        routing = _extended(routing, given)
+        routing = extended(routing, given)
         pairs = [(a.name, p) for a, p in zip(given, given.parameters, strict=True)]
-    elif {"views", "adamw"} & group.keys() or not named:
+    elif is_told(group) or not named:
         return None
     else:
         pairs = _pairs(given)
+        have = set(routing.parameters) if routing else set()
+        known = {a.name for a in routing} if routing else set()
+        more = [(n, p) for n, p in pairs if n and p not in have and n not in known]
+        if more and routes:
+            routing = extended(routing, route_by_name(more))
     assignments = routing or ()
     by_tensor = {p: i for i, p in enumerate(routing.parameters)} if routing else {}
     by_name = {(a.name, a.shape): i for i, a in enumerate(assignments)}
@@ -119,13 +163,22 @@ def join(group: dict[str, Any], routing: Routing | None, named: bool, number: in
     return Joined(routing, picked, others)
 
 
+TOLD = ("adamw", "views", "norm", "K")
+"""Keys by which a group says itself what its parameters are."""
+
+
+def is_told(group: Mapping[str, Any]) -> bool:
+    """Whether a group says itself what its parameters are."""
+    return any(key in group for key in TOLD)
+
+
 def _pairs(given: Any) -> list[tuple[str, Any]]:
     """Parameters with their names, empty where there is none."""
     every = [given] if isinstance(given, Tensor) else list(given)
     return [pair if isinstance(pair, tuple) else ("", pair) for pair in every]
 
 
-def _extended(routing: Routing | None, more: Routing) -> Routing:
+def extended(routing: Routing | None, more: Routing) -> Routing:
     """A routing with the parameters of another that it does not know."""
     if routing is None:
         return more
@@ -163,19 +216,21 @@ def unnamed(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def routed_groups(
-    routing: Routing, options: Mapping[str, Any], rates: Mapping[Kind, float | Tensor]
+    routing: Routing, options: Mapping[str, Any], rates: Rates
 ) -> list[dict[str, Any]]:
     """The groups of routed parameters.
 
     Args:
         routing: The routing.
         options: The hyper-parameters that are given for all of them.
-        rates: The learning rates of the kinds that have their own.
+        rates: The learning rates of AdamW.
     """
     kinds = {a.name: a.kind for a in routing}
-    groups = routing.groups(by_kind=bool(rates))
+    groups = routing.groups(by_kind=bool(rates.kinds))
+    found = []
     for group in groups:
         kind = kinds[group["params"][0][0]]
-        if group.get("adamw") and kind in rates:
-            group["lr"] = rates[kind]
-    return [{**options, **group} for group in groups]
+        found.append({**options, **group})
+        if group.get("adamw"):
+            found[-1].update(rates.of(kind, options))
+    return found

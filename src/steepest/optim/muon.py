@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Unpack, cast
 
@@ -16,6 +15,7 @@ from steepest.optim.optimizer import Params, SteepestOptimizer
 from steepest.optim.options import Group, StepOptions
 from steepest.optim.presets import PRESETS
 from steepest.optim.rule import ShapedRule, UpdateRule
+from steepest.optim.unrouted import grouped
 from steepest.optim.updates import SHAPE_RULES, ShapeRule, average_dtype
 from steepest.polar import JORDAN_QUINTIC, NewtonSchulz, PolarMethod, Schedule
 from steepest.routing.table import Routing
@@ -52,9 +52,9 @@ class Muon(SteepestOptimizer):
     Args:
         params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
             group may hold `views`, and with `adamw=True` belongs to AdamW.
-        lr: Spectral norm of a step, before the factor. None is 0.02 where something is routed, a
-            module or groups with AdamW's among them, and torch's 1e-3 for matrices alone and with
-            "match_rms_adamw".
+        lr: Spectral norm of a step, before the factor. None is torch's 1e-3 for matrices alone and
+            with "match_rms_adamw", and 0.02 for all that torch's does not take: a module, groups
+            of AdamW, parameters that are no matrices.
         weight_decay: Decoupled decay; bounds the weights by ‖W‖₂ ≤ factor·upper/weight_decay,
             where upper is the method's largest output singular value.
         momentum: Weight of the past in the average, in [0, 1).
@@ -108,7 +108,7 @@ class Muon(SteepestOptimizer):
         asked = ns_coefficients is not None or ns_steps is not None
         if asked and polar is not None:
             raise _ambiguous(polar)
-        if not isinstance(params, nn.Module | Routing):
+        if not isinstance(params, nn.Module | Routing | Tensor):
             params = cast(Params, list(params))
         if lr is None:
             lr = TORCH_LR if adjust_lr_fn == "match_rms_adamw" or _alone(params) else LR
@@ -195,11 +195,20 @@ def torch_newton_schulz(coefficients: tuple[float, float, float], steps: int) ->
 
 
 def _alone(params: Any) -> bool:
-    """Whether parameters come without a module, and without groups for AdamW."""
+    """Whether parameters are what torch.optim.Muon takes: matrices, without groups for AdamW."""
     if isinstance(params, nn.Module | Routing):
         return False
-    groups = [group for group in params if isinstance(group, Mapping)]
-    return not any(group.get("adamw") or "use_muon" in group for group in groups)
+    if isinstance(params, Tensor):
+        return True
+    groups = grouped(params)
+    members = [
+        member[1] if isinstance(member, tuple) else member
+        for group in groups
+        for member in (group["params"] if isinstance(group["params"], list) else [None])
+    ]
+    return not any(group.get("adamw") for group in groups) and all(
+        isinstance(p, Tensor) and p.ndim == 2 for p in members
+    )
 
 
 def _ambiguous(polar: Any) -> ValueError:

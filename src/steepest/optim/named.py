@@ -21,6 +21,7 @@ from steepest.optim.presets import PRESETS, Preset
 from steepest.optim.routed import Params
 from steepest.optim.rule import UpdateRule
 from steepest.routing.layer_norms import EMBEDDING, HEAD, LAYER_NORMS, layer_kind
+from steepest.routing.rules import Kind
 from steepest.routing.table import Assignment, Routing, route
 from steepest.views import ParameterViews
 
@@ -218,10 +219,11 @@ class Scion(_Named):
             "lr": values["lr"] * self._head_scale,
             "weight_decay": values["weight_decay"] / self._head_scale,
         }
-        return [
-            {**options, **group}
-            for group in _layer_groups(routing, self._kinds, values["norm"], head)
-        ]
+        groups = _layer_groups(routing, self._kinds, values["norm"], head)
+        for kind, group in groups.items():
+            if kind in self._rates.kinds:
+                group.update(self._rates.of(cast(Kind, kind), options))
+        return [{**options, **group} for group in groups.values()]
 
     def _norm_name(self, rule: UpdateRule) -> str:
         return SHORT.get(cast(Norm, rule.geometry).with_polar(None)) or super()._norm_name(rule)
@@ -260,8 +262,8 @@ def _norm(kind: str, shape: tuple[int, ...] = ()) -> Norm:
 
 def _layer_groups(
     routing: Routing, kinds: Mapping[str, str], hidden: Norm, head: dict[str, Any]
-) -> list[Any]:
-    """One group for each kind of layer, hidden matrices first; `head` is for that of the head."""
+) -> dict[str, dict[str, Any]]:
+    """A group for each kind of layer, hidden matrices first; `head` is for that of the head."""
     members: dict[str, list[tuple[Assignment, Tensor]]] = {}
     for a, p in zip(routing, routing.parameters, strict=True):
         # A routing that came without its module says less.
@@ -269,14 +271,14 @@ def _layer_groups(
         if a.target != "constant":
             members.setdefault(kind, []).append((a, p))
     fixed = {"hidden": hidden, **{k: _norm(k) for k in ("embedding", "head", "vector")}}
-    groups: list[dict[str, Any]] = []
+    groups: dict[str, dict[str, Any]] = {}
     for kind in (kind for kind in {**fixed, **members} if members.get(kind)):
         shape = members[kind][0][0].shape
         norm = fixed.get(kind) or _norm("convolution", shape).with_polar(hidden.polar)
-        groups.append({"params": [(a.name, p) for a, p in members[kind]], "norm": norm})
+        groups[kind] = {"params": [(a.name, p) for a, p in members[kind]], "norm": norm}
         if kind == "hidden" and norm.axes == 2:
             seen = [a.view for a, _ in members[kind] if a.view]
-            groups[-1]["views"] = ParameterViews(seen, [p for _, p in members[kind]])
+            groups[kind]["views"] = ParameterViews(seen, [p for _, p in members[kind]])
         if kind == "head":
-            groups[-1].update(head)
+            groups[kind].update(head)
     return groups

@@ -16,7 +16,7 @@ IDLE_STEPS = 3
 """The number of steps in a row without any gradient after which an optimizer says so."""
 
 # A floor that a schedule ends on is the same for all groups and says nothing.
-SMALL = 0.1
+SMALL = 0.5
 """Share of its first learning rate below which that of a group may equal the others'."""
 
 OURS = ("steepest.", "torch.", "jaxtyping.")
@@ -37,8 +37,16 @@ class Notices:
             self._said.add(key)
             warnings.warn(text, UserWarning, stacklevel=_outside())
 
-    def idles(self, groups: Sequence[Group]) -> None:
-        """Count a step in which no parameter has a gradient, and say so after some of them."""
+    def idles(self, groups: Sequence[Group], *, trains: bool) -> None:
+        """Count a step in which no parameter has a gradient, and say so after some of them.
+
+        Args:
+            groups: The groups of the optimizer.
+            trains: Whether a parameter has a gradient in this step: then the count begins anew.
+        """
+        if trains:
+            self.idle = 0
+            return
         params = [p for group in groups for p in group["params"]]
         frozen = sum(not p.requires_grad for p in params)
         self.idle += 1
@@ -51,24 +59,26 @@ class Notices:
                 "the optimizer from the model that is trained",
             )
 
-    def one_rate(self, groups: Sequence[Group], first: Mapping[int, Any]) -> None:
-        """Say that all groups have one learning rate now, which were made with different ones.
+    def one_rate(self, groups: Sequence[Group]) -> None:
+        """Say that all groups have one learning rate now, if they were made with different ones.
 
         Args:
             groups: The groups, all with the same learning rate.
-            first: The learning rate of each group when it was made, by its place.
         """
         lr: Any = groups[0]["lr"]
-        rates = [float(first[i]) for i in range(len(groups)) if i in first]
-        if isinstance(lr, Tensor) or lr <= 0 or not any(lr >= SMALL * r > 0 for r in rates):
+        rates = [group.get("first_lr", lr) for group in groups]
+        if isinstance(lr, Tensor) or any(isinstance(rate, Tensor) for rate in rates):
             return
-        made = ", ".join(f"{rate:.3g}" for rate in rates)
+        if len(set(rates)) == 1 or not any(lr >= SMALL * rate > 0 for rate in rates):
+            return
+        made = ", ".join(f"{rate:.3g}" for rate in dict.fromkeys(rates))
+        other = "adjust_lr_fn" in groups[0]
         self._say(
             "one rate",
             f"every group has lr={lr:.3g} now, and they were made with {made}: something has "
             "written one learning rate into all of them, which is right for some of them at most. "
-            "Give a scheduler a list, as in max_lr=optimizer.lrs(0.02); or take "
-            'adjust_lr_fn="match_rms_adamw", with which one rate is right for all groups',
+            "Give a scheduler a list, as in max_lr=optimizer.lrs(0.02)"
+            + ('; or take adjust_lr_fn="match_rms_adamw", right with one for all' if other else ""),
         )
 
     def guesses(self, routing: Routing) -> None:
@@ -119,7 +129,7 @@ class Notices:
             "module, or names with the parameters, where the framework allows it",
         )
 
-    def loaded(self, saved: Sequence[Mapping[str, Any]], own: Sequence[Group]) -> None:
+    def loaded(self, saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> None:
         """Say which conventions a checkpoint has brought that the constructor had otherwise.
 
         Args:
@@ -158,6 +168,9 @@ def _ratio(groups: Sequence[Mapping[str, Any]]) -> float | None:
     """AdamW's learning rate over that of the matrices; None if there is none, or it is zero."""
     first: dict[bool, float] = {}
     for group in groups:
-        first.setdefault(bool(group.get("adamw")), float(group["lr"]))
+        # Schedules change `lr`, and some of them the ratio.
+        rate = group.get("first_lr", group.get("initial_lr"))
+        if rate is not None and not isinstance(rate, Tensor):
+            first.setdefault(bool(group.get("adamw")), float(rate))
     matrices, adamw = first.get(False), first.get(True)
     return adamw / matrices if matrices and adamw else None

@@ -109,9 +109,11 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if rule is None or any(a is not b and a != b for a, b in zip(values, made_of, strict=True)):
             opened = self._objects.opened(self.param_groups[place])
             self._check_group(opened)
-            rule = self._make_rule(opened)
+            changed, rule = rule is not None, self._make_rule(opened)
             self._objects.close(self.param_groups[place])
             self._rules[place] = [group[key] for key in self.rule_keys], rule
+            if changed:
+                self._follow(place, rule)
         if not torch.compiler.is_compiling():
             members = self._views.members.get(place, [])
             same = len(members) == len(group["params"])
@@ -234,9 +236,14 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if self._frozen:
             self._check_frozen()
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        if self._replicated and self._replicated[0]:
+            there = {p for group in self.param_groups for p in group["params"]}
+            if any(p not in there for one in self._replicated[0] for p in one.params):
+                self._replicated.clear()
         for place, group in enumerate(self.param_groups):
             asked = None if group["adamw"] else group["momentum_dtype"]
             if not group["adamw"]:
+                self._rule(place)  # which lets the views follow what others have edited
                 check_decay(group["lr"], group["weight_decay"], group["decay"])
                 if group["constraint"] is not None:
                     check_ball(group, self._rule(place).ball)
@@ -255,12 +262,10 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                         )
                     alike.setdefault((p.device, asked or p.dtype), []).append(p)
         if not torch.compiler.is_compiling():
-            if not alike:
-                self._notices.idles(self.param_groups)
-            elif self._notices.idle:
-                self._notices.idle = 0
-            if self._ratios and len({group["lr"] for group in self.param_groups}) == 1:
-                self._notices.one_rate(self.param_groups, self._first_lr)
+            if not alike or self._notices.idle:
+                self._notices.idles(self.param_groups, trains=bool(alike))
+            if len(self.param_groups) > 1 and len({g["lr"] for g in self.param_groups}) == 1:
+                self._notices.one_rate(self.param_groups)
         finite: dict[Tensor, Flag] = {}
         for (_, dtype), params in alike.items():
             grads = [p.grad if type(p.grad) is Tensor else local_grad(p) for p in params]
@@ -343,6 +348,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         Objects of the groups, such as views and polar methods, are saved as their text, which
         `load_state_dict` compares with those of the optimizer it loads into.
         """
+        self.views()  # follow their parameters
         return as_text(super().state_dict(), self._views, self.objects)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -355,19 +361,22 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 another method than this optimizer was built with. Nothing has been changed.
         """
         ready: dict[str, Any] = {}
+        own = [dict(group) for group in self.param_groups]
 
         def prepare(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
+            self.views()  # follow their parameters
             groups = self.param_groups
             ready.update(loadable(saved, groups, self._views, self.objects, self._check))
-            self._notices.loaded(ready["param_groups"], groups)
             return ready
+
+        def finish(_: Any) -> None:
+            restore_dtypes(self, ready)
+            self._notices.loaded(ready["param_groups"], own)
 
         # What a hook of the user makes of the state counts: ours is the last before torch loads,
         # and the first after.
         before = self.register_load_state_dict_pre_hook(prepare)
-        after = self.register_load_state_dict_post_hook(
-            lambda _: restore_dtypes(self, ready), prepend=True
-        )
+        after = self.register_load_state_dict_post_hook(finish, prepend=True)
         try:
             super().load_state_dict(state_dict)
         finally:

@@ -94,6 +94,7 @@ class Group(TypedDict, total=False):
         param_names: Their names, if they were given.
         adamw: Whether AdamW steps the group.
         lr: The learning rate.
+        first_lr: The learning rate with which the group was made.
         weight_decay: The decoupled decay.
         momentum: Weight of the past in the average.
         nesterov: Whether the average looks one step ahead.
@@ -121,6 +122,7 @@ class Group(TypedDict, total=False):
     param_names: list[str]
     adamw: bool
     lr: float | Tensor
+    first_lr: float | Tensor
     weight_decay: float | Tensor
     momentum: float
     nesterov: bool

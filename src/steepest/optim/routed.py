@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Norm
-from steepest.optim.group_keys import check_keys, translate
+from steepest.optim.group_keys import check_keys, inside_another, unwritten
 from steepest.optim.groups import (
     Views,
     check_ball,
@@ -27,7 +27,9 @@ from steepest.optim.groups import (
 from steepest.optim.member_views import MemberViews
 from steepest.optim.membership import (
     MEMBERS,
+    Rates,
     RoutingMemory,
+    is_told,
     join,
     leave,
     not_routed,
@@ -39,7 +41,7 @@ from steepest.optim.objects import GroupObjects
 from steepest.optim.options import Group, Unrouted
 from steepest.optim.remedies import SHARDING, framework
 from steepest.optim.rule import UpdateRule
-from steepest.optim.unrouted import is_told, sort_params, split_by_shape, takes_matrices
+from steepest.optim.unrouted import normalised, sort_params, split_by_shape, takes_matrices
 from steepest.optim.updates import check_decay
 from steepest.routing.rules import Kind
 from steepest.routing.table import Routing, route
@@ -51,7 +53,7 @@ Params = (
 )
 
 
-KEPT = ("_objects", "_views", "_unrouted", "_rates", "_notices", "_first_lr", "_ratios")
+KEPT = ("_objects", "_views", "_unrouted", "_rates", "_notices", "_nested")
 """Attributes that a copy of an optimizer has as they are."""
 
 
@@ -97,19 +99,16 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         self._views = MemberViews()
         # Not while torch adds the first groups, which are routed already.
         self._routed: RoutingMemory | None = None
-        self._adamw, self._unrouted, self._rates = adamw, unrouted, dict(rates or {})
+        self._adamw, self._unrouted = adamw, unrouted
+        self._rates = Rates(defaults["lr"], adamw["lr"], dict(rates or {}))
         self._notices = Notices()
-        # The learning rate with which each group was made, by its place.
-        self._first_lr: dict[int, float | Tensor] = {}
-        self._ratios = False
+        self._nested = inside_another(self)
         # Frozen when the norm of their model was made, which has no block for them.
         self._frozen: Mapping[str, Tensor] = {}
-        params = self._unwrapped(params)
+        given = params = self._unwrapped(params)
         if isinstance(params, nn.Module):
             params = route(params, **routing)
             self._notices.guesses(params)
-        elif routing and isinstance(params, Routing):
-            raise not_routed(*next(iter(routing.items())))
         found: Routing | None
         if isinstance(params, Routing):
             groups, found = self._groups_of(params, {}), params
@@ -117,15 +116,19 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             groups, found = sort_params(
                 params,
                 defaults,
-                adamw,
+                self._rates,
                 options=routing,
                 unrouted=unrouted,
-                rates=self._rates,
                 notices=self._notices,
             )
-        unused = {**routing, **{f"{kind}_lr": rate for kind, rate in self._rates.items()}}
-        if found is None and unused:
-            raise not_routed(*next(iter(unused.items())))
+        asked = {key: value for key, value in routing.items() if value and params is not found}
+        own_rates = {f"{kind}_lr": rate for kind, rate in self._rates.kinds.items()}
+        if asked and (found is None or isinstance(given, Routing)):
+            raise not_routed(*next(iter(asked.items())))
+        if found is None and own_rates:
+            raise not_routed(*next(iter(own_rates.items())))
+        if self._nested:
+            groups = unwritten(groups, defaults, adamw, self._notices)
         super().__init__(groups, defaults)
         self._routed = RoutingMemory(found) if found is not None else None
         if all(group["adamw"] for group in self.param_groups) and framework() != SHARDING:
@@ -158,10 +161,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         matrices.
 
         Args:
-            lr: The learning rate of the first group of matrices.
+            lr: The learning rate of the matrices that were made with the constructor's; of those
+                that were made with the largest one, if none was.
 
         Raises:
-            ValueError: that group was made with a learning rate of 0, which has no ratio.
+            ValueError: no matrices, or all of them made with a learning rate of 0.
 
         Examples:
             >>> from steepest import Muon
@@ -172,11 +176,14 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             ...     optimizer, max_lr=optimizer.lrs(0.04), total_steps=100
             ... )
         """
-        groups = range(len(self.param_groups))
-        rates = [float(self._first_lr[place]) for place in groups]
-        first = next(rates[place] for place in groups if not self.param_groups[place]["adamw"])
-        if first == 0:
+        rates = [float(group["first_lr"]) for group in self.param_groups]
+        pairs = zip(rates, self.param_groups, strict=True)
+        matrices = [rate for rate, group in pairs if not group["adamw"]]
+        if not any(matrices):
             raise invalid("lr", 0.0, "the matrices were made with it: it has no ratio to AdamW's")
+        usual = self.defaults["lr"]
+        common = usual is not None and float(usual) in matrices
+        first = float(usual) if common and float(usual) > 0 else max(matrices)
         return [lr * (rate / first) for rate in rates]
 
     def set_replicas(
@@ -229,6 +236,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         there = {p for group in self.param_groups for p in group["params"]}
         found = self._views.of(place, self.param_groups[place]["params"], there)
         self._seat(place, found if rule.geometry.axes == 2 else None, rule)
+        self._forget_plans()
 
     def _check_frozen(self) -> None:
         """Raise if a parameter without a block in the norm of its model is not frozen any more."""
@@ -288,7 +296,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         before = [{key: g.get(key) for key in MEMBERS} for g in groups]
         routed = self._routed
         try:
-            for group in self._divided(dict(param_group)):
+            for group in self._divided(normalised(param_group)):
                 self._add(group)
         except BaseException:
             del self.param_groups[count:]
@@ -302,10 +310,12 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         """A group that is added as groups of one kind each, whose parameters are in no other."""
         named = any(g.get("param_names") for g in self.param_groups)
         routing = self._routed.now(self.param_groups) if self._routed else None
-        joined = join(group, routing, named, len(self.param_groups))
+        matrices = takes_matrices(self.defaults)
+        count = len(self.param_groups)
+        joined = join(group, routing, named=named, routes=matrices, number=count)
         if joined is None:
-            by_shape = self._unrouted and takes_matrices(self.defaults) and not is_told(group)
-            return list(split_by_shape(group)) if by_shape else [group]
+            by_shape = self._unrouted and matrices and not is_told(group)
+            return list(split_by_shape(group, self._rates)) if by_shape else [group]
         self._routed = RoutingMemory(joined.routing) if joined.routing else None
         options = {key: value for key, value in group.items() if key != "params"}
         leave(self.param_groups, joined.chosen, self.state)
@@ -317,11 +327,10 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     def _add(self, group: Group) -> None:
         """Add a group of one kind."""
         given = cast(dict[str, Any], group)
-        translate(given)
         if given.setdefault("adamw", False):
             for key, value in self._adamw.items():
                 given.setdefault(key, value)
-        check_keys(given, {*self.defaults, *self._adamw}, self._notices)
+        check_keys(given, {*self.defaults, *self._adamw}, None if self._nested else self._notices)
         views = given.pop("views", None)
         super().add_param_group(given)
         plain_numbers(given)
@@ -341,10 +350,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             self._check_rule(group, rule)
             self._seat(len(self.param_groups) - 1, views, rule)
         self._objects.close(group)
-        lr = group["lr"]
-        self._first_lr[len(self.param_groups) - 1] = lr.clone() if isinstance(lr, Tensor) else lr
-        numbers = {first for first in self._first_lr.values() if not isinstance(first, Tensor)}
-        self._ratios = len(numbers) > 1
+        group["first_lr"] = lr.clone() if isinstance(lr := group["lr"], Tensor) else lr
 
     def _check_group(self, group: Group) -> None:
         """Raise if a hyper-parameter of a group is out of range."""
@@ -381,3 +387,10 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         # With the parameters that the groups have now, which are the ones that are copied.
         own["_routed"] = self._routed and RoutingMemory(self._routed.now(self.param_groups))
         return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Bind the views of a copy to its own parameters."""
+        super().__setstate__(state)
+        for place, views in list(self._views.items()):
+            if place < len(self.param_groups):
+                self._views.seat(place, self.param_groups[place]["params"], views)

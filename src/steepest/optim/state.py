@@ -16,7 +16,7 @@ from steepest.optim.groups import Views, name_of, repr_of
 from steepest.optim.updates import average_dtype
 from steepest.sharding import is_sharded
 
-TOLD = ("views", "momentum_dtype")
+TEXTS = ("views", "momentum_dtype")
 """Keys of which every checkpoint has the text, beside the objects of an optimizer."""
 
 
@@ -39,7 +39,7 @@ def _told(
 ) -> dict[str, Any]:
     """A group as a checkpoint has it."""
     told = {**group, "views": views} if views is not None else dict(group)
-    texts = {key: repr_of(told[key]) for key in (*TOLD, *objects) if key in told}
+    texts = {key: repr_of(told[key]) for key in (*TEXTS, *objects) if key in told}
     return {**told, **texts}
 
 
@@ -68,7 +68,7 @@ def loadable(
         own = groups[i] if i < len(groups) else {}
         told = _told(own, views.get(i), objects)
         check_names(i, group.get("param_names"), own.get("param_names"))
-        for key in (*TOLD, *objects, "adamw"):
+        for key in (*TEXTS, *objects, "adamw"):
             mine = told.get(key)
             if key in group and key in told and mine not in (group[key], renamed_text(key, group)):
                 where, theirs, ours = first_difference(group[key], mine)
@@ -79,7 +79,7 @@ def loadable(
                     f"one, or delete {key!r} from the saved group to change it",
                 )
         kept = {k: v for k, v in own.items() if k not in ("params", "param_names")}
-        mine = {key: own[key] for key in (*TOLD, *objects, "param_names") if key in own}
+        mine = {key: own[key] for key in (*TEXTS, *objects, "param_names") if key in own}
         merged.append({**kept, **group, **mine})
         merged[-1].pop("views", None)
         if own:

@@ -8,17 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from steepest._common.errors import shape_text
-from steepest.optim.group_keys import unwritten
-from steepest.optim.membership import MEMBERS, routed_groups
+from steepest.optim.group_keys import translate
+from steepest.optim.membership import MEMBERS, Rates, extended, is_told, routed_groups
 from steepest.optim.notices import Notices
 from steepest.optim.options import Unrouted
 from steepest.routing.by_name import route_by_name
-from steepest.routing.rules import Kind
-from steepest.routing.table import Routing
+from steepest.routing.table import Routing, route
 from steepest.views import LINEAR, default_view
-
-TOLD = ("adamw", "views", "norm", "K", "use_muon")
-"""Keys by which a group says itself what its parameters are."""
 
 TALL = 6
 """Rows over columns of a matrix from which on it is taken for a table; a gated layer has 5.4."""
@@ -45,15 +41,25 @@ def grouped(params: Iterable[Any]) -> list[dict[str, Any]]:
 
     Integers, such as the quantised weights below an adapter, have no gradient and are left out.
     """
-    every: list[Any] = [params] if isinstance(params, Tensor) else list(params)
+    every: list[Any] = list(params)
     if every and not isinstance(every[0], Mapping):
         every = [{"params": every}]
-    out = []
-    for group in every:
-        given = group["params"]
-        single = isinstance(given, Tensor | nn.Module | Routing | Set)
-        out.append({**group, "params": given if single else list(filter(_is_real, given))})
-    return out
+    return [normalised(group) for group in every]
+
+
+def normalised(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group in this library's keys, whose `params` is a list of what has a gradient."""
+    made = dict(group)
+    translate(made)
+    given, names = made["params"], made.get("param_names")
+    if isinstance(given, nn.Module | Routing | Set):
+        return made
+    members = [given] if isinstance(given, Tensor) else list(given)
+    stay = [i for i, member in enumerate(members) if _is_real(member)]
+    made["params"] = [members[i] for i in stay]
+    if names is not None and len(names) == len(members):
+        made["param_names"] = [names[i] for i in stay]
+    return made
 
 
 def _is_real(member: Any) -> bool:
@@ -72,7 +78,7 @@ def names_in(group: Mapping[str, Any]) -> list[tuple[str, Tensor]] | None:
     if all(isinstance(member, tuple) for member in members):
         return list(members)
     names = group.get("param_names")
-    return list(zip(names, members, strict=True)) if names else None
+    return list(zip(names, members, strict=True)) if names and len(names) == len(members) else None
 
 
 def takes_matrices(defaults: Mapping[str, Any]) -> bool:
@@ -99,7 +105,11 @@ def sort_groups(groups: list[dict[str, Any]], notices: Notices, **options: Any) 
     named = [pairs for pairs in map(names_in, untold) if pairs]
     if not named:
         if len(untold) == len(groups):
-            found = [one for group in groups for one in like_tables(group["params"])]
+            found = [
+                f"parameter {i} ({shape_text(group['params'][i].shape)})"
+                for group in groups
+                for i in like_tables(group["params"])
+            ]
             notices.tables(found, SHAPES)
         return None
     routing = route_by_name([pair for pairs in named for pair in pairs], **options)
@@ -108,16 +118,18 @@ def sort_groups(groups: list[dict[str, Any]], notices: Notices, **options: Any) 
         notices.tables([a.name for a in routing if a.target == "table"], NAMES)
     else:
         notices.guesses(routing)
+    matrices = [
+        (a.name, p)
+        for a, p in zip(routing, routing.parameters, strict=True)
+        if a.target == "matrix" and p.ndim == 2 and a.view == LINEAR
+    ]
+    tall = like_tables([p for _, p in matrices])
+    notices.tables([f"{matrices[i][0]} ({shape_text(matrices[i][1].shape)})" for i in tall], SHAPES)
     return routing
 
 
-def is_told(group: Mapping[str, Any]) -> bool:
-    """Whether a group says itself what its parameters are."""
-    return any(key in group for key in TOLD)
-
-
-def like_tables(members: Any) -> list[str]:
-    """Shapes of members of a list of matrices that look like embeddings or output heads.
+def like_tables(members: Any) -> list[int]:
+    """Places of members of a list of matrices that look like embeddings or output heads.
 
     They have many rows for their columns, as a vocabulary has, and no matrix beside them is the
     other factor of a low-rank update.
@@ -131,15 +143,18 @@ def like_tables(members: Any) -> list[str]:
     # The largest ratio of columns to rows among the matrices with as many rows.
     wide = {m: n / m for m, n in sorted(matrices)}
     return [
-        f"parameter {i} ({shape_text((m, n))})"
+        i
         for i, (m, n) in enumerate(matrices)
         if m >= max(SMALLEST, TALL * n) and wide.get(n, 0.0) * FACTORS < m / n
     ]
 
 
-def split_by_shape(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def split_by_shape(group: dict[str, Any], rates: Rates) -> Iterator[dict[str, Any]]:
     """A group without names as one of matrices and one for AdamW, by the shapes alone."""
-    members = group["params"] if isinstance(group["params"], list) else [group["params"]]
+    members = group["params"]
+    if not isinstance(members, list):
+        yield group  # a module, which is routed
+        return
     tensors = [m[1] if isinstance(m, tuple) else m for m in members]
     views = [default_view(t.ndim) if min(t.shape, default=1) > 1 else None for t in tensors]
     matrices = [m for m, view in zip(members, views, strict=True) if view is not None]
@@ -148,67 +163,60 @@ def split_by_shape(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
         found = tuple(view for view in views if view is not None)
         yield {**group, "params": matrices} | ({} if set(found) == {LINEAR} else {"views": found})
     if others:
-        yield {"weight_decay": 0.0, **group, "params": others, "adamw": True}
-
-
-def relative(
-    part: dict[str, Any], given: Mapping[str, Any], defaults: Mapping[str, Any], adamw: Any
-) -> dict[str, Any]:
-    """A part of a group that was divided, with AdamW's learning rate in the ratio of the group's.
-
-    Args:
-        part: The part.
-        given: The group, whose `lr` is meant for matrices.
-        defaults: The values of a group of matrices.
-        adamw: The values of a group of AdamW.
-    """
-    lr, usual = given.get("lr"), defaults["lr"]
-    if part is not given and part.get("adamw") and lr is not None and part["lr"] is lr:
-        ratio = float(lr) / float(usual) if usual is not None and float(usual) > 0 else 1.0
-        part = {**part, "lr": adamw["lr"] * ratio}
-    return part
+        lr = rates.of("vector", group)
+        yield {"weight_decay": 0.0, **group, "params": others, "adamw": True, **lr}
 
 
 def sort_params(
     params: Any,
     defaults: Mapping[str, Any],
-    adamw: Mapping[str, Any],
+    rates: Rates,
     *,
     options: Mapping[str, Any],
     unrouted: Unrouted,
-    rates: Mapping[Kind, float | Tensor],
     notices: Notices,
-) -> tuple[list[Any], Routing | None]:
+) -> tuple[Any, Routing | None]:
     """The groups of parameters that come without their module, each of one kind.
 
     Args:
-        params: Parameters, (name, parameter) pairs, or groups of them.
+        params: Parameters, (name, parameter) pairs, or groups of them, which may hold modules.
         defaults: The values of a group of matrices.
-        adamw: The values of a group of AdamW.
-        options: The options of `steepest.route`, for those that have names.
-        unrouted: Whether shapes decide on those that have none.
-        rates: The learning rates of the kinds that have their own.
+        rates: The learning rates of AdamW.
+        options: The options of `steepest.route`, for what has names.
+        unrouted: Whether shapes decide on what has none.
         notices: The warnings of the optimizer.
 
     Returns:
-        The groups, and the routing of the parameters that have names; None if there are none.
+        The groups, and the routing of what has names; None if nothing has.
     """
+    if isinstance(params, Tensor):
+        return params, None  # torch says what is wrong with it
     groups = grouped(params)
     if not takes_matrices(defaults):
         return groups, None
+    # An optimizer around this one may have written the constructor's own geometry into all groups.
+    groups = [
+        {k: v for k, v in g.items() if not (k in ("norm", "K") and v == defaults.get(k))}
+        for g in groups
+    ]
     routing = sort_groups(groups, notices, **options)
+    named, at = routing, 0
     out: list[Any] = []
-    at = 0
     for group in groups:
-        count = 0 if routing is None or is_told(group) else len(names_in(group) or ())
-        if routing is not None and count:
-            rest = {k: v for k, v in group.items() if k not in MEMBERS}
-            parts = routed_groups(routing.pick(range(at, at + count)), rest, rates)
-            at += count
+        pairs = [] if is_told(group) else names_in(group) or []
+        if isinstance(group["params"], nn.Module) and not is_told(group):
+            found = route(group["params"], **options)
+        elif named is not None and pairs:
+            found = named.pick(range(at, at + len(pairs)))
+            at += len(pairs)
         else:
-            parts = list(split_by_shape(group)) if unrouted and not is_told(group) else [group]
-        out += [relative(part, group, defaults, adamw) for part in parts]
+            by_shape = unrouted and not is_told(group)
+            out += split_by_shape(group, rates) if by_shape else [group]
+            continue
+        routing = extended(routing, found)
+        out += routed_groups(found, {k: v for k, v in group.items() if k not in MEMBERS}, rates)
     if unrouted and routing is None:
         others = sum(len(group["params"]) for group in out if group.get("adamw"))
-        notices.by_shape(sum(len(group["params"]) for group in out) - others, others)
-    return unwritten(out, defaults, adamw, notices), routing
+        if others:
+            notices.by_shape(sum(len(group["params"]) for group in out) - others, others)
+    return out, routing
