@@ -16,7 +16,7 @@ IDLE_STEPS = 3
 """The number of steps in a row without any gradient after which an optimizer says so."""
 
 # A floor that a schedule ends on is the same for all groups and says nothing.
-SMALL = 0.5
+SMALL = 0.25
 """Share of its first learning rate below which that of a group may equal the others'."""
 
 OURS = ("steepest.", "torch.", "jaxtyping.")
