@@ -57,6 +57,63 @@ def test_a_stage_is_the_blocks_that_it_consists_of():
     assert depths["head.weight"] == 6
 
 
+def test_heads_and_embeddings_have_their_layers_wherever_they_are_registered():
+    parts = transformer()
+    order = ("lm_head", "norm", "blocks", "embed")
+    depths = layer_depths(nn.ModuleDict({name: parts[name] for name in order}))
+    assert (depths["lm_head.weight"], depths["embed.weight"]) == (4, 0)
+    groups = layer_decay(transformer(), 0.5, lr=1.0, overrides={"blocks.0.attn.weight": "adamw"})
+    rates = {name: g["lr"] for g in groups for name, _ in g["params"]}
+    assert rates["blocks.0.attn.weight"] == pytest.approx(3e-4 / 8), "an override is no head"
+
+
+def tower(depth):
+    return nn.ModuleDict(
+        {
+            "embed": nn.Linear(8, 8),
+            "layers": nn.ModuleList([block() for _ in range(depth)]),
+            "norm": nn.LayerNorm(8),
+        }
+    )
+
+
+def test_towers_end_in_the_same_layer():
+    parts = {"scale": nn.LayerNorm(8), "text": tower(2), "mix": nn.Linear(8, 8), "vision": tower(3)}
+    depths = layer_depths(nn.ModuleDict(parts))
+    assert [depths[f"text.layers.{i}.attn.weight"] for i in range(2)] == [2, 3]
+    assert [depths[f"vision.layers.{i}.attn.weight"] for i in range(3)] == [1, 2, 3]
+    assert depths["scale.weight"] == depths["text.embed.weight"] == 0
+    assert depths["vision.embed.weight"] == 0
+    assert depths["mix.weight"] == depths["text.norm.weight"] == depths["vision.norm.weight"] == 4
+
+
+def test_numbered_stages_follow_each_other():
+    def stage(width):
+        return nn.Sequential(block(width), block(width))
+
+    stem = nn.Sequential(*(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(2)))
+    parts = {"stem": stem, "layer1": stage(8), "down": nn.Linear(8, 16), "layer2": stage(16)}
+    depths = layer_depths(nn.ModuleDict(parts))
+    found = [depths[f"layer{i}.{j}.attn.weight"] for i in (1, 2) for j in (0, 1)]
+    assert found == [1, 2, 3, 4]
+    assert (depths["stem.1.0.weight"], depths["down.weight"]) == (0, 3)
+
+
+class Mixer(nn.Module):
+    """A block whose parts are small sequences."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2)))
+        self.mlp = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(2)))
+
+
+def test_a_list_of_two_classes_that_repeat_is_a_stack():
+    blocks = nn.ModuleList([block(), Mixer(), block(), Mixer()])
+    depths = layer_depths(nn.ModuleDict({"blocks": blocks}))
+    assert {name: 1 + int(name.split(".")[1]) for name in depths} == depths
+
+
 def test_a_step_of_a_layer_is_shorter_by_the_decay_for_each_layer_above_it():
     m = transformer()
     groups = layer_decay(m, 0.5, lr=0.1, adamw_lr=0.01)
