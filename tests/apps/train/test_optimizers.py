@@ -66,6 +66,7 @@ def test_every_optimizer_goes_on_from_its_state(name: str) -> None:
     assert [g["lr"] for g in one.param_groups] == [g["lr"] for g in three.param_groups]
 
 
+@pytest.mark.filterwarnings("ignore:none of the .* parameters")  # it is about the schedule alone
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_schedule_reaches_every_group_from_its_own_peak(name: str) -> None:
     optimizer = recipe(name).build(model(), recipe(name).tuned)
