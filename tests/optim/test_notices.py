@@ -194,3 +194,13 @@ def test_a_floor_of_a_schedule_is_no_ratio_of_a_checkpoint():
     heard(step, steps=6)
     saved = optimizer.state_dict()
     assert heard(lambda: Muon(m, lr=0.02).load_state_dict(saved), steps=1) == []
+
+
+def test_a_tensor_for_a_rate_is_not_looked_at():
+    m = small()
+    optimizer = Muon(m, lr=torch.tensor(0.02))
+    lr = torch.tensor(0.02)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    assert heard(trained(optimizer, m), steps=2) == []
+    assert heard(lambda: optimizer.load_state_dict(optimizer.state_dict()), steps=1) == []

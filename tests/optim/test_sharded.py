@@ -271,3 +271,13 @@ def test_state_is_laid_out_as_the_parameter():
     again.load_state_dict(saved)
     matrix = next(iter(again.state))
     assert again.state[matrix]["momentum_buffer"].dtype == torch.float32
+
+
+def test_ranks_that_hold_copies_are_named_by_their_module_or_their_group():
+    net = model()
+    optimizer = steepest.Muon(net, lr=0.1)
+    for replicas in (nn.parallel.DistributedDataParallel(net), dist.group.WORLD, None):
+        optimizer.set_replicas(replicas)
+        assert optimizer._replicas is None  # there is one rank
+    with pytest.raises(ValueError, match="replicas='Sequential': it has other parameters"):
+        optimizer.set_replicas(nn.parallel.DistributedDataParallel(model()))

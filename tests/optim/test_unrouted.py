@@ -338,3 +338,19 @@ def test_integers_have_no_place_in_an_optimizer():
         Muon([{"params": [w, q]}, {"params": [b], "adamw": True}]),
     ):
         assert by_optimizer(optimizer)[0] in ([(4, 4)], ["w"])
+
+
+def test_what_torch_refuses_is_refused_in_its_words():
+    w = nn.Parameter(torch.zeros(4, 4))
+    with pytest.raises(TypeError, match="should be an iterable"):
+        Muon(w)
+    with pytest.raises(TypeError, match="ordered collections"):
+        Muon([{"params": {w}}])
+    with pytest.raises(TypeError, match="ordered collections"):
+        Muon([{"params": {w}}], unrouted="adamw")
+
+
+def test_a_routing_in_a_group_is_taken_as_it_is():
+    m = language_model()
+    optimizer = Muon([{"params": steepest.route(m)}], lr=0.02, unrouted="adamw")
+    assert by_optimizer(optimizer) == by_optimizer(Muon(m))

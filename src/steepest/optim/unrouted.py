@@ -153,7 +153,7 @@ def split_by_shape(group: dict[str, Any], rates: Rates) -> Iterator[dict[str, An
     """A group without names as one of matrices and one for AdamW, by the shapes alone."""
     members = group["params"]
     if not isinstance(members, list):
-        yield group  # a module, which is routed
+        yield group  # a set, which torch refuses
         return
     tensors = [m[1] if isinstance(m, tuple) else m for m in members]
     views = [default_view(t.ndim) if min(t.shape, default=1) > 1 else None for t in tensors]
@@ -204,8 +204,9 @@ def sort_params(
     out: list[Any] = []
     for group in groups:
         pairs = [] if is_told(group) else names_in(group) or []
-        if isinstance(group["params"], nn.Module) and not is_told(group):
-            found = route(group["params"], **options)
+        given = group["params"]
+        if isinstance(given, nn.Module | Routing) and not is_told(group):
+            found = given if isinstance(given, Routing) else route(given, **options)
         elif named is not None and pairs:
             found = named.pick(range(at, at + len(pairs)))
             at += len(pairs)
