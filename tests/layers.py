@@ -7,7 +7,7 @@ from __future__ import annotations
 LAYERS = (
     ("_common.errors", "_common.files", "_common.lazy", "_common.text", "_common.torch_modules"),
     ("_common.checks", "_common.numerics", "_common.patterns", "_common.records"),
-    ("_common.tensorboard", "_common.wrapped"),
+    ("_common.tensorboard", "_common.wrapped", "_common.callers"),
     ("_common",),
     ("views",),
     ("sharding.counter", "sharding.layout"),

@@ -103,13 +103,16 @@ SILENT = {
 
 @pytest.mark.parametrize("shapes", SILENT.values(), ids=SILENT)
 def test_hidden_matrices_are_no_tables(shapes):
-    Muon([nn.Parameter(torch.zeros(shape)) for shape in shapes])
+    # A warning is an error here.
+    optimizer = Muon([nn.Parameter(torch.zeros(shape)) for shape in shapes])
+    assert by_optimizer(optimizer) == (shapes, [])
 
 
 def test_who_has_said_what_is_a_matrix_hears_nothing():
     m = language_model(bias=False)
     hidden, table, head = m.parameters()
-    Muon([{"params": [hidden, table]}, {"params": [head], "adamw": True}])
+    optimizer = Muon([{"params": [hidden, table]}, {"params": [head], "adamw": True}])
+    assert by_optimizer(optimizer) == ([(100, 16), (48, 16)], [(100, 16)])
 
 
 def test_shapes_decide_where_they_are_asked_for():

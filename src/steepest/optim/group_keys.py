@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Set
 from difflib import get_close_matches
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from steepest._common.callers import callers
 from steepest._common.errors import invalid
 from steepest.optim.notices import Notices
 from steepest.optim.options import RENAMED, Group, StepOptions
@@ -18,13 +17,8 @@ from steepest.optim.options import RENAMED, Group, StepOptions
 
 def inside_another(optimizer: torch.optim.Optimizer) -> bool:
     """Whether another optimizer is making this one, and has written into its groups before."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, torch.optim.Optimizer) and owner is not optimizer:
-            return True
-        frame = frame.f_back
-    return False
+    owners = (frame.f_locals.get("self") for frame in callers())
+    return any(isinstance(o, torch.optim.Optimizer) and o is not optimizer for o in owners)
 
 
 def unwritten(

@@ -22,7 +22,7 @@ class MemberViews(dict[int, Views]):
     def __init__(self) -> None:
         super().__init__()
         self.members: dict[int, list[weakref.ref[Tensor]]] = {}
-        """The parameters that the views of each group are for; empty for those of a copy."""
+        """The parameters that the views of each group are for."""
         self._known = WeakIdKeyDictionary()
 
     def seat(self, place: int, params: Sequence[Tensor], views: Views) -> None:

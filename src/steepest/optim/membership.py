@@ -174,8 +174,7 @@ def is_told(group: Mapping[str, Any]) -> bool:
 
 def _pairs(given: Any) -> list[tuple[str, Any]]:
     """Parameters with their names, empty where there is none."""
-    every = [given] if isinstance(given, Tensor) else list(given)
-    return [pair if isinstance(pair, tuple) else ("", pair) for pair in every]
+    return [pair if isinstance(pair, tuple) else ("", pair) for pair in given]
 
 
 def extended(routing: Routing | None, more: Routing) -> Routing:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from torch import Tensor
 
+from steepest._common.callers import callers, module_of
 from steepest.optim.options import Group
 from steepest.routing.table import Routing
 
@@ -158,10 +159,9 @@ class Notices:
 
 def _outside() -> int:
     """The number of frames between a warning and the code that has called the optimizer."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back and str(frame.f_globals.get("__name__", "")).startswith(OURS):
-        frame, level = frame.f_back, level + 1
-    return level
+    ours = takewhile(lambda frame: module_of(frame).startswith(OURS), callers())
+    # The first of them is this function, which does not count.
+    return sum(1 for _ in ours)
 
 
 def _ratio(groups: Sequence[Mapping[str, Any]]) -> float | None:

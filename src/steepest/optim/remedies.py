@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from types import FrameType
+
+from steepest._common.callers import callers, module_of
 
 SHARDING = "torch.distributed.optim"
 """The package of ZeroRedundancyOptimizer, which gives each rank some of the parameters."""
@@ -30,14 +30,9 @@ REMEDIES: Mapping[str, str] = {
 
 def framework() -> str | None:
     """The package of `REMEDIES` that is calling, the innermost one; None if there is none."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        for package in REMEDIES:
-            if f"{module}.".startswith(f"{package}."):
-                return package
-        frame = frame.f_back
-    return None
+    modules = (f"{module_of(frame)}." for frame in callers())
+    found = (package for m in modules for package in REMEDIES if m.startswith(f"{package}."))
+    return next(found, None)
 
 
 def remedy(cls: str) -> str:
