@@ -18,7 +18,7 @@ from steepest._common.numerics import HALF
 
 # Measured in torch 2.13 on two x86-64 cores. Below, a product by halves costs more in calls than it
 # saves in arithmetic.
-HALVED = 512
+HALVED = (512, 384)
 # Where LAPACK takes over: a smaller leaf costs more calls.
 LEAF = 32
 # `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call
@@ -96,18 +96,36 @@ class Workspace:
         free = self._free.get(math.prod(shape))
         return torch.bmm(a, b, out=free.pop().view(shape) if free else a.new_empty(shape))
 
-    def hermitian(self, a: Tensor, b: Tensor) -> Tensor:
-        """a·b of shape (batch, m, m), known to be Hermitian: three quarters of it, if m is large.
+    def hermitian(
+        self,
+        a: Tensor,
+        b: Tensor,
+        *,
+        plus: Tensor | None = None,
+        beta: float = 1.0,
+        alpha: float = 1.0,
+    ) -> Tensor:
+        """beta·plus + alpha·a·b of shape (batch, m, m), known to be Hermitian: of a large one, half.
 
         Args:
             a: shape (batch, m, k).
             b: shape (batch, k, m).
+            plus: a Hermitian matrix to add, shape (batch, m, m); None for none.
+            beta: its factor.
+            alpha: the factor of the product.
         """
-        if not self.reuses or a.shape[-2] < HALVED:
-            return self.product(a, b)
+        if not self.reuses:
+            if plus is None:
+                return torch.bmm(a, b)
+            return torch.baddbmm(plus, a, b, beta=beta, alpha=alpha)
         out = self.empty(a.shape[0], a.shape[1], b.shape[2])
-        _write_hermitian(a, b, out)
+        _write_hermitian(a, b, out, plus, beta, alpha)
         return out
+
+    def scaled(self, x: Tensor, factor: Tensor) -> Tensor:
+        """x·factor in the type of x, in its memory where that may be used again."""
+        factor = factor.to(x.dtype)
+        return x.mul_(factor) if self.reuses else x * factor
 
 
 def matmul_like(a: Tensor, x: Tensor) -> Tensor:
@@ -117,6 +135,15 @@ def matmul_like(a: Tensor, x: Tensor) -> Tensor:
     is four to twenty times as slow to add to it on a CPU.
     """
     return a @ x if x.stride(-1) == 1 else (x.mH @ a.mH).mH
+
+
+def plus_matmul_like(beta: float, a: Tensor, x: Tensor) -> Tensor:
+    """beta·x + a·x in the memory order of x."""
+    if not beta:
+        return matmul_like(a, x)
+    if x.stride(-1) == 1:
+        return torch.baddbmm(x, a, x, beta=beta)
+    return torch.baddbmm(x.mH, x.mH, a.mH, beta=beta).mH
 
 
 def gram_matrix(x: Tensor, space: Workspace | None = None, *, halved: bool = False) -> Tensor:
@@ -164,16 +191,28 @@ def workspace(like: Tensor) -> Iterator[Workspace]:
     spaces[like.dtype] = space
 
 
-def _write_hermitian(a: Tensor, b: Tensor, out: Tensor) -> None:
+def _write_hermitian(
+    a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
+) -> None:
     m = a.shape[-2]
-    if m < HALVED:
-        torch.bmm(a, b, out=out)
+    if m < HALVED[a.dtype in HALF]:
+        if plus is None:
+            torch.bmm(a, b, out=out)
+        else:
+            torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
         return
     h = m // 2
-    _write_hermitian(a[:, :h], b[:, :, :h], out[:, :h, :h])
-    _write_hermitian(a[:, h:], b[:, :, h:], out[:, h:, h:])
-    torch.bmm(a[:, h:], b[:, :, :h], out=out[:, h:, :h])
-    out[:, :h, h:] = out[:, h:, :h].mH
+    upper, lower = slice(None, h), slice(h, None)
+    for rows, columns in ((upper, upper), (lower, lower), (lower, upper)):
+        one = None if plus is None else plus[:, rows, columns]
+        if rows == columns:
+            _write_hermitian(a[:, rows], b[..., columns], out[:, rows, columns], one, beta, alpha)
+        elif one is None:
+            torch.bmm(a[:, rows], b[..., columns], out=out[:, rows, columns])
+        else:
+            block = out[:, rows, columns]
+            torch.baddbmm(one, a[:, rows], b[..., columns], beta=beta, alpha=alpha, out=block)
+    out[:, upper, lower] = out[:, lower, upper].mH
 
 
 def definite_inverse(a: Tensor) -> Tensor:
@@ -207,7 +246,7 @@ def inverse_in(a: Tensor, space: Workspace) -> Tensor:
     """`definite_inverse`, the result and what leads to it in the memory of a workspace."""
     w = _inverse_factor(a, space)
     m = w.shape[-1]
-    if m < HALVED:
+    if m < HALVED[0]:
         inverse = space.product(w.mH, w)
     else:
         # W is lower triangular: its last rows alone reach every column.

@@ -18,7 +18,8 @@ from steepest.polar._blocks import HALVED
 from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
-from steepest.polar.iterate import GramNewtonSchulz, segments
+from steepest.polar._noise import safe_segments
+from steepest.polar.gram import GramNewtonSchulz
 from steepest.polar.method import Accuracy, PolarMethod, check_matrices
 from steepest.polar.rational import Zolotarev, overestimate
 
@@ -226,8 +227,8 @@ def _candidates(
             schedule = design_schedule(
                 lower=min(0.5, lower), error=max(share * error, SCHEDULE_FLOOR), safety=safety
             )
-            parts = segments(schedule, HALF_EPS if half else epsilon(torch.float32))
-            products = sum(4 * len(part) - 3 for part in parts)
+            parts = safe_segments(schedule, HALF_EPS if half else epsilon(torch.float32))
+            products = sum(4 * length - 3 for length in parts)
             cost = products * product + 2 * len(parts) * thin
             yield factor * cost, GramNewtonSchulz(schedule, half)
     if table.inverse:

@@ -18,12 +18,14 @@ class Accuracy(NamedTuple):
     """The promise of a polar method for one shape and type.
 
     Singular values σ ≥ `resolution`·σ₁ of the input become singular values within `error` of 1;
-    smaller ones are damped; none becomes larger than `upper`.
+    smaller ones are damped; none becomes larger than `upper`. In half precision that is said of
+    X + E with ‖E‖₂ ≤ `backward`·σ₁: a pair of singular vectors with σ may turn by backward·σ₁/σ.
     """
 
     resolution: float
     error: float
     upper: float
+    backward: float = 0.0
 
 
 class PolarMethod(ABC):
@@ -53,6 +55,10 @@ class PolarMethod(ABC):
     @abstractmethod
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """The type in which an input of `dtype` on `device` is computed."""
+
+    def held_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+        """The type in which the input comes to `_factors`: the compute type."""
+        return self.compute_dtype(dtype, device)
 
     def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
         """The concrete method for m × n matrices of this dtype; `self` unless it is a selector."""
@@ -84,11 +90,11 @@ class PolarMethod(ABC):
             else:
                 out[i] = torch.zeros_like(x)
         for method, (_, dtype, device), places in alike:
-            compute = method.compute_dtype(dtype, device)
+            compute, held = method.compute_dtype(dtype, device), method.held_dtype(dtype, device)
             with full_precision(device, compute):
                 # (batch, m, n) with m ≤ n, largest entries in [1/2, 1)
                 stacks = [
-                    unit_scale(x).to(compute).reshape(-1, *x.shape[-2:])
+                    unit_scale(x).to(held).reshape(-1, *x.shape[-2:])
                     for x in (xs[i] for i in places)
                 ]
                 tall = [x.shape[-2] > x.shape[-1] for x in stacks]

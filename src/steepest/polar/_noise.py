@@ -1,0 +1,125 @@
+"""What rounding of Gram matrices does to an iteration on them, simulated on singular values."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from steepest._common.numerics import epsilon
+from steepest.polar._rounding import GRAM_NOISE
+from steepest.polar.schedule import Schedule
+
+# How far rounding, eps at first, may grow in a Gram matrix before it is formed anew.
+# A spurious eigenvalue of 1e-3 changes no polynomial visibly; ten times more would.
+RESTART_GROWTH = 1e-3
+
+# In half precision one step alone exceeds that. The first one must stand alone: rounding of what is
+# large would drown the smallest singular values. A second one is safe up to this growth: at its end
+# the Gram matrix is not needed again. Emulated (spectra of two levels and in equal ratios, 1 to 128
+# rows): 0.016 in float16 keeps the promise, 0.085 and more in bfloat16 does not.
+SECOND_STEP_GROWTH = 0.02
+
+# Half precision adds up in float32 and rounds the sum: each entry by eps/2 at most. Measured (size 2
+# to 256; one to all singular values large, the others 1e-4; random, constant, diagonal and sparse
+# singular vectors): eigenvalues off by 0.47·eps·λ₁, and between the directions of small ones by
+# 0.24·eps·λ₁. Where R is rounded twice, rescaled or as ZRZ, independent errors add up to √2 of that.
+HALF_NOISE = 0.5
+SMALL_HALF_NOISE = 0.25
+TWICE = 2**0.5
+
+
+def safe_segments(schedule: Schedule, eps: float) -> tuple[int, ...]:
+    """Numbers of steps after which the Gram matrix must be formed anew.
+
+    An eigenvalue of rounding size eps grows by a² in a step with linear coefficient a. A segment
+    ends before eps·Πa² exceeds 1e-3; in half precision a first step below 0.02 may be followed by
+    a second one.
+
+    Examples:
+        >>> from steepest.polar import polar_express
+        >>> safe_segments(polar_express(6), 1.2e-7)  # float32
+        (2, 4)
+        >>> safe_segments(polar_express(6), 9.8e-4)  # float16
+        (1, 2, 2, 1)
+        >>> safe_segments(polar_express(6), 7.8e-3)  # bfloat16
+        (1, 1, 1, 1, 1, 1)
+    """
+    half = eps > epsilon(torch.float32)
+    out: list[int] = []
+    growth = 1.0
+    for a, _, _ in schedule.folded:
+        if half:
+            fits = len(out) > 1 and out[-1] == 1 and eps * growth <= SECOND_STEP_GROWTH
+        else:
+            fits = bool(out) and (out[-1] < 2 or eps * growth * a**2 <= RESTART_GROWTH)
+        if not fits:
+            out.append(0)
+            growth = 1.0
+        growth *= a**2
+        out[-1] += 1
+    return tuple(out)
+
+
+@lru_cache(maxsize=4096)
+def band(
+    schedule: Schedule, segments: tuple[int, ...], eps: float, lower: float
+) -> tuple[float, float, float]:
+    """(lowest, highest) on [lower, 1] and highest on [0, 1], with each R off by what rounding does.
+
+    In single precision that is an error of eigenvalues in the first R of a segment; in half
+    precision every product that R goes through is rounded as coarsely as the first one.
+    """
+    half = eps > epsilon(torch.float32)
+    own, small = (HALF_NOISE, SMALL_HALF_NOISE) if half else (0.0, GRAM_NOISE)
+    noises = sorted({(own * s, small * t) for s in (-eps, 0, eps) for t in (-eps, 0, eps)})
+    relative, absolute = torch.tensor(noises, dtype=torch.float64, device="cpu").split(1, dim=1)
+
+    def rounded(r: Tensor, times: float) -> Tensor:
+        return r * (1 + times * relative) + times * absolute
+
+    sigma = torch.cat(
+        [
+            torch.zeros(1, dtype=torch.float64, device="cpu"),
+            torch.logspace(-12, -4, 200, dtype=torch.float64, device="cpu"),
+            torch.logspace(-4, 0, 1_001, dtype=torch.float64, device="cpu"),
+            torch.linspace(1e-3, 1, 1_001, dtype=torch.float64, device="cpu"),
+            torch.tensor([lower, 1 + eps], dtype=torch.float64, device="cpu"),
+        ]
+    )
+    x, steps = sigma.expand(len(noises), -1), iter(schedule.folded)
+    for k, length in enumerate(segments):
+        # The first R of all is rescaled.
+        r, q = rounded(x * x, TWICE if half and k == 0 else 1.0), torch.ones_like(x)
+        for _ in range(length):
+            a, b, c = next(steps)
+            z = a + r * (b + r * c)
+            q, r = q * z, r * z * z
+            if half:
+                r = rounded(r, TWICE)
+        x = (q * x).abs()
+    inside = x[:, sigma >= lower]
+    # The extremes lie between the points of the grid.
+    margin = 1.002
+    low, high, top = (1 + margin * (float(v) - 1) for v in (inside.min(), inside.max(), x.max()))
+    return low, high, top
+
+
+# Emulated as above: what the band leaves out is 0.3·eps at most for segments of one step, and 1.2·eps
+# for longer ones.
+LAST_ROUNDING, LONG_LAST_ROUNDING = 1.0, 2.0
+
+# Emulated for two levels, 1 and σ: off by 0.06·eps·σ₁/σ at most at σ = 3e-3 and 1e-2 for segments of
+# one step, by 0.5·eps·σ₁/σ for longer ones.
+TURN, LONG_TURN = 0.1, 0.6
+
+
+def half_error(segments: tuple[int, ...], eps: float) -> float:
+    """Bound on |σ − 1| that rounding leaves of a factor in half precision, besides the band."""
+    return (LAST_ROUNDING if max(segments) == 1 else LONG_LAST_ROUNDING) * eps
+
+
+def half_backward(segments: tuple[int, ...], eps: float) -> float:
+    """`Accuracy.backward` of an iteration in half precision."""
+    return (TURN if max(segments) == 1 else LONG_TURN) * eps
