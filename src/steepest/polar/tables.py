@@ -200,8 +200,8 @@ ZEN_SIZE, ZEN_PRODUCT, ZEN_INVERSE, ZEN_EIGH, ZEN_WIDE = 768, 4.2e-3, 7.5e-3, 27
 
 # How many times faster than in float32 accelerators multiply in half precision, from data sheets:
 # NVIDIA A100 312 to 19.5 teraflops, H100 989 to 67, V100 125 to 15.7: the least of them, while
-# GeForce has 2 to 4. AMD MI250X 383 to 47.9, Radeon RX 7900 XTX 123 to 61; Intel Data Center Max 832
-# to 52, integrated graphics without matrix units 2: the least of them.
+# GeForce has 2 to 4. AMD MI250X 383 to 47.9, Radeon RX 7900 XTX 123 to 61; Intel Data Center Max
+# 832 to 52, integrated graphics without matrix units 2: the least of them.
 NVIDIA_GAIN, OTHER_GAIN = 8.0, 2.0
 
 # Not measured. Nothing but products is listed, so only their ratios count.
