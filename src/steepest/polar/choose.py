@@ -48,7 +48,7 @@ class Ranking:
     Args:
         predictions: the admitted ones by time, then the others by time.
         processor: the class of the processor that the times are for; "" if the costs were given.
-        source: where the costs are from.
+        source: the origin of the costs.
     """
 
     predictions: tuple[Prediction, ...]

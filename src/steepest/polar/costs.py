@@ -30,7 +30,7 @@ class CostTable:
             an accelerator with the host).
         svd: one float32 `torch.linalg.svd`; empty likewise.
         wide: how many times longer a float64 product takes.
-        source: what was measured, where, when and by which command, or that it was not measured.
+        source: their origin: what was measured, where, when and by which command, or that none was.
 
     Raises:
         ValueError: a list of costs with a single entry, not ascending in m, or with a size or a

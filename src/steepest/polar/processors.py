@@ -1,4 +1,4 @@
-"""Which class of processor a device is, and the costs that ship for it."""
+"""The class of processor that a device is, and the costs that ship for it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def cpu_class(
     measured at 0.6 times the speed of float32.
 
     Args:
-        capabilities: as `torch.cpu.get_capabilities` has them, and perhaps a "vendor" as
-            /proc/cpuinfo has it. Any may be missing.
+        capabilities: those that `torch.cpu.get_capabilities` lists, and a "vendor" as in
+            /proc/cpuinfo; any may be missing.
         environment: the variables of the process.
         onednn: whether torch has oneDNN and uses it.
 
@@ -128,7 +128,7 @@ def _host_class(onednn: bool) -> str:
 
 
 def _capabilities() -> dict[str, Any]:
-    """What the host can do, from torch, and its vendor where a file of Linux names it."""
+    """The capabilities of the host, from torch, and its vendor where a file of Linux names it."""
     # torch 2.13 has it, earlier ones may not.
     public = getattr(torch.cpu, "get_capabilities", None)
     found: dict[str, Any] = dict(public()) if public else _asked()
@@ -143,7 +143,7 @@ def _capabilities() -> dict[str, Any]:
 
 
 def _asked() -> dict[str, Any]:
-    """What an earlier torch can be asked; ATen's own level where it knows no better."""
+    """The answers of an earlier torch; ATen's own level where it knows no better."""
     level = torch.backends.cpu.get_cpu_capability()
     found: dict[str, Any] = {"architecture": platform.machine()}
     found |= {"avx2": level in ("AVX2", "AVX512"), "avx512_f": level == "AVX512"}

@@ -292,11 +292,11 @@ bfloat16; with AVX2 at most; with less. Arm with bfloat16 and without. Anything 
 
 
 def _products(words: str, *, bfloat16: float = 0.0, float16: float = 0.0) -> CostTable:
-    """What an accelerator is chosen by: no decomposition, since each waits for the host.
+    """The costs of an accelerator: no decomposition, since each waits for the host.
 
     Args:
-        words: where the gains are from.
-        bfloat16: how many times faster than float32 it is; zero where it is not to be used.
+        words: the origin of the gains.
+        bfloat16: speed over that of float32; zero where no method may compute in it.
         float16: the same.
     """
     half, brain = (_times(ACCELERATED, 1 / g) if g else () for g in (float16, bfloat16))

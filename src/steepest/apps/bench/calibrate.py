@@ -109,8 +109,8 @@ def costs(
         build: makes the operation.
         sizes: the sides of the square matrices, ascending.
         clock: seconds from some moment on.
-        single: what float32 takes for each size. With it, sizes end after the first, but for two,
-            that takes longer than `SLOW` and longer than that.
+        single: seconds of float32 for each size. With it, the sizes end where one takes longer than
+            that and longer than `SLOW`, but not before the second.
     """
     found: list[tuple[int, float]] = []
     for m in sizes:
@@ -128,7 +128,7 @@ def processor() -> str:
 
 
 def source() -> str:
-    """What a table of this process states about itself."""
+    """The origin that a table states which this process measures."""
     threads = torch.get_num_threads()
     return (
         f"measured by `steepest bench --calibrate --threads {threads}` on {cpu_name()} "
