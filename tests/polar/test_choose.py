@@ -5,7 +5,8 @@ import torch
 
 from steepest import polar_factor
 from steepest.polar import Auto, CostTable, GramEigh, GramNewtonSchulz, Svd
-from steepest.polar.costs import CPU, PRODUCTS_ONLY, seconds_at
+from steepest.polar.costs import seconds_at
+from steepest.polar.tables import ACCELERATED, AVX512
 from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
 
 HOST = torch.device("cpu")
@@ -63,10 +64,25 @@ def test_the_ranking_explains_the_choice():
 
 
 def test_the_ranking_prints_as_a_table():
-    lines = str(Auto().explain((64, 64))).splitlines()
+    ranking = Auto().explain((64, 64))
+    lines = str(ranking).splitlines()
     assert lines[0].split() == ["milliseconds", "error", "resolution", "method"]
-    assert len(lines) == 1 + len(Auto().explain((64, 64)).predictions)
+    rows, where = lines[1 : 1 + len(ranking.predictions)], lines[1 + len(ranking.predictions) :]
+    assert len(rows) == len(ranking.predictions)
     assert max(map(len, lines)) < 160
+    assert where[0] == f"processor: {ranking.processor}" and ranking.processor
+    assert " ".join(where[1:]) == f"costs: {ranking.source}" and "measured" in ranking.source
+
+
+def test_the_ranking_says_that_costs_were_given():
+    pairs = ((1, 1.0), (2, 8.0))
+    for table in (CostTable(product=pairs), CostTable(product=pairs, source="guessed")):
+        ranking = Auto(table=table).explain((64, 64))
+        assert (ranking.processor, ranking.source) == ("", table.source)
+        assert str(ranking).splitlines()[-2:] == [
+            "processor: the one of the given table",
+            f"costs: {table.source or 'no source is given'}",
+        ]
 
 
 @pytest.mark.parametrize("shape", [(3,), (0, 4), ()])
@@ -87,7 +103,7 @@ def test_the_choice_is_that_of_the_transposed_shape():
         assert Auto().choose(m, n, torch.float32, HOST) == Auto().choose(n, m, torch.float32, HOST)
 
 
-@pytest.mark.parametrize("costs", [CPU.product, CPU.eigh, CPU.svd, PRODUCTS_ONLY.product])
+@pytest.mark.parametrize("costs", [AVX512.product, AVX512.eigh, AVX512.svd, ACCELERATED])
 def test_costs_are_interpolated_by_a_power_law(costs):
     for size, seconds in costs:
         assert seconds_at(costs, size) == pytest.approx(seconds)

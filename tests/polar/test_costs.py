@@ -6,12 +6,15 @@ from dataclasses import fields
 import pytest
 
 from steepest.polar import Auto, CostTable
-from steepest.polar.costs import CPU, PRODUCTS_ONLY
+from steepest.polar.tables import AVX2_ONE, table_of
 
 PAIRS = ((8, 1e-6), (16, 4e-6))
 
 
-@pytest.mark.parametrize("table", [CPU, PRODUCTS_ONLY])
+GIVEN = CostTable(product=PAIRS, bfloat16=PAIRS, source='by "hand", µs')
+
+
+@pytest.mark.parametrize("table", [AVX2_ONE, table_of("accelerator", several=True), GIVEN])
 def test_json_and_back(table):
     text = json.dumps(table.to_json(), allow_nan=False)
     again = CostTable.from_json(json.loads(text))
@@ -32,12 +35,19 @@ def test_json_and_back(table):
         {"product": [[8, "long"], [16, 1.0]]},
         {"product": [8, 16]},
         {"product": [[8, 1e-6], [16, 4e-6]], "wide": "twice"},
+        {"product": [[8, 1e-6], [16, 4e-6]], "wide": [[8, 1e-6], [16, 4e-6]]},
+        {"product": [[8, 1e-6], [16, 4e-6]], "half": 0.5},
+        {"product": [[8, 1e-6], [16, 4e-6]], "bfloat16": 0.5},
+        {"product": [[8, 1e-6], [16, 4e-6]], "float16": "ab"},
+        {"product": 1e-6},
         {"product": None},
     ],
     ids=str,
 )
 def test_other_data_is_refused_with_the_remedy(data):
-    with pytest.raises(ValueError, match=r"table=.*product, inverse, eigh, svd.*--calibrate"):
+    with pytest.raises(
+        ValueError, match=r"table=.*product, bfloat16, float16, inverse, .*--calibrate"
+    ):
         CostTable.from_json(data)
 
 
@@ -50,6 +60,9 @@ def test_other_data_is_refused_with_the_remedy(data):
         ({"product": ((8, 0.0), (16, 1e-6))}, "product=.*positive sizes and seconds"),
         ({"product": ((8, 1e-6), (16, float("nan")))}, "product=.*positive sizes and seconds"),
         ({"product": ((0, 1e-6), (16, 1e-6))}, "product=.*positive sizes and seconds"),
+        ({"bfloat16": ((8, 1e-6),)}, "bfloat16=.*two or more sizes, ascending"),
+        ({"float16": ((8, 1e-6), (16, -1.0))}, "float16=.*positive sizes and seconds"),
+        ({"source": 7}, "source=7: give a text"),
         ({"wide": 0.0}, "wide=0.0: give a positive number"),
         ({"wide": float("inf")}, "wide=inf"),
     ],
@@ -58,3 +71,8 @@ def test_other_data_is_refused_with_the_remedy(data):
 def test_costs_that_no_table_can_have(changes, message):
     with pytest.raises(ValueError, match=message):
         CostTable(**{"product": PAIRS, **changes})
+
+
+def test_a_file_whose_source_is_no_text_is_refused():
+    with pytest.raises(ValueError, match=r"source=\[\]: give a text"):
+        CostTable.from_json({"product": [list(pair) for pair in PAIRS], "source": []})

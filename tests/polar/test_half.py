@@ -8,8 +8,8 @@ from steepest._common.numerics import epsilon
 from steepest.polar import JORDAN_POLISHED, Auto, CostTable, GramNewtonSchulz, design_schedule
 from steepest.polar._rounding import HALF_NOISE, gram_noise
 from steepest.polar.choose import HALF_SAFETY
-from steepest.polar.costs import PRODUCTS_ONLY
 from steepest.polar.iterate import segments
+from steepest.polar.tables import ACCELERATED
 from tests.matrices import log_spaced, naive_polar, with_spectrum
 
 CUDA = torch.device("cuda")
@@ -100,8 +100,9 @@ def test_wider_input_is_never_computed_in_half_precision(dtype):
 
 
 def test_a_table_says_whether_half_precision_is_worth_it():
-    slow = CostTable(product=PRODUCTS_ONLY.product, half=1.0)
-    assert Auto(table=slow).choose(64, 64, torch.float32, CUDA).dtype is None
+    slow = CostTable(product=ACCELERATED, float16=ACCELERATED)
+    for table in (slow, CostTable(product=ACCELERATED)):
+        assert Auto(table=table).choose(64, 64, torch.float32, CUDA).dtype is None
     assert chosen(64, 64).dtype == torch.float16
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,12 +16,13 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest._common.numerics import HALF, epsilon, looked_at, real_dtype
 from steepest.polar._blocks import HALVED
-from steepest.polar.costs import CPU, PRODUCTS_ONLY, CostTable, seconds_at
+from steepest.polar.costs import CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
 from steepest.polar._noise import safe_segments
 from steepest.polar.gram import GramNewtonSchulz
 from steepest.polar.method import Accuracy, PolarMethod, check_matrices
+from steepest.polar.processors import processor_class, shipped_table
 from steepest.polar.rational import Zolotarev, overestimate
 
 
@@ -46,9 +48,13 @@ class Ranking:
 
     Args:
         predictions: the admitted ones by time, then the others by time.
+        processor: the class of the processor that the times are for; "" if the costs were given.
+        source: the origin of the costs.
     """
 
     predictions: tuple[Prediction, ...]
+    processor: str = ""
+    source: str = ""
 
     def __str__(self) -> str:
         rows = [
@@ -58,6 +64,8 @@ class Ranking:
                 f"{_short(p.method)}{'' if p.admitted else '  (not accurate enough)'}"
                 for p in self.predictions
             ),
+            f"processor: {self.processor or 'the one of the given table'}",
+            *textwrap.wrap(f"costs: {self.source or 'no source is given'}", 100),
         ]
         return "\n".join(rows)
 
@@ -74,17 +82,20 @@ def _short(method: PolarMethod) -> str:
 class Auto(PolarMethod):
     """The cheapest method that maps every σ ≥ resolution·σ₁ to within `error` of 1.
 
-    The choice is a pure function of shape, dtype and device: it reads no file, no environment and
-    no clock. A method is admitted by its own `accuracy`, and its cost is predicted from a table.
+    A method is admitted by its own `accuracy`, and its cost is predicted from a table. The shipped
+    ones are told apart by what the processor can do, by the kernels that the environment allows it
+    when the process first asks, and by whether one thread computes or several. There is no clock:
+    the same shape, dtype, processor and environment give the same method on every run.
 
-    On a CPU half-precision input is computed in float32. On an accelerator float32 and
-    half-precision input are computed in float16 by `GramNewtonSchulz`, as long as that keeps
-    `error` and `resolution`: see there what it does to directions.
+    Where the table has float16 cheaper than float32, as on most accelerators, float32 and
+    half-precision input are computed in it by `GramNewtonSchulz`, as long as that keeps `error` and
+    `resolution`: see there what it does to directions. Elsewhere half-precision input is computed
+    in float32.
 
     Args:
         error: largest |σ − 1| of the output allowed above the resolution.
         resolution: smallest σ/σ₁ of the input that must be mapped there.
-        table: cost of the building blocks; None means the one shipped for the device.
+        table: cost of the building blocks; None means the one shipped for the processor.
 
     Raises:
         ValueError: `error` or `resolution` outside (0, 1); on use, when no method reaches them in
@@ -92,9 +103,9 @@ class Auto(PolarMethod):
 
     Examples:
         >>> import torch
-        >>> type(Auto(error=0.05).choose(128, 512, torch.float32, torch.device("cpu"))).__name__
-        'Zolotarev'
-        >>> type(Auto(error=0.05).choose(64, 64, torch.float32, torch.device("cpu"))).__name__
+        >>> products = CostTable(product=((64, 3e-6), (1024, 1e-2)))
+        >>> auto, host = Auto(error=0.05, table=products), torch.device("cpu")
+        >>> type(auto.choose(64, 64, torch.float32, host)).__name__
         'GramNewtonSchulz'
     """
 
@@ -164,7 +175,8 @@ class Auto(PolarMethod):
         if len(shape) < 2 or any(size < 1 for size in shape):
             raise invalid("shape", tuple(shape), "give (*batch, m, n), each axis at least 1")
         *batch, m, n = shape
-        table = self.table or (CPU if torch.device(device).type == "cpu" else PRODUCTS_ONLY)
+        device = torch.device(device)
+        table = self.table or shipped_table(device)
         pairs = _candidates(self.error, self.resolution, table, min(m, n), max(m, n), dtype)
         predictions = []
         # Several shares of the error may lead to the same schedule.
@@ -174,7 +186,8 @@ class Auto(PolarMethod):
             fine = stated.resolution <= self.resolution * (1 + 1e-12)
             admitted = fine and stated.error <= self.error
             predictions.append(Prediction(method, seconds * math.prod(batch), stated, admitted))
-        return Ranking(tuple(sorted(predictions, key=lambda p: (not p.admitted, p.seconds))))
+        ranked = tuple(sorted(predictions, key=lambda p: (not p.admitted, p.seconds)))
+        return Ranking(ranked, "" if self.table else processor_class(device), table.source)
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """The compute type of the method chosen for large matrices."""
@@ -217,8 +230,9 @@ def _candidates(
     # Products that touch n: they cost n/m square ones.
     thin = product * n / m
     types: list[tuple[float, torch.dtype | None]] = [(wide, None)]
-    if table.half < 1 and dtype in (*HALF, torch.float32) and resolution > HALF_EPS < error:
-        types.append((table.half, torch.float16))
+    half_cost = seconds_at(table.float16, m) / product if table.float16 else 1.0
+    if half_cost < 1 and dtype in (*HALF, torch.float32) and resolution > HALF_EPS < error:
+        types.append((half_cost, torch.float16))
     for factor, half in types:
         safety = HALF_SAFETY if half else 1.02 if dtype in HALF else SINGLE_SAFETY
         lower = (resolution - HALF_EPS if half else resolution) / m**0.125

@@ -22,17 +22,19 @@ class CostTable:
 
     Args:
         product: one float32 product of two m × m matrices, within a batch.
+        bfloat16: the same in bfloat16; empty where no method may compute in it.
+        float16: the same in float16; empty likewise.
         inverse: one float32 inverse of a positive definite matrix, by blocks; empty where it must
             not be used.
         eigh: one float64 `torch.linalg.eigh`; empty where it must not be used (it synchronises
             an accelerator with the host).
         svd: one float32 `torch.linalg.svd`; empty likewise.
         wide: how many times longer a float64 product takes.
-        half: the same for float16, in which a method may compute where this is below 1.
+        source: their origin: what was measured, where, when and by which command, or that none was.
 
     Raises:
         ValueError: a list of costs with a single entry, not ascending in m, or with a size or a
-            time that is not positive; a ratio that is not positive.
+            time that is not positive; a ratio that is not positive; a source that is no text.
 
     Examples:
         >>> table = CostTable(product=((64, 3e-6), (128, 2e-5)))
@@ -41,16 +43,20 @@ class CostTable:
     """
 
     product: Costs
+    bfloat16: Costs = ()
+    float16: Costs = ()
     inverse: Costs = ()
     eigh: Costs = ()
     svd: Costs = ()
     wide: float = 2.0
-    half: float = 1.0
+    source: str = ""
 
     def __post_init__(self) -> None:
+        positive("wide", self.wide)
+        if not isinstance(self.source, str):
+            raise invalid("source", self.source, "give a text that says where the costs are from")
         for name, value in vars(self).items():
             if not isinstance(value, tuple):
-                positive(name, value)
                 continue
             sizes = [m for m, _ in value]
             if len(sizes) == 1 or sizes != sorted(set(sizes)):
@@ -79,7 +85,7 @@ class CostTable:
         if unknown := sorted(set(data) - set(known)):
             raise invalid("table", unknown, remedy)
         try:
-            values = {name: _costs(value) for name, value in data.items()}
+            values = {name: _read(name, value) for name, value in data.items()}
         except (TypeError, ValueError):
             raise invalid("table", dict(data), remedy) from None
         if "product" not in values:
@@ -87,11 +93,13 @@ class CostTable:
         return cls(**values)
 
 
-def _costs(value: Any) -> Any:
-    """A field as `CostTable` holds it: pairs of a size and seconds, or one number."""
-    if isinstance(value, list):
-        return tuple((int(m), float(seconds)) for m, seconds in value)
-    return float(value)
+def _read(name: str, value: Any) -> Any:
+    """A field as `CostTable` holds it: pairs of a size and seconds, one number, or a text."""
+    if name == "source":
+        return value
+    if name == "wide":
+        return float(value)
+    return tuple((int(m), float(seconds)) for m, seconds in value)
 
 
 def seconds_at(costs: Costs, m: int) -> float:
@@ -103,54 +111,3 @@ def seconds_at(costs: Costs, m: int) -> float:
     right = max(1, right)
     (x0, y0), (x1, y1) = costs[right - 1], costs[right]
     return float(y0 * (m / x0) ** (math.log(y1 / y0) / math.log(x1 / x0)))
-
-
-# `steepest bench --calibrate`, torch 2.13, two x86-64 cores with AVX-512, 2026-11-22.
-CPU = CostTable(
-    product=(
-        (8, 1.2e-07),
-        (32, 6.7e-07),
-        (64, 3.7e-06),
-        (128, 2.7e-05),
-        (256, 0.00017),
-        (512, 0.0015),
-        (768, 0.0048),
-        (1024, 0.011),
-    ),
-    inverse=(
-        (8, 1.7e-06),
-        (32, 1.3e-05),
-        (64, 5.5e-05),
-        (128, 0.00016),
-        (256, 0.00075),
-        (512, 0.0038),
-        (768, 0.0113),
-        (1024, 0.024),
-    ),
-    eigh=(
-        (8, 1e-05),
-        (32, 0.00012),
-        (64, 0.00036),
-        (128, 0.0014),
-        (256, 0.0056),
-        (512, 0.034),
-        (768, 0.077),
-        (1024, 0.19),
-    ),
-    svd=(
-        (8, 2e-05),
-        (32, 0.0002),
-        (64, 0.00062),
-        (128, 0.0022),
-        (256, 0.0098),
-        (512, 0.05),
-        (768, 0.13),
-        (1024, 0.3),
-    ),
-    wide=1.8,
-)
-"""Two CPU cores."""
-
-PRODUCTS_ONLY = CostTable(product=((64, 1e-5), (1024, 4e-5)), half=0.125)
-"""Any accelerator: only matrix products, which never wait for the host. Not measured; data sheets
-have float16 8 to 16 times as fast as float32."""

@@ -18,7 +18,7 @@ from steepest.apps.bench.measure import Result as Measured
 from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import absences, cells, markdown
 from steepest.apps.bench.sets import SETS
-from steepest.polar import CostTable
+from steepest.polar import Auto, CostTable
 from tests.apps.bench.tiny import SQUARE, TINY, made_up
 from tests.apps.gallery.pictures import size
 from tests.refusals import says
@@ -119,7 +119,10 @@ def test_calibrate_writes_a_table_that_can_be_given(tmp_path: Path, monkeypatch:
     result = call("--calibrate", "--quick", "--out", tmp_path)
     assert result.exit_code == 0
     assert {p.name for p in tmp_path.iterdir()} == {"table.json"}
-    assert command.read_table(tmp_path / "table.json").product[1][0] == 8
+    table = command.read_table(tmp_path / "table.json")
+    assert table.product[1][0] == 8
+    assert f"processor of class {Auto().explain((1, 1)).processor}" in result.stdout
+    assert "--threads" in table.source
     says(call("--calibrate", "--steps"), "calibrate=True", "leave the other flags out")
 
 

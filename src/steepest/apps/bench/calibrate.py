@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
+from steepest.apps._machine import cpu_name
 from steepest.apps.bench.rounds import Clock, no_collection
-from steepest.polar import CostTable, definite_inverse
+from steepest.polar import Auto, CostTable, definite_inverse
 
 Operation = Callable[[], object]
 Builder = Callable[[int, int], Operation]
@@ -23,6 +25,9 @@ REPEATS, DEAR_REPEATS = 9, 3
 DEAR = 0.1
 """Seconds from which on an operation is repeated less often."""
 RATIO_SIZE = 512
+SLOW = 0.3
+"""Seconds of one product from which on larger ones are not measured, in a type that is slower than
+float32: where bfloat16 is emulated, one of 768 × 768 takes a second."""
 
 
 def _matrices(m: int, batch: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -62,15 +67,19 @@ def _svd(m: int, batch: int) -> Operation:
 
 BLOCKS: Mapping[str, Builder] = {
     "product": _product(torch.float32),
+    "bfloat16": _product(torch.bfloat16),
+    "float16": _product(torch.float16),
     "inverse": _inverse,
     "eigh": _eigh,
     "svd": _svd,
 }
 """The operation that each list of costs in a `CostTable` times."""
 
+NARROW = ("bfloat16", "float16")
+"""Products in types that a processor may only emulate."""
+
 RATIOS: Mapping[str, tuple[Builder, Builder]] = {
     "wide": (_product(torch.float64), _product(torch.float32)),
-    "half": (_product(torch.float16), _product(torch.float32)),
 }
 """The two operations whose times make each single number of a `CostTable`: first over second."""
 
@@ -88,28 +97,61 @@ def seconds(operation: Operation, clock: Clock) -> float:
 
 
 def costs(
-    build: Builder, sizes: Sequence[int], clock: Clock = time.perf_counter
+    build: Builder,
+    sizes: Sequence[int],
+    clock: Clock = time.perf_counter,
+    *,
+    single: Mapping[int, float] | None = None,
 ) -> tuple[tuple[int, float], ...]:
-    """(m, seconds for one matrix) for each size, ascending."""
-    batches = {m: max(2, ROWS // m) for m in sizes}
-    return tuple((m, seconds(build(m, k), clock) / k) for m, k in batches.items())
+    """(m, seconds for one matrix) for each size, ascending.
+
+    Args:
+        build: makes the operation.
+        sizes: the sides of the square matrices, ascending.
+        clock: seconds from some moment on.
+        single: seconds of float32 for each size. With it, the sizes end where one takes longer than
+            that and longer than `SLOW`, but not before the second.
+    """
+    found: list[tuple[int, float]] = []
+    for m in sizes:
+        batch = max(2, ROWS // m)
+        took = seconds(build(m, batch), clock) / batch
+        found.append((m, took))
+        if single and len(found) > 1 and took > max(SLOW, single[m]):
+            break
+    return tuple(found)
+
+
+def processor() -> str:
+    """The class of processor that the library finds."""
+    return Auto().explain((1, 1)).processor
+
+
+def source() -> str:
+    """The origin that a table states which this process measures."""
+    threads = torch.get_num_threads()
+    return (
+        f"measured by `steepest bench --calibrate --threads {threads}` on {cpu_name()} "
+        f"(class {processor()}), torch {torch.__version__}, {datetime.now(UTC).date()}"
+    )
 
 
 def calibrate(
     *, sizes: Sequence[int] = SIZES, clock: Clock = time.perf_counter, say: Callable[[str], None]
 ) -> CostTable:
-    """Measure every field of a `CostTable`; what is no time keeps its default.
+    """Measure every field of a `CostTable`, and state in its `source` on what.
 
     Args:
         sizes: the sides of the square matrices, ascending.
         clock: seconds from some moment on.
         say: a function that is told what is being measured.
     """
-    found: dict[str, Any] = {}
-    for name in (f.name for f in fields(CostTable)):
+    found: dict[str, Any] = {"source": source()}
+    for name in (f.name for f in fields(CostTable) if f.name not in found):
         say(name)
         if name in BLOCKS:
-            found[name] = costs(BLOCKS[name], sizes, clock)
+            single = dict(found["product"]) if name in NARROW else None
+            found[name] = costs(BLOCKS[name], sizes, clock, single=single)
         elif name in RATIOS:
             over, under = (costs(b, [min(RATIO_SIZE, sizes[-1])], clock) for b in RATIOS[name])
             found[name] = over[0][1] / under[0][1]

@@ -13,7 +13,7 @@ from rich.console import Console
 from steepest._common.errors import invalid
 from steepest._common.files import write_json
 from steepest.apps._terminal import fail, os_text, say
-from steepest.apps.bench.calibrate import SIZES
+from steepest.apps.bench.calibrate import SIZES, processor
 from steepest.apps.bench.calibrate import calibrate as measure_table
 from steepest.apps.bench.execute import BENCHES, DATA, RESULTS, BenchPlan, execute
 from steepest.apps.bench.sets import SETS, chosen
@@ -90,6 +90,7 @@ def _threads(threads: int | None) -> None:
 def _calibrated(out: Path, console: Console, *, quick: bool) -> Path:
     """Measure a table and write it."""
     out.mkdir(parents=True, exist_ok=True)
+    say(console, f"processor of class {processor()}")
     table = measure_table(
         sizes=QUICK_SIZES if quick else SIZES, say=lambda name: say(console, f"measuring {name}")
     )

@@ -9,9 +9,14 @@ import torch
 from steepest.polar import Auto, CostTable, GramNewtonSchulz
 
 # A table of costs whose unit is the flop instead of the second: 2·m³ a product. Half precision must
-# cost less to be taken, as on every accelerator; the factor is taken out again.
+# cost less to be taken, as on most accelerators; the factor is taken out again.
 HALF = 0.5
-_FLOPS = Auto(error=0.05, table=CostTable(product=((1, 2.0), (2, 16.0)), half=HALF))
+_FLOPS = Auto(
+    error=0.05,
+    table=CostTable(
+        product=((1, 2.0), (2, 16.0)), float16=((1, 2.0 * HALF), (2, 16.0 * HALF)), source="2·m³"
+    ),
+)
 
 
 @lru_cache(maxsize=1024)
