@@ -41,7 +41,7 @@ def test_the_table_decides():
 
 
 def test_an_error_of_rounding_needs_double_precision():
-    method = Auto(error=2e-5, resolution=1e-4).choose(64, 64, torch.float32, HOST)
+    method = Auto(error=2e-6, resolution=1e-4).choose(64, 64, torch.float32, HOST)
     assert method.compute_dtype(torch.float32, HOST) == torch.float64
 
 

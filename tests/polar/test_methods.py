@@ -103,8 +103,9 @@ def test_direction_is_that_of_the_polar_factor(method, shape):
     condition = min(20.0, 0.9 / stated.resolution)
     x = with_spectrum(log_spaced(condition, min(m, n)), m, n).float()
     expected = naive_polar(x, cutoff=1e-6)
-    # The Gram matrix turns singular vectors by eps·condition² at most.
-    assert spectral_distance(method(x), expected) <= stated.error + 2e-7 * condition**2 + 1e-4
+    # The Gram matrix turns singular vectors by eps·condition² at most, half precision by more.
+    turned = stated.backward * condition + 2e-7 * condition**2 + 1e-4
+    assert spectral_distance(method(x), expected) <= stated.error + turned
 
 
 @every_method
@@ -315,9 +316,12 @@ def test_iterations_in_a_type_that_is_no_float(cls):
 def test_gram_form_equals_the_standard_form(schedule):
     """x·q(x²) is the composed polynomial: one normalisation, two orders of multiplication."""
     x = with_spectrum(log_spaced(100.0, 10), 10, 30)
-    normalised = x / torch.linalg.matrix_norm((x @ x.T) @ (x @ x.T)) ** 0.25
+    r = x @ x.T
+    c = (r * (r @ r)).sum() / r.square().sum()
+    bound = c / 2 + (c**2 / 4 + torch.linalg.matrix_norm(r @ r - c * r)).sqrt()
+    normalised = x / bound.sqrt()
     u, s, vh = torch.linalg.svd(normalised, full_matrices=False)
     expected = (u * schedule(s)) @ vh
-    assert spectral_distance(GramNewtonSchulz(schedule)(x), expected) < 1e-10
+    assert spectral_distance(GramNewtonSchulz(schedule)(x), expected) < 1e-4
     u, s, vh = torch.linalg.svd(x / x.norm(), full_matrices=False)
     assert spectral_distance(NewtonSchulz(schedule)(x), (u * schedule(s)) @ vh) < 1e-12

@@ -16,7 +16,12 @@ METHODS = {
     "bfloat16": polar.NewtonSchulz(polar.JORDAN, torch.bfloat16),
     "gram": polar.GramNewtonSchulz(polar.polar_express(10)),
     "gram32": polar.GramNewtonSchulz(polar.polar_express(10), torch.float32),
+    "gram-tight": polar.GramNewtonSchulz(polar.polar_express(10), tight=True),
+    "gram-cut": polar.GramNewtonSchulz(polar.polar_express(8), segments=(1, 3, 1, 3)),
     "gram16": polar.GramNewtonSchulz(dtype=torch.float16),
+    "brain": polar.GramNewtonSchulz(
+        polar.design_schedule(lower=2e-3, error=0.03, safety=1.02), torch.bfloat16, tight=True
+    ),
     "zolotarev": polar.Zolotarev(4, 8e-4),
     "zolotarev-1": polar.Zolotarev(3, 1e-3, refine=1),
     "auto": polar.Auto(error=0.05),
@@ -48,7 +53,7 @@ def matrices(shape, dtype, resolution):
 
 def holds(method, shape, dtype):
     """`error` and `upper` for the singular values of the result, as many as x resolves."""
-    resolution, error, upper = method.accuracy(*shape, dtype)
+    resolution, error, upper, _ = method.accuracy(*shape, dtype)
     for x in matrices(shape, dtype, resolution):
         wide = x.to(torch.complex128 if dtype.is_complex else torch.float64)
         given = torch.linalg.svdvals(wide)

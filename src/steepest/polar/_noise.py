@@ -110,9 +110,9 @@ def band(
 # for longer ones.
 LAST_ROUNDING, LONG_LAST_ROUNDING = 1.0, 2.0
 
-# Emulated for two levels, 1 and σ: off by 0.06·eps·σ₁/σ at most at σ = 3e-3 and 1e-2 for segments of
-# one step, by 0.5·eps·σ₁/σ for longer ones.
-TURN, LONG_TURN = 0.1, 0.6
+# Emulated for two levels, 1 and σ, besides 6·eps: 0.06·eps·σ₁/σ at most for segments of one step,
+# 1.1·eps·σ₁/σ for longer ones.
+TURN, LONG_TURN = 0.1, 1.2
 
 
 def half_error(segments: tuple[int, ...], eps: float) -> float:

@@ -14,17 +14,6 @@ from steepest.polar._blocks import gram_matrix, matmul_like
 # whatever its size (2 to 4096; log-spaced spectra of condition number 1e4). Bounds use this margin.
 GRAM_NOISE = 8.0
 
-# Half precision adds up in float32 and rounds the sum: at most eps/2 of each entry, and eps/2 more
-# when it is rescaled. Measured: eigenvalues off by 0.66·eps·λ₁ at most (size 4 to 1024; flat,
-# log-spaced, rank-one, diagonal, spiky).
-HALF_NOISE = 1.0
-
-
-def gram_noise(eps: float) -> float:
-    """How far the eigenvalues of a Gram matrix are off, over the largest, in a type of this eps."""
-    return eps * (HALF_NOISE if eps > epsilon(torch.float32) else GRAM_NOISE)
-
-
 def storage_error(dtype: torch.dtype) -> float:
     """Largest change of a singular value that rounding the entries of a factor to `dtype` makes."""
     # Errors of eps/2 relative to entries of size 1/√n are independent: their norm is below 2·eps.

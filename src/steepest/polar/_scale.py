@@ -13,6 +13,9 @@ from steepest.polar._blocks import Workspace, gram_matrix
 # ‖X‖_F² ≤ 2^14 keeps XXᴴ away from the largest float16, 65504, and √m·‖X‖_F from the smallest.
 LARGEST_SCALE = 128.0
 
+# Rounding may leave a bound a few eps below λ₁.
+MARGIN = 1e-5
+
 # min over c of max over λ in [0, 1] of |λ² − cλ|, attained at c = 2√2 − 2.
 SMALLEST_SWING = 3 - 2 * math.sqrt(2)
 
@@ -49,9 +52,9 @@ def largest_eigenvalue(r: Tensor, square: Tensor, space: Workspace) -> Tensor:
         space.release(rest)
     else:
         size = norm(torch.addcmul(square, r, -c.to(r.dtype)))
-    # ‖R² − cR‖_F is that of the rounded c.
-    c = c.to(r.dtype).to(c.dtype).real
-    bound: Tensor = c / 2 + (c.square() / 4 + size).sqrt()
+    if r.dtype in HALF:
+        c = c.to(r.dtype).to(c.dtype)  # ‖R² − cR‖_F is that of the rounded c
+    bound: Tensor = (c / 2 + (c.square() / 4 + size).sqrt()) * (1 + MARGIN)
     return bound
 
 

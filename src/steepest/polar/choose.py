@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,16 +13,13 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import HALF, epsilon, looked_at, real_dtype
-from steepest.polar._blocks import HALVED
-from steepest.polar.costs import CostTable, seconds_at
-from steepest.polar.design import SINGLE_SAFETY, design_schedule
-from steepest.polar.exact import GramEigh, Svd
-from steepest.polar._noise import safe_segments
+from steepest._common.numerics import looked_at
+from steepest.polar.candidates import candidates
+from steepest.polar.costs import CostTable
+from steepest.polar.exact import Svd
 from steepest.polar.gram import GramNewtonSchulz
 from steepest.polar.method import Accuracy, PolarMethod, check_matrices
 from steepest.polar.processors import processor_class, shipped_table
-from steepest.polar.rational import Zolotarev, overestimate
 
 
 class Prediction(NamedTuple):
@@ -75,7 +71,13 @@ def _short(method: PolarMethod) -> str:
     if not isinstance(method, GramNewtonSchulz):
         return repr(method)
     dtype = f", {method.dtype}" if method.dtype else ""
-    return f"{type(method).__name__}({method.schedule.name}{dtype})"
+    segments = f", segments={method.segments}" if method.segments else ""
+    tight = ", tight=True" if method.tight else ""
+    return f"{type(method).__name__}({method.schedule.name}{dtype}{segments}{tight})"
+
+
+# Ours. A pair of singular vectors at the resolution may turn by half a radian.
+LARGEST_TURN = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +89,10 @@ class Auto(PolarMethod):
     when the process first asks, and by whether one thread computes or several. There is no clock:
     the same shape, dtype, processor and environment give the same method on every run.
 
-    Where the table has float16 cheaper than float32, as on most accelerators, float32 and
-    half-precision input are computed in it by `GramNewtonSchulz`, as long as that keeps `error` and
-    `resolution`: see there what it does to directions. Elsewhere half-precision input is computed
-    in float32.
+    Where the table has products in bfloat16 or float16 that are faster than those in float32,
+    `GramNewtonSchulz` computes in them, as long as that keeps `error`, and the `backward` that it
+    states is at most half of `resolution`: see there what it does to directions. Elsewhere
+    half-precision input is computed in float32.
 
     Args:
         error: largest |σ − 1| of the output allowed above the resolution.
@@ -138,11 +140,15 @@ class Auto(PolarMethod):
         return self._chosen[key]
 
     def _choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
-        ranking = self.explain((m, n), dtype, device).predictions
-        if ranking[0].admitted:
-            return ranking[0].method
-        fine = [p for p in ranking if p.accuracy.resolution <= self.resolution]
-        best = min((p.accuracy.error for p in fine), default=1.0)
+        table = self.table or shipped_table(device)
+        pairs = candidates(self.error, self.resolution, table, min(m, n), max(m, n), dtype)
+        best = 1.0
+        for _, method in sorted(pairs, key=lambda pair: pair[0]):
+            stated = method.accuracy(m, n, dtype)
+            if self._admits(stated):
+                return method
+            if self._resolves(stated):
+                best = min(best, stated.error)
         raise invalid(
             "error",
             self.error,
@@ -150,6 +156,15 @@ class Auto(PolarMethod):
             f"{self.resolution:g}; the best reaches {best:.1g}: ask for that, or convert the input "
             "to a wider type",
         )
+
+    def _resolves(self, stated: Accuracy) -> bool:
+        """Whether singular values, and the directions that go with them, are resolved."""
+        # Dividing by a power of m and multiplying by it again may end one bit higher.
+        fine = stated.resolution <= self.resolution * (1 + 1e-12)
+        return fine and stated.backward <= LARGEST_TURN * self.resolution
+
+    def _admits(self, stated: Accuracy) -> bool:
+        return self._resolves(stated) and stated.error <= self.error
 
     def explain(
         self,
@@ -177,15 +192,12 @@ class Auto(PolarMethod):
         *batch, m, n = shape
         device = torch.device(device)
         table = self.table or shipped_table(device)
-        pairs = _candidates(self.error, self.resolution, table, min(m, n), max(m, n), dtype)
+        pairs = candidates(self.error, self.resolution, table, min(m, n), max(m, n), dtype)
         predictions = []
         # Several shares of the error may lead to the same schedule.
         for method, seconds in {method: seconds for seconds, method in pairs}.items():
-            stated = method.accuracy(m, n, dtype)
-            # Dividing by a power of m and multiplying by it again may end one bit higher.
-            fine = stated.resolution <= self.resolution * (1 + 1e-12)
-            admitted = fine and stated.error <= self.error
-            predictions.append(Prediction(method, seconds * math.prod(batch), stated, admitted))
+            stated, total = method.accuracy(m, n, dtype), seconds * math.prod(batch)
+            predictions.append(Prediction(method, total, stated, self._admits(stated)))
         ranked = tuple(sorted(predictions, key=lambda p: (not p.admitted, p.seconds)))
         return Ranking(ranked, "" if self.table else processor_class(device), table.source)
 
@@ -199,75 +211,6 @@ class Auto(PolarMethod):
 
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return self.choose(x.shape[-2], x.shape[-1], dtype, x.device)._factor(x, dtype)
-
-
-# Below every error that `GramNewtonSchulz` states, and above what the safety factors leave.
-SCHEDULE_FLOOR = 1e-6
-
-
-HOST = torch.device("cpu")
-
-# (order, degree) with few inverses: 1, 1, 3, 1 + 1, 1 + 2 and 1 + 1 + 1.
-FUNCTIONS = ((1, 9), (1, 13), (3, 0), (4, 0), (7, 0), (13, 0))
-
-# Room above the interval for the Gram matrices of float16 (simulated in polar/iterate.py).
-HALF_SAFETY = 1.05
-HALF_EPS = epsilon(torch.float16)
-
-# Products that the polynomial of each degree takes, with those of the step to it.
-POLYNOMIAL = {0: 0, 5: 3, 9: 4, 13: 5}
-
-# Measured: a Hermitian product by quarters takes this share of the time of a full one.
-HERMITIAN = 0.8
-
-
-def _candidates(
-    error: float, resolution: float, table: CostTable, m: int, n: int, dtype: torch.dtype
-) -> Iterator[tuple[float, PolarMethod]]:
-    """(predicted seconds a matrix, method) for an m × n matrix, m ≤ n."""
-    wide = 1.0 if dtype in HALF or dtype in (torch.float32, torch.complex64) else table.wide
-    product = seconds_at(table.product, m)
-    # Products that touch n: they cost n/m square ones.
-    thin = product * n / m
-    types: list[tuple[float, torch.dtype | None]] = [(wide, None)]
-    half_cost = seconds_at(table.float16, m) / product if table.float16 else 1.0
-    if half_cost < 1 and dtype in (*HALF, torch.float32) and resolution > HALF_EPS < error:
-        types.append((half_cost, torch.float16))
-    for factor, half in types:
-        safety = HALF_SAFETY if half else 1.02 if dtype in HALF else SINGLE_SAFETY
-        lower = (resolution - HALF_EPS if half else resolution) / m**0.125
-        # Rounding takes its share of the error: a tighter schedule may pass where this one fails.
-        for share in (1.0, 0.9, 0.5, 0.1):
-            schedule = design_schedule(
-                lower=min(0.5, lower), error=max(share * error, SCHEDULE_FLOOR), safety=safety
-            )
-            parts = safe_segments(schedule, HALF_EPS if half else epsilon(torch.float32))
-            products = sum(4 * length - 3 for length in parts)
-            cost = products * product + 2 * len(parts) * thin
-            yield factor * cost, GramNewtonSchulz(schedule, half)
-    if table.inverse:
-        inverse = seconds_at(table.inverse, m)
-        share = HERMITIAN if m >= HALVED else 1.0
-        for function, refine, tight in itertools.product(FUNCTIONS, (0, 1, 2), (False, True)):
-            # The smallest σ/√ρ that must be resolved; orders 1 and 3 go no further down.
-            lower = max(5e-5, resolution / overestimate(m, tight=tight))
-            method = Zolotarev(function[0], lower, refine, tight, function[1])
-            inverses = sum(len(stage.shifts) for stage in method.stages)
-            # Two for each step to another stage; a polynomial takes three, four or five in all.
-            products = 2 * (len(method.stages) - 1) + tight + POLYNOMIAL[method.degree]
-            seconds = inverses * inverse + (share * products + refine) * product
-            seconds += (1 + share + 2 * refine) * thin
-            # A small `lower` is computed in float64 whatever the input is.
-            double = real_dtype(method.compute_dtype(dtype, HOST)) == torch.float64
-            yield (table.wide if double else 1.0) * seconds, method
-    if table.eigh:
-        eigh = seconds_at(table.eigh, m)
-        yield eigh + table.wide * (product + 2 * thin), GramEigh()
-        if wide == 1.0:
-            single = eigh / table.wide + 2 * product + 5 * thin
-            yield single, GramEigh(torch.float32, refine=1)
-    if table.svd:
-        yield wide * (seconds_at(table.svd, m) + 3 * thin), Svd()
 
 
 def polar_factor(

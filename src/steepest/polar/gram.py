@@ -45,11 +45,12 @@ class GramNewtonSchulz(Iteration):
 
     **Half precision** as compute type keeps the identity in Z = aI + Z' and Q = qI + Q' apart from
     the matrices, whose rounding would otherwise drown small singular values, and takes q·X from X as
-    it came. Its promise has two parts. The singular values end in the stated band. The directions
-    are those of X + E with ‖E‖₂ ≤ `backward`·σ₁: rounding turns a pair of singular vectors with
-    σ by about backward·σ₁/σ, so that what lies at the resolution is hardly the direction of X any
-    more. Of a matrix with singular values from 1 to 1/300 in equal ratios the factor is off by 0.02
-    to 0.06 of its Frobenius norm in bfloat16.
+    it came. The promise then has two parts. The singular values end in the stated band. The directions
+    are those of X + E with ‖E‖₂ ≤ `backward`·σ₁: rounding turns a pair of singular vectors with σ by
+    up to backward·σ₁/σ, and any pair by 6·eps, with segments of several steps by 60. In bfloat16 that is a quarter of a radian for
+    σ = 3e-3·σ₁; of a matrix with singular values from 1 to 1/300 in equal ratios the factor is off
+    by 0.02 to 0.03 of its norm. **Input** in half precision has been rounded before: its own small
+    directions, those below some eps·σ₁, are already noise, and the factor is off by 0.05 instead.
 
     Args:
         schedule: the polynomials.
@@ -103,7 +104,7 @@ class GramNewtonSchulz(Iteration):
         low, high, top = band(self.schedule, parts, eps, lower)
         resolution = min(1.0, overestimate(min(m, n), tight=self.tight) * lower)
         rounding = factor_rounding(m, n, dtype, work) + half * half_error(parts, eps)
-        backward = half * half_backward(parts, eps)
+        backward = half_backward(parts, eps) if half else GRAM_NOISE * eps
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding, backward)
 
     def held_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
@@ -124,21 +125,17 @@ class GramNewtonSchulz(Iteration):
             square = space.hermitian(gram, gram)
             bound = self._largest(gram, square, space)
             roots = bound.rsqrt().split(counts)
-            lead, q = _polynomial(gram, square, bound, first, space)
+            lead, q = _polynomial(gram, square, bound, first, space, apart=half)
             if half:
                 pairs = zip(q.split(counts), xs, wide, roots, strict=True)
                 xs = [_mixed(lead, part, x, own, root) for part, x, own, root in pairs]
             else:
-                q.diagonal(dim1=-2, dim2=-1).add_(lead)
                 q = space.scaled(q, bound.rsqrt())
                 xs = [matmul_like(part, x) for part, x in zip(q.split(counts), xs, strict=True)]
             space.release(q)
             for steps in others:
                 gram = space.concatenate([gram_matrix(x, space, halved=True) for x in xs])
-                lead, q = _polynomial(gram, None, None, steps, space)
-                if not half:
-                    q.diagonal(dim1=-2, dim2=-1).add_(lead)
-                    lead = 0.0
+                lead, q = _polynomial(gram, None, None, steps, space, apart=half)
                 parts = zip(q.split(counts), xs, strict=True)
                 xs = [plus_matmul_like(lead, part, x) for part, x in parts]
                 space.release(q)
@@ -154,7 +151,7 @@ class GramNewtonSchulz(Iteration):
         fourth = space.hermitian(scaled, scaled)
         bound = largest_eigenvalue(scaled, fourth, space) * unit
         space.release(fourth)
-        return bound.sqrt()
+        return safe_divisor(bound).sqrt()
 
 
 def _begun(x: Tensor, work: torch.dtype, space: Workspace) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,8 +177,10 @@ def _polynomial(
     bound: Tensor | None,
     steps: tuple[Quintic, ...],
     space: Workspace,
+    *,
+    apart: bool,
 ) -> tuple[float, Tensor]:
-    """(lead, Q') of q(R) = lead·I + Q' for the composed steps.
+    """(lead, Q') of q(R) = lead·I + Q' for the composed steps; lead is 0 unless `apart`.
 
     Args:
         gram: R, used up; or R·bound.
@@ -189,6 +188,8 @@ def _polynomial(
         bound: its factor, shape (batch, 1, 1); None for 1.
         steps: the coefficients.
         space: memory for results.
+        apart: whether the identity stays out of Q' and Z'. In half precision it must, or rounding
+            of it drowns small singular values; the lead of many steps would cost digits in others.
     """
     (lead, b, c), *others = steps
     if square is None or bound is None:
@@ -198,21 +199,26 @@ def _polynomial(
         mixed = torch.addcmul(square * (c / bound**2), gram, b / bound)
         q = square.copy_(mixed) if space.reuses else mixed.to(square.dtype)
         gram = space.scaled(gram, 1 / bound) if others else gram
+    if not apart:
+        q.diagonal(dim1=-2, dim2=-1).add_(lead)
     z, own = q, lead
     for a, b, c in others:
-        # Of the step before, Z = own·I + Z'; everything here is a polynomial of R.
-        half = space.hermitian(z, gram, plus=gram, beta=own)
+        # Of the step before, Z or own·I + Z'; everything here is a polynomial of R.
+        half = space.hermitian(z, gram, plus=gram if apart else None, beta=own)
         space.release(gram)
-        gram = space.hermitian(z, half, plus=half, beta=own)
+        gram = space.hermitian(z, half, plus=half if apart else None, beta=own)
         space.release(half)
         if z is not q:
             space.release(z)
         z, own = space.hermitian(gram, gram, plus=gram, beta=b, alpha=c), a
-        longer = space.hermitian(q, z, plus=q, beta=a)
+        if apart:
+            longer = space.hermitian(q, z, plus=q, beta=a).add_(z, alpha=lead)
+        else:
+            z.diagonal(dim1=-2, dim2=-1).add_(a)
+            longer = space.hermitian(q, z)
         space.release(q)
-        q = longer.add_(z, alpha=lead)
-        lead *= a
+        q, lead = longer, lead * a
     if z is not q:
         space.release(z)
     space.release(gram)
-    return lead, q
+    return lead if apart else 0.0, q

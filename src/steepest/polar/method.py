@@ -18,8 +18,9 @@ class Accuracy(NamedTuple):
     """The promise of a polar method for one shape and type.
 
     Singular values σ ≥ `resolution`·σ₁ of the input become singular values within `error` of 1;
-    smaller ones are damped; none becomes larger than `upper`. In half precision that is said of
-    X + E with ‖E‖₂ ≤ `backward`·σ₁: a pair of singular vectors with σ may turn by backward·σ₁/σ.
+    smaller ones are damped; none becomes larger than `upper`. The directions are those of x + E with
+    ‖E‖₂ ≤ `backward`·σ₁: a pair of singular vectors with σ turns by backward·σ₁/σ at most, besides a
+    few eps of the compute type. It is 0 where that is less than `error`.
     """
 
     resolution: float

@@ -14,6 +14,7 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, safe_divisor, widened
 from steepest.polar._blocks import Workspace, gram_matrix, inverse_in, matmul_like, workspace
 from steepest.polar._rounding import factor_rounding, refine, refined_error
+from steepest.polar._scale import MARGIN, largest_eigenvalue, overestimate
 from steepest.polar.design import Rational, best_odd_polynomial, best_rational
 from steepest.polar.method import Accuracy, PolarMethod
 
@@ -53,8 +54,7 @@ class Zolotarev(PolarMethod):
         lower: the smallest σ/√ρ that is brought to 1 within the error of the function.
         refine: steps of the classical quintic on the result, X ← ⅛(15 − 10XXᴴ + 3(XXᴴ)²)X: an
             error e becomes 5/2·e³.
-        tight: bound σ₁ from (XXᴴ)² in the same way, at the price of one product: then
-            ρ ≤ √(½(1 + √m))·σ₁².
+        tight: bound σ₁ from XXᴴ and (XXᴴ)² as `GramNewtonSchulz` does, at the price of one product.
         degree: the degree of the best odd polynomial that follows the stages: 5, 9 or 13 with one,
             two or three products, or 0 for none.
 
@@ -134,7 +134,7 @@ class Zolotarev(PolarMethod):
         """The error of the function and of the Gram matrix; resolution lower·√ρ/σ₁ at most."""
         work = self.compute_dtype(dtype, torch.device("cpu"))
         noise = SMALL_NOISE * epsilon(work) / 2
-        lower = self.lower * overestimate(min(m, n), tight=self.tight)
+        lower = self.lower * root_overestimate(min(m, n), tight=self.tight)
         resolution = min(1.0, max(lower, math.sqrt(noise / NOISE_ERROR)))
         error = refined_error(self.design_error + noise / resolution**2, self.refine)
         # Q is a product itself, and polar = QX another one.
@@ -158,7 +158,7 @@ class Zolotarev(PolarMethod):
         """Q of the polar factor QX for each Gram matrix R = XXᴴ, whose memory is given back."""
         if self.tight:
             square = space.hermitian(r, r)
-            bound = _largest_eigenvalue_bound(square, space).sqrt()
+            bound = largest_eigenvalue(r, square, space)
             space.release(square)
         else:
             bound = _largest_eigenvalue_bound(r, space)
@@ -244,15 +244,13 @@ def _largest_eigenvalue_bound(gram: Tensor, space: Workspace) -> Tensor:
     centred.diagonal(dim1=-2, dim2=-1).sub_(mean[..., 0])
     deviation = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
     space.release(centred)
-    # Rounding may leave the bound a few eps below λ₁.
-    bound: Tensor = (mean + math.sqrt((m - 1) / m) * deviation) * (1 + 1e-5)
+    bound: Tensor = (mean + math.sqrt((m - 1) / m) * deviation) * (1 + MARGIN)
     return bound
 
 
-def overestimate(m: int, *, tight: bool) -> float:
+def root_overestimate(m: int, *, tight: bool) -> float:
     """Largest √ρ/σ₁ that the bounds of `Zolotarev` leave for matrices with m rows."""
-    largest = (1 + math.sqrt(m)) / 2
-    return math.sqrt(largest) if not tight else math.sqrt(math.sqrt(largest))
+    return overestimate(m, tight=False) if tight else math.sqrt((1 + math.sqrt(m)) / 2)
 
 
 def _prime_factors(number: int) -> list[int]:

@@ -1,0 +1,134 @@
+"""The polar methods that may be the cheapest for a shape, with the times that a table predicts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+
+from steepest._common.numerics import HALF, epsilon, real_dtype
+from steepest.polar._blocks import HALVED
+from steepest.polar._noise import safe_segments
+from steepest.polar._scale import overestimate
+from steepest.polar.costs import CostTable, seconds_at
+from steepest.polar.design import SINGLE_SAFETY, design_schedule
+from steepest.polar.exact import GramEigh, Svd
+from steepest.polar.gram import GramNewtonSchulz
+from steepest.polar.method import PolarMethod
+from steepest.polar.rational import Zolotarev, root_overestimate
+
+Candidate = tuple[float, PolarMethod]
+"""Predicted seconds for one matrix, and the method."""
+
+HOST = torch.device("cpu")
+
+# Below every error that `GramNewtonSchulz` states, and above what the safety factors leave.
+SCHEDULE_FLOOR = 1e-6
+
+# Rounding takes its share of the error: a tighter schedule may pass where the first fails.
+SHARES, HALF_SHARES = (1.0, 0.9, 0.5, 0.1), (0.9, 0.5)
+
+# Room above the interval for the Gram matrices of half precision: with 1.015 and less, `band`
+# diverges in bfloat16.
+HALF_SAFETY = 1.02
+
+# (order, degree) with few inverses: 1, 1, 3, 1 + 1, 1 + 2 and 1 + 1 + 1.
+FUNCTIONS = ((1, 9), (1, 13), (3, 0), (4, 0), (7, 0), (13, 0))
+
+# Products that the polynomial of each degree takes, with those of the step to it.
+POLYNOMIAL = {0: 0, 5: 3, 9: 4, 13: 5}
+
+# Measured: the share of the time of a full product that a Hermitian one by blocks takes, in float32
+# with AVX-512 and in bfloat16 on Zen 5 (0.56 to 0.75).
+HERMITIAN = (0.8, 0.7)
+
+
+def candidates(
+    error: float, resolution: float, table: CostTable, m: int, n: int, dtype: torch.dtype
+) -> Iterator[Candidate]:
+    """Methods that may reach `error` at `resolution` for m × n matrices of this dtype, m ≤ n."""
+    yield from _iterations(error, resolution, table, m, n, dtype)
+    if table.inverse:
+        yield from _rational(resolution, table, m, n, dtype)
+    yield from _decompositions(table, m, n, dtype)
+
+
+def _is_single(dtype: torch.dtype) -> bool:
+    return dtype in HALF or dtype in (torch.float32, torch.complex64)
+
+
+def _share(m: int, dtype: torch.dtype) -> float:
+    """The share of a product that a Hermitian one takes."""
+    half = dtype in HALF
+    return HERMITIAN[half] if m >= HALVED[half] else 1.0
+
+
+def _iterations(
+    error: float, resolution: float, table: CostTable, m: int, n: int, dtype: torch.dtype
+) -> Iterator[Candidate]:
+    """Newton–Schulz in Gram form and, as segments of one step, in standard form."""
+    single = seconds_at(table.product, m)
+    types = [(single if _is_single(dtype) else table.wide * single, dtype, None)]
+    if dtype in (*HALF, torch.float32):
+        lists = ((torch.bfloat16, table.bfloat16), (torch.float16, table.float16))
+        types += [(seconds_at(costs, m), half, half) for half, costs in lists if costs]
+    for product, work, asked in types:
+        half = asked is not None
+        if half and product >= single:
+            continue
+        eps = epsilon(work) if half else epsilon(torch.float32)
+        safety = HALF_SAFETY if work in HALF else SINGLE_SAFETY
+        share, thin = _share(m, work if half else torch.float32), product * n / m
+        for tight in (False, True):
+            lower = min(0.5, resolution / overestimate(m, tight=tight))
+            for part in HALF_SHARES if half else SHARES:
+                target = max(part * error, SCHEDULE_FLOOR)
+                schedule = design_schedule(lower=lower, error=target, safety=safety)
+                own = safe_segments(schedule, eps)
+                stated = 1.0
+                for segments in dict.fromkeys([own, (1,) * schedule.steps]):
+                    inner = sum(4 * length - 3 for length in segments) + tight
+                    seconds = share * inner * product + (1 + share) * len(segments) * thin
+                    written = None if segments == own else segments
+                    method = GramNewtonSchulz(schedule, asked, written, tight)
+                    stated = min(stated, method.accuracy(m, n, dtype).error)
+                    yield seconds, method
+                if stated <= error:
+                    break
+
+
+def _rational(
+    resolution: float, table: CostTable, m: int, n: int, dtype: torch.dtype
+) -> Iterator[Candidate]:
+    """Zolotarev's functions, by inverses."""
+    wide = 1.0 if _is_single(dtype) else table.wide
+    product, inverse = seconds_at(table.product, m), seconds_at(table.inverse, m)
+    share, thin = _share(m, torch.float32), product * n / m
+    for function, refine, tight in itertools.product(FUNCTIONS, (0, 1, 2), (False, True)):
+        # The smallest σ/√ρ that must be resolved; orders 1 and 3 go no further down.
+        lower = max(5e-5, resolution / root_overestimate(m, tight=tight))
+        method = Zolotarev(function[0], lower, refine, tight, function[1])
+        inverses = sum(len(stage.shifts) for stage in method.stages)
+        # Two for each step to another stage; a polynomial takes three, four or five in all.
+        products = 2 * (len(method.stages) - 1) + tight + POLYNOMIAL[method.degree]
+        seconds = inverses * inverse + (share * products + refine) * product
+        seconds += (1 + share + 2 * refine) * thin
+        # A small `lower` is computed in float64 whatever the input is.
+        double = real_dtype(method.compute_dtype(dtype, HOST)) == torch.float64
+        yield (table.wide if double else wide) * seconds, method
+
+
+def _decompositions(table: CostTable, m: int, n: int, dtype: torch.dtype) -> Iterator[Candidate]:
+    """Eigenvalues of the Gram matrix, and singular values."""
+    product = seconds_at(table.product, m)
+    thin = product * n / m
+    if table.eigh:
+        eigh = seconds_at(table.eigh, m)
+        yield eigh + table.wide * (product + 2 * thin), GramEigh()
+        if _is_single(dtype):
+            single = eigh / table.wide + 2 * product + 5 * thin
+            yield single, GramEigh(torch.float32, refine=1)
+    if table.svd:
+        wide = 1.0 if _is_single(dtype) else table.wide
+        yield wide * (seconds_at(table.svd, m) + 3 * thin), Svd()
