@@ -122,6 +122,14 @@ def test_scale_free(method, dtype, exponent, seed):
     laws.ignores_scale(method, x, c)
 
 
+def slope(method):
+    """How many times a change of σ₁ = 1 is amplified."""
+    if not hasattr(method, "schedule"):
+        return 0.0
+    a, b = method.schedule(torch.tensor([1.0, 1 - 1e-6], dtype=torch.float64)).tolist()
+    return abs(a - b) / 1e-6
+
+
 @every_method
 @pytest.mark.parametrize("c", [1e-30, 1e-20, 1e-10, 1e10, 1e20, 1e30])
 def test_tiny_and_huge_gradients_are_orthogonalised(method, c):
@@ -130,8 +138,8 @@ def test_tiny_and_huge_gradients_are_orthogonalised(method, c):
     stated = method.accuracy(6, 9, torch.float32)
     expected = singular_values(method(x))
     out = singular_values(method(c * x))
-    # c·x is rounded anew; half-precision arithmetic sees that.
-    rounding = 0.05 if coarse(method) else 1e-4
+    # c·x is rounded anew; half-precision arithmetic sees that, and a schedule that is steep at 1.
+    rounding = 0.05 if coarse(method) else 1e-4 + 1e-6 * slope(method)
     assert float((out - expected).abs().max()) < rounding
     assert float(out.min()) > 1 - stated.error - rounding
 
@@ -268,7 +276,8 @@ def test_several_stacks_at_once_are_each_by_itself(method):
             for a, b in zip(
                 q.reshape(-1, *x.shape[-2:]), method(x).reshape(-1, *x.shape[-2:]), strict=True
             ):
-                assert spectral_distance(a, b) < 2e-3
+                # 60·eps of float16 is what any of its directions may turn.
+                assert spectral_distance(a, b) < (0.06 if coarse(method) else 2e-3)
 
 
 @every_method

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from steepest._common.numerics import HALF
 
-# Measured in torch 2.13 on two x86-64 cores. Below, a product by halves costs more in calls than it
-# saves in arithmetic.
-HALVED = (512, 384)
+# Measured in torch 2.13 on two x86-64 cores, in float32. Below, a product by halves costs more in
+# calls than it saves in arithmetic.
+HALVED = 512
+
+# Ours: matrix units are full with fewer rows, and a 768 × 768 product is cut twice.
+HALVED_IN_HALF = 384
 # Where LAPACK takes over: a smaller leaf costs more calls.
 LEAF = 32
 # `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call
@@ -31,6 +34,11 @@ LONG_ROWS, LONG_ROW = 64, 512
 
 # Memory that a thread keeps from one call to the next, on the host alone, for each dtype.
 KEPT_BYTES = 2**26
+
+
+def halved(dtype: torch.dtype) -> int:
+    """The number of rows from which on Hermitian products of this type are cut."""
+    return HALVED_IN_HALF if dtype in HALF else HALVED
 
 
 class Workspace:
@@ -195,7 +203,7 @@ def _write_hermitian(
     a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
 ) -> None:
     m = a.shape[-2]
-    if m < HALVED[a.dtype in HALF]:
+    if m < halved(a.dtype):
         if plus is None:
             torch.bmm(a, b, out=out)
         else:
@@ -246,7 +254,7 @@ def inverse_in(a: Tensor, space: Workspace) -> Tensor:
     """`definite_inverse`, the result and what leads to it in the memory of a workspace."""
     w = _inverse_factor(a, space)
     m = w.shape[-1]
-    if m < HALVED[0]:
+    if m < HALVED:
         inverse = space.product(w.mH, w)
     else:
         # W is lower triangular: its last rows alone reach every column.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from steepest._common.numerics import HALF, epsilon, real_dtype
-from steepest.polar._blocks import HALVED
+from steepest.polar._blocks import halved
 from steepest.polar._noise import safe_segments
 from steepest.polar._scale import overestimate
 from steepest.polar.costs import CostTable, seconds_at
@@ -60,8 +60,7 @@ def _is_single(dtype: torch.dtype) -> bool:
 
 def _share(m: int, dtype: torch.dtype) -> float:
     """The share of a product that a Hermitian one takes."""
-    half = dtype in HALF
-    return HERMITIAN[half] if m >= HALVED[half] else 1.0
+    return HERMITIAN[dtype in HALF] if m >= halved(dtype) else 1.0
 
 
 def _iterations(
