@@ -195,7 +195,8 @@ NO_GAIN, WHOLE_GAIN = 64, 512
 AMX_GAIN, ZEN_GAIN = 5.0, 4.0
 
 # Zen 5, two threads, torch 2.13, 2026-11-28: seconds of a product, an inverse and an `eigh` of
-# 768 × 768 matrices in float32, and the speed of float32 to that of float64 products.
+# 768 × 768 matrices in float32, and the speed of float32 to that of float64 products. That the
+# `eigh` was in float32 is assumed.
 ZEN_SIZE, ZEN_PRODUCT, ZEN_INVERSE, ZEN_EIGH, ZEN_WIDE = 768, 4.2e-3, 7.5e-3, 27e-3, 217 / 122
 
 # How many times faster than in float32 accelerators multiply in half precision, from data sheets:
