@@ -12,27 +12,27 @@ from steepest.polar.costs import Costs, CostTable, seconds_at
 # Zen 3, two cores; see its `source`.
 AVX2 = CostTable(
     product=(
-        (8, 2e-07),
-        (32, 1.3e-06),
-        (64, 5.3e-06),
-        (128, 3e-05),
-        (256, 0.00023),
-        (512, 0.0017),
-        (768, 0.0062),
-        (1024, 0.013),
+        (8, 1.1e-07),
+        (32, 8.5e-07),
+        (64, 4.2e-06),
+        (128, 2.5e-05),
+        (256, 0.0002),
+        (512, 0.0015),
+        (768, 0.0051),
+        (1024, 0.012),
     ),
     bfloat16=(
-        (8, 3.2e-06),
+        (8, 1.7e-06),
         (32, 2.5e-05),
         (64, 0.00018),
-        (128, 0.0022),
-        (256, 0.025),
+        (128, 0.0014),
+        (256, 0.024),
         (512, 0.21),
         (768, 0.82),
     ),
     float16=(
-        (8, 2e-06),
-        (32, 2.5e-05),
+        (8, 1.5e-06),
+        (32, 2.1e-05),
         (64, 0.00015),
         (128, 0.0011),
         (256, 0.024),
@@ -40,19 +40,19 @@ AVX2 = CostTable(
         (768, 0.77),
     ),
     inverse=(
-        (8, 1.6e-06),
-        (32, 1.5e-05),
-        (64, 4.9e-05),
-        (128, 0.00018),
+        (8, 1.5e-06),
+        (32, 1.3e-05),
+        (64, 4.4e-05),
+        (128, 0.00017),
         (256, 0.00082),
         (512, 0.0039),
-        (768, 0.0097),
+        (768, 0.0095),
         (1024, 0.02),
     ),
     eigh=(
         (8, 5.5e-06),
         (32, 8.5e-05),
-        (64, 0.00031),
+        (64, 0.00025),
         (128, 0.001),
         (256, 0.0049),
         (512, 0.027),
@@ -69,9 +69,9 @@ AVX2 = CostTable(
         (768, 0.093),
         (1024, 0.25),
     ),
-    wide=2.8,
+    wide=2.6,
     source="measured by `steepest bench --calibrate --threads 2` "
-    "on AMD EPYC (class avx2), torch 2.13.0+cpu, 2026-11-29",
+    "on AMD EPYC (Zen 3), torch 2.13.0+cpu, 2026-11-29, the least of two runs",
 )
 
 # The same processor; see its `source`.
@@ -89,7 +89,7 @@ AVX2_ONE = CostTable(
     bfloat16=(
         (8, 3.3e-06),
         (32, 3.8e-05),
-        (64, 0.00029),
+        (64, 0.00025),
         (128, 0.0022),
         (256, 0.025),
         (512, 0.2),
@@ -105,17 +105,17 @@ AVX2_ONE = CostTable(
         (768, 0.81),
     ),
     inverse=(
-        (8, 3.3e-06),
-        (32, 2.9e-05),
-        (64, 0.0001),
-        (128, 0.00023),
-        (256, 0.0013),
+        (8, 2.3e-06),
+        (32, 2.6e-05),
+        (64, 5.3e-05),
+        (128, 0.00022),
+        (256, 0.0012),
         (512, 0.0061),
         (768, 0.016),
         (1024, 0.033),
     ),
     eigh=(
-        (8, 5.8e-06),
+        (8, 5.5e-06),
         (32, 8.3e-05),
         (64, 0.00033),
         (128, 0.0014),
@@ -126,8 +126,8 @@ AVX2_ONE = CostTable(
     ),
     svd=(
         (8, 1.1e-05),
-        (32, 0.00019),
-        (64, 0.0006),
+        (32, 0.00012),
+        (64, 0.00042),
         (128, 0.0017),
         (256, 0.008),
         (512, 0.052),
@@ -136,7 +136,7 @@ AVX2_ONE = CostTable(
     ),
     wide=2.2,
     source="measured by `steepest bench --calibrate --threads 1` "
-    "on AMD EPYC (class avx2), torch 2.13.0+cpu, 2026-11-29",
+    "on AMD EPYC (Zen 3), torch 2.13.0+cpu, 2026-11-29, the least of three runs",
 )
 
 # Intel, two cores; see its `source`.
@@ -195,7 +195,8 @@ NO_GAIN, WHOLE_GAIN = 64, 512
 AMX_GAIN, ZEN_GAIN = 5.0, 4.0
 
 # Zen 5, two threads, torch 2.13, 2026-11-28: seconds of a product, an inverse and an `eigh` of
-# 768 × 768 matrices in float32, and the speed of float32 to that of float64 products.
+# 768 × 768 matrices in float32, and the speed of float32 to that of float64 products. That the
+# `eigh` was in float32 is assumed.
 ZEN_SIZE, ZEN_PRODUCT, ZEN_INVERSE, ZEN_EIGH, ZEN_WIDE = 768, 4.2e-3, 7.5e-3, 27e-3, 217 / 122
 
 # How many times faster than in float32 accelerators multiply in half precision, from data sheets:

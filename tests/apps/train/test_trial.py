@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import steepest
-from steepest.apps.train import checkpoint
+from steepest.apps.train import checkpoint, norms
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.data import Corpus, Text, prepare
 from steepest.apps.train.metrics import read_metrics
@@ -101,8 +101,10 @@ def golden_start(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("golden_start")
 def test_the_golden_curve(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     # Written by: STEEPEST_GOLDEN=1 pytest tests/apps/train/test_trial.py, on purpose and by itself.
-    # Muon is exact here: `Auto` may be retuned, which is no change of the training.
+    # Polar factors are exact here: `Auto` may be retuned and takes other methods on other processors, which is
+    # no change of the training.
     monkeypatch.setattr(steepest, "Muon", partial(steepest.Muon, polar=Svd()))
+    monkeypatch.setattr(norms, "FAST", Svd())
     curves = {n: losses(tmp_path, config(n, steps=24), corpus) for n in RECIPES}
     if os.environ.get("STEEPEST_GOLDEN"):
         GOLDEN.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
