@@ -51,7 +51,7 @@ LLAMA = ShapeSet(
     ),
     blocks=2,
     probed=1,
-    rounds=9,
+    rounds=7,
 )
 TINY = ShapeSet(
     name="tiny", title="a tiny set", block=transformer_block(8), blocks=2, probed=1, rounds=2
@@ -64,6 +64,7 @@ class Scale:
 
     Args:
         shapes: those that accuracy is checked on.
+        matrices: those of the parameters that are stepped in several ways.
         steps: the sets of the steps, the most telling ones first.
         methods: the sets of the polar methods.
         memory: the set of the memory of a step.
@@ -71,6 +72,7 @@ class Scale:
     """
 
     shapes: tuple[Shape, ...]
+    matrices: tuple[Shape, ...]
     steps: tuple[ShapeSet, ...]
     methods: tuple[ShapeSet, ...]
     memory: ShapeSet
@@ -79,13 +81,19 @@ class Scale:
 
 FULL = Scale(
     shapes=((64, 64), (512, 128), (128, 512), (384, 384)),
+    matrices=((8, 8), (8, 8), (12, 4), (4, 12), (64, 256), (256, 64), (512, 512)),
     steps=(SETS["gpt2-small"], LLAMA, *(SETS[n] for n in SETS if n != "gpt2-small")),
     methods=(SETS["gpt2-small"], LLAMA),
     memory=replace(LLAMA, blocks=1),
     rounds=15,
 )
 SMALL = Scale(
-    shapes=((8, 8), (16, 5), (5, 16)), steps=(TINY,), methods=(TINY,), memory=TINY, rounds=2
+    shapes=((8, 8), (16, 5), (5, 16)),
+    matrices=((8, 8), (4, 12)),
+    steps=(TINY,),
+    methods=(TINY,),
+    memory=TINY,
+    rounds=2,
 )
 
 
@@ -137,17 +145,18 @@ def plan(report: Report, device: torch.device, scale: Scale) -> Iterator[Part]:
     """The parts in their order: what may be wrong comes first, then the times."""
     yield "accuracy", lambda: accuracy(report, device, scale)
     gpu, every = device.type == "cuda", parts.OPTIMIZERS
+    where: dict[str, Any] = {"device": device, "shapes": scale.matrices}
     needs = "needs a CUDA GPU"
     if gpu:
-        waits = partial(parts.waits_for_nothing, device=device)
+        waits = partial(parts.waits_for_nothing, **where)
         yield "sync", lambda: each_optimizer(report, "sync", every, waits)
-        graphs = partial(parts.same_steps, wrap=_wrapped_in_a_graph, device=device)
+        graphs = partial(parts.same_steps, wrap=_wrapped_in_a_graph, **where)
         yield "graph", lambda: each_optimizer(report, "graph", every, graphs)
     else:
         yield "sync", lambda: report.add(parts.elsewhere("sync", every, needs))
         yield "graph", lambda: report.add(parts.elsewhere("graph", every, needs))
     wrap = partial(parts.compiled, device=device)
-    compiles = partial(parts.same_steps, wrap=wrap, device=device)
+    compiles = partial(parts.same_steps, wrap=wrap, **where)
     yield "compile", lambda: each_optimizer(report, "compile", parts.COMPILED, compiles)
     if gpu:
         for name in parts.RIVALS:
@@ -217,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the results")
     given = parser.parse_args(argv)
     try:
+        if not given.budget > 0:
+            raise ValueError(f"--budget={given.budget:g}: give a number of seconds > 0")
         device = device_of(given.device, tiny=given.tiny)
         if device.type == "cuda":
             torch.cuda.set_device(device)

@@ -74,7 +74,6 @@ OPTIMIZERS: Mapping[str, Make] = {
 }
 """What takes a step without looking at a value, by name."""
 
-MATRICES = ((8, 8), (8, 8), (12, 4), (4, 12), (16, 32), (32, 16))
 VECTOR = (8,)
 COMPILED = ("Muon", "Lion")
 
@@ -188,14 +187,14 @@ def accuracy(
 # Steps
 
 
-def groups(device: torch.device, seed: int = 0) -> Groups:
-    """Matrices of several shapes, and a vector for AdamW."""
-    generator = torch.Generator().manual_seed(seed)
+def groups(device: torch.device, shapes: Iterable[Shape]) -> Groups:
+    """Matrices, and a vector for AdamW."""
+    generator = torch.Generator().manual_seed(0)
 
     def make(shape: Sequence[int]) -> nn.Parameter:
         return nn.Parameter(torch.randn(shape, generator=generator).to(device))
 
-    return [{"params": [make(s) for s in MATRICES]}, {"params": [make(VECTOR)], "adamw": True}]
+    return [{"params": [make(s) for s in shapes]}, {"params": [make(VECTOR)], "adamw": True}]
 
 
 def members(stepped: Any) -> list[nn.Parameter]:
@@ -224,9 +223,9 @@ def sync_is_an_error() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def waits_for_nothing(make: Make, device: torch.device) -> Finding:
+def waits_for_nothing(make: Make, device: torch.device, shapes: Sequence[Shape]) -> Finding:
     """A step after the first ones under torch's guard against synchronisation."""
-    stepped = make(groups(device), 0.1)
+    stepped = make(groups(device, shapes), 0.1)
     for seed in range(3):
         give(stepped, seed)
         if seed < 2:
@@ -266,7 +265,10 @@ class Captured:
 
 
 def same_steps(
-    make: Make, wrap: Callable[[Any], Callable[[], Any]], device: torch.device
+    make: Make,
+    wrap: Callable[[Any], Callable[[], Any]],
+    device: torch.device,
+    shapes: Sequence[Shape],
 ) -> Finding:
     """Steps taken another way against those as they are, over a learning rate that changes.
 
@@ -274,8 +276,9 @@ def same_steps(
         make: makes the optimizer, of a learning rate on the device.
         wrap: an optimizer to a function that takes its steps.
         device: the device.
+        shapes: those of the matrices.
     """
-    pair = [make(groups(device), torch.tensor(0.1, device=device)) for _ in range(2)]
+    pair = [make(groups(device, shapes), torch.tensor(0.1, device=device)) for _ in range(2)]
     start = [p.detach().clone() for p in members(pair[0])]
     takes = [pair[0].step, wrap(pair[1])]
     for seed in range(6):
