@@ -60,7 +60,7 @@ TINY = ShapeSet(
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What is measured on.
+    """The matrices that are measured on.
 
     Args:
         shapes: those that accuracy is checked on.

@@ -72,7 +72,7 @@ OPTIMIZERS: Mapping[str, Make] = {
         g[:1], norms.LInf(), sharpness="estimate"
     ),
 }
-"""What takes a step without looking at a value, by name."""
+"""Optimizers that take a step without looking at a value, by name."""
 
 VECTOR = (8,)
 COMPILED = ("Muon", "Lion")
@@ -92,10 +92,10 @@ class Check:
 
     Args:
         part: the part of the command that it belongs to.
-        name: what was looked at.
+        name: the thing.
         status: "passed", "failed" or "not on this device".
-        reason: why, in one line.
-        numbers: what was measured.
+        reason: the reason of it, in one line.
+        numbers: the measurements, by name.
     """
 
     part: str
@@ -151,7 +151,7 @@ def _used(given: Tensor, q: Tensor, stated: Accuracy) -> tuple[float, float]:
     Args:
         given: singular values of x, falling.
         q: the factor.
-        stated: what its method promises.
+        stated: the promise of its method.
     """
     found = torch.linalg.svdvals(q.double().cpu())
     count = int((given >= stated.resolution * given[0]).sum())

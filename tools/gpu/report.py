@@ -1,4 +1,4 @@
-"""What `tools/gpu_check.py` has found: numbers, tables and pictures in a folder."""
+"""The findings of `tools/gpu_check.py`: numbers, tables and pictures in a folder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from steepest.apps.bench.report import HEADINGS, cells, number, reason
 
 @dataclass
 class Report:
-    """What has been found so far, and the files that hold it.
+    """The findings so far, and the files that hold them.
 
     Args:
         out: the folder.
-        machine: where it was found.
+        machine: the machine they were made on.
     """
 
     out: Path

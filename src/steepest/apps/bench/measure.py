@@ -101,7 +101,7 @@ class Turns:
         warmup: rounds before them.
         seed: the seed of the matrices and of the order.
         clock: seconds from some moment on; it waits for the device, if that is none of the host.
-        device: where the matrices are.
+        device: the device of the matrices.
     """
 
     rounds: int
