@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from steepest import optim, polar
 from steepest.apps.bench.measure import MEASURED, Result
 from tests.apps.bench.tiny import made_up
 from tools import gpu_check
-from tools.gpu_check import Report, parts
+from tools.gpu_check import Report, parts, times
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "gpu_check.py"
@@ -159,3 +161,98 @@ def test_flops_over_milliseconds(tmp_path: Path) -> None:
     # 8 TFLOP in 4 ms.
     assert "| steepest.Muon | 4.00 | 1.00–3.00 | 5.00 | 2.00 | 0.044 | 8000 | 2000 |" in page
     assert "| optimuon | not installed |" in page
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a GPU would be told, of which there is none: the calls, by name."""
+    found: list[str] = []
+
+    def note(name: str, result: object = None) -> Callable[..., object]:
+        def call(*given: object) -> object:
+            found.append(" ".join([name, *(g for g in given if isinstance(g, str))]))
+            return result
+
+        return call
+
+    class Stream:
+        wait_stream = note("wait")
+
+    class Graph:
+        replay = note("replay")
+
+    for name, result in {
+        "synchronize": None,
+        "empty_cache": None,
+        "reset_peak_memory_stats": None,
+        "set_sync_debug_mode": None,
+        "memory_allocated": 100,
+        "max_memory_allocated": 2**20 + 100,
+        "current_stream": Stream(),
+        "Stream": Stream(),
+        "stream": nullcontext(),
+        "CUDAGraph": Graph(),
+        "graph": nullcontext(),
+        "get_device_properties": SimpleNamespace(name="H", total_memory=2**37, major=9, minor=0),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, note(name, result))
+    return found
+
+
+def test_steps_before_a_graph_and_its_replays(calls: list[str]) -> None:
+    stepped = SimpleNamespace(step=lambda: calls.append("step"))
+    captured = parts.Captured(stepped)
+    for _ in range(4):
+        captured.step()
+    first = ["Stream", "current_stream", "wait", "stream", "step", "current_stream", "wait"]
+    assert calls == [*first, *first, "CUDAGraph", "graph", "step", "replay", "replay"]
+
+
+def test_the_guard_is_taken_away_again(calls: list[str]) -> None:
+    shapes = [(4, 4)]
+    assert parts.waits_for_nothing(parts.OPTIMIZERS["Lion"], CPU, shapes)[0]
+    guard = ["set_sync_debug_mode error", "set_sync_debug_mode default"]
+    assert calls == guard
+
+    def broken(groups: parts.Groups, lr: float) -> torch.optim.Optimizer:
+        made = steepest.Muon(groups, lr=lr)
+        made.step = lambda: calls.append("step") or 1 / (calls.count("step") < 3)
+        return made
+
+    check = parts.checked("sync", "x", lambda: parts.waits_for_nothing(broken, CPU, shapes))
+    assert check.status == parts.FAILED and "ZeroDivisionError" in check.reason
+    assert calls == [*guard, "step", "step", guard[0], "step", guard[1]]
+
+
+def test_memory_beyond_what_is_kept(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = gpu_check.TINY
+    for name in parts.RIVALS:
+        good, reason, numbers = parts.memory(name, shapes, CPU)
+        assert good and numbers["beyond"] == 2**20 and "beyond 1 MiB" in reason
+        assert numbers["parameters"] == 4 * shapes.parameters
+        averages = 2 if "AdamW" in name else 1
+        steps = 4 * shapes.count * ("AdamW" in name)
+        assert numbers["state"] == averages * numbers["parameters"] + steps
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2**40)
+    good, _, _ = parts.memory("steepest.Muon", shapes, CPU)
+    assert not good
+
+
+def test_the_gpu_is_named(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = gpu_check.machine(torch.device("cuda"))
+    assert (found["gpu"], found["capability"], found["memory_gib"]) == ("H", "9.0", 128.0)
+    assert found["driver"] is None  # without nvidia-smi
+
+
+def test_gradients_of_a_graph_stay_where_they_are() -> None:
+    params = [torch.nn.Parameter(torch.zeros(2, 2))]
+    runner = times.StaticRunner(torch.optim.SGD(params, lr=1.0), params, 1.0)
+    places = []
+    for value in (1.0, 2.0):
+        params[0].grad = None  # as other contenders leave it
+        runner.load([torch.full((2, 2), value)])
+        runner.run()
+        places.append(params[0].grad.data_ptr())
+    assert places[0] == places[1]
+    assert torch.equal(params[0].detach(), torch.full((2, 2), -3.0))

@@ -30,9 +30,9 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 from gpu import checks as parts  # noqa: E402
+from gpu import times  # noqa: E402
 from gpu.checks import FAILED, Check  # noqa: E402
 from gpu.report import Report  # noqa: E402
-from gpu.times import methods, steps  # noqa: E402
 
 from steepest.apps.bench.execute import quiet_compiler  # noqa: E402
 from steepest.apps.bench.machine import describe  # noqa: E402
@@ -165,9 +165,12 @@ def plan(report: Report, device: torch.device, scale: Scale) -> Iterator[Part]:
     else:
         yield "memory", lambda: report.add(parts.elsewhere("memory", parts.RIVALS, needs))
     for shapes in scale.steps:
-        yield f"steps, {shapes.name}", partial(steps, report, device, scale.rounds, shapes)
+        yield f"steps, {shapes.name}", partial(times.steps, report, device, scale.rounds, shapes)
     for shapes in scale.methods:
-        yield f"methods, {shapes.name}", partial(methods, report, device, scale.rounds, shapes)
+        yield (
+            f"methods, {shapes.name}",
+            partial(times.methods, report, device, scale.rounds, shapes),
+        )
 
 
 def _one(report: Report, part: str, name: str, find: Callable[[], parts.Finding]) -> None:
