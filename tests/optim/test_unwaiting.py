@@ -1,5 +1,7 @@
 """The step never waits for an accelerator: on a fake one, whose values cannot be looked at."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -14,9 +16,11 @@ from steepest import (
     PolarGrad,
     Scion,
     SignSGD,
+    SpectralDescent,
     SteepestDescent,
     maps,
     norms,
+    optim,
     polar,
 )
 
@@ -54,8 +58,8 @@ def step_on_a_fake_accelerator(make, dtype=torch.float32, steps=2):
 
 def on(device, dtype):
     shapes = [(8, 8), (8, 8), (12, 4), (4, 12), (64, 256), (256, 64)]
-    matrices = [nn.Parameter(torch.empty(s, device=device, dtype=dtype)) for s in shapes]
-    rest = [nn.Parameter(torch.empty(8, device=device, dtype=dtype))]
+    matrices = [nn.Parameter(torch.zeros(s, device=device, dtype=dtype)) for s in shapes]
+    rest = [nn.Parameter(torch.zeros(8, device=device, dtype=dtype))]
     return [{"params": matrices}, {"params": rest, "adamw": True}]
 
 
@@ -76,10 +80,13 @@ def on_the_device(groups):
 UNWAITING = {
     "lion": lambda groups: Lion(groups, lr=0.1, weight_decay=0.1),
     "tensor_lr": lambda groups: Muon(groups, lr=on_the_device(groups), adamw_lr=0.1),
+    "half_momentum": lambda groups: Muon(groups, momentum_dtype=torch.bfloat16),
+    "adjusted": lambda groups: Muon(groups, adjust_lr_fn="match_rms_adamw"),
     "wide_momentum": lambda groups: Muon(groups, momentum_dtype=torch.float64),
     "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
     "sign_sgd": lambda groups: SignSGD(groups, lr=0.1),
     "normalized_sgd": lambda groups: NormalizedSGD(groups, lr=0.1),
+    "spectral_descent": lambda groups: SpectralDescent(groups, lr=0.1),
     "polar_grad": lambda groups: PolarGrad(groups, lr=0.1),
     "dual": lambda groups: SteepestDescent(groups, norms.Spectral(polar=METHODS[0]), sharpness=2.0),
     "estimate": lambda groups: SteepestDescent(groups[:1], norms.LInf(), sharpness="estimate"),
@@ -89,12 +96,18 @@ UNWAITING = {
     "cautious": lambda groups: Muon(groups, decay="cautious"),
     "projected": lambda groups: Lion(groups, lr=0.1, weight_decay=0.1, constraint="project"),
     "rows": lambda groups: SteepestDescent(groups, norms.RowNorm(), lr=0.1),
+    "operator": lambda groups: SteepestDescent(groups, norms.Operator("rms", math.inf), lr=0.1),
 }
 
 
 @pytest.mark.parametrize("make", UNWAITING.values(), ids=UNWAITING.keys())
 def test_no_optimizer_waits_for_the_device(make, unchecked):
     step_on_a_fake_accelerator(make)
+
+
+def test_no_optimizer_is_missing(unchecked):
+    made = {type(make(on("cpu", torch.float32))).__name__ for make in UNWAITING.values()}
+    assert made == set(optim.PRESETS) | {"LionK", "SteepestDescent"}
 
 
 def test_the_policy_that_raises_has_to_wait(unchecked):

@@ -15,6 +15,7 @@ from steepest.optim.finite import ReplicatedParams
 from steepest.optim.line_search import line_search
 from steepest.optim.options import Group
 from steepest.optim.sharded import ShardUpdate
+from steepest.optim.updates import replace
 from steepest.sharding import (
     RankGroup,
     all_reduce_sum,
@@ -129,8 +130,8 @@ def estimated_sharpness(
         still = torch.where(known, old, probe)
         first = torch.where(ratio > 0, ratio, old / 2)
         moving = torch.where(known, torch.maximum(ratio, KEPT * old), first)
-        head["estimate"] = torch.where(moved > 0, moving, still)
-        head["known"] = known | ((moved > 0) & (ratio > 0))
+        _keep(head, "estimate", torch.where(moved > 0, moving, still))
+        _keep(head, "known", known | ((moved > 0) & (ratio > 0)))
     else:
         head["estimate"], head["known"] = probe, torch.zeros_like(slope, dtype=torch.bool)
     estimate: Tensor = head["estimate"]
@@ -150,9 +151,19 @@ def _change(update: Update, norm: Norm, state: dict[str, Any]) -> tuple[Tensor, 
         turns = [norm.dual(part, check=False).sum() for part in _parts(update, turned)]
         pair = (total(turns), _size(update, norm, moved))
     # A gradient that is not finite says nothing about the next change.
-    state["previous_grad"] = sharded_like(torch.where(ok, grad, float("nan")), member.param)
-    state["previous_param"] = sharded_like(member.local.clone(), member.param)
+    _keep(state, "previous_grad", sharded_like(torch.where(ok, grad, float("nan")), member.param))
+    _keep(state, "previous_param", sharded_like(member.local.clone(), member.param))
     return pair
+
+
+def _keep(kept: Any, key: str, value: Tensor) -> None:
+    """Write a value into the memory of the one before, where a CUDA graph of the step reads it."""
+    old = kept.get(key)
+    alike = isinstance(old, Tensor) and (old.shape, old.dtype) == (value.shape, value.dtype)
+    if isinstance(old, Tensor) and alike and old.device == value.device:
+        replace([local(old)], [local(value)], [True])
+    else:
+        kept[key] = value
 
 
 def search(

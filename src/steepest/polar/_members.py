@@ -1,6 +1,7 @@
 """Decompositions of stacks, in which a matrix with NaN or inf is NaN and leaves the others alone.
 
-LAPACK gives up on a whole stack where one matrix holds NaN. Nothing here waits for an accelerator.
+LAPACK gives up on a whole stack where one matrix holds NaN. Nothing here looks at a value, but
+torch's decompositions themselves wait for a CUDA device.
 """
 
 from __future__ import annotations

@@ -235,7 +235,8 @@ def polar_factor(
 
     Raises:
         ValueError: `x` has fewer than two axes, holds integers, or has an entry that is not
-            finite. This check waits for an accelerator; calling the method object does not.
+            finite. This check waits for an accelerator; calling the method object does not, unless
+            it is `Svd` or `GramEigh`: torch's decompositions wait for a CUDA device.
 
     Examples:
         >>> import torch

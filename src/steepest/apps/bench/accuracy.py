@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,17 +48,19 @@ class Probe:
 def spectrum_probe(shape: Shape, generator: torch.Generator) -> Probe:
     """A matrix with Gaussian singular vectors and log-spaced singular values 1 … 1/CONDITION.
 
-    It is put together from its singular vectors, so the exact factor costs no decomposition.
+    It is put together from its singular vectors, so the exact factor costs no decomposition. It
+    lies on the device of the generator.
     """
     short, long = sorted(shape)
+    where: dict[str, Any] = {"dtype": torch.float64, "device": generator.device}
 
     def vectors(rows: int) -> Tensor:
-        gauss = torch.randn(rows, short, generator=generator, dtype=torch.float64)
+        gauss = torch.randn(rows, short, generator=generator, **where)
         q: Tensor = torch.linalg.qr(gauss).Q
         return q
 
     left, right = vectors(short), vectors(long)
-    sigma = torch.logspace(0, -math.log10(CONDITION), short, dtype=torch.float64)
+    sigma = torch.logspace(0, -math.log10(CONDITION), short, **where)
     wide = ((left * sigma) @ right.mT).float()
     return Probe(x=wide if shape[0] <= shape[1] else wide.mT, left=left, right=right)
 

@@ -16,7 +16,7 @@ from steepest.apps.bench.rounds import Runner
 BASELINE = "torch.optim.Muon"
 TORCH_ITERATION = "NewtonSchulz(JORDAN, bfloat16)"
 FLOOR = "floor"
-FLOOR_NOTE = "float32 products XXᵀ and QX only, equal shapes stacked"
+FLOOR_NOTE = "{} products XXᵀ and QX only, equal shapes stacked"
 
 # Defaults of torch.optim.Muon; its momentum, 0.95 with Nesterov, is every package's here.
 LR, WEIGHT_DECAY = 1e-3, 0.1
@@ -79,12 +79,16 @@ class MethodRunner:
     Args:
         function: (batch, m, n), m ≤ n, to the same shape.
         parameters: the parameters whose shapes the stacks have.
+        dtype: the type in which it gets them.
     """
 
     def __init__(
-        self, function: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter]
+        self,
+        function: Callable[[Tensor], Tensor],
+        parameters: Sequence[nn.Parameter],
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._function = function
+        self._function, self._dtype = function, dtype
         self._stacks = Stacks(parameters)
         self._in: list[Tensor] = []
         self._out: list[Tensor] = []
@@ -92,7 +96,7 @@ class MethodRunner:
     def load(self, matrices: Sequence[Tensor]) -> None:
         """Stack the matrices."""
         self._out = []
-        self._in = self._stacks.pack(matrices)
+        self._in = [x.to(self._dtype) for x in self._stacks.pack(matrices)]
 
     def run(self) -> None:
         """Apply the function to each stack."""
@@ -167,14 +171,18 @@ def method(name: str, function: Callable[[Tensor], Tensor], note: str, largest: 
 ANY = 2**62
 
 
-def floor() -> Contender:
-    """The least that any polar method by products does: one XXᵀ and one QX."""
+def floor(dtype: torch.dtype = torch.float32) -> Contender:
+    """The least that any polar method by products in a type does: one XXᵀ and one QX."""
 
     def products(x: Tensor) -> Tensor:
         # Any m × m matrix does for Q: the time does not depend on the numbers.
         return (x @ x.mT) @ x
 
-    return method(FLOOR, products, FLOOR_NOTE, ANY)
+    return Contender(
+        name=FLOOR,
+        note=FLOOR_NOTE.format(str(dtype).removeprefix("torch.")),
+        start=lambda parameters, *_: MethodRunner(products, parameters, dtype),
+    )
 
 
 def methods(table: polar.CostTable | None) -> list[Contender]:

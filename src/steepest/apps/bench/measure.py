@@ -100,18 +100,26 @@ class Turns:
         rounds: rounds that count.
         warmup: rounds before them.
         seed: the seed of the matrices and of the order.
-        clock: seconds from some moment on.
+        clock: seconds from some moment on; it waits for the device, if that is none of the host.
+        device: the device of the matrices.
     """
 
     rounds: int
     warmup: int
     seed: int
     clock: Clock = time.perf_counter
+    device: str = "cpu"
 
 
-def parameters(shapes: ShapeSet) -> list[nn.Parameter]:
+def parameters(shapes: ShapeSet, device: str = "cpu") -> list[nn.Parameter]:
     """Zero matrices of a set, which all contenders share: their values cost no time."""
-    return [nn.Parameter(torch.zeros(shape)) for shape in shapes.shapes]
+    return [nn.Parameter(torch.zeros(shape, device=device)) for shape in shapes.shapes]
+
+
+def gradients(shapes: ShapeSet, generator: torch.Generator) -> list[Tensor]:
+    """Gaussian matrices of a set, on the device of the generator."""
+    device = generator.device
+    return [torch.randn(shape, generator=generator, device=device) for shape in shapes.shapes]
 
 
 def worst_error(
@@ -158,8 +166,8 @@ def measure(
         data: the source of the probes.
     """
     forget_compiled()
-    shared = parameters(shapes)
-    generator = torch.Generator().manual_seed(turns.seed)
+    shared = parameters(shapes, turns.device)
+    generator = torch.Generator(turns.device).manual_seed(turns.seed)
     errors: dict[str, float | None] = {}
     runners: dict[str, Runner] = {}
     lost: dict[str, ContenderRow] = {}
@@ -174,12 +182,9 @@ def measure(
                 name=c.name, note=c.note, status=FAILED, message=message(error)
             )
 
-    def fresh() -> list[Tensor]:
-        return [torch.randn(shape, generator=generator) for shape in shapes.shapes]
-
     times = take_turns(
         runners,
-        fresh,
+        lambda: gradients(shapes, generator),
         rounds=turns.rounds,
         warmup=turns.warmup,
         seed=turns.seed,
