@@ -7,7 +7,7 @@ import torch
 
 from steepest.polar import GramEigh, Zolotarev, best_rational, definite_inverse
 from steepest.polar._blocks import HALVED, Workspace
-from steepest.polar.rational import _largest_eigenvalue_bound, overestimate
+from steepest.polar.rational import _largest_eigenvalue_bound, root_overestimate
 from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
 
 # Nakatsukasa & Freund's functions on [1e-3, 1]: worst errors.
@@ -62,7 +62,7 @@ def test_the_promise_holds_on_hard_spectra(kind, shape, tight):
     """In single precision the Gram matrix has 9e-6 left of a singular value of 3e-3."""
     m, n = shape
     x = with_spectrum(SPECTRA[kind](m), m, n).float()
-    method = Zolotarev(4, 3e-3 / overestimate(m, tight=tight), tight=tight)
+    method = Zolotarev(4, 3e-3 / root_overestimate(m, tight=tight), tight=tight)
     stated = method.accuracy(m, n, torch.float32)
     assert stated.resolution <= 3.0001e-3 and stated.error < 0.05
     out = torch.linalg.svdvals(method(x).double())
@@ -77,7 +77,7 @@ def test_the_bound_of_the_largest_eigenvalue(m, share):
     flat[:count] = 7.0
     for values in (flat, 7 * log_spaced(100.0, m)):
         bound = float(_largest_eigenvalue_bound(torch.diag(values)[None], Workspace(values)))
-        assert 7 <= bound <= 7 * overestimate(m, tight=False) ** 2 * (1 + 1e-4)
+        assert 7 <= bound <= 7 * root_overestimate(m, tight=False) ** 2 * (1 + 1e-4)
 
 
 def test_a_small_lower_end_is_computed_in_double_precision():
