@@ -101,8 +101,8 @@ def golden_start(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("golden_start")
 def test_the_golden_curve(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     # Written by: STEEPEST_GOLDEN=1 pytest tests/apps/train/test_trial.py, on purpose and by itself.
-    # Polar factors are exact here: `Auto` may be retuned and takes other methods on other processors, which is
-    # no change of the training.
+    # Polar factors are exact here: `Auto` may be retuned, and takes other methods on other
+    # processors, which is no change of the training.
     monkeypatch.setattr(steepest, "Muon", partial(steepest.Muon, polar=Svd()))
     monkeypatch.setattr(norms, "FAST", Svd())
     curves = {n: losses(tmp_path, config(n, steps=24), corpus) for n in RECIPES}
