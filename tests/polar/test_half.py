@@ -7,7 +7,7 @@ from steepest._common.numerics import epsilon
 from steepest.polar import JORDAN_POLISHED, Auto, CostTable, GramNewtonSchulz, design_schedule
 from steepest.polar._noise import HALF_NOISE, SMALL_HALF_NOISE, safe_segments
 from steepest.polar._scale import overestimate
-from steepest.polar.candidates import HALF_SAFETY
+from steepest.polar.candidates import SAFETY
 from steepest.polar.tables import table_of
 from tests.matrices import log_spaced, naive_polar, with_spectrum
 from tests.polar.units import KINDS, emulated
@@ -27,7 +27,7 @@ def fast(kind, *, error=0.05):
 
 def designed(kind, m, *, tight=True, resolution=3e-3):
     lower = resolution / overestimate(m, tight=tight)
-    schedule = design_schedule(lower=lower, error=0.035, safety=HALF_SAFETY)
+    schedule = design_schedule(lower=lower, error=0.035, safety=SAFETY[kind])
     return GramNewtonSchulz(schedule, kind, tight=tight)
 
 

@@ -14,6 +14,7 @@ from steepest.polar._blocks import gram_matrix, matmul_like
 # whatever its size (2 to 4096; log-spaced spectra of condition number 1e4). Bounds use this margin.
 GRAM_NOISE = 8.0
 
+
 def storage_error(dtype: torch.dtype) -> float:
     """Largest change of a singular value that rounding the entries of a factor to `dtype` makes."""
     # Errors of eps/2 relative to entries of size 1/√n are independent: their norm is below 2·eps.

@@ -29,9 +29,9 @@ SCHEDULE_FLOOR = 1e-6
 # Rounding takes its share of the error: a tighter schedule may pass where the first fails.
 SHARES, HALF_SHARES = (1.0, 0.9, 0.5, 0.1), (0.9, 0.5)
 
-# Room above the interval for the Gram matrices of half precision: with 1.015 and less, `band`
-# diverges in bfloat16.
-HALF_SAFETY = 1.02
+# Room above the interval for the Gram matrices of half precision: with 1.015 `band` diverges in
+# bfloat16, with 1.002 in float16.
+SAFETY = {torch.bfloat16: 1.02, torch.float16: 1.01}
 
 # (order, degree) with few inverses: 1, 1, 3, 1 + 1, 1 + 2 and 1 + 1 + 1.
 FUNCTIONS = ((1, 9), (1, 13), (3, 0), (4, 0), (7, 0), (13, 0))
@@ -70,14 +70,14 @@ def _iterations(
     single = seconds_at(table.product, m)
     types = [(single if _is_single(dtype) else table.wide * single, dtype, None)]
     if dtype in (*HALF, torch.float32):
-        lists = ((torch.bfloat16, table.bfloat16), (torch.float16, table.float16))
+        lists = ((torch.float16, table.float16), (torch.bfloat16, table.bfloat16))
         types += [(seconds_at(costs, m), half, half) for half, costs in lists if costs]
     for product, work, asked in types:
         half = asked is not None
         if half and product >= single:
             continue
         eps = epsilon(work) if half else epsilon(torch.float32)
-        safety = HALF_SAFETY if work in HALF else SINGLE_SAFETY
+        safety = SAFETY.get(work, SINGLE_SAFETY)
         share, thin = _share(m, work if half else torch.float32), product * n / m
         for tight in (False, True):
             lower = min(0.5, resolution / overestimate(m, tight=tight))

@@ -14,6 +14,7 @@ from steepest.polar._rounding import GRAM_NOISE, factor_rounding
 from steepest.polar.method import Accuracy, PolarMethod
 from steepest.polar.schedule import POLAR_EXPRESS, Schedule
 
+
 @dataclass(frozen=True)
 class Iteration(PolarMethod):
     """A schedule, and the type it runs in."""
