@@ -19,7 +19,6 @@ LAYERS = (
     ("polar.costs", "polar.schedule"),
     ("polar.design", "polar._noise", "polar.tables"),
     ("polar._ends", "polar.exact", "polar.iterate", "polar.rational"),
-    ("polar.gram",),
     ("polar._bounded",),
     ("polar._decomposed",),
     ("polar.certify",),

@@ -122,7 +122,7 @@ def test_it_runs_without_emulation_as_well(kind):
 
 
 def test_single_precision_input_is_not_rounded_where_it_is_small():
-    """The first linear coefficient acts on x itself: a bfloat16 copy would turn it six times as far."""
+    """The first linear coefficient acts on x itself, not on a bfloat16 copy."""
     x = with_spectrum(log_spaced(300.0, 48), 48, 192).float()
     exact = naive_polar(x)
     method = designed(torch.bfloat16, 48)

@@ -11,8 +11,8 @@ import torch
 
 from steepest._common.numerics import epsilon
 from steepest.polar import Auto, CostTable, polar_express, processors
-from steepest.polar.costs import seconds_at
 from steepest.polar._noise import safe_segments
+from steepest.polar.costs import seconds_at
 from steepest.polar.processors import (
     QUESTIONS,
     cpu_class,

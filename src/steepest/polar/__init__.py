@@ -17,7 +17,7 @@ from steepest.polar.design import design_schedule as design_schedule
 from steepest.polar.design import polar_express_coefficients as polar_express_coefficients
 from steepest.polar.exact import GramEigh as GramEigh
 from steepest.polar.exact import Svd as Svd
-from steepest.polar.gram import GramNewtonSchulz as GramNewtonSchulz
+from steepest.polar.iterate import GramNewtonSchulz as GramNewtonSchulz
 from steepest.polar.iterate import NewtonSchulz as NewtonSchulz
 from steepest.polar.method import Accuracy as Accuracy
 from steepest.polar.method import PolarMethod as PolarMethod

@@ -20,8 +20,9 @@ from steepest._common.numerics import HALF
 # calls than it saves in arithmetic.
 HALVED = 512
 
-# Ours: matrix units are full with fewer rows, and a 768 × 768 product is cut twice.
-HALVED_IN_HALF = 384
+# The number of rows from which on Hermitian products of a type are cut. Ours in half precision:
+# matrix units are full with fewer rows, and a 768 × 768 product is cut twice.
+CUT = {torch.float16: 384, torch.bfloat16: 384}
 # Where LAPACK takes over: a smaller leaf costs more calls.
 LEAF = 32
 # `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call
@@ -32,13 +33,11 @@ BATCHED = 192
 # length of 512, 20 at 4096, 210 at 100 000, where small singular values are noise.
 LONG_ROWS, LONG_ROW = 64, 512
 
+# Rounding may leave a bound a few eps below λ₁.
+MARGIN = 1e-5
+
 # Memory that a thread keeps from one call to the next, on the host alone, for each dtype.
 KEPT_BYTES = 2**26
-
-
-def halved(dtype: torch.dtype) -> int:
-    """The number of rows from which on Hermitian products of this type are cut."""
-    return HALVED_IN_HALF if dtype in HALF else HALVED
 
 
 class Workspace:
@@ -56,28 +55,29 @@ class Workspace:
     def __init__(self, like: Tensor) -> None:
         self.reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         self._like = like
-        self._free: dict[int, list[Tensor]] = {}
+        self.free: dict[int, list[Tensor]] = {}
+        """What has been given back, by the number of entries."""
 
     def empty(self, *shape: int) -> Tensor:
         """Contiguous memory with anything in it."""
-        free = self._free.get(math.prod(shape))
+        free = self.free.get(math.prod(shape))
         return free.pop().view(shape) if free else self._like.new_empty(shape)
 
     def release(self, *tensors: Tensor) -> None:
         """Declare contiguous results that nobody reads any more."""
         if self.reuses:
             for t in tensors:
-                self._free.setdefault(t.numel(), []).append(t)
+                self.free.setdefault(t.numel(), []).append(t)
 
     def trim(self, limit: int) -> None:
         """Let go of what exceeds `limit` bytes, the largest pieces first to stay."""
         kept: dict[int, list[Tensor]] = {}
-        for size in sorted(self._free, reverse=True):
-            for t in self._free[size]:
+        for size in sorted(self.free, reverse=True):
+            for t in self.free[size]:
                 if t.nbytes <= limit:
                     limit -= t.nbytes
                     kept.setdefault(size, []).append(t)
-        self._free = kept
+        self.free = kept
 
     def copy(self, x: Tensor) -> Tensor:
         """A contiguous copy."""
@@ -85,8 +85,10 @@ class Workspace:
 
     def concatenate(self, stacks: list[Tensor]) -> Tensor:
         """The stacks as one, whose memory is given back if there are several."""
-        if len(stacks) == 1 or not self.reuses:
-            return torch.cat(stacks) if len(stacks) > 1 else stacks[0]
+        if len(stacks) == 1:
+            return stacks[0]
+        if not self.reuses:
+            return torch.cat(stacks)
         out = self.empty(sum(len(s) for s in stacks), *stacks[0].shape[1:])
         torch.cat(stacks, out=out)
         self.release(*stacks)
@@ -101,7 +103,7 @@ class Workspace:
         if not self.reuses:
             return torch.bmm(a, b)
         shape = a.shape[0], a.shape[1], b.shape[2]
-        free = self._free.get(math.prod(shape))
+        free = self.free.get(math.prod(shape))
         return torch.bmm(a, b, out=free.pop().view(shape) if free else a.new_empty(shape))
 
     def hermitian(
@@ -113,7 +115,7 @@ class Workspace:
         beta: float = 1.0,
         alpha: float = 1.0,
     ) -> Tensor:
-        """beta·plus + alpha·a·b of shape (batch, m, m), known to be Hermitian: of a large one, half.
+        """beta·plus + alpha·a·b, known to be Hermitian: of a large one little more than half.
 
         Args:
             a: shape (batch, m, k).
@@ -122,18 +124,17 @@ class Workspace:
             beta: its factor.
             alpha: the factor of the product.
         """
-        if not self.reuses:
-            if plus is None:
-                return torch.bmm(a, b)
-            return torch.baddbmm(plus, a, b, beta=beta, alpha=alpha)
-        out = self.empty(a.shape[0], a.shape[1], b.shape[2])
-        _write_hermitian(a, b, out, plus, beta, alpha)
-        return out
-
-    def scaled(self, x: Tensor, factor: Tensor) -> Tensor:
-        """x·factor in the type of x, in its memory where that may be used again."""
-        factor = factor.to(x.dtype)
-        return x.mul_(factor) if self.reuses else x * factor
+        out = None
+        if self.reuses:
+            free = self.free.get(math.prod((len(a), a.shape[1], a.shape[1])))
+            shape = len(a), a.shape[1], a.shape[1]
+            out = free.pop().view(shape) if free else a.new_empty(shape)
+            if a.shape[1] >= CUT.get(a.dtype, HALVED):
+                _write_hermitian(a, b, out, plus, beta, alpha)
+                return out
+        if plus is None:
+            return torch.bmm(a, b, out=out)
+        return torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
 
 
 def matmul_like(a: Tensor, x: Tensor) -> Tensor:
@@ -147,11 +148,38 @@ def matmul_like(a: Tensor, x: Tensor) -> Tensor:
 
 def plus_matmul_like(beta: float, a: Tensor, x: Tensor) -> Tensor:
     """beta·x + a·x in the memory order of x."""
-    if not beta:
-        return matmul_like(a, x)
     if x.stride(-1) == 1:
         return torch.baddbmm(x, a, x, beta=beta)
     return torch.baddbmm(x.mH, x.mH, a.mH, beta=beta).mH
+
+
+def largest_eigenvalue(r: Tensor, square: Tensor) -> Tensor:
+    """Upper bound of the largest eigenvalue of each positive semidefinite R, shape (batch, 1, 1).
+
+        c = ⟨R, R²⟩/‖R‖_F²;  λ₁ ≤ c/2 + √(c²/4 + ‖R² − cR‖_F)
+
+    For λ₁² − cλ₁ is an eigenvalue of R² − cR. This c makes the norm least; any other one, a rounded
+    one for instance, gives a bound as well. It is exact if all eigenvalues are λ₁ or 0, and never
+    more than `steepest.polar._scale.overestimate`² times too large.
+
+    Args:
+        r: the matrices, shape (batch, m, m).
+        square: R².
+
+    Returns:
+        Real numbers in float32 at least; 1 for zero.
+    """
+    wide = torch.float32 if r.dtype in HALF else None
+    axes = (-2, -1)
+    inner = (r * square.conj()).real.sum(axes, keepdim=True, dtype=wide)
+    size = torch.linalg.vector_norm(r, dim=axes, keepdim=True, dtype=wide)
+    c = (inner / size.square()).nan_to_num()
+    rest = torch.addcmul(square, r, -c.to(r.dtype))
+    size = torch.linalg.vector_norm(rest, dim=axes, keepdim=True, dtype=wide)
+    if wide:
+        c = c.to(r.dtype).to(wide)  # ‖R² − cR‖_F is that of the rounded c
+    bound = (c / 2 + (c.square() / 4 + size).sqrt()) * (1 + MARGIN)
+    return torch.where(bound == 0, 1.0, bound)
 
 
 def gram_matrix(x: Tensor, space: Workspace | None = None, *, halved: bool = False) -> Tensor:
@@ -195,7 +223,8 @@ def workspace(like: Tensor) -> Iterator[Workspace]:
     # Taken out, so that a call within a call has another one, and an interrupted one leaves none.
     space = spaces.pop(like.dtype, space)
     yield space
-    space.trim(KEPT_BYTES)
+    if sum(t.nbytes for same in space.free.values() for t in same) > KEPT_BYTES:
+        space.trim(KEPT_BYTES)
     spaces[like.dtype] = space
 
 
@@ -203,7 +232,7 @@ def _write_hermitian(
     a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
 ) -> None:
     m = a.shape[-2]
-    if m < halved(a.dtype):
+    if m < CUT.get(a.dtype, HALVED):
         if plus is None:
             torch.bmm(a, b, out=out)
         else:

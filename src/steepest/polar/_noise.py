@@ -21,10 +21,10 @@ RESTART_GROWTH = 1e-3
 # rows): 0.016 in float16 keeps the promise, 0.085 and more in bfloat16 does not.
 SECOND_STEP_GROWTH = 0.02
 
-# Half precision adds up in float32 and rounds the sum: each entry by eps/2 at most. Measured (size 2
-# to 256; one to all singular values large, the others 1e-4; random, constant, diagonal and sparse
-# singular vectors): eigenvalues off by 0.47·eps·λ₁, and between the directions of small ones by
-# 0.24·eps·λ₁. Where R is rounded twice, rescaled or as ZRZ, independent errors add up to √2 of that.
+# Half precision adds up in float32 and rounds the sum: each entry by eps/2 at most. Measured (size
+# 2 to 256; one to all singular values large, the others 1e-4; random, constant, diagonal and
+# sparse singular vectors): eigenvalues off by 0.47·eps·λ₁, and between the directions of small
+# ones by 0.24·eps·λ₁. Where R is rounded twice, rescaled or as ZRZ, two independent errors add up.
 HALF_NOISE = 0.5
 SMALL_HALF_NOISE = 0.25
 TWICE = 2**0.5
@@ -77,7 +77,8 @@ def band(
     relative, absolute = torch.tensor(noises, dtype=torch.float64, device="cpu").split(1, dim=1)
 
     def rounded(r: Tensor, times: float) -> Tensor:
-        return r * (1 + times * relative) + times * absolute
+        out: Tensor = r * (1 + times * relative) + times * absolute
+        return out
 
     sigma = torch.cat(
         [
@@ -106,8 +107,8 @@ def band(
     return low, high, top
 
 
-# Emulated as above: what the band leaves out is 0.3·eps at most for segments of one step, and 1.2·eps
-# for longer ones.
+# Emulated as above: what the band leaves out is 0.3·eps at most for segments of one step, and
+# 1.2·eps for longer ones.
 LAST_ROUNDING, LONG_LAST_ROUNDING = 1.0, 2.0
 
 # Emulated for two levels, 1 and σ, besides 6·eps: 0.06·eps·σ₁/σ at most for segments of one step,

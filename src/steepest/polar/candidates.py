@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import torch
 
 from steepest._common.numerics import HALF, epsilon, real_dtype
-from steepest.polar._blocks import halved
+from steepest.polar._blocks import CUT, HALVED
 from steepest.polar._noise import safe_segments
 from steepest.polar._scale import overestimate
 from steepest.polar.costs import CostTable, seconds_at
 from steepest.polar.design import SINGLE_SAFETY, design_schedule
 from steepest.polar.exact import GramEigh, Svd
-from steepest.polar.gram import GramNewtonSchulz
+from steepest.polar.iterate import GramNewtonSchulz
 from steepest.polar.method import PolarMethod
 from steepest.polar.rational import Zolotarev, root_overestimate
 
@@ -60,7 +60,7 @@ def _is_single(dtype: torch.dtype) -> bool:
 
 def _share(m: int, dtype: torch.dtype) -> float:
     """The share of a product that a Hermitian one takes."""
-    return HERMITIAN[dtype in HALF] if m >= halved(dtype) else 1.0
+    return HERMITIAN[dtype in HALF] if m >= CUT.get(dtype, HALVED) else 1.0
 
 
 def _iterations(
@@ -68,6 +68,7 @@ def _iterations(
 ) -> Iterator[Candidate]:
     """Newton–Schulz in Gram form and, as segments of one step, in standard form."""
     single = seconds_at(table.product, m)
+    types: list[tuple[float, torch.dtype, torch.dtype | None]]
     types = [(single if _is_single(dtype) else table.wide * single, dtype, None)]
     if dtype in (*HALF, torch.float32):
         lists = ((torch.float16, table.float16), (torch.bfloat16, table.bfloat16))

@@ -17,7 +17,7 @@ from steepest._common.numerics import looked_at
 from steepest.polar.candidates import candidates
 from steepest.polar.costs import CostTable
 from steepest.polar.exact import Svd
-from steepest.polar.gram import GramNewtonSchulz
+from steepest.polar.iterate import GramNewtonSchulz
 from steepest.polar.method import Accuracy, PolarMethod, check_matrices
 from steepest.polar.processors import processor_class, shipped_table
 

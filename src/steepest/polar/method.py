@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
-from steepest._common.numerics import full_precision, unit_scale
+from steepest._common.numerics import HALF, full_precision, unit_scale
 
 
 class Accuracy(NamedTuple):
     """The promise of a polar method for one shape and type.
 
     Singular values σ ≥ `resolution`·σ₁ of the input become singular values within `error` of 1;
-    smaller ones are damped; none becomes larger than `upper`. The directions are those of x + E with
-    ‖E‖₂ ≤ `backward`·σ₁: a pair of singular vectors with σ turns by backward·σ₁/σ at most, besides a
-    few eps of the compute type. It is 0 where that is less than `error`.
+    smaller ones are damped; none becomes larger than `upper`. The directions are those of x + E
+    with ‖E‖₂ ≤ `backward`·σ₁: a pair of singular vectors with σ turns by backward·σ₁/σ at most,
+    besides a few eps of the compute type. It is 0 where that is less than `error`.
     """
 
     resolution: float
@@ -45,6 +45,9 @@ class PolarMethod(ABC):
     `_factor` and `accuracy`; the scale and the transposition are done here.
     """
 
+    rounds: ClassVar[bool] = False
+    """Whether `_factors` takes a wider input than its compute type and rounds it itself."""
+
     @abstractmethod
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Polar factor of (batch, m, n), m ≤ n, in compute type; `dtype` is the caller's type."""
@@ -56,10 +59,6 @@ class PolarMethod(ABC):
     @abstractmethod
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """The type in which an input of `dtype` on `device` is computed."""
-
-    def held_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-        """The type in which the input comes to `_factors`: the compute type."""
-        return self.compute_dtype(dtype, device)
 
     def choose(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> PolarMethod:
         """The concrete method for m × n matrices of this dtype; `self` unless it is a selector."""
@@ -91,7 +90,8 @@ class PolarMethod(ABC):
             else:
                 out[i] = torch.zeros_like(x)
         for method, (_, dtype, device), places in alike:
-            compute, held = method.compute_dtype(dtype, device), method.held_dtype(dtype, device)
+            compute = method.compute_dtype(dtype, device)
+            held = torch.float32 if method.rounds and compute in HALF else compute
             with full_precision(device, compute):
                 # (batch, m, n) with m ≤ n, largest entries in [1/2, 1)
                 stacks = [

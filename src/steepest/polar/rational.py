@@ -12,9 +12,17 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, safe_divisor, widened
-from steepest.polar._blocks import Workspace, gram_matrix, inverse_in, matmul_like, workspace
+from steepest.polar._blocks import (
+    MARGIN,
+    Workspace,
+    gram_matrix,
+    inverse_in,
+    largest_eigenvalue,
+    matmul_like,
+    workspace,
+)
 from steepest.polar._rounding import factor_rounding, refine, refined_error
-from steepest.polar._scale import MARGIN, largest_eigenvalue, overestimate
+from steepest.polar._scale import overestimate
 from steepest.polar.design import Rational, best_odd_polynomial, best_rational
 from steepest.polar.method import Accuracy, PolarMethod
 
@@ -158,7 +166,7 @@ class Zolotarev(PolarMethod):
         """Q of the polar factor QX for each Gram matrix R = XXᴴ, whose memory is given back."""
         if self.tight:
             square = space.hermitian(r, r)
-            bound = largest_eigenvalue(r, square, space)
+            bound = largest_eigenvalue(r, square)
             space.release(square)
         else:
             bound = _largest_eigenvalue_bound(r, space)

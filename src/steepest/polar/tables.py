@@ -186,10 +186,10 @@ AVX512 = CostTable(
     "torch 2.13, 2026-11-22",
 )
 
-# Sizes up to which a bfloat16 product takes as long as a float32 one where processors have both, and
-# from which on the whole gain of large products is there. On Zen 5 fifteen bfloat16 products against
-# the float32 method of the time were measured in stacks of 64, 128 and 256 rows: gains of 2.4, 3.7
-# and 4.2. For AMX the same shape is assumed.
+# Sizes up to which a bfloat16 product takes as long as a float32 one where processors have both,
+# and from which on the whole gain of large products is there. On Zen 5 fifteen bfloat16 products
+# against the float32 method of the time were measured in stacks of 64, 128 and 256 rows: gains of
+# 2.4, 3.7 and 4.2. For AMX the same shape is assumed.
 NO_GAIN, WHOLE_GAIN = 16, 144
 
 # How many times faster than in float32 large products are in bfloat16. AMX: two cores, torch 2.13,
