@@ -104,7 +104,7 @@ def test_direction_is_that_of_the_polar_factor(method, shape):
     x = with_spectrum(log_spaced(condition, min(m, n)), m, n).float()
     expected = naive_polar(x, cutoff=1e-6)
     # The Gram matrix turns singular vectors by eps·condition² at most, half precision by more.
-    turned = stated.backward * condition + 2e-7 * condition**2 + 1e-4
+    turned = stated.backward * condition + 2e-7 * condition**2 + (0.06 if coarse(method) else 1e-4)
     assert spectral_distance(method(x), expected) <= stated.error + turned
 
 

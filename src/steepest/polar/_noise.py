@@ -107,9 +107,9 @@ def band(
     return low, high, top
 
 
-# Emulated as above: what the band leaves out is 0.3·eps at most for segments of one step, and
-# 1.2·eps for longer ones.
-LAST_ROUNDING, LONG_LAST_ROUNDING = 1.0, 2.0
+# Emulated as above, and for spectra in equal ratios up to 500 rows: what the band leaves out is
+# 0.3·eps at most for segments of one step, and 7·eps for longer ones.
+LAST_ROUNDING, LONG_LAST_ROUNDING = 1.0, 8.0
 
 # Emulated for two levels, 1 and σ, besides 6·eps: 0.06·eps·σ₁/σ at most for segments of one step,
 # 1.1·eps·σ₁/σ for longer ones.
