@@ -3,8 +3,8 @@
     python tools/step_cost.py [SET ...]
 
 For each set of `steepest bench`, gpt-128 if none is named, and one thread, it prints the shares of
-a `steepest.Muon` step: matrix products, other work of the polar factor, the update of the weights,
-and momentum, the look at the gradients and all else; and steps of gradient and sign descent in
+a `steepest.Muon` step: matrix products and factorisations, other work of the polar factor, the
+update of the weights, and momentum, the look at the gradients and all else; and steps of gradient and sign descent in
 multiples of the same steps by torch's foreach functions, all in turns in one run.
 `ONEDNN_MAX_CPU_ISA` shows another kind of processor, as in `tools/muon_ratio.py`.
 """
@@ -28,7 +28,14 @@ from steepest.polar import Accuracy, PolarMethod
 
 ROUNDS, WARMUP = 31, 5
 UPDATES = ("aten::_fused_sgd_",)
-PRODUCTS = ("aten::bmm", "aten::baddbmm", "aten::baddbmm_", "aten::mm", "aten::addmm")
+PRODUCTS = (
+    "aten::bmm",
+    "aten::baddbmm",
+    "aten::baddbmm_",
+    "aten::mm",
+    "aten::linalg_cholesky_ex",
+    "aten::linalg_solve_triangular",
+)
 
 
 class Nothing(PolarMethod):

@@ -37,7 +37,7 @@ def calls(make, count):
     gen = torch.Generator().manual_seed(0)
     params = [nn.Parameter(torch.randn(4, 5, generator=gen)) for _ in range(count)]
     optimizer = make(params)
-    for step in range(3):
+    for _ in range(3):
         for p in params:
             p.grad = torch.randn(4, 5, generator=gen)
         with Calls() as seen:

@@ -183,7 +183,8 @@ def accumulate(
     for grad. Where a flag is false the buffer stays and is u. Gradients are never written to.
 
     Args:
-        grads, buffers: The gradients, and the averages, each of the shape of its gradient.
+        grads: The gradients.
+        buffers: The averages, each of the shape of its gradient.
         finite: Whether each gradient is finite.
         out: Tensors for u, one for each part of each gradient; empty if u is not needed. None for
             u in memory of its own, only to be read: where u is the buffer, that of the buffer.
@@ -191,15 +192,14 @@ def accumulate(
         stacks: The memory that `out` fills; empty with it.
         dtype: Type of u in memory of its own; None with `out`.
         momentum: Weight of the buffer in its next value, if there are no `betas`.
-        nesterov, maximize: Whether u looks one step ahead; whether to ascend.
+        nesterov: Whether u looks one step ahead.
+        maximize: Whether to ascend.
         betas: Weights of the buffer in u and in its next value; None for `momentum`.
         zeros: The places of the gradients of which an entry may be zero.
     """
-    if maximize:
-        grads = torch._foreach_neg(list(grads))
+    grads = torch._foreach_neg(list(grads)) if maximize else grads
     safe = [g if g.dtype == b.dtype else g.to(b.dtype) for g, b in zip(grads, buffers, strict=True)]
-    if any(isinstance(ok, Tensor) for ok in finite):
-        safe = _held(safe, buffers, finite)
+    safe = _held(safe, buffers, finite) if any(isinstance(k, Tensor) for k in finite) else safe
     us = safe if out is None else list(out)
     if out and (zeros or nesterov or betas is not None):
         torch._foreach_copy_(us, _parts(safe, views) if views else safe)
