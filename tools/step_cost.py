@@ -4,8 +4,8 @@
 
 For each set of `steepest bench`, gpt-128 if none is named, and one thread, it prints the shares of
 a `steepest.Muon` step: matrix products and factorisations, other work of the polar factor, the
-update of the weights, and momentum, the look at the gradients and all else; and steps of gradient and sign descent in
-multiples of the same steps by torch's foreach functions, all in turns in one run.
+update of the weights, and momentum, the look at the gradients and all else; and steps of gradient
+and sign descent in multiples of the same steps by torch's foreach functions, all in turns.
 `ONEDNN_MAX_CPU_ISA` shows another kind of processor, as in `tools/muon_ratio.py`.
 """
 
