@@ -5,7 +5,14 @@ from __future__ import annotations
 # The bottom comes first: a module imports only from rows above its own. Modules of one row do not
 # know each other.
 LAYERS = (
-    ("_common.errors", "_common.files", "_common.lazy", "_common.text", "_common.torch_modules"),
+    (
+        "_common.errors",
+        "_common.files",
+        "_common.lazy",
+        "_common.lists",
+        "_common.text",
+        "_common.torch_modules",
+    ),
     ("_common.checks", "_common.numerics", "_common.patterns", "_common.records"),
     ("_common.tensorboard", "_common.wrapped", "_common.callers"),
     ("_common",),

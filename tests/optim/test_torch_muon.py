@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from steepest import Muon
-from steepest.optim.updates import shape_factor
+from steepest.optim.rule import shape_factor
 from steepest.polar import Svd
 from tests.matrices import naive_polar, spectral_distance
 from tests.optim.runs import gradient, pair, parameter, run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.lists import signs
 from steepest._common.numerics import in_double, widened
 from steepest.norms._vectors import Exponent, l2_dualize, lp_dualize, lp_norm, lp_project
 from steepest.norms.norm import Coupling, MatrixShape, Norm, ball_radius, inner
@@ -149,12 +151,22 @@ class Lp(Norm):
             unit = torch.sgn(wide) * lp_dualize(wide.abs(), self.exponent, dims)
         return redistribute_like(unit.to(g.dtype), g)
 
+    def dualize_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """`dualize` of each; signs of all at once."""
+        if check or self.p != math.inf:
+            return super().dualize_all(gs, check=check)
+        return signs(gs)
+
     def sharp(self, g: Inexact[Tensor, ...], *, check: bool = True) -> Tensor:
         """‖g‖†·dualize(g); g itself for p = 2."""
         if self.p != 2:
             return super().sharp(g, check=check)
         self.validate(g, check, "g")
         return g.clone()
+
+    def sharp_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """`sharp` of each; for p = 2 the tensors themselves."""
+        return super().sharp_all(gs, check=check) if check or self.p != 2 else list(gs)
 
     def project(
         self, x: Inexact[Tensor, ...], radius: float | Tensor = 1.0, *, check: bool = True

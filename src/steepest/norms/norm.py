@@ -204,6 +204,10 @@ class Norm(Geometry):
         value = self.inner(wide, unit)
         return redistribute_like((self.broadcast(value, g) * unit).to(g.dtype), g)
 
+    def sharp_all(self, gs: Sequence[Tensor], *, check: bool = True) -> list[Tensor]:
+        """`sharp` of several tensors; one that is its own image may come back as it is."""
+        return [self.sharp(g, check=check) for g in gs]
+
     def init(
         self,
         shape: Sequence[int],

@@ -39,7 +39,7 @@ from steepest.optim.updates import (
     average_dtype,
     check_average,
     check_decay,
-    finite_flags,
+    judged,
     replace,
 )
 
@@ -174,9 +174,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        finite = self._finite_gradients()
+        finite, zeros = self._finite_gradients()
         steps = [
-            GroupStep(place, group, self._rule(place), finite, self.state)
+            GroupStep(place, group, self._rule(place), finite, self.state, zeros=zeros)
             for place, group in enumerate(self.param_groups)
             if not group["adamw"]
         ]
@@ -226,8 +226,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         for member, inside in projected(self._plan(step), ball.with_polar(None), step):
             replace([member.local], [inside], [step.finite[member.param]])
 
-    def _finite_gradients(self) -> dict[Tensor, Flag]:
-        """Whether each gradient that takes part is finite, on all ranks; before any update.
+    def _finite_gradients(self) -> tuple[dict[Tensor, Flag], set[Tensor]]:
+        """Whether each gradient that takes part is finite, on all ranks; which may hold a zero.
 
         Raises:
             ValueError: a group whose decay cannot be, a sparse gradient, or a parameter that was
@@ -249,12 +249,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                     check_ball(group, self._rule(place).ball)
                 if "betas" in group:
                     check_average(group)
-            for p in group["params"]:
-                if p.grad is not None and not p.numel():
+            for p, grad in ((p, p.grad) for p in group["params"]):
+                if grad is not None and not p.numel():
                     # torch's distributed checkpoints ask for a state of all that has a gradient.
                     self._keep_empty(p, group)
-                elif p.grad is not None:
-                    if p.grad.layout != torch.strided:
+                elif grad is not None:
+                    if grad.layout != torch.strided:
                         raise invalid(
                             "grad",
                             f"sparse ({name_of(group, p)})",
@@ -267,13 +267,15 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             if len(self.param_groups) > 1 and len({g["lr"] for g in self.param_groups}) == 1:
                 self._notices.one_rate(self.param_groups)
         finite: dict[Tensor, Flag] = {}
+        zeros: set[Tensor] = set()
         for (_, dtype), params in alike.items():
             grads = [p.grad if type(p.grad) is Tensor else local_grad(p) for p in params]
-            finite.update(zip(params, finite_flags(grads, dtype), strict=True))
+            flags, doubtful = judged(grads, dtype, self.max_batch_bytes)
+            finite.update(zip(params, flags, strict=True))
+            zeros.update(params[i] for i in doubtful)
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
-            places = range(len(self.param_groups))
-            rules = [None if self.param_groups[i]["adamw"] else self._rule(i) for i in places]
+            rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
             self._replicated.append(
                 replicated_params(self.param_groups, rules, self._views, self._replicas)
             )
@@ -283,7 +285,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
             self._count(finite)
-        return finite
+        return finite, zeros
 
     def _keep_empty(self, param: Tensor, group: Group) -> None:
         """Give a parameter without elements the state that the others of its group have."""

@@ -8,7 +8,8 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from steepest.optim.updates import Decay, ShapeRule
+from steepest.optim.rule import ShapeRule
+from steepest.optim.updates import Decay
 from steepest.routing.rules import Kind
 
 NonFinite = Literal["skip", "raise"]

@@ -5,16 +5,40 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from steepest.maps import ConvexMap, FromNorm, NuclearMap
 from steepest.norms import Geometry, Norm
-from steepest.optim.updates import ShapeRule, shape_factor
 
+ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
+SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
 Shapes = Sequence[tuple[int, int, int]]
 """(batch, rows, columns) of each matrix of a parameter; empty for one that is no matrix."""
+
+
+def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
+    """The factor of the learning rate for an m × n matrix, m outputs and n inputs.
+
+        "original", None:      √max(1, m/n)
+        "match_rms_adamw":     0.2·√max(m, n)
+        "spectral_unclamped":  √(m/n)
+
+    With the second, a full-rank update has entries of root mean square 0.2, as AdamW's have. With
+    the third its RMS → RMS norm is 1: the factor of `norms.Operator("rms", "rms")`.
+
+    Examples:
+        >>> shape_factor(512, 128, "original"), shape_factor(100, 64, "match_rms_adamw")
+        (2.0, 2.0)
+
+    Sources:
+        torch.optim.Muon, `adjust_lr_fn` (the third since torch 2.14); Liu et al., arXiv 2502.16982,
+        section 2.2; Bernstein & Newhouse, arXiv 2410.21265.
+    """
+    if rule == "match_rms_adamw":
+        return float(0.2 * max(m, n) ** 0.5)
+    return float((m / n if rule == "spectral_unclamped" else max(1.0, m / n)) ** 0.5)
 
 
 class UpdateRule(ABC):
@@ -25,7 +49,11 @@ class UpdateRule(ABC):
 
     @abstractmethod
     def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
-        """The directions of the averages u, in fresh memory; no value is looked at."""
+        """The directions of the averages u; no value is looked at.
+
+        They may be scaled in place, where a view has split a parameter; an average that is its own
+        direction is not split.
+        """
 
     def lengths(self, shapes: Shapes) -> list[float]:
         """The length of a step over `lr`, for each part of a parameter."""
@@ -125,7 +153,7 @@ class SharpRule(UnboundedRule):
 
     def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
         """norm.dual(u)·norm.dualize(u)."""
-        return [self.geometry.sharp(u, check=False) for u in us]
+        return self.geometry.sharp_all(us, check=False)
 
     def lengths(self, shapes: Shapes) -> list[float]:
         """The inverse sharpness 1/λ."""

@@ -117,17 +117,20 @@ class OwnedStep(GroupStep):
     def average(
         self,
         members: Sequence[Member],
-        out: Sequence[Tensor],
+        out: Sequence[Tensor] | None,
         stacks: Sequence[Tensor],
         *,
         split: bool = True,
-    ) -> None:
+    ) -> Sequence[Tensor]:
         """Write the averages that have come: the ranks that hold the shards updated them."""
         number = self.bucket.number
         # Whole averages in the parameter's shape, split into matrices as their stacks hold them.
         parts = [part for m in members for part in m.split(self.come[number[m]])]
+        if out is None:
+            return parts
         for place, part in zip(out, parts, strict=True):
             place.copy_(part)
+        return out
 
     def apply(self, updates: Sequence[Update], lengths: Sequence[Lengths] | None = None) -> None:
         """Put the directions, joined to whole parameters, where they go back from."""

@@ -16,7 +16,7 @@ from steepest.norms import Norm, Spectral
 from steepest.norms.norm import inner
 from steepest.optim import ParameterView, SteepestOptimizer
 from steepest.optim.muon import torch_newton_schulz
-from steepest.optim.updates import shape_factor
+from steepest.optim.rule import shape_factor
 from steepest.polar import Svd
 from steepest.polar.method import Accuracy
 from steepest.routing import Routing, matrix_views, route
