@@ -92,12 +92,20 @@ def iterate(start: Tensor, truth: GramSpectrum) -> Errors:
     squares = left.square().sum(-2)
     inner = (left * (truth.vt @ begun.vt.mT)).sum(-2)
     count = truth.judged.sum(-1)
-    # ‖(XXᵀ)²‖_F^{1/4}, by which `GramNewtonSchulz` divides.
-    sigma = begun.sigma / begun.sigma.pow(8).sum(-1, keepdim=True).pow(1 / 8)
+    sigma = begun.sigma / _bound(begun.sigma)
     for steps in (*LENGTHS, FOREVER):
         made = [p(sigma) for p in schedules(steps)] if steps else [torch.ones_like(sigma)]
         square = [((p * p * squares - 2 * p * inner).sum(-1) + count) / count for p in made]
         yield steps, torch.stack(square).clamp(min=0).sqrt()
+
+
+def _bound(sigma: Tensor) -> Tensor:
+    """The bound of σ₁ by which `GramNewtonSchulz` divides; see there."""
+    gram = sigma.square()
+    square = gram.square()
+    c = (gram * square).sum(-1, keepdim=True) / square.sum(-1, keepdim=True)
+    rest = (square - c * gram).norm(dim=-1, keepdim=True)
+    return (c / 2 + (c.square() / 4 + rest).sqrt()).sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)
