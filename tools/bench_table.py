@@ -77,7 +77,7 @@ def section(path: Path) -> str:
 
 def filled(page: str) -> str:
     """A page with the results that `docs/bench/` holds."""
-    found = [section(path) for path in sorted(DATA.glob("*.json"))] or ["No results yet."]
+    found = [section(path) for path in sorted(DATA.glob("*.json"), key=lambda p: p.stem)] or ["No results yet."]
     text = "\n\n".join(found)
     return REGION.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", page)
 
