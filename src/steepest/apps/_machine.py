@@ -5,13 +5,20 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def cpu_entries() -> dict[str, str]:
+    """What Linux says of the first processor, by its own keys; nothing elsewhere."""
+    found: dict[str, str] = {}
+    if CPUINFO.is_file():
+        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, colon, value = line.partition(":")
+            if colon:
+                found.setdefault(key.strip(), value.strip())
+    return found
+
 
 def cpu_name() -> str:
     """The name of the processor, as its maker writes it."""
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return cpu_entries().get("model name") or platform.processor() or platform.machine()
