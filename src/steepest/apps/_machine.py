@@ -9,7 +9,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def cpu_entries() -> dict[str, str]:
-    """What Linux says of the first processor, by its own keys; nothing elsewhere."""
+    """The entries of Linux on the first processor, by its own keys; none elsewhere."""
     found: dict[str, str] = {}
     if CPUINFO.is_file():
         for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -27,7 +27,7 @@ def read(path: Path) -> Found:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what takes long: nothing is computed or drawn, where a test is about something else."""
+    """Without what takes long: nothing is computed or drawn; the test is about something else."""
     monkeypatch.setattr(command, "measure", lambda *_, **__: None)
     monkeypatch.setattr(pictures, "png", lambda _: b"no picture")
 

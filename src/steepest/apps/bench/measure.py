@@ -158,7 +158,7 @@ def forget_compiled() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """Who takes turns, and who does not.
+    """The contenders that take turns, and those that do not.
 
     Args:
         runners: the contenders at work.

@@ -29,7 +29,7 @@ class Peer:
         build: (module, parameters, lr, weight decay) to the optimizer.
         slow_start: the first step compiles, which takes about a minute.
         package: the name of the distribution where it is not that of the module.
-        before: what has to be done before the module is imported.
+        before: a function to call before the module is imported.
     """
 
     name: str

@@ -13,7 +13,7 @@ from steepest.apps.bench.sets import SETS
 
 SHORT = 24  # characters, as many as a bar's place in the picture has
 ONCE = "one step"
-"""What stands for the quartiles of a contender that was too slow for more."""
+"""The words in the place of the quartiles, for a contender that was too slow for more."""
 HEADINGS = ("contender", "ms", "quartiles", "× as fast", "× floor", "error")
 
 

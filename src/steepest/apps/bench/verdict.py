@@ -1,4 +1,4 @@
-"""What the table of a bench says, in sentences."""
+"""The table of a bench in sentences."""
 
 from __future__ import annotations
 
