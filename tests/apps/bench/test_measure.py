@@ -17,8 +17,6 @@ from steepest.apps.bench.accuracy import spectrum_probe
 from steepest.apps.bench.contenders import FLOOR, AbsentError, Contender, Stacks
 from steepest.apps.bench.floor import floor_name, floors
 from steepest.apps.bench.measure import Result, Turns, measure
-from steepest.apps.bench.peers import PEERS, Eager, Peer, versions
-from steepest.apps.bench.peers import contenders as peer_contenders
 from steepest.apps.bench.sets import SETS
 from tests.apps.bench.tiny import SQUARE, TINY, Clock, Fake, fake, made_up
 
@@ -138,58 +136,6 @@ def test_the_baseline_comes_first_and_what_takes_minutes_is_left_out() -> None:
     svd = next(c for c in contenders.methods(None) if c.name == "Svd()")
     with pytest.raises(AbsentError, match="left out above 1024 rows"):
         svd.start([nn.Parameter(torch.zeros(1025, 1025))], 1.0, 0.0)
-
-
-MISSING = Peer(
-    name="nobody", module="no_such_package_here", note="", build=lambda *_: pytest.fail("called")
-)
-# An installed module that has no Muon.
-BROKEN = Peer(
-    name="broken", module="json", note="", build=lambda module, p, lr, decay: module.Muon(p)
-)
-SLOW = Peer(
-    name="slow", module="json", note="", slow_start=True, build=lambda *_: pytest.fail("called")
-)
-
-
-def test_a_missing_peer_is_listed_and_a_broken_one_fails() -> None:
-    rows = [
-        *contenders.optimizers(None, peer_contenders(quick=True, peers=[MISSING, BROKEN, SLOW]))
-    ]
-    result = measure("steps", SQUARE, rows, [], QUICK, data="spectrum")
-    found = {row.name: (row.status, row.message) for row in result.rows}
-    assert found["nobody"] == ("absent", "not installed")
-    assert found["broken"][0] == "failed" and "AttributeError" in found["broken"][1]
-    assert found["slow"] == ("absent", "left out by --quick: it compiles first")
-    assert found["steepest.Muon"] == ("measured", "")
-
-
-def test_every_peer_has_a_version_or_none() -> None:
-    assert set(versions()) == {
-        *("muon-optimizer", "timm", "optimuon", "pytorch_optimizer", "heavyball"),
-        "gram-newton-schulz",
-    }
-    assert len({peer.name for peer in PEERS}) == len(PEERS)
-
-
-def test_the_compiler_is_off_for_the_step_only() -> None:
-    class Module:
-        class utils:  # noqa: N801
-            compile_mode = "max"
-
-    class Step:
-        def step(self) -> None:
-            seen.append(Module.utils.compile_mode)
-            if len(seen) == 2:
-                raise RuntimeError
-
-    seen: list[str | None] = []
-    eager = Eager(Module, Step())
-    eager.step()
-    with pytest.raises(RuntimeError):
-        eager.step()
-    assert seen == [None, None]
-    assert Module.utils.compile_mode == "max"
 
 
 def test_the_floor_is_the_faster_type() -> None:
