@@ -6,6 +6,7 @@ from __future__ import annotations
 # know each other.
 LAYERS = (
     (
+        "_common.cpuinfo",
         "_common.errors",
         "_common.files",
         "_common.lazy",

@@ -62,10 +62,12 @@ def test_pytest_collects_every_test_and_every_example(pytestconfig: pytest.Confi
             assert any(fnmatch(own, p) for p in pytestconfig.getini("python_files")), name
 
 
-def test_make_test_runs_every_file_of_tests() -> None:
-    command = ["make", "--dry-run", "-o", ".venv/.installed", "test"]
+@pytest.mark.parametrize("targets", [["test"], ["test-rest", "coverage"]], ids=" ".join)
+def test_make_runs_every_file_of_tests(targets: list[str]) -> None:
+    command = ["make", "--dry-run", "-o", ".venv/.installed", *targets]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    calls = [line.split()[1:] for line in done.stdout.splitlines() if " -m pytest" in line]
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    calls = [line.split()[1:] for line in lines if " -m pytest" in line]
     assert calls
     left = {n for n in PYTHON if re.fullmatch(r"tests/(.+/)?test_\w+\.py", n)}
     assert left
@@ -73,7 +75,20 @@ def test_make_test_runs_every_file_of_tests() -> None:
         given = [w for w in words if w.startswith("tests")] or ["tests"]
         ignored = [w.removeprefix("--ignore=") for w in words if w.startswith("--ignore=")]
         left = {n for n in left if not within(n, given) or within(n, ignored)}
-    assert not left, f"make test leaves out {sorted(left)}"
+    assert not left, f"make {' '.join(targets)} leaves out {sorted(left)}"
+
+
+def test_the_gate_runs_no_test_twice() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^check: static test-rest coverage ", makefile, flags=re.MULTILINE)
+    command = ["make", "--dry-run", "-o", ".venv/.installed", "test-rest"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    given = [w for w in done.stdout.split() if w.startswith("tests/")]
+    assert not [w for w in given if not (ROOT / w).exists()]
+    # A folder that is traced is here by those of its files only that are not.
+    traced = re.findall(r"^COVERED := (.*)$", makefile, flags=re.MULTILINE)[0].split()
+    untraced = [w for w in given if within(w, traced)]
+    assert untraced and all(w.endswith(".py") for w in untraced)
 
 
 def within(name: str, places: Sequence[str]) -> bool:

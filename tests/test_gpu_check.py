@@ -29,6 +29,7 @@ ABOUT = {
     "cpu": "c",
     "driver": "1.2",
     "cuda": "13.0",
+    "class": "cuda-bf16",
     "torch": "2.13",
     "date": "2027-01-01T00:00",
     "command": "gpu_check.py",
@@ -53,8 +54,13 @@ def test_all_that_a_cpu_can_do(tmp_path: Path) -> None:
         assert all(rows[n].status == MEASURED for n in flops)
         # Twice m²n for each of the two products.
         assert flops["floor"] == 2 * 2 * 2 * (8 * 8 * (24 + 8 + 32 + 32))
+    sentences = [" ".join(v["sentences"]) for v in data["verdicts"]]
+    assert len(sentences) == 2 and all("is the fastest" in s for s in sentences)
+    # It has no polar factor.
+    assert not any("AdamW" in s for s in sentences)
     page = (tmp_path / "check.md").read_text(encoding="utf-8")
-    assert "no GPU" in page and "| Auto(error=0.05) | 0." in page
+    assert all(s in page for s in sentences)
+    assert "no GPU, class " in page and "| Auto(error=0.05) | 0." in page
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".md", ".png"}
 
 
@@ -109,7 +115,7 @@ def test_parts_after_the_budget_are_left_out_and_a_broken_one_stops_no_other(
     data = json.loads((tmp_path / "check.json").read_text())
     assert data["left_out"] == report.left_out == ["three"]
     page = (tmp_path / "check.md").read_text(encoding="utf-8")
-    assert "A GPU: driver 1.2, CUDA 13.0, torch 2.13" in page
+    assert "A GPU: driver 1.2, CUDA 13.0, class cuda-bf16, torch 2.13" in page
     assert "| one | all | **failed** | RuntimeError: a |" in page and "three" in page
 
 

@@ -49,6 +49,7 @@ PUBLIC_PATHS = {
     "steepest.polar",
 }
 SHARED_PATHS = {
+    "steepest._common.cpuinfo",
     "steepest._common.errors",
     "steepest._common.files",
     "steepest._common.records",

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,25 @@ ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "steepest"
 
 
+@cache
+def nodes(source: Path) -> tuple[tuple[Path, ast.AST], ...]:
+    """Every node of every file below a folder."""
+    paths = sorted(source.rglob("*.py"))
+    return tuple(
+        (path, node)
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
 def definitions(kind: type[ast.AST], source: Path = SRC) -> dict[str, list[str]]:
     """Where each public name of a kind is defined, however deep inside a file."""
     found: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(source.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, kind):
-                name = getattr(node, "name", "")
-                if not name.startswith("_"):
-                    found[name].append(f"{path.relative_to(source).as_posix()}:{node.lineno}")
+    for path, node in nodes(source):
+        if isinstance(node, kind):
+            name = getattr(node, "name", "")
+            if not name.startswith("_"):
+                found[name].append(f"{path.relative_to(source).as_posix()}:{node.lineno}")
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from steepest.apps.bench.execute import BENCHES, RESULTS
 from steepest.apps.bench.measure import Result
 from steepest.apps.bench.report import markdown
+from steepest.apps.bench.verdict import lines
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "bench.md"
@@ -52,11 +53,13 @@ def origin(data: dict[str, Any]) -> str:
     """The origin of the numbers, in a sentence."""
     machine, plan = data["machine"], data["plan"]
     extra = f", {', '.join(machine['capabilities'])}" if machine["capabilities"] else ""
-    limit = machine["onednn_max_cpu_isa"]
-    limited = f", `ONEDNN_MAX_CPU_ISA={limit}`" if limit else ""
+    number = f", family {machine['family']}, model {machine['model']}" if machine["family"] else ""
+    # Results that were stored before have none.
+    kind = f", class {machine['class']}" if machine.get("class") else ""
+    limited = "".join(f", `{name}={value}`" for name, value in machine["environment"].items())
     peers = ", ".join(f"{k} {v}" for k, v in data["peers"].items() if v) or "no peers"
     return (
-        f"{machine['cpu']}{extra}{limited}; threads: {machine['threads']}; torch "
+        f"{machine['cpu']}{number}{extra}{limited}{kind}; threads: {machine['threads']}; torch "
         f"{machine['torch']}, {peers}; {machine['date'][:10]}; errors on {plan['data']}. "
         f"`{machine['command']}`"
     )
@@ -66,7 +69,7 @@ def section(path: Path) -> str:
     """Tables and pictures of one file."""
     data = json.loads(path.read_text(encoding="utf-8"))
     results = [Result.from_json(r) for r in data["results"]]
-    parts = [f"### {path.stem}", origin(data)]
+    parts = [f"### {path.stem}", origin(data), "\n".join(f"- {line}" for line in lines(results))]
     for bench in BENCHES:
         of_bench = [r for r in results if r.bench == bench]
         if of_bench:
@@ -77,7 +80,9 @@ def section(path: Path) -> str:
 
 def filled(page: str) -> str:
     """A page with the results that `docs/bench/` holds."""
-    found = [section(path) for path in sorted(DATA.glob("*.json"))] or ["No results yet."]
+    found = [section(path) for path in sorted(DATA.glob("*.json"), key=lambda p: p.stem)] or [
+        "No results yet."
+    ]
     text = "\n\n".join(found)
     return REGION.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", page)
 

@@ -35,6 +35,7 @@ from gpu.checks import FAILED, Check  # noqa: E402
 from gpu.report import Report  # noqa: E402
 
 from steepest.apps.bench.execute import quiet_compiler  # noqa: E402
+from steepest.apps.bench.floor import type_name  # noqa: E402
 from steepest.apps.bench.machine import describe  # noqa: E402
 from steepest.apps.bench.rounds import message  # noqa: E402
 from steepest.apps.bench.sets import SETS, Shape, ShapeSet, transformer_block  # noqa: E402
@@ -99,7 +100,7 @@ SMALL = Scale(
 
 def machine(device: torch.device) -> dict[str, Any]:
     """The machine, the GPU and the settings of torch that decide how it rounds."""
-    found: dict[str, Any] = {**describe(), "device": str(device), "gpu": None, "driver": None}
+    found: dict[str, Any] = {**describe(device), "device": str(device), "gpu": None, "driver": None}
     if device.type == "cuda":
         about, matmul = torch.cuda.get_device_properties(device), torch.backends.cuda.matmul
         found |= {
@@ -125,7 +126,7 @@ def accuracy(report: Report, device: torch.device, scale: Scale) -> None:
     for name, method in parts.METHODS.items():
         for dtype in parts.DTYPES:
             find = partial(parts.accuracy, method, dtype, scale.shapes, device)
-            short = str(dtype).removeprefix("torch.")
+            short = type_name(dtype)
             report.add([parts.checked("accuracy", f"{name}, {short}", find)])
 
 

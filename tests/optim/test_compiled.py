@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 # The others take seconds each.
-QUICK = ("muon", "page")
+QUICK = ("muon",)
 
 
 @pytest.mark.parametrize(

@@ -308,11 +308,12 @@ def compiled(stepped: Any, device: torch.device) -> Callable[[], Any]:
 
 # Memory
 
+ADAMW = "torch.optim.AdamW"
 RIVALS: Mapping[str, Callable[[list[nn.Parameter]], Any]] = {
     "steepest.Muon": lambda p: steepest.Muon(p, lr=LR),
     "torch.optim.Muon": lambda p: torch.optim.Muon(p, lr=LR),
-    "torch.optim.AdamW": lambda p: torch.optim.AdamW(p, lr=LR, fused=True),
-    "torch.optim.AdamW, foreach": lambda p: torch.optim.AdamW(p, lr=LR, foreach=True),
+    ADAMW: lambda p: torch.optim.AdamW(p, lr=LR, fused=True),
+    f"{ADAMW}, foreach": lambda p: torch.optim.AdamW(p, lr=LR, foreach=True),
 }
 
 

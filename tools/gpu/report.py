@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpu.checks import DTYPES, FAILED, METHODS, PASSED, Check
+from gpu.checks import ADAMW, DTYPES, FAILED, METHODS, PASSED, Check
 from steepest._common.files import write_atomic, write_json
 from steepest.apps.bench import peers
 from steepest.apps.bench.execute import BENCHES
+from steepest.apps.bench.floor import type_name
 from steepest.apps.bench.measure import MEASURED, ContenderRow, Result
 from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import HEADINGS, cells, number, reason
+from steepest.apps.bench.verdict import verdict, verdicts
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Report:
             "machine": self.machine,
             "peers": peers.versions(),
             "checks": [asdict(c) for c in self.checks],
+            "verdicts": verdicts([judged(r) for r, _ in self.results]),
             "results": [{**r.to_json(), "flops": f} for r, f in self.results],
             "left_out": self.left_out,
         }
@@ -73,6 +76,7 @@ def origin(report: Report) -> str:
     """The machine and the command, in two sentences."""
     about = report.machine
     gpu = f"driver {about['driver']}, CUDA {about['cuda']}, " if about["gpu"] else "no GPU, "
+    gpu += f"class {about['class']}, "
     where = about["gpu"] or about["cpu"]
     others = ", ".join(f"{k} {v}" for k, v in peers.versions().items() if v) or "no peers"
     return (
@@ -84,7 +88,7 @@ def origin(report: Report) -> str:
 def accuracies(checks: Sequence[Check]) -> str:
     """The share of the stated error that is used: a row for each method, a column for each type."""
     found = {c.name: c for c in checks if c.part == "accuracy"}
-    types = [str(d).removeprefix("torch.") for d in DTYPES]
+    types = [type_name(d) for d in DTYPES]
 
     def cell(check: Check | None) -> str:
         if check is None or "share" not in check.numbers:
@@ -109,6 +113,11 @@ def times(result: Result, flops: Mapping[str, int]) -> str:
     return table([*HEADINGS, "GFLOP", "TFLOP/s"], map(cell, result.rows))
 
 
+def judged(result: Result) -> Result:
+    """The result as its verdict sees it: AdamW, which has no polar factor, is not of the race."""
+    return replace(result, rows=tuple(r for r in result.rows if r.name != ADAMW))
+
+
 def markdown(report: Report) -> str:
     """All of it as a page."""
     texts = ["# A check of a device", origin(report), "## Checks"]
@@ -122,7 +131,7 @@ def markdown(report: Report) -> str:
     for result, flops in report.results:
         note = "" if result.bench == "steps" else "; no whole step, equal shapes stacked"
         texts.append(f"## {result.bench}, {result.set}: {result.rounds} rounds{note}")
-        texts.append(times(result, flops))
+        texts += [" ".join(verdict(judged(result))), times(result, flops)]
     if report.left_out:
         texts += ["## Left out, for the budget was spent", ", ".join(report.left_out)]
     return "\n\n".join(texts) + "\n"

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import steepest
-from gpu.checks import FAST, Captured, Finding, checked
+from gpu.checks import ADAMW, FAST, Captured, Finding, checked
 from gpu.report import Report
 from steepest.apps.bench import contenders, peers
 from steepest.apps.bench.accuracy import spectrum_probe
 from steepest.apps.bench.contenders import (
+    FLOOR,
     LR,
     WEIGHT_DECAY,
     AbsentError,
@@ -25,7 +26,17 @@ from steepest.apps.bench.contenders import (
     Steps,
     optimizer,
 )
-from steepest.apps.bench.measure import MEASURED, Result, Turns, gradients, measure, parameters
+from steepest.apps.bench.execute import PATIENCE
+from steepest.apps.bench.floor import floors
+from steepest.apps.bench.measure import (
+    MEASURED,
+    Result,
+    Turns,
+    gradients,
+    is_floor,
+    measure,
+    parameters,
+)
 from steepest.apps.bench.report import number
 from steepest.apps.bench.rounds import Clock
 from steepest.apps.bench.sets import ShapeSet
@@ -72,9 +83,6 @@ def graphed() -> Contender:
     return Contender(name="steepest.Muon, graph", note=note, start=start)
 
 
-ADAMW = "torch.optim.AdamW"
-
-
 def adamw() -> Contender:
     """AdamW, which has no polar factor: what a step costs at the least."""
     return optimizer(
@@ -104,7 +112,8 @@ def flops(
             continue
         except Exception:  # said by the times, where it raises as well
             continue
-        found[each.name] = counter.get_total_flops()
+        # The floors of all types do the same products, and one of them is kept.
+        found[FLOOR if is_floor(each.name) else each.name] = counter.get_total_flops()
     return found
 
 
@@ -145,12 +154,17 @@ def timed(
     rounds: int,
     shapes: ShapeSet,
 ) -> Result:
-    """Measure the contenders and the floor beneath them; count their flops."""
-    rows = [*rows, contenders.floor(torch.bfloat16)]
+    """Measure the contenders and the floors beneath them; count their flops."""
     clock = clock_of(device)
+    rows = [*rows, *floors(clock)]
     # The third and last step that does not count is the first replay of a graph.
     turns = Turns(
-        rounds=min(rounds, shapes.rounds), warmup=3, seed=SEED, clock=clock, device=str(device)
+        rounds=min(rounds, shapes.rounds),
+        warmup=3,
+        seed=SEED,
+        clock=clock,
+        device=str(device),
+        patience=PATIENCE,
     )
     generator = torch.Generator(device).manual_seed(SEED)
     count = len(shapes.block) * shapes.probed

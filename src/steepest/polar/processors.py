@@ -6,11 +6,11 @@ import os
 import platform
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from steepest._common.cpuinfo import cpu_entries
 from steepest.polar.costs import CostTable
 from steepest.polar.tables import table_of
 
@@ -133,13 +133,8 @@ def _capabilities() -> dict[str, Any]:
     # torch 2.13 has it, earlier ones may not.
     public = getattr(torch.cpu, "get_capabilities", None)
     found: dict[str, Any] = dict(public()) if public else _asked()
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "vendor_id":
-                found["vendor"] = value.strip()
-                break
+    if vendor := cpu_entries().get("vendor_id"):
+        found["vendor"] = vendor
     return found
 
 

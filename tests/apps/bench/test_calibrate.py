@@ -15,10 +15,10 @@ from steepest.apps.bench.calibrate import (
     SLOW,
     calibrate,
     costs,
-    processor,
     seconds,
 )
 from steepest.polar import Auto, CostTable
+from steepest.polar.processors import processor_class
 from tests.apps.bench.tiny import Clock
 
 
@@ -97,7 +97,8 @@ def test_a_table_that_auto_can_use() -> None:
     for name in BLOCKS:
         assert [m for m, _ in getattr(table, name)] == [4, 8]
     threads = f"--calibrate --threads {torch.get_num_threads()}`"
-    for part in ("measured", threads, cpu_name(), f"class {processor()}", torch.__version__, "202"):
+    kind = processor_class(torch.device("cpu"))
+    for part in ("measured", threads, cpu_name(), f"class {kind}", torch.__version__, "202"):
         assert part in table.source
     assert CostTable.from_json(table.to_json()) == table
     q = Auto(table=table)(torch.eye(8))

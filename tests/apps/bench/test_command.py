@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 from typer.testing import CliRunner, Result
 
 from steepest.apps.app import app, command_of
-from steepest.apps.bench import command, execute, measure
+from steepest.apps.bench import command, execute, machine, measure, peers
 from steepest.apps.bench.measure import Result as Measured
 from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import absences, cells, markdown
 from steepest.apps.bench.sets import SETS
+from steepest.apps.bench.verdict import lines, verdicts
 from steepest.polar import Auto, CostTable
+from steepest.polar.processors import processor_class
 from tests.apps.bench.tiny import SQUARE, TINY, made_up
 from tests.apps.gallery.pictures import size
 from tests.refusals import says
@@ -27,7 +30,7 @@ from tools import bench_table
 ROOT = Path(__file__).resolve().parents[3]
 FLAGS = [
     *("--set", "--rounds", "--data", "--resolution", "--methods", "--steps", "--threads"),
-    *("--seed", "--quick", "--out", "--calibrate", "--table"),
+    *("--seed", "--patience", "--quick", "--out", "--calibrate", "--table"),
 ]
 FILES = {"bench.json", "steps.png", "methods.png"}
 
@@ -69,9 +72,12 @@ def test_everything_promised_is_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert (result.exit_code, result.stderr) == (0, "")
     assert {p.name for p in out.iterdir()} == FILES
     found = read(out / "bench.json")
-    machine = found["machine"]
-    assert machine["cpu"] and machine["torch"] == torch.__version__ and machine["threads"] == 1
-    assert found["peers"] == {"optimuon": None, "pytorch_optimizer": None, "heavyball": None}
+    described = found["machine"]
+    assert described["cpu"] and described["torch"] == torch.__version__
+    assert described["threads"] == 1
+    assert described["class"] == processor_class(torch.device("cpu"))
+    assert {"vendor", "family", "model", "stepping", "environment"} <= set(described)
+    assert set(found["peers"]) == {peer.distribution for peer in peers.PEERS}
     assert found["plan"]["sets"] == ["tiny"] and found["plan"]["data"] == "spectrum"
     results = [Measured.from_json(r) for r in found["results"]]
     assert [(r.bench, r.set, r.rounds) for r in results] == [
@@ -80,6 +86,10 @@ def test_everything_promised_is_written(tmp_path: Path, monkeypatch: pytest.Monk
     ]
     for r in results:
         assert r.rows[0].speed == 1.0 and r.rows[-1].floors == 1.0
+        assert r.floor_type in ("float32", "bfloat16") and r.patience == 60.0
+    assert found["verdicts"] == verdicts(results)
+    # The last words of a run, before the names of the files.
+    assert all(line in result.stdout for line in lines(results))
     for name in ("steps.png", "methods.png"):
         assert size((out / name).read_bytes())[0] == 1170
     for part in ("a tiny set", "optimuon: not installed", "torch.optim.Muon", "steps.png"):
@@ -90,7 +100,7 @@ def test_flags_reach_the_plan(tmp_path: Path) -> None:
     table = tmp_path / "table.json"
     costs = CostTable(product=((8, 1e-6), (64, 1e-5)))
     table.write_text(json.dumps(costs.to_json()))
-    flags = ("--quick", "--steps", "--seed", 3, "--table", table)
+    flags = ("--quick", "--steps", "--seed", 3, "--table", table, "--patience", "inf")
     assert call("--set", "square", *flags, "--out", tmp_path / "out").exit_code == 0
     plan = read(tmp_path / "out" / "bench.json")
     assert plan["plan"] == {
@@ -101,6 +111,7 @@ def test_flags_reach_the_plan(tmp_path: Path) -> None:
         "seed": 3,
         "quick": True,
         "table": costs.to_json(),
+        "patience": None,
     }
     assert [r["rounds"] for r in plan["results"]] == [3]
     assert not (tmp_path / "out" / "methods.png").exists()
@@ -134,6 +145,8 @@ def test_calibrate_writes_a_table_that_can_be_given(tmp_path: Path, monkeypatch:
         (["--data", "random"], ["data='random'", "spectrum, gradients"]),
         (["--resolution", "1"], ["resolution=1.0", "(0, 1)"]),
         (["--threads", "0"], ["threads=0", ">= 1"]),
+        (["--patience", "0"], ["patience=0.0", "> 0"]),
+        (["--patience", "nan"], ["patience=nan", "> 0"]),
         (["--table", "nowhere.json"], ["nowhere.json", "No such file"]),
     ],
     ids=str,
@@ -184,6 +197,30 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_restricts_kernels_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in machine.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert machine.describe()["environment"] == {}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert machine.describe()["environment"] == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def test_the_processor_is_the_one_that_linux_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = (
+        "processor\t: 0\nvendor_id\t: Maker\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: A: B\n"
+    )
+    (tmp_path / "cpuinfo").write_text(f"{info}\nprocessor\t: 1\nmodel\t: 2\n")
+    monkeypatch.setattr("steepest._common.cpuinfo.CPUINFO", tmp_path / "cpuinfo")
+    found = machine.processor()
+    assert (found["cpu"], found["vendor"], found["family"]) == ("A: B", "Maker", "25")
+    assert (found["model"], found["stepping"]) == ("1", None)
+    monkeypatch.setattr("steepest._common.cpuinfo.CPUINFO", tmp_path / "nowhere")
+    found = machine.processor()
+    assert found["cpu"] and found["family"] is None
+
+
 @pytest.mark.parametrize("names", [["gpt-128"], ["gpt-128", "vit-64", "gone"]])
 def test_the_picture(names: list[str]) -> None:
     results = [made_up(name) for name in names]
@@ -196,12 +233,16 @@ def test_the_tables() -> None:
     result = made_up()
     assert cells(result.rows[1]) == ["steepest.Muon", "4.00", "1.00–3.00", "5.00", "2.00", "0.044"]
     assert absences(result) == ["optimuon: not installed", "heavyball: RuntimeError: boom"]
-    lines = markdown([result, made_up("vit-64")]).splitlines()
-    assert lines[0] == "| steps | gpt-128 | vit-64 |"
-    assert lines[3].startswith("| steepest.Muon | **5.00×**, 4.00 ms, 0.044 | **5.00×**")
+    text = markdown([result, made_up("vit-64")]).splitlines()
+    assert text[0] == "| steps | gpt-128 | vit-64 |"
+    assert text[3].startswith("| steepest.Muon | **5.00×**, 4.00 ms, 0.044 | **5.00×**")
     # The words of the picture.
-    assert lines[4] == "| optimuon | not installed | not installed |"
-    assert lines[5] == "| heavyball | RuntimeError: boom | RuntimeError: boom |"
+    assert text[4] == "| optimuon | not installed | not installed |"
+    assert text[5] == "| heavyball | RuntimeError: boom | RuntimeError: boom |"
+    once = replace(result.rows[0], once=True, ms_low=20.0, ms_high=20.0)
+    assert cells(once)[2] == "one step"
+    text = markdown([replace(result, rows=(once, *result.rows[1:]))]).splitlines()
+    assert text[2] == "| torch.optim.Muon | **1.00×**, 20.0 ms (one step), 0.35 |"
 
 
 def test_the_page_is_that_of_the_stored_results() -> None:
@@ -229,4 +270,5 @@ def test_results_come_into_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for part in ("### mine", "| steps | square |", "| methods | square |", "bench-mine-steps.png"):
         assert part in text
     assert torch.__version__ in text
+    assert f", class {processor_class(torch.device('cpu'))}; threads: " in text
     assert "`steepest bench --steps`" in text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +13,11 @@ from torch import Tensor, nn
 
 from steepest import polar
 from steepest.apps.bench import contenders
+from steepest.apps.bench import floor as floor_module
 from steepest.apps.bench.accuracy import spectrum_probe
 from steepest.apps.bench.contenders import FLOOR, AbsentError, Contender, Stacks
+from steepest.apps.bench.floor import floor_name, floors
 from steepest.apps.bench.measure import Result, Turns, measure
-from steepest.apps.bench.peers import PEERS, Eager, Peer, versions
-from steepest.apps.bench.peers import contenders as peer_contenders
 from steepest.apps.bench.sets import SETS
 from tests.apps.bench.tiny import SQUARE, TINY, Clock, Fake, fake, made_up
 
@@ -71,13 +73,12 @@ def test_without_a_baseline_there_are_times_and_no_ratios() -> None:
 
 
 def test_the_methods_and_their_errors() -> None:
-    rows = [*contenders.methods(None), contenders.floor()]
+    rows = contenders.methods(None)
     result = measure("methods", TINY, rows, probes(), QUICK, data="spectrum")
     errors = {row.name: row.error for row in result.rows}
-    assert [r.status for r in result.rows] == ["measured"] * len(rows), result
+    assert [r.status for r in result.rows] == ["measured"] * len(rows), result.rows
     assert errors["Svd()"] < 1e-4 and errors["Auto(error=1e-3)"] <= 1e-3
     assert errors["Auto(error=0.05)"] <= 0.05 < errors[contenders.TORCH_ITERATION] < 0.5
-    assert errors[FLOOR] is None
     for row in result.rows:
         assert row.ms_low <= row.ms <= row.ms_high
 
@@ -86,7 +87,7 @@ def test_the_errors_of_steps_are_those_of_their_factors() -> None:
     scaled = contenders.optimizer(
         "twice", "", lambda p, lr, decay: torch.optim.Muon(p, lr=2 * lr, weight_decay=decay)
     )
-    rows = [*contenders.optimizers(None, [scaled]), contenders.floor()]
+    rows = contenders.optimizers(None, [scaled])
     result = measure("steps", TINY, rows, probes(), QUICK, data="spectrum")
     errors = {row.name: row.error for row in result.rows}
     assert 0.05 < errors["torch.optim.Muon"] < 0.5
@@ -138,53 +139,94 @@ def test_the_baseline_comes_first_and_what_takes_minutes_is_left_out() -> None:
         svd.start([nn.Parameter(torch.zeros(1025, 1025))], 1.0, 0.0)
 
 
-MISSING = Peer(
-    name="nobody", module="no_such_package_here", note="", build=lambda *_: pytest.fail("called")
-)
-# An installed module that has no Muon.
-BROKEN = Peer(
-    name="broken", module="json", note="", build=lambda module, p, lr, decay: module.Muon(p)
-)
-SLOW = Peer(
-    name="slow", module="json", note="", slow_start=True, build=lambda *_: pytest.fail("called")
-)
+def test_the_floor_is_the_faster_type() -> None:
+    clock = Clock()
+    fast, slow = floor_name(torch.bfloat16), floor_name(torch.float32)
+    seconds = {"base": 4.0, slow: 2.0, fast: 1.0}
+    rows = [fake(n, lambda n=n, s=s: Fake(n, clock, [s], [])) for n, s in seconds.items()]
+    turns = Turns(rounds=3, warmup=1, seed=0, clock=clock)
+    result = measure("steps", SQUARE, rows, [], turns, data="spectrum")
+    base, floor = result.rows
+    assert (floor.name, floor.ms, result.floor_type) == (FLOOR, pytest.approx(1000.0), "bfloat16")
+    assert base.floors == pytest.approx(4.0)
+    assert floor.note.endswith("; float32: 2e+03 ms")
 
 
-def test_a_missing_peer_is_listed_and_a_broken_one_fails() -> None:
-    rows = [
-        *contenders.optimizers(None, peer_contenders(quick=True, peers=[MISSING, BROKEN, SLOW]))
-    ]
-    result = measure("steps", SQUARE, rows, [], QUICK, data="spectrum")
-    found = {row.name: (row.status, row.message) for row in result.rows}
-    assert found["nobody"] == ("absent", "not installed")
-    assert found["broken"][0] == "failed" and "AttributeError" in found["broken"][1]
-    assert found["slow"] == ("absent", "left out by --quick: it compiles first")
-    assert found["steepest.Muon"] == ("measured", "")
+@pytest.mark.parametrize("slow", [torch.float32, torch.bfloat16], ids=str)
+def test_a_type_that_is_emulated_is_no_floor(
+    slow: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, torch.device]] = []
+
+    def seconds(side: int, device: torch.device, clock: Clock) -> dict[torch.dtype, float]:
+        asked.append((side, device))
+        return {t: 40.0 if t == slow else 1.0 for t in (torch.float32, torch.bfloat16)}
+
+    monkeypatch.setattr(floor_module, "corner_seconds", seconds)
+    rows = [*contenders.optimizers(None, [])[:1], *floors()]
+    result = measure("steps", TINY, rows, probes(), QUICK, data="spectrum")
+    assert [r.name for r in result.rows] == ["torch.optim.Muon", FLOOR]
+    assert floor_name(slow).endswith(result.floor_type) is False
+    assert result.rows[-1].error is None
+    assert "40 times as slow in a product of 8 rows" in result.rows[-1].note
+    assert asked == [(8, torch.device("cpu"))]
 
 
-def test_every_peer_has_a_version_or_none() -> None:
-    assert set(versions()) == {"optimuon", "pytorch_optimizer", "heavyball"}
-    assert len({peer.name for peer in PEERS}) == len(PEERS)
+def test_every_type_is_judged_by_a_product() -> None:
+    found = floor_module.corner_seconds(8, torch.device("cpu"))
+    assert list(found) == [torch.float32, torch.bfloat16]
+    assert all(0 < s < 60 for s in found.values())
 
 
-def test_the_compiler_is_off_for_the_step_only() -> None:
-    class Module:
-        class utils:  # noqa: N801
-            compile_mode = "max"
+def test_a_product_ends_when_the_clock_says_so() -> None:
+    ticks = itertools.count()
+    cpu = torch.device("cpu")
+    assert set(floor_module.corner_seconds(8, cpu, lambda: float(next(ticks))).values()) == {1.0}
+    # Before and after each of seven products, and before the one that does not count.
+    assert next(ticks) == 2 * (1 + 2 * 7)
 
-    class Step:
-        def step(self) -> None:
-            seen.append(Module.utils.compile_mode)
-            if len(seen) == 2:
-                raise RuntimeError
 
-    seen: list[str | None] = []
-    eager = Eager(Module, Step())
-    eager.step()
-    with pytest.raises(RuntimeError):
-        eager.step()
-    assert seen == [None, None]
-    assert Module.utils.compile_mode == "max"
+def test_one_whose_first_step_takes_too_long_has_one_time() -> None:
+    clock, logs = Clock(), {name: [] for name in ("base", "other", "compiles")}
+    seconds = {"base": [90.0], "other": [9.0, 3.0], "compiles": [90.0, 1.0]}
+
+    def row(name: str) -> Contender:
+        again = iter((seconds[name], seconds[name][1:] or seconds[name]))
+        made = fake(name, lambda: Fake(name, clock, next(again), logs[name]))
+        return replace(made, compiles=name == "compiles")
+
+    turns = Turns(rounds=3, warmup=1, seed=0, clock=clock, patience=60.0)
+    result = measure("steps", SQUARE, [row(name) for name in logs], [], turns, data="spectrum")
+    base, other, compiled = result.rows
+    # Without a matrix of known factor it is the warm-up that tells; who compiles has a step before.
+    assert [len(log) for log in logs.values()] == [1, 4, 5]
+    assert (base.once, base.ms, base.ms_low, base.speed) == (True, pytest.approx(9e4), base.ms, 1.0)
+    assert (other.once, other.speed) == (False, pytest.approx(30.0))
+    assert (compiled.once, compiled.speed) == (False, pytest.approx(90.0))
+    assert result.patience == 60.0
+
+
+def test_the_step_whose_error_is_measured_may_be_the_only_one() -> None:
+    class Slow:
+        """The exact factors, in 100 s."""
+
+        def load(self, matrices: Sequence[Tensor]) -> None:
+            self.matrices = matrices
+
+        def run(self) -> None:
+            steps.append(len(self.matrices))
+            clock.now += 100.0
+
+        def factors(self) -> list[Tensor]:
+            return [polar.Svd()(x) for x in self.matrices]
+
+    clock, steps = Clock(), []
+    turns = Turns(rounds=3, warmup=1, seed=0, clock=clock, patience=60.0)
+    rows = [fake("slow", Slow)]
+    (row,) = measure("steps", TINY, rows, probes(), turns, data="spectrum").rows
+    assert (row.once, row.ms, row.status) == (True, 1e5, "measured")
+    assert row.error is not None and row.error < 1e-4
+    assert len(steps) == 1
 
 
 def test_json_and_back() -> None:

@@ -10,7 +10,7 @@ import torch
 from typer.testing import Result
 
 from steepest.apps.app import command_of
-from steepest.apps.diagnose import command
+from steepest.apps.diagnose import command, pictures
 from steepest.apps.diagnose.source import find
 from steepest.apps.train import trial
 from tests.apps.diagnose.conftest import call
@@ -27,8 +27,9 @@ def read(path: Path) -> Found:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without what takes long: nothing is computed, where a test is about something else."""
+    """Without what takes long: nothing is computed or drawn; the test is about something else."""
     monkeypatch.setattr(command, "measure", lambda *_, **__: None)
+    monkeypatch.setattr(pictures, "png", lambda _: b"no picture")
 
 
 def test_the_flags_are_frozen_and_documented() -> None:
@@ -133,6 +134,7 @@ def test_the_text_may_have_moved_but_not_changed(run: Path, text: Path, tmp_path
     assert "adamw seed 0" in read(out).text
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_that_was_interrupted_is_shown_as_far_as_it_went(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -146,6 +148,7 @@ def test_a_run_that_was_interrupted_is_shown_as_far_as_it_went(run: Path, tmp_pa
     assert "adamw seed 0" in text and "muon" not in text
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_diverged_trial_says_so_seen_from_inside(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

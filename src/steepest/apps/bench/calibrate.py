@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from steepest.apps._machine import cpu_name
+from steepest.apps.bench.machine import processor_class
 from steepest.apps.bench.rounds import Clock, no_collection
-from steepest.polar import Auto, CostTable, definite_inverse
+from steepest.polar import CostTable, definite_inverse
 
 Operation = Callable[[], object]
 Builder = Callable[[int, int], Operation]
@@ -122,17 +123,12 @@ def costs(
     return tuple(found)
 
 
-def processor() -> str:
-    """The class of processor that the library finds."""
-    return Auto().explain((1, 1)).processor
-
-
 def source() -> str:
     """The origin that a table states which this process measures."""
     threads = torch.get_num_threads()
     return (
         f"measured by `steepest bench --calibrate --threads {threads}` on {cpu_name()} "
-        f"(class {processor()}), torch {torch.__version__}, {datetime.now(UTC).date()}"
+        f"(class {processor_class()}), torch {torch.__version__}, {datetime.now(UTC).date()}"
     )
 
 

@@ -13,9 +13,10 @@ from rich.console import Console
 from steepest._common.errors import invalid
 from steepest._common.files import write_json
 from steepest.apps._terminal import fail, os_text, say
-from steepest.apps.bench.calibrate import SIZES, processor
+from steepest.apps.bench.calibrate import SIZES
 from steepest.apps.bench.calibrate import calibrate as measure_table
-from steepest.apps.bench.execute import BENCHES, DATA, RESULTS, BenchPlan, execute
+from steepest.apps.bench.execute import BENCHES, DATA, PATIENCE, RESULTS, BenchPlan, execute
+from steepest.apps.bench.machine import processor_class
 from steepest.apps.bench.sets import SETS, chosen
 from steepest.polar import CostTable
 
@@ -49,6 +50,9 @@ Methods = Annotated[bool, typer.Option("--methods", help="Polar methods only.")]
 Steps = Annotated[bool, typer.Option("--steps", help="Optimizer steps only.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads.", show_default="torch's choice")]
 Seed = Annotated[int, typer.Option(help="Fixes the matrices, the order and the trainings.", min=0)]
+Patience = Annotated[
+    float, typer.Option(help="Seconds after which the first step of a contender is its last one.")
+]
 Quick = Annotated[bool, typer.Option("--quick", help="A small version, under a minute.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is missing.")]
 Calibrate = Annotated[
@@ -90,7 +94,7 @@ def _threads(threads: int | None) -> None:
 def _calibrated(out: Path, console: Console, *, quick: bool) -> Path:
     """Measure a table and write it."""
     out.mkdir(parents=True, exist_ok=True)
-    say(console, f"processor of class {processor()}")
+    say(console, f"processor of class {processor_class()}")
     table = measure_table(
         sizes=QUICK_SIZES if quick else SIZES, say=lambda name: say(console, f"measuring {name}")
     )
@@ -107,6 +111,7 @@ def bench(
     steps: Steps = False,
     threads: Threads = None,
     seed: Seed = 0,
+    patience: Patience = PATIENCE,
     quick: Quick = False,
     out: Out = Path("bench"),
     calibrate: Calibrate = False,
@@ -129,6 +134,7 @@ def bench(
             resolution=resolution,
             seed=seed,
             quick=quick,
+            patience=patience,
             table=read_table(table) if table else None,
         )
         for path in execute(plan, out, console):

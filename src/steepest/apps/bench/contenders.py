@@ -16,7 +16,7 @@ from steepest.apps.bench.rounds import Runner
 BASELINE = "torch.optim.Muon"
 TORCH_ITERATION = "NewtonSchulz(JORDAN, bfloat16)"
 FLOOR = "floor"
-FLOOR_NOTE = "{} products XXᵀ and QX only, equal shapes stacked"
+FLOOR_TYPES = (torch.float32, torch.bfloat16)
 
 # Defaults of torch.optim.Muon; its momentum, 0.95 with Nesterov, is every package's here.
 LR, WEIGHT_DECAY = 1e-3, 0.1
@@ -39,11 +39,13 @@ class Contender:
         note: a word on how it finds the polar factor.
         start: the function that prepares it for the parameters of a set. It raises `AbsentError`
             where it cannot take part.
+        compiles: its first step compiles, so that this step says nothing of the others.
     """
 
     name: str
     note: str
     start: Start
+    compiles: bool = False
 
 
 class Stacks:
@@ -79,7 +81,7 @@ class MethodRunner:
     Args:
         function: (batch, m, n), m ≤ n, to the same shape.
         parameters: the parameters whose shapes the stacks have.
-        dtype: the type in which it gets them.
+        dtype: the type in which it gets them; the conversion is not timed.
     """
 
     def __init__(
@@ -147,14 +149,18 @@ class StepRunner:
 
 
 def optimizer(
-    name: str, note: str, build: Callable[[list[nn.Parameter], float, float], Steps]
+    name: str,
+    note: str,
+    build: Callable[[list[nn.Parameter], float, float], Steps],
+    *,
+    compiles: bool = False,
 ) -> Contender:
     """A contender that steps, given (parameters, lr, weight decay) to its optimizer."""
 
     def start(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> Runner:
         return StepRunner(build(parameters, lr, weight_decay), parameters, lr)
 
-    return Contender(name=name, note=note, start=start)
+    return Contender(name=name, note=note, start=start, compiles=compiles)
 
 
 def method(name: str, function: Callable[[Tensor], Tensor], note: str, largest: int) -> Contender:
@@ -169,20 +175,6 @@ def method(name: str, function: Callable[[Tensor], Tensor], note: str, largest: 
 
 
 ANY = 2**62
-
-
-def floor(dtype: torch.dtype = torch.float32) -> Contender:
-    """The least that any polar method by products in a type does: one XXᵀ and one QX."""
-
-    def products(x: Tensor) -> Tensor:
-        # Any m × m matrix does for Q: the time does not depend on the numbers.
-        return (x @ x.mT) @ x
-
-    return Contender(
-        name=FLOOR,
-        note=FLOOR_NOTE.format(str(dtype).removeprefix("torch.")),
-        start=lambda parameters, *_: MethodRunner(products, parameters, dtype),
-    )
 
 
 def methods(table: polar.CostTable | None) -> list[Contender]:

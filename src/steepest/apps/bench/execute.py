@@ -19,6 +19,7 @@ from steepest._common.files import write_atomic, write_json
 from steepest.apps._terminal import say
 from steepest.apps.bench import contenders, peers
 from steepest.apps.bench.accuracy import Probe, gradient_probe, spectrum_probe
+from steepest.apps.bench.floor import floors
 from steepest.apps.bench.gradients import averages
 from steepest.apps.bench.machine import describe
 from steepest.apps.bench.measure import Result, Turns, measure
@@ -26,12 +27,15 @@ from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import absences, table
 from steepest.apps.bench.rounds import Clock
 from steepest.apps.bench.sets import SETS, ShapeSet
+from steepest.apps.bench.verdict import lines, verdicts
 from steepest.polar import CostTable
 
 BENCHES = ("steps", "methods")
 DATA = ("spectrum", "gradients")
 RESULTS = "bench.json"
 WARMUP, QUICK_WARMUP, QUICK_ROUNDS = 3, 1, 3
+PATIENCE = 60.0
+"""Seconds. Where a processor emulates bfloat16, a step of a large model takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class BenchPlan:
         seed: fixes matrices, order and trainings.
         quick: few rounds, and no contender that compiles.
         table: the costs by which `Auto` chooses; None for the shipped ones.
+        patience: seconds after which the first step of a contender is its last one.
 
     Raises:
         ValueError: a value out of its range.
@@ -60,6 +65,7 @@ class BenchPlan:
     seed: int = 0
     quick: bool = False
     table: CostTable | None = None
+    patience: float = PATIENCE
 
     def __post_init__(self) -> None:
         if self.rounds is not None and self.rounds < 1:
@@ -68,20 +74,24 @@ class BenchPlan:
             raise invalid("data", self.data, f"choose from {', '.join(DATA)}")
         if not (math.isfinite(self.resolution) and 0 < self.resolution < 1):
             raise invalid("resolution", self.resolution, "give a number in (0, 1)")
+        if not self.patience > 0:
+            raise invalid("patience", self.patience, "give seconds > 0, inf for no limit")
 
     def turns(self, shapes: ShapeSet, clock: Clock) -> Turns:
         """The rounds, warm-up and clock of one set."""
         rounds = self.rounds or (QUICK_ROUNDS if self.quick else shapes.rounds)
         warmup = QUICK_WARMUP if self.quick else WARMUP
-        return Turns(rounds=rounds, warmup=warmup, seed=self.seed, clock=clock)
+        return Turns(
+            rounds=rounds, warmup=warmup, seed=self.seed, clock=clock, patience=self.patience
+        )
 
     def contenders(self, bench: str) -> list[contenders.Contender]:
-        """Those of one bench, the baseline first and the floor last."""
+        """Those of one bench, the baseline first and the floors last."""
         if bench == "methods":
             rows = contenders.methods(self.table)
         else:
             rows = contenders.optimizers(self.table, peers.contenders(quick=self.quick))
-        return [*rows, contenders.floor()]
+        return [*rows, *floors()]
 
 
 def probes(shapes: ShapeSet, plan: BenchPlan) -> list[Probe]:
@@ -117,7 +127,9 @@ def document(plan: BenchPlan, results: Sequence[Result]) -> dict[str, Any]:
             "seed": plan.seed,
             "quick": plan.quick,
             "table": plan.table.to_json() if plan.table else None,
+            "patience": plan.patience if math.isfinite(plan.patience) else None,
         },
+        "verdicts": verdicts(results),
         "results": [r.to_json() for r in results],
     }
 
@@ -168,4 +180,6 @@ def execute(
                 for line in absences(result):
                     say(console, line)
                 written = keep(plan, results, out)
+    for line in lines(results):
+        say(console, line)
     return written

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from steepest.apps import _figures as figures
 from steepest.apps.bench.contenders import FLOOR
 from steepest.apps.bench.measure import MEASURED, ContenderRow, Result
-from steepest.apps.bench.report import number, reason, title
+from steepest.apps.bench.report import ONCE, number, reason, title
 
 COLUMNS = 2
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -51,7 +51,8 @@ def _row(axes: Axes, y: int, row: ContenderRow) -> None:
     # From 1, so that a slower contender points the other way.
     axes.barh(y, row.speed - 1, left=1, height=BAR, color=colour(row), zorder=2)
     side, ha = (4, "left") if row.speed >= 1 else (-4, "right")
-    speed = f"{number(row.speed, 2 if row.speed < 10 else 3)}×"
+    once = f", {ONCE}" if row.once else ""
+    speed = f"{number(row.speed, 2 if row.speed < 10 else 3)}×{once}"
     axes.annotate(speed, (row.speed, y), (side, 0), ha=ha, color=figures.INK, **small)
     right = axes.get_yaxis_transform()
     axes.text(

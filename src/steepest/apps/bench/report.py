@@ -12,6 +12,8 @@ from steepest.apps.bench.measure import MEASURED, ContenderRow, Result
 from steepest.apps.bench.sets import SETS
 
 SHORT = 24  # characters, as many as a bar's place in the picture has
+ONCE = "one step"
+"""The words in the place of the quartiles, for a contender that was too slow for more."""
 HEADINGS = ("contender", "ms", "quartiles", "× as fast", "× floor", "error")
 
 
@@ -44,7 +46,7 @@ def cells(row: ContenderRow) -> list[str]:
     return [
         row.name,
         number(row.ms),
-        f"{number(row.ms_low)}–{number(row.ms_high)}",
+        ONCE if row.once else f"{number(row.ms_low)}–{number(row.ms_high)}",
         number(row.speed),
         number(row.floors),
         number(row.error, 2),
@@ -110,4 +112,4 @@ def _cell(row: ContenderRow | None) -> str:
         return reason(row)
     error = "" if row.error is None else f", {number(row.error, 2)}"
     speed = "" if row.speed is None else f"**{number(row.speed)}×**, "
-    return f"{speed}{number(row.ms)} ms{error}"
+    return f"{speed}{number(row.ms)} ms{f' ({ONCE})' if row.once else ''}{error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,12 +63,15 @@ class Times:
     """Seconds of every contender in every round, and the contenders that failed.
 
     Args:
-        seconds: one number a round; a contender that failed is not among them.
+        seconds: one number a round; a contender that failed is not among them, and one that was too
+            slow for more has the one number of its first step.
         failures: the error of each of the others.
+        once: the contenders with one number.
     """
 
     seconds: Mapping[str, tuple[float, ...]]
     failures: Mapping[str, str]
+    once: frozenset[str] = frozenset()
 
 
 def take_turns(
@@ -78,10 +82,12 @@ def take_turns(
     warmup: int,
     seed: int,
     clock: Clock = time.perf_counter,
+    patience: float = math.inf,
 ) -> Times:
     """Let every contender run once a round on the same new matrices, in an order that is drawn.
 
-    A contender that raises is out from then on; the others go on.
+    A contender that raises is out from then on; the others go on. So is one whose run in the
+    warm-up takes longer than the patience: what it took is all that is known of it.
 
     Args:
         runners: the contenders.
@@ -90,10 +96,12 @@ def take_turns(
         warmup: rounds before them that do not: first calls allocate, compile and fill caches.
         seed: the seed of the order in every round.
         clock: seconds from some moment on.
+        patience: seconds after which a run in the warm-up is the last one.
     """
     draw = random.Random(seed)
     seconds: dict[str, list[float]] = {name: [] for name in runners}
     failures: dict[str, str] = {}
+    once: dict[str, tuple[float]] = {}
     for number in range(-warmup, rounds):
         matrices = fresh()
         order = list(seconds)
@@ -107,7 +115,11 @@ def take_turns(
             else:
                 if number >= 0:
                     seconds[name].append(taken)
-    return Times(seconds={k: tuple(v) for k, v in seconds.items()}, failures=failures)
+                elif taken > patience:
+                    once[name] = (taken,)
+                    del seconds[name]
+    full = {name: tuple(times) for name, times in seconds.items()}
+    return Times(seconds={**full, **once}, failures=failures, once=frozenset(once))
 
 
 def quartiles(seconds: Sequence[float]) -> tuple[float, float]:
@@ -121,8 +133,14 @@ def quartiles(seconds: Sequence[float]) -> tuple[float, float]:
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Median over the rounds of theirs/ours: a slow spell of the machine meets both.
 
+    Where one of them has run once only there are no pairs, and it is the ratio of the medians.
+
     Examples:
         >>> paired_ratio([1.0, 1.0, 2.0], [4.0, 5.0, 8.0])
         4.0
+        >>> paired_ratio([1.0, 1.0, 2.0], [90.0])
+        90.0
     """
+    if len(ours) != len(theirs):
+        return median(theirs) / median(ours)
     return median(t / o for o, t in zip(ours, theirs, strict=True))
