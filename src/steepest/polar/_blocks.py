@@ -56,7 +56,7 @@ class Workspace:
         self.reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         self._like = like
         self.free: dict[int, list[Tensor]] = {}
-        """What has been given back, by the number of entries."""
+        """Memory that has been given back, by the number of entries."""
 
     def empty(self, *shape: int) -> Tensor:
         """Contiguous memory with anything in it."""

@@ -1,4 +1,4 @@
-"""What rounding of Gram matrices does to an iteration on them, simulated on singular values."""
+"""The effect of rounding of Gram matrices on an iteration on them, simulated on singular values."""
 
 from __future__ import annotations
 

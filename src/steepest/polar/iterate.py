@@ -264,8 +264,11 @@ def _polynomial(
         q = space.hermitian(gram, gram, plus=gram, beta=b, alpha=c)
     else:
         # In float32 at least, as the bound is: where λ is near 1, b and c nearly cancel.
-        mixed = torch.addcmul(square * (c / bound**2), gram, b / bound)
-        q = square.copy_(mixed) if space.reuses else mixed.to(square.dtype)
+        own, other = square * (c / bound**2), b / bound
+        if space.reuses:
+            q = torch.addcmul(own, gram, other, out=square)
+        else:
+            q = torch.addcmul(own, gram, other).to(square.dtype)
         gram = gram / bound.to(gram.dtype) if others else gram
     if not apart:
         q.diagonal(dim1=-2, dim2=-1).add_(lead)

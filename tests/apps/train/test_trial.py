@@ -9,22 +9,20 @@ import pkgutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
-import steepest
-from steepest.apps.train import checkpoint, norms
+from steepest.apps.train import checkpoint
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.data import Corpus, Text, prepare
 from steepest.apps.train.metrics import read_metrics
 from steepest.apps.train.model import GPT
 from steepest.apps.train.optimizers import RECIPES, recipe
 from steepest.apps.train.trial import Trainer, Trial, diverged, is_done, run_trial, trials
-from steepest.polar import Svd
+from steepest.polar import Auto, Svd
 from tests.apps.train.tiny import final_state, history, read_json, same, words
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -103,8 +101,7 @@ def test_the_golden_curve(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.Mo
     # Written by: STEEPEST_GOLDEN=1 pytest tests/apps/train/test_trial.py, on purpose and by itself.
     # Polar factors are exact here: `Auto` may be retuned, and takes other methods on other
     # processors, which is no change of the training.
-    monkeypatch.setattr(steepest, "Muon", partial(steepest.Muon, polar=Svd()))
-    monkeypatch.setattr(norms, "FAST", Svd())
+    monkeypatch.setattr(Auto, "choose", lambda *_: Svd())
     curves = {n: losses(tmp_path, config(n, steps=24), corpus) for n in RECIPES}
     if os.environ.get("STEEPEST_GOLDEN"):
         GOLDEN.write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")

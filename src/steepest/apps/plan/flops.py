@@ -11,7 +11,9 @@ from steepest.polar import Auto, CostTable
 
 # Only that float16 products are the faster ones counts, as on most accelerators.
 _ACCELERATED = CostTable(
-    product=((1, 2.0), (2, 16.0)), float16=((1, 1.0), (2, 8.0)), source="2·m³ flops, half in float16"
+    product=((1, 2.0), (2, 16.0)),
+    float16=((1, 1.0), (2, 8.0)),
+    source="2·m³ flops, half in float16",
 )
 _DEFAULT = Auto(error=0.05, table=_ACCELERATED)
 
