@@ -264,11 +264,11 @@ def _polynomial(
         q = space.hermitian(gram, gram, plus=gram, beta=b, alpha=c)
     else:
         # In float32 at least, as the bound is: where λ is near 1, b and c nearly cancel.
-        own, other = square * (c / bound**2), b / bound
+        terms = square * (c / bound**2), gram, b / bound
         if space.reuses:
-            q = torch.addcmul(own, gram, other, out=square)
+            q = torch.addcmul(*terms, out=square)
         else:
-            q = torch.addcmul(own, gram, other).to(square.dtype)
+            q = torch.addcmul(*terms).to(square.dtype)
         gram = gram / bound.to(gram.dtype) if others else gram
     if not apart:
         q.diagonal(dim1=-2, dim2=-1).add_(lead)

@@ -105,7 +105,8 @@ def _bound(sigma: Tensor) -> Tensor:
     square = gram.square()
     c = (gram * square).sum(-1, keepdim=True) / square.sum(-1, keepdim=True)
     rest = (square - c * gram).norm(dim=-1, keepdim=True)
-    return (c / 2 + (c.square() / 4 + rest).sqrt()).sqrt()
+    bound: Tensor = (c / 2 + (c.square() / 4 + rest).sqrt()).sqrt()
+    return bound
 
 
 @dataclass(frozen=True, kw_only=True)
