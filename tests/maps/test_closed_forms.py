@@ -243,9 +243,9 @@ def test_the_spectral_dead_zone_by_two_polar_factors(method, spectrum):
     g = K.grad(single(x))
     small = torch.linalg.svdvals(exact.grad(x)).round().sum()
     assert int(small) == k
-    sides = (min(x.shape),) * 2
-    error = max(promise.error, method.accuracy(*sides, torch.float32).error)
-    assert spectral_distance(g, exact.grad(x)) <= 3 * error
+    # Rounding of x leaves eps·σ₁ where its rank ends; damped, but not cut off.
+    damped = 3 * torch.finfo(torch.float32).eps / promise.resolution
+    assert spectral_distance(g, exact.grad(x)) <= 3 * promise.error + damped
     assert float(torch.linalg.matrix_norm(g, 2)) <= K.gradient_bound(*x.shape, torch.float32)
 
 
