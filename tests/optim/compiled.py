@@ -147,7 +147,7 @@ def a_coarse_product_setting_is_refused():
         refused = str(error)
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert "single precision needs 'highest'" in refused, refused
+    assert "single precision needs torch.set_float32_matmul_precision" in refused, refused
 
 
 def the_page_runs():

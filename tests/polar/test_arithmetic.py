@@ -41,6 +41,24 @@ def test_the_global_precision_of_products_is_put_aside(method, precision):
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.parametrize("library", ["cuda", "mkldnn"])
+def test_the_precision_of_one_library_is_put_aside(library):
+    """Where it differs from that of others, torch's common setting cannot even be asked for."""
+    settings = getattr(torch.backends, library).matmul
+    x = torch.randn(64, 64)
+    expected = GramNewtonSchulz()(x)
+    before = settings.fp32_precision
+    try:
+        settings.fp32_precision = "tf32"
+        with pytest.raises(RuntimeError):
+            torch.get_float32_matmul_precision()
+        assert torch.equal(GramNewtonSchulz()(x), expected)
+        assert settings.fp32_precision == "tf32"
+    finally:
+        settings.fp32_precision = before
+        torch.set_float32_matmul_precision("highest")
+
+
 @pytest.mark.parametrize("method", [NewtonSchulz(), GramNewtonSchulz()], ids=["standard", "gram"])
 def test_autograd_goes_through_an_iteration(method):
     x = with_spectrum(log_spaced(3.0, 3), 3, 4).requires_grad_()

@@ -125,10 +125,20 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
+def _matmul_backend(device: str) -> Any:
+    """torch's settings of the library that multiplies on this type of device.
+
+    `torch.get_float32_matmul_precision` speaks of all of them at once, and raises where the newer
+    settings, one for each library, differ.
+    """
+    library: Any = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
+    return library.matmul
+
+
 @constant_when_traced  # torch 2.10 cannot trace the second call
 def product_settings(device: str) -> tuple[str, bool]:
     """torch's setting for float32 products, and whether this type of device has autocast."""
-    return torch.get_float32_matmul_precision(), torch.amp.is_autocast_available(device)
+    return _matmul_backend(device).fp32_precision, torch.amp.is_autocast_available(device)
 
 
 @contextmanager
@@ -144,18 +154,19 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
     """
     before, autocast = product_settings(device.type)
     with torch.autocast(device.type, enabled=False) if autocast else nullcontext():
-        if before == "highest" or dtype not in (torch.float32, torch.complex64):
+        if before in ("none", "ieee") or dtype not in (torch.float32, torch.complex64):
             yield
             return
         if torch.compiler.is_compiling():
             raise invalid(
-                "torch.get_float32_matmul_precision()",
+                "fp32_precision",
                 before,
-                "compiled, single precision needs 'highest': set that, or take a method that "
-                "computes in half precision",
+                "compiled, single precision needs torch.set_float32_matmul_precision('highest'): "
+                "set that, or take a method that computes in half precision",
             )
-        torch.set_float32_matmul_precision("highest")
+        backend = _matmul_backend(device.type)
+        backend.fp32_precision = "ieee"
         try:
             yield
         finally:
-            torch.set_float32_matmul_precision(before)
+            backend.fp32_precision = before
