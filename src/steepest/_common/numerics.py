@@ -125,20 +125,17 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
-def _matmul_backend(device: str) -> Any:
-    """torch's settings of the library that multiplies on this type of device.
-
-    `torch.get_float32_matmul_precision` speaks of all of them at once, and raises where the newer
-    settings, one for each library, differ.
-    """
-    library: Any = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
-    return library.matmul
+# torch's settings of the library that multiplies on a type of device; oneDNN is that of all others.
+# `torch.get_float32_matmul_precision` speaks of all of them at once, and raises where they differ.
+_MKLDNN: Any = torch.backends.mkldnn
+_LIBRARIES: dict[str, Any] = {"cuda": torch.backends.cuda.matmul}
 
 
 @constant_when_traced  # torch 2.10 cannot trace the second call
 def product_settings(device: str) -> tuple[str, bool]:
     """torch's setting for float32 products, and whether this type of device has autocast."""
-    return _matmul_backend(device).fp32_precision, torch.amp.is_autocast_available(device)
+    library = _LIBRARIES.get(device, _MKLDNN.matmul)
+    return library.fp32_precision, torch.amp.is_autocast_available(device)
 
 
 @contextmanager
@@ -164,9 +161,9 @@ def full_precision(device: torch.device, dtype: torch.dtype = torch.float32) -> 
                 "compiled, single precision needs torch.set_float32_matmul_precision('highest'): "
                 "set that, or take a method that computes in half precision",
             )
-        backend = _matmul_backend(device.type)
-        backend.fp32_precision = "ieee"
+        library = _LIBRARIES.get(device.type, _MKLDNN.matmul)
+        library.fp32_precision = "ieee"
         try:
             yield
         finally:
-            backend.fp32_precision = before
+            library.fp32_precision = before
