@@ -44,7 +44,7 @@ def _floor(floor: ContenderRow, rows: Sequence[ContenderRow], dtype: str) -> str
     """How far these rows are from the floor."""
     far = " and ".join(f"{r.name} takes {number(r.floors)} times" for r in rows if r.floors)
     return (
-        f"{far} the floor, two products in {dtype}, the faster type here ({number(floor.ms)} ms)."
+        f"{far} the floor, two products in {dtype} ({number(floor.ms)} ms)."
     )
 
 
