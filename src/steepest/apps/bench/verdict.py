@@ -43,9 +43,7 @@ def _errors(rows: Sequence[ContenderRow]) -> str:
 def _floor(floor: ContenderRow, rows: Sequence[ContenderRow], dtype: str) -> str:
     """How far these rows are from the floor."""
     far = " and ".join(f"{r.name} takes {number(r.floors)} times" for r in rows if r.floors)
-    return (
-        f"{far} the floor, two products in {dtype} ({number(floor.ms)} ms)."
-    )
+    return f"{far} the floor, two products in {dtype} ({number(floor.ms)} ms)."
 
 
 def _once(result: Result, rows: Sequence[ContenderRow]) -> list[str]:
