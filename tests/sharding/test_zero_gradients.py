@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from steepest import Muon
+from steepest import SGD, Lion, Muon, SignSGD
 from steepest.polar import Svd
 from tests.sharding.pool import pool
 from tests.sharding.wells import Wells
@@ -46,3 +47,29 @@ def test_all_ranks_come_to_rest_where_one_process_does() -> None:
         for name, values in ends.items():
             got, want = torch.tensor(values), torch.tensor(expected[name])
             torch.testing.assert_close(got, want, rtol=0, atol=1e-6, msg=name)
+
+
+def short(rank: int, world: int) -> list[list[float]]:
+    """Steps of a tensor with fewer rows than ranks, beside one with a gradient that has a zero."""
+    mesh = init_device_mesh("cpu", (world,))
+    ends = []
+    for make in (SGD, SignSGD, Lion, Muon):
+        shapes = ((1, 5), (4, 5)) if make is not Muon else ((4, 5), (1, 5))
+        params = [
+            torch.nn.Parameter(distribute_tensor(torch.ones(s), mesh, [Shard(0)])) for s in shapes
+        ]
+        optimizer = make(params, lr=0.1)
+        for step in range(2):
+            for p in params:
+                grad = torch.arange(float(step), step + p.numel()).reshape(p.shape)
+                p.grad = distribute_tensor(grad, mesh, [Shard(0)])
+            optimizer.step()
+        ends += [whole(p.detach()).flatten().tolist() for p in params]
+    return ends
+
+
+def test_a_rank_may_hold_nothing_of_a_tensor() -> None:
+    (expected,) = pool(1).run(short)
+    for ends in pool(2).run(short):
+        for got, want in zip(ends, expected, strict=True):
+            torch.testing.assert_close(torch.tensor(got), torch.tensor(want), rtol=1e-5, atol=1e-6)

@@ -109,7 +109,9 @@ def judged(
         limit: Bytes of gradients that are divided at a time; None for `RATIOS`.
     """
     limit, known = limit or RATIOS, is_known(grads[0]) and not dtype.is_complex
-    places = [i for i, g in enumerate(grads) if known and g.dtype == dtype and g.nbytes <= limit]
+    # A shard may be empty.
+    fits = [known and g.dtype == dtype and 0 < g.nbytes <= limit for g in grads]
+    places = [i for i, fit in enumerate(fits) if fit]
     flags: list[Flag] = [False] * len(grads)
     while places:
         ends = list(accumulated(grads[i].nbytes for i in places))
@@ -254,7 +256,7 @@ def _forgotten(u: Tensor, size: Tensor, dtype: torch.dtype) -> Tensor | None:
     """
     most, own = max(FORGOTTEN, float(torch.finfo(dtype).smallest_normal)), u.abs()
     # torch compares numbers ten times as slowly as it finds the smallest one.
-    if is_known(u) and bool(torch.maximum(size, own).amin() > most):
+    if is_known(u) and (not u.numel() or bool(torch.maximum(size, own).amin() > most)):
         return None
     return (size == 0).logical_and_(own <= most)
 

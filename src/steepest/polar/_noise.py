@@ -15,11 +15,12 @@ from steepest.polar.schedule import Schedule
 # A spurious eigenvalue of 1e-3 changes no polynomial visibly; ten times more would.
 RESTART_GROWTH = 1e-3
 
-# In half precision one step alone exceeds that. The first one must stand alone: rounding of what is
-# large would drown the smallest singular values. A second one is safe up to this growth: at its end
-# the Gram matrix is not needed again. Emulated (spectra of two levels and in equal ratios, 1 to 128
-# rows): 0.016 in float16 keeps the promise, 0.085 and more in bfloat16 does not.
-SECOND_STEP_GROWTH = 0.02
+# In half precision one step alone exceeds that. The last two may share a Gram matrix up to this
+# growth: all that counts is within a few times of 1 by then. Earlier ones may not: a first step has
+# sent some large singular values down to 0.05, where rounding of R is as large as σ² is. Emulated
+# (spectra of two levels and in equal ratios, 1 to 128 rows): 0.011 in float16 keeps the promise,
+# 0.085 in bfloat16 does not.
+LAST_STEPS_GROWTH = 0.02
 
 # Half precision adds up in float32 and rounds the sum: each entry by eps/2 at most. Measured (size
 # 2 to 256; one to all singular values large, the others 1e-4; random, constant, diagonal and
@@ -34,27 +35,27 @@ def safe_segments(schedule: Schedule, eps: float) -> tuple[int, ...]:
     """Numbers of steps after which the Gram matrix must be formed anew.
 
     An eigenvalue of rounding size eps grows by a² in a step with linear coefficient a. A segment
-    ends before eps·Πa² exceeds 1e-3; in half precision a first step below 0.02 may be followed by
-    a second one.
+    ends before eps·Πa² exceeds 1e-3; in half precision the last two steps make one where eps·a² of
+    the first of them is below 0.02.
 
     Examples:
         >>> from steepest.polar import polar_express
-        >>> safe_segments(polar_express(6), 1.2e-7)  # float32
+        >>> safe_segments(polar_express(6), 1.1e-7)  # float32
         (2, 4)
         >>> safe_segments(polar_express(6), 9.8e-4)  # float16
-        (1, 2, 2, 1)
+        (1, 1, 1, 1, 2)
         >>> safe_segments(polar_express(6), 7.8e-3)  # bfloat16
         (1, 1, 1, 1, 1, 1)
     """
-    half = eps > epsilon(torch.float32)
+    linear = [a for a, _, _ in schedule.folded]
+    if eps > epsilon(torch.float32):
+        ones = (1,) * len(linear)
+        paired = len(linear) > 2 and eps * linear[-2] ** 2 <= LAST_STEPS_GROWTH
+        return (*ones[2:], 2) if paired else ones
     out: list[int] = []
     growth = 1.0
-    for a, _, _ in schedule.folded:
-        if half:
-            fits = len(out) > 1 and out[-1] == 1 and eps * growth <= SECOND_STEP_GROWTH
-        else:
-            fits = bool(out) and (out[-1] < 2 or eps * growth * a**2 <= RESTART_GROWTH)
-        if not fits:
+    for a in linear:
+        if not out or (out[-1] >= 2 and eps * growth * a**2 > RESTART_GROWTH):
             out.append(0)
             growth = 1.0
         growth *= a**2
@@ -77,7 +78,7 @@ def band(
     relative, absolute = torch.tensor(noises, dtype=torch.float64, device="cpu").split(1, dim=1)
 
     def rounded(r: Tensor, times: float) -> Tensor:
-        out: Tensor = r * (1 + times * relative) + times * absolute
+        out: Tensor = r * (1 + times * relative) + times * absolute * r.amax(dim=1, keepdim=True)
         return out
 
     sigma = torch.cat(
@@ -86,7 +87,8 @@ def band(
             torch.logspace(-12, -4, 200, dtype=torch.float64, device="cpu"),
             torch.logspace(-4, 0, 1_001, dtype=torch.float64, device="cpu"),
             torch.linspace(1e-3, 1, 1_001, dtype=torch.float64, device="cpu"),
-            torch.tensor([lower, 1 + eps], dtype=torch.float64, device="cpu"),
+            # Rounding of R² leaves the bound of σ₁ so much too small.
+            torch.tensor([lower, 1 + eps / 4], dtype=torch.float64, device="cpu"),
         ]
     )
     x, steps = sigma.expand(len(noises), -1), iter(schedule.folded)
@@ -107,18 +109,17 @@ def band(
     return low, high, top
 
 
-# Emulated as above, and for spectra in equal ratios up to 500 rows: what the band leaves out is
-# 0.3·eps at most for segments of one step, and 7·eps for longer ones.
-LAST_ROUNDING, LONG_LAST_ROUNDING = 1.0, 8.0
+# Emulated as above: what the band leaves out is 1.7·eps at most, with and without a segment of two.
+LAST_ROUNDING = 2.0
 
 # Emulated for two levels, 1 and σ, besides 6·eps: 0.06·eps·σ₁/σ at most for segments of one step,
 # 1.1·eps·σ₁/σ for longer ones.
 TURN, LONG_TURN = 0.1, 1.2
 
 
-def half_error(segments: tuple[int, ...], eps: float) -> float:
+def half_error(eps: float) -> float:
     """Bound on |σ − 1| that rounding leaves of a factor in half precision, besides the band."""
-    return (LAST_ROUNDING if max(segments) == 1 else LONG_LAST_ROUNDING) * eps
+    return LAST_ROUNDING * eps
 
 
 def half_backward(segments: tuple[int, ...], eps: float) -> float:

@@ -28,7 +28,7 @@ def overestimate(m: int, *, tight: bool) -> float:
 
     Examples:
         >>> round(overestimate(768, tight=False), 2), round(overestimate(768, tight=True), 2)
-        (1.66, 1.29)
+        (1.65, 1.29)
     """
     eigenvalue = 0.5 + math.sqrt(0.25 + SMALLEST_SWING * math.sqrt(m))
     return float(eigenvalue ** (0.25 if tight else 0.5))

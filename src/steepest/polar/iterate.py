@@ -108,7 +108,7 @@ class GramNewtonSchulz(_Iteration):
         ρ = c/2 + √(c²/4 + ‖R² − cR‖_F),  c = ⟨R, R²⟩/‖R‖_F²
 
     since λ₁² − cλ₁ is an eigenvalue of R² − cR. It uses the schedule's interval better than
-    ‖X‖_F ≤ √m·σ₁ does: √ρ ≤ 1.66·σ₁ for 768 rows, 1.97·σ₁ for 4096.
+    ‖X‖_F ≤ √m·σ₁ does: √ρ ≤ 1.65·σ₁ for 768 rows, 1.96·σ₁ for 4096.
 
     Rounding leaves eigenvalues of R slightly below zero, and they grow by a² a step. Before
     they matter the iteration restarts: X ← QX, R = XXᴴ, Q = I. A segment is what lies between two
@@ -122,7 +122,8 @@ class GramNewtonSchulz(_Iteration):
     steps 60·eps. In bfloat16 that is a quarter of a radian for σ = 3e-3·σ₁; of a matrix with
     singular values from 1 to 1/300 in equal ratios the factor is off by 0.02 to 0.03 of its norm.
     **Input** in half precision has been rounded before: its own small directions, below some
-    eps·σ₁, are already noise, and the factor of such a matrix is off by up to 0.06.
+    eps·σ₁, are already noise, and the factor of such a matrix is off by up to 0.06. Autograd
+    through bfloat16 gives gradients that are off by a quarter: differentiate a wider type.
 
     Args:
         schedule: the polynomials.
@@ -176,7 +177,9 @@ class GramNewtonSchulz(_Iteration):
         parts = tuple(len(part) for part in self._steps[work])
         low, high, top = band(self.schedule, parts, eps, lower)
         resolution = min(1.0, overestimate(min(m, n), tight=self.tight) * lower)
-        rounding = factor_rounding(m, n, dtype, work) + half * half_error(parts, eps)
+        # What is computed in the caller's type is not rounded to it once more.
+        stored = torch.float32 if half and dtype == work else dtype
+        rounding = factor_rounding(m, n, stored, work) + half * half_error(eps)
         backward = half_backward(parts, eps) if half else GRAM_NOISE * eps
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding, backward)
 
@@ -204,7 +207,7 @@ class GramNewtonSchulz(_Iteration):
             lead, q = _polynomial(gram, square, bound, first, space, apart=half)
             each = zip(q.split(counts), xs, wide, roots, strict=True)
             if half:
-                xs = [_mixed(lead, part, x, own, root) for part, x, own, root in each]
+                xs = [_applied(lead, part, x, own, root) for part, x, own, root in each]
             else:
                 xs = [matmul_like(part * root, x) for part, x, _, root in each]
             space.release(q)
@@ -230,7 +233,7 @@ def _tighter(square: Tensor, bound: Tensor, space: Workspace) -> Tensor:
     return bound * root
 
 
-def _mixed(lead: float, q: Tensor, x: Tensor, wide: Tensor, root: Tensor) -> Tensor:
+def _applied(lead: float, q: Tensor, x: Tensor, wide: Tensor, root: Tensor) -> Tensor:
     """(lead·wide + Qx)·root in the type of x, given x, which is `wide` rounded.
 
     What is large in lead·x and in Qx cancels, so they are added before they are rounded.

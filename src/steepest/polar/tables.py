@@ -221,9 +221,10 @@ def _times(costs: Costs, factor: float) -> Costs:
 
 def _faster(costs: Costs, gain: float) -> Costs:
     """Costs in bfloat16: no gain up to `NO_GAIN`, all of it from `WHOLE_GAIN`, a power between."""
-    exponents = ((m, math.log(m / NO_GAIN, WHOLE_GAIN / NO_GAIN)) for m, _ in costs)
-    gains = (gain ** min(1.0, max(0.0, exponent)) for _, exponent in exponents)
-    return tuple((m, seconds / g) for (m, seconds), g in zip(costs, gains, strict=True))
+    sizes = sorted({NO_GAIN, WHOLE_GAIN, *(m for m, _ in costs)})
+    exponents = ((m, math.log(m / NO_GAIN, WHOLE_GAIN / NO_GAIN)) for m in sizes)
+    gains = ((m, gain ** min(1.0, max(0.0, exponent))) for m, exponent in exponents)
+    return tuple((m, seconds_at(costs, m) / g) for m, g in gains)
 
 
 def _like(model: CostTable, source: str) -> CostTable:
