@@ -90,5 +90,11 @@ def describe(device: torch.device = CPU) -> dict[str, Any]:
         "steepest": metadata.version("steepest"),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
     }
+
+
+def _program() -> list[str]:
+    """The words of the call of this program, for a reader on another machine."""
+    name = Path(sys.argv[0]).name
+    return ["python", "-m", "steepest"] if name == "__main__.py" else [name]
