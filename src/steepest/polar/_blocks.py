@@ -126,8 +126,8 @@ class Workspace:
         """
         out = None
         if self.reuses:
-            free = self.free.get(math.prod((len(a), a.shape[1], a.shape[1])))
             shape = len(a), a.shape[1], a.shape[1]
+            free = self.free.get(math.prod(shape))
             out = free.pop().view(shape) if free else a.new_empty(shape)
             if a.shape[1] >= CUT.get(a.dtype, HALVED):
                 _write_hermitian(a, b, out, plus, beta, alpha)
