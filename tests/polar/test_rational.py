@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from steepest.polar import GramEigh, Zolotarev, best_rational, definite_inverse
+from steepest.polar import (
+    GramEigh,
+    GramNewtonSchulz,
+    Zolotarev,
+    _blocks,
+    best_rational,
+    definite_inverse,
+)
 from steepest.polar._blocks import HALVED, Workspace
 from steepest.polar.rational import _largest_eigenvalue_bound, root_overestimate
 from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
@@ -178,3 +185,16 @@ def test_used_memory_changes_no_result(method, m):
     with torch.enable_grad():
         # Rounding of the Gram matrix, over the smallest singular value squared.
         assert spectral_distance(method(x)[0], once[0]) < 1e-3
+
+
+def test_a_thread_keeps_no_more_memory_than_the_bound(monkeypatch):
+    """The largest pieces stay; a later call is none the worse for it."""
+    x = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    method = GramNewtonSchulz()
+    with torch.no_grad():
+        expected = method(x)
+        for pieces in (2, 0):
+            monkeypatch.setattr(_blocks, "KEPT_BYTES", pieces * x.nbytes)
+            assert torch.equal(method(x), expected)
+            kept = _blocks._kept.spaces[torch.float32].free.values()
+            assert sum(t.nbytes for same in kept for t in same) == pieces * x.nbytes
