@@ -24,7 +24,7 @@ PASSED, FAILED, ELSEWHERE = "passed", "failed", "not on this device"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # As `Auto` designs it for half precision.
-HALVES = polar.design_schedule(lower=1e-3, error=0.05, safety=1.05)
+HALVES = polar.design_schedule(lower=1e-3, error=0.05, safety=1.02)
 METHODS: Mapping[str, PolarMethod] = {
     "Svd()": polar.Svd(),
     "GramEigh()": polar.GramEigh(),

@@ -21,6 +21,7 @@ from steepest.polar.iterate import GramNewtonSchulz as GramNewtonSchulz
 from steepest.polar.iterate import NewtonSchulz as NewtonSchulz
 from steepest.polar.method import Accuracy as Accuracy
 from steepest.polar.method import PolarMethod as PolarMethod
+from steepest.polar.processors import processor_class as processor_class
 from steepest.polar.rational import Zolotarev as Zolotarev
 from steepest.polar.schedule import CANS as CANS
 from steepest.polar.schedule import CLASSIC as CLASSIC

@@ -102,9 +102,7 @@ class Workspace:
         """a·b for a batch."""
         if not self.reuses:
             return torch.bmm(a, b)
-        shape = a.shape[0], a.shape[1], b.shape[2]
-        free = self.free.get(math.prod(shape))
-        return torch.bmm(a, b, out=free.pop().view(shape) if free else a.new_empty(shape))
+        return torch.bmm(a, b, out=self.empty(a.shape[0], a.shape[1], b.shape[2]))
 
     def hermitian(
         self,
@@ -182,21 +180,18 @@ def largest_eigenvalue(r: Tensor, square: Tensor) -> Tensor:
     return torch.where(bound == 0, 1.0, bound)
 
 
-def gram_matrix(x: Tensor, space: Workspace | None = None, *, halved: bool = False) -> Tensor:
+def gram_matrix(x: Tensor, space: Workspace | None = None) -> Tensor:
     """XXᴴ of (batch, m, n), the products of long rows added up in pieces.
 
     Args:
         x: the matrices.
-        space: memory for a result that is one product.
-        halved: whether that product may be `Workspace.hermitian`.
+        space: memory for a result that is one product, then by `Workspace.hermitian`.
     """
     batch, m, n = x.shape
     length = max(LONG_ROW, LONG_ROWS * m)
     # Products of half precision are added up in float32 and rounded once.
     if n < 2 * length or x.dtype in HALF:
-        if space is None:
-            return torch.bmm(x, x.mH)
-        return space.hermitian(x, x.mH) if halved else space.product(x, x.mH)
+        return torch.bmm(x, x.mH) if space is None else space.hermitian(x, x.mH)
     count = n // length
     pieces = x[..., : count * length].unflatten(-1, (count, length)).movedim(-2, 1).flatten(0, 1)
     whole = torch.bmm(pieces, pieces.mH).unflatten(0, (batch, count)).sum(dim=1)
@@ -233,23 +228,23 @@ def _write_hermitian(
 ) -> None:
     m = a.shape[-2]
     if m < CUT.get(a.dtype, HALVED):
-        if plus is None:
-            torch.bmm(a, b, out=out)
-        else:
-            torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
+        _write_product(a, b, out, plus, beta, alpha)
         return
-    h = m // 2
-    upper, lower = slice(None, h), slice(h, None)
+    upper, lower = slice(None, m // 2), slice(m // 2, None)
     for rows, columns in ((upper, upper), (lower, lower), (lower, upper)):
-        one = None if plus is None else plus[:, rows, columns]
-        if rows == columns:
-            _write_hermitian(a[:, rows], b[..., columns], out[:, rows, columns], one, beta, alpha)
-        elif one is None:
-            torch.bmm(a[:, rows], b[..., columns], out=out[:, rows, columns])
-        else:
-            block = out[:, rows, columns]
-            torch.baddbmm(one, a[:, rows], b[..., columns], beta=beta, alpha=alpha, out=block)
+        write = _write_hermitian if rows == columns else _write_product
+        block = None if plus is None else plus[:, rows, columns]
+        write(a[:, rows], b[..., columns], out[:, rows, columns], block, beta, alpha)
     out[:, upper, lower] = out[:, lower, upper].mH
+
+
+def _write_product(
+    a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
+) -> None:
+    if plus is None:
+        torch.bmm(a, b, out=out)
+    else:
+        torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
 
 
 def definite_inverse(a: Tensor) -> Tensor:

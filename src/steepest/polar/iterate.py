@@ -195,7 +195,7 @@ class GramNewtonSchulz(_Iteration):
                 xs = [fitted(x) for x in xs]
             # As they came, and rounded to the compute type.
             wide, xs = xs, [x.to(work) for x in xs]
-            gram, unit = space.concatenate([gram_matrix(x, space, halved=True) for x in xs]), None
+            gram, unit = space.concatenate([gram_matrix(x, space) for x in xs]), None
             if work == torch.float16:
                 unit = unit_power(gram)
                 gram = gram * unit.to(work)
@@ -212,7 +212,7 @@ class GramNewtonSchulz(_Iteration):
                 xs = [matmul_like(part * root, x) for part, x, _, root in each]
             space.release(q)
             for steps in others:
-                gram = space.concatenate([gram_matrix(x, space, halved=True) for x in xs])
+                gram = space.concatenate([gram_matrix(x, space) for x in xs])
                 lead, q = _polynomial(gram, None, None, steps, space, apart=half)
                 pairs = zip(q.split(counts), xs, strict=True)
                 if half:

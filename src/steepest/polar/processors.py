@@ -104,11 +104,21 @@ def cuda_class(capability: tuple[int, int]) -> str:
 
 
 def processor_class(device: torch.device) -> str:
-    """The class of processor that a device is; see `steepest.polar.tables` for them.
+    """The class of processor that a device is, by which `Auto` takes its costs.
 
     A CPU is asked once in a process, and the environment read once: its libraries too read it when
     they start. A CUDA device is asked for its compute capability, which initialises CUDA; where
     there is none, it is "accelerator".
+
+    Args:
+        device: the device; nothing is allocated there.
+
+    Returns:
+        One of the names that the page on polar factors lists, such as "amx" or "cuda-bf16".
+
+    Examples:
+        >>> processor_class(torch.device("meta"))
+        'accelerator'
     """
     if device.type == "cpu":
         return _host_class(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)

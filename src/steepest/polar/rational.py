@@ -154,7 +154,7 @@ class Zolotarev(PolarMethod):
 
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         with workspace(xs[0]) as space:
-            grams = [gram_matrix(x, space, halved=True) for x in xs]
+            grams = [gram_matrix(x, space) for x in xs]
             gram = space.concatenate(grams)
             root = self._root(gram, space)
             parts = root.split([len(x) for x in xs])

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from steepest.apps._machine import cpu_name
-from steepest.apps.bench.machine import processor_class
+from steepest.apps.bench.machine import CPU
 from steepest.apps.bench.rounds import Clock, no_collection
-from steepest.polar import CostTable, definite_inverse
+from steepest.polar import CostTable, definite_inverse, processor_class
 
 Operation = Callable[[], object]
 Builder = Callable[[int, int], Operation]
@@ -128,7 +128,7 @@ def source() -> str:
     threads = torch.get_num_threads()
     return (
         f"measured by `steepest bench --calibrate --threads {threads}` on {cpu_name()} "
-        f"(class {processor_class()}), torch {torch.__version__}, {datetime.now(UTC).date()}"
+        f"(class {processor_class(CPU)}), torch {torch.__version__}, {datetime.now(UTC).date()}"
     )
 
 

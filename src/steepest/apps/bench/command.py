@@ -16,9 +16,9 @@ from steepest.apps._terminal import fail, os_text, say
 from steepest.apps.bench.calibrate import SIZES
 from steepest.apps.bench.calibrate import calibrate as measure_table
 from steepest.apps.bench.execute import BENCHES, DATA, PATIENCE, RESULTS, BenchPlan, execute
-from steepest.apps.bench.machine import processor_class
+from steepest.apps.bench.machine import CPU
 from steepest.apps.bench.sets import SETS, chosen
-from steepest.polar import CostTable
+from steepest.polar import CostTable, processor_class
 
 TABLE = "table.json"
 QUICK_SETS = ("gpt-128",)
@@ -94,7 +94,7 @@ def _threads(threads: int | None) -> None:
 def _calibrated(out: Path, console: Console, *, quick: bool) -> Path:
     """Measure a table and write it."""
     out.mkdir(parents=True, exist_ok=True)
-    say(console, f"processor of class {processor_class()}")
+    say(console, f"processor of class {processor_class(CPU)}")
     table = measure_table(
         sizes=QUICK_SIZES if quick else SIZES, say=lambda name: say(console, f"measuring {name}")
     )

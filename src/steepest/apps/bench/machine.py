@@ -15,7 +15,7 @@ import torch
 
 from steepest._common.cpuinfo import cpu_entries
 from steepest.apps._machine import cpu_name
-from steepest.polar import Auto
+from steepest.polar import processor_class
 
 CPU = torch.device("cpu")
 
@@ -44,11 +44,6 @@ def capabilities() -> list[str]:
     ask = getattr(torch.cpu, "get_capabilities", None)
     found = ask() if ask is not None else {}
     return [name for name in CAPABILITIES if found.get(name)]
-
-
-def processor_class(device: torch.device = CPU) -> str:
-    """The class of processor that the library finds in a device."""
-    return Auto().explain((1, 1), device=device).processor
 
 
 def processor(device: torch.device = CPU) -> dict[str, Any]:
