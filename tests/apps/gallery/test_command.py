@@ -26,7 +26,8 @@ def call(*arguments: object) -> Result:
 def test_the_flags_are_frozen_and_documented() -> None:
     shown = command_of("gallery")
     assert [o for p in shown.params for o in p.opts] == FLAGS
-    page = (ROOT / "docs" / "duality.md").read_text(encoding="utf-8")
+    docs = ROOT / "docs"
+    page = (docs / "duality.md").read_text("utf-8") + (docs / "derivation.md").read_text("utf-8")
     assert [f for f in (*FLAGS, *PICTURES) if f"`{f}`" not in page] == []
 
 
@@ -60,7 +61,8 @@ def test_a_wrong_name_is_one_line_and_nothing_is_written(tmp_path: Path) -> None
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "steepest: error: only='bals': choose from balls, sharpness, steps, spectra\n"
+        "steepest: error: only='bals': choose from balls, sharpness, steps, spectra, "
+        "derivation-trace, derivation-newton-schulz, derivation-ball, derivation-grid\n"
     )
     assert not (tmp_path / "x").exists()
 

@@ -12,13 +12,17 @@ from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
 from steepest.apps import _figures as figures
 from steepest.apps._terminal import fail, os_text
-from steepest.apps.gallery import balls, descent, spectra
+from steepest.apps.gallery import balls, derivation, descent, spectra
 
 PICTURES: Mapping[str, Callable[[int], bytes]] = {
     "balls": lambda _: balls.draw(),
     "sharpness": lambda _: descent.draw_sharpness(),
     "steps": lambda _: descent.draw_steps(),
     "spectra": spectra.draw,
+    "derivation-trace": lambda _: derivation.draw_trace(),
+    "derivation-newton-schulz": lambda _: derivation.draw_newton_schulz(),
+    "derivation-ball": lambda _: derivation.draw_ball(),
+    "derivation-grid": lambda _: derivation.draw_grid(),
 }
 """Each picture as PNG, given a seed."""
 
