@@ -43,7 +43,7 @@ def gains(count: int) -> Tensor:
 
 
 def draw_trace() -> bytes:
-    """What steps of spectral norm 1 gain, and from which directions, as PNG."""
+    """Gains of steps of spectral norm 1, and their shares of each direction, as PNG."""
     figure = figures.new_figure(3.6)
     left, right = figure.subplots(1, 2)
     sigma = torch.tensor(SPECTRUM, dtype=torch.float64)
@@ -71,7 +71,7 @@ def draw_trace() -> bytes:
 
 
 def after(schedule: polar.Schedule, sigma: Tensor) -> list[Tensor]:
-    """What 1, 2, … steps of a schedule make of singular values."""
+    """Singular values after 1, 2, … steps of a schedule."""
     out = []
     for a, b, c in schedule.folded:
         sigma = a * sigma + b * sigma**3 + c * sigma**5
