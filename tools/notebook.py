@@ -37,7 +37,12 @@ def _cell(kind: str, source: str, number: int) -> dict[str, Any]:
     """One cell; its id follows from its place and its text alone."""
     source = source.strip("\n")
     name = hashlib.sha256(f"{number} {kind} {source}".encode()).hexdigest()[:12]
-    cell = {"cell_type": kind, "id": name, "metadata": {}, "source": source.splitlines(True)}
+    cell: dict[str, Any] = {
+        "cell_type": kind,
+        "id": name,
+        "metadata": {},
+        "source": source.splitlines(True),
+    }
     if kind == "code":
         cell |= {"execution_count": None, "outputs": []}
     return cell
