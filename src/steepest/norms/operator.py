@@ -20,6 +20,8 @@ from steepest.norms.schatten import Spectral
 from steepest.polar import PolarMethod
 
 VectorNorm: TypeAlias = float | Literal["rms"]
+"""The norm of the input or output of a linear map: an exponent p in [1, ∞] of ℓp, or "rms", the
+root mean square."""
 
 
 def _exponent(name: str, value: object) -> float:
