@@ -62,12 +62,12 @@ def link(path: str) -> str:
 def table(text: str) -> str:
     """The names of a page with what they are, a table for each heading."""
     found = list(sections(text))
-    lines: list[str] = []
+    lines = ['<div class="names" markdown>']
     for heading, names in found:
         title = heading if len(found) > 1 else ""
         rows = (f"| {link(n)} | {summary(n).replace('|', chr(92) + '|')} |" for n in names)
         lines += ["", f"| {title} | |", "| --- | --- |", *rows]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", "</div>"])
 
 
 def contents() -> str:
