@@ -1,4 +1,4 @@
-"""What the API pages leave out and write out; `mkdocs.yml` names this file to Griffe."""
+"""Choose and write out, for the API pages, what they show; `mkdocs.yml` names this file to Griffe."""
 
 from __future__ import annotations
 
