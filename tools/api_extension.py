@@ -1,4 +1,4 @@
-"""Choose and write out, for the API pages, what they show; `mkdocs.yml` names this file to Griffe."""
+"""Choose and write out what the API pages show; `mkdocs.yml` names this file to Griffe."""
 
 from __future__ import annotations
 
