@@ -59,6 +59,7 @@ LAYERS = (
     ("modular_norm.walk",),
     ("modular_norm.build",),
     ("modular_norm",),
+    ("optim.choices",),
     ("optim.updates", "optim.line_search"),
     ("optim.rule",),
     ("optim.options",),

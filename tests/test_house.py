@@ -389,12 +389,3 @@ def test_type_checkers_and_the_program_see_the_same_names() -> None:
     assert all(getattr(steepest, name) is value for name, value in seen.items())
     with pytest.raises(AttributeError, match="'steepest' has no attribute 'Mouon'"):
         _ = steepest.Mouon  # type: ignore[attr-defined]
-
-
-def test_every_public_name_is_in_the_api_page_once() -> None:
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^::: ([\w.]+)\.(\w+)$", page, flags=re.MULTILINE)
-    objects = [getattr(importlib.import_module(path), name) for path, name in listed]
-    missing = {k for k, v in PUBLIC.items() if not any(v is o for o in objects)}
-    assert not missing, f"missing in docs/api.md: {sorted(missing)}"
-    assert len(objects) == len({id(o) for o in objects}), "an object is listed twice"

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from steepest import norms, polar
 from steepest.apps.bench.measure import Result
@@ -15,6 +14,7 @@ from steepest.apps.bench.report import number
 from steepest.apps.reproduce.table import REPRODUCTIONS
 from steepest.maps import Scalar
 from steepest.optim import SteepestOptimizer
+from tests.navigation import GROUPS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,20 +36,42 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_lists_of_pages_agree_with_the_navigation() -> None:
-    entries = yaml.safe_load(read("mkdocs.yml"))["nav"]
-    nav = [item for entry in entries for item in entry.items()]
+def lists(text: str, link: str) -> dict[str, list[tuple[str, str]]]:
+    """(title, page) of each link, by the bold word that begins a line before them."""
+    found = {}
+    for piece in re.split(r"^(?=\*\*)", text, flags=re.MULTILINE)[1:]:
+        group, _, links = piece.removeprefix("**").partition("**")
+        found[group] = re.findall(link, links, flags=re.MULTILINE)
+    return found
+
+
+def test_the_readme_lists_the_pages_of_the_navigation() -> None:
+    # **Group**: [Title](docs/page.md) · [Title](docs/other.md)
     listed = part(read("README.md"), "## Documentation")
-    assert re.findall(r"\[([^\]]+)\]\(docs/([\w.]+)\)", listed) == nav
-    start = part(read("docs/index.md"), "## Where to go on")
-    links = re.findall(r"^- \[([^\]]+)\]\(([\w.]+)\)", start, flags=re.MULTILINE)
-    assert links == [item for item in nav if item[1] != "index.md"]
-    for title, page in nav[1:]:
-        assert read(f"docs/{page}").startswith(f"# {title}\n"), page
+    assert lists(listed, r"\[([^\]]+)\]\(docs/([\w./]+\.md)\)") == GROUPS
+
+
+def test_the_home_page_lists_the_pages_of_the_navigation() -> None:
+    listed = part(read("docs/index.md"), "## All pages")
+    assert lists(listed, r"^- \[([^\]]+)\]\(([\w./]+)\): \S") == GROUPS
+
+
+def test_the_navigation_calls_pages_by_their_titles() -> None:
+    titles = [item for pages in GROUPS.values() for item in pages if item[0] != "Home"]
+    wrong = [page for title, page in titles if not read(f"docs/{page}").startswith(f"# {title}\n")]
+    assert not wrong
+
+
+def test_the_home_page_shows_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = read("docs/index.md")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(code, "index.md", "exec"), {})
+    assert capsys.readouterr().out.rstrip() == shown.rstrip()
 
 
 def test_the_site_refers_to_nothing_that_it_does_not_have() -> None:
-    for path in (ROOT / "docs").glob("*.md"):
+    for path in (ROOT / "docs").rglob("*.md"):
         assert "README" not in path.read_text(encoding="utf-8"), f"{path.name}: not on the site"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+"""A line of a file of records: numbers and texts by name."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ from steepest.optim import ParameterView, SteepestOptimizer
 from steepest.routing.matrices import all_names
 
 Model: TypeAlias = nn.Module | Iterable[tuple[str, Tensor]]
+"""The parameters to look at: those of a module, or pairs of name and tensor."""
 
 
 def selected(model: Model, optimizer: Any) -> list[ParameterView]:

@@ -23,6 +23,7 @@ from steepest.norms import Modular, Norm
 from steepest.polar import PolarMethod
 
 Key: TypeAlias = str | type[nn.Module]
+"""Modules by a pattern of their names, or by their class."""
 
 
 class _Masses:

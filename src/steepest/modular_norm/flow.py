@@ -95,6 +95,8 @@ class Flow(ABC):
 
 
 FlowPart: TypeAlias = str | float | Flow | Atom
+"""A part of a flow: the name of a child or a pattern of names, another flow, an `Atom`, or the
+sensitivity of a function that is no module."""
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -24,6 +24,7 @@ from steepest.norms.product import MaxOf as MaxOf
 from steepest.norms.product import Modular as Modular
 from steepest.norms.product import ProductNorm as ProductNorm
 from steepest.norms.product import SumOf as SumOf
+from steepest.norms.product import Tensors as Tensors
 from steepest.norms.scaled import Scaled as Scaled
 from steepest.norms.scaled import ShapeFactor as ShapeFactor
 from steepest.norms.schatten import Frobenius as Frobenius

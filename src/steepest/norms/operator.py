@@ -20,6 +20,8 @@ from steepest.norms.schatten import Spectral
 from steepest.polar import PolarMethod
 
 VectorNorm: TypeAlias = float | Literal["rms"]
+"""The norm of the input or output of a linear map: an exponent p in [1, ∞] of ℓp, or "rms", the
+root mean square."""
 
 
 def _exponent(name: str, value: object) -> float:
@@ -32,7 +34,7 @@ def _exponent(name: str, value: object) -> float:
 
 
 def Operator(a: VectorNorm, b: VectorNorm, *, polar: PolarMethod | None = None) -> Norm:
-    """The induced norm ‖W‖_{a→b} = max ‖W·x‖_b over ‖x‖_a ≤ 1, where it has a closed form.
+    """The induced norm a → b, max ‖W·x‖_b over ‖x‖_a ≤ 1, where it has a closed form.
 
         1 → p      largest ‖column‖_p           `ColumnNorm(p)`
         p → ∞      largest ‖row‖_q, 1/p + 1/q = 1   `RowNorm(q)`
@@ -98,7 +100,7 @@ def estimate(
     restarts: int = 8,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """A lower bound of ‖x‖_{a→b} for any a and b, by a generalised power iteration.
+    """A lower bound of the induced norm a → b for any a and b, by a generalised power iteration.
 
         v ← dualize_a(xᴴ·dualize_b*(x·v)),  bound = ‖x·v‖_b
 
@@ -167,7 +169,7 @@ def _random_starts(w: Tensor, enter: Lp, count: int, generator: torch.Generator)
 
 
 def Conv(spatial: int = 2, *, polar: PolarMethod | None = None) -> Scaled:
-    """The norm of a convolution kernel: taps · max over taps of ‖W_tap‖_{RMS→RMS}.
+    """The norm of a convolution kernel: taps times the largest RMS → RMS norm of a tap.
 
     It bounds how much a convolution with taps k₁ × … × k_d amplifies the RMS over channels. The
     duality map is √(out/in)·U_tap·V_tapᴴ/taps at every tap.

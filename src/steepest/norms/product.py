@@ -19,6 +19,7 @@ from steepest.norms.scaled import Scaled
 from steepest.polar import PolarMethod
 
 Tensors = Mapping[str, Tensor]
+"""Tensors by name: the blocks of a norm of named blocks, such as the parameters of a model."""
 
 
 class ProductNorm(ABC):

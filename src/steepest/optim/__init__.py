@@ -1,5 +1,14 @@
 """Optimizers: the step loop and the named optimizers."""
 
+from steepest.optim.choices import Constraint as Constraint
+from steepest.optim.choices import Decay as Decay
+from steepest.optim.choices import Loss as Loss
+from steepest.optim.choices import NonFinite as NonFinite
+from steepest.optim.choices import Scale as Scale
+from steepest.optim.choices import ShapeRule as ShapeRule
+from steepest.optim.choices import Sharpness as Sharpness
+from steepest.optim.choices import Unrouted as Unrouted
+from steepest.optim.descent import DescentOptions as DescentOptions
 from steepest.optim.descent import SteepestDescent as SteepestDescent
 from steepest.optim.lionk import LionK as LionK
 from steepest.optim.muon import Muon as Muon
@@ -10,9 +19,12 @@ from steepest.optim.named import PolarGrad as PolarGrad
 from steepest.optim.named import Scion as Scion
 from steepest.optim.named import SignSGD as SignSGD
 from steepest.optim.named import SpectralDescent as SpectralDescent
+from steepest.optim.optimizer import Params as Params
 from steepest.optim.optimizer import SteepestOptimizer as SteepestOptimizer
+from steepest.optim.options import Group as Group
 from steepest.optim.options import StepOptions as StepOptions
 from steepest.optim.parameter_view import ParameterView as ParameterView
 from steepest.optim.presets import PRESETS as PRESETS
 from steepest.optim.presets import Preset as Preset
+from steepest.optim.rule import Shapes as Shapes
 from steepest.optim.rule import UpdateRule as UpdateRule

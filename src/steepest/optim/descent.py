@@ -14,9 +14,10 @@ from steepest._common.numerics import number
 from steepest.norms import MaxOf, Modular, Norm, ProductNorm
 from steepest.norms.product import check_names
 from steepest.optim.batching import GroupStep, Update
+from steepest.optim.choices import Loss, Scale, Sharpness
 from steepest.optim.groups import module_params
-from steepest.optim.optimizer import Loss, Params, SteepestOptimizer
-from steepest.optim.options import Group, Scale, Sharpness, StepOptions
+from steepest.optim.optimizer import Params, SteepestOptimizer
+from steepest.optim.options import Group, StepOptions
 from steepest.optim.rule import NormRule, SharpRule, UnboundedRule, UpdateRule
 from steepest.optim.step_length import estimated_sharpness, search, slope_of
 

@@ -148,8 +148,8 @@ class Scion(_Named):
         vectors            RMS           u over its root mean square
 
     A table that is tied to the head counts as a head. The head has `head_scale` times the learning
-    rate and the decay over it, so that its ball is that much larger: decay keeps a hidden matrix at
-    ‖W‖_{RMS→RMS} ≤ 1/weight_decay. Momentum and vectors follow the same rule.
+    rate and the decay over it, so that its ball is that much larger: decay keeps the
+    RMS → RMS norm of a hidden matrix ≤ 1/weight_decay. Momentum and vectors follow the same rule.
 
     Args:
         params: a module; which parameter is what is read from it (`steepest.route`). Parameters

@@ -16,6 +16,7 @@ from steepest._common.numerics import host_value
 from steepest.maps import ConvexMap
 from steepest.optim.adamw import new_state, step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
+from steepest.optim.choices import Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
 from steepest.optim.options import (
@@ -42,8 +43,6 @@ from steepest.optim.updates import (
     judged,
     replace,
 )
-
-Loss = float | Tensor
 
 
 class SteepestOptimizer(RoutedOptimizer, ABC):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
-from steepest.optim.rule import ShapeRule
-from steepest.optim.updates import Decay
+from steepest.optim.choices import (
+    Constraint,
+    Decay,
+    NonFinite,
+    Scale,
+    ShapeRule,
+    Sharpness,
+    Unrouted,
+)
 from steepest.routing.rules import Kind
-
-NonFinite = Literal["skip", "raise"]
-Constraint = Literal["project"] | None
-Scale = Literal["unit", "dual", "linesearch"]
-Unrouted = Literal["adamw"] | None
-Sharpness = float | Literal["estimate"]
 
 # KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
 ADAMW_LR = 3e-4

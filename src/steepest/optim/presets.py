@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from steepest.norms import L2, LInf, Norm, Operator, Spectral
-from steepest.optim.options import Scale
+from steepest.optim.choices import Scale
 from steepest.polar import Auto
 
 FAST = Auto(error=0.05)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Norm
+from steepest.optim.choices import Unrouted
 from steepest.optim.group_keys import check_keys, inside_another, unwritten
 from steepest.optim.groups import (
     Views,
@@ -38,7 +39,7 @@ from steepest.optim.membership import (
 )
 from steepest.optim.notices import Notices
 from steepest.optim.objects import GroupObjects
-from steepest.optim.options import Group, Unrouted
+from steepest.optim.options import Group
 from steepest.optim.remedies import SHARDING, framework
 from steepest.optim.rule import UpdateRule
 from steepest.optim.unrouted import normalised, sort_params, split_by_shape, takes_matrices
@@ -51,6 +52,8 @@ from steepest.views import MatrixView
 Params = (
     nn.Module | Routing | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 )
+"""The parameters of an optimizer: a module or a `Routing`, which are routed; parameters; (name,
+parameter) pairs, routed by name and shape; or groups, dictionaries of `params` and options."""
 
 
 KEPT = ("_objects", "_views", "_unrouted", "_rates", "_notices", "_nested")

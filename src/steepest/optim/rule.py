@@ -5,15 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from steepest.maps import ConvexMap, FromNorm, NuclearMap
 from steepest.norms import Geometry, Norm
+from steepest.optim.choices import ShapeRule
 
-ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
-SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
 Shapes = Sequence[tuple[int, int, int]]
 """(batch, rows, columns) of each matrix of a parameter; empty for one that is no matrix."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from steepest._common.numerics import epsilon, widened
 from steepest.norms import Norm
 from steepest.optim.batching import GroupStep, Update, local_grad
+from steepest.optim.choices import Loss
 from steepest.optim.finite import ReplicatedParams
 from steepest.optim.line_search import line_search
 from steepest.optim.options import Group
@@ -26,7 +27,6 @@ from steepest.sharding import (
     whole,
 )
 
-Loss: TypeAlias = float | Tensor
 Todo: TypeAlias = list[tuple[GroupStep, Update]]
 """The updates of one step, each with the step of its group."""
 

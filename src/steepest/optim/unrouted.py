@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from steepest._common.errors import shape_text
+from steepest.optim.choices import Unrouted
 from steepest.optim.group_keys import translate
 from steepest.optim.membership import MEMBERS, Rates, extended, is_told, routed_groups
 from steepest.optim.notices import Notices
-from steepest.optim.options import Unrouted
 from steepest.routing.by_name import route_by_name
 from steepest.routing.table import Routing, route
 from steepest.views import LINEAR, default_view

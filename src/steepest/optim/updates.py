@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from itertools import accumulate as accumulated
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from torch.optim.sgd import sgd
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import HALF, host_value, is_known, real_dtype
-
-Decay = Literal["explicit", "implicit", "cautious"]
-DECAYS: tuple[Decay, ...] = ("explicit", "implicit", "cautious")
+from steepest.optim.choices import DECAYS, Decay
 
 # Measured on two x86-64 cores, for 128 gradients of width 64 and 48 of width 768: milliseconds of
 # the Euclidean norms 1.0 and 39, of the extremes 1.4 and 26, of the largest entries 7 and 180.

@@ -8,6 +8,7 @@ from steepest.polar.choose import Auto as Auto
 from steepest.polar.choose import Prediction as Prediction
 from steepest.polar.choose import Ranking as Ranking
 from steepest.polar.choose import polar_factor as polar_factor
+from steepest.polar.costs import Costs as Costs
 from steepest.polar.costs import CostTable as CostTable
 from steepest.polar.design import Rational as Rational
 from steepest.polar.design import best_odd_polynomial as best_odd_polynomial
@@ -30,5 +31,6 @@ from steepest.polar.schedule import JORDAN_POLISHED as JORDAN_POLISHED
 from steepest.polar.schedule import JORDAN_QUINTIC as JORDAN_QUINTIC
 from steepest.polar.schedule import POLAR_EXPRESS as POLAR_EXPRESS
 from steepest.polar.schedule import YOU as YOU
+from steepest.polar.schedule import Quintic as Quintic
 from steepest.polar.schedule import Schedule as Schedule
 from steepest.polar.schedule import polar_express as polar_express

@@ -88,7 +88,7 @@ def certify(
         |‖q − UVᴴ‖_F − ‖q − w‖_F| ≤ ‖x − Sw‖_F/λ_min(S)
 
     The last line asks for a λ_min(S) above the level of rounding, which also shows that x has full
-    rank; where it is not, the bounds of the distance are 0 and ∞. w starts as (qqᴴ)^{-1/2}q, the
+    rank; where it is not, the bounds of the distance are 0 and ∞. w starts as (qqᴴ)^(−1/2)·q, the
     isometry nearest to q, and Newton's method moves it towards UVᴴ until ‖x − Sw‖_F is rounding.
 
     Every end of an interval carries the rounding of float64, in which everything is computed. For

@@ -220,6 +220,9 @@ def polar_factor(
 
         U, _, Vᴴ = svd(x);  polar_factor(x) = U @ Vᴴ
 
+    Papers on Muon call it the matrix sign, msign(X), or the orthogonalisation of X, and write
+    (XXᴴ)^(−1/2)·X for it where X has full rank.
+
     Scale-free: polar_factor(c·x) = polar_factor(x) for every c > 0 that leaves c·x representable.
     A zero matrix gives zero, a rank-deficient one a partial isometry of the same rank. Autograd
     goes through every method, but the gradient of `Svd` and `GramEigh` is not finite where singular

@@ -105,6 +105,7 @@ def _band(schedule: Schedule, lower: float, upper: float) -> tuple[float, float]
 
 # Keller Jordan, "Muon: An optimizer for hidden layers in neural networks", 2024; torch.optim.Muon.
 JORDAN_QUINTIC: Quintic = (3.4445, -4.7750, 2.0315)
+"""The polynomial of `JORDAN`, 3.4445x − 4.775x³ + 2.0315x⁵, as `ns_coefficients` of `Muon`."""
 
 JORDAN = Schedule(
     name="jordan",

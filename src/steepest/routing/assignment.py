@@ -13,6 +13,8 @@ from steepest.routing.rule import Kind, Target
 from steepest.views import MatrixView
 
 Override: TypeAlias = Literal["matrix", "adamw"]
+"""Assignment by a user: "matrix", to move in a norm of matrices, or "adamw". A `MatrixView` in its
+place says which matrices the parameter is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,10 @@ from steepest.routing.table import Routing, route
 from steepest.views import LINEAR, MatrixView, default_view
 
 Model: TypeAlias = nn.Module | Routing | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+"""Parameters to see as matrices: a module, a `Routing`, or tensors by name."""
+
 Views: TypeAlias = Mapping[str, MatrixView | None]
+"""Views by name of the parameter, or by a pattern of names; None for one that is no matrix."""
 
 
 def matrix_views(

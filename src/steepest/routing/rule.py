@@ -14,7 +14,12 @@ from steepest.routing.conditions import (
 )
 
 Target: TypeAlias = Literal["matrix", "table", "vector", "constant"]
+"""Destination of a parameter: "matrix" moves in a norm of matrices; "table", an embedding or an
+output head, goes to AdamW with weight decay; "vector" to AdamW without; "constant", integers,
+nowhere."""
+
 Kind: TypeAlias = Literal["hidden", "embedding", "head", "vector", "constant"]
+"""Part of a parameter in the model, which tells the two kinds of tables apart."""
 
 KINDS: dict[Target, Kind] = {"matrix": "hidden", "vector": "vector", "constant": "constant"}
 """The kind of what a target takes; of tables there are two, so the rule says which."""

@@ -14,6 +14,7 @@ from steepest._common.numerics import in_double
 
 Tensors = Tensor | Mapping[str, Tensor]
 Shape = Sequence[int] | Mapping[str, Sequence[int]]
+"""The shape of a tensor, or of each of several by name."""
 
 KINDS = ("gaussian", "low rank", "signs", "tied", "sparse", "zero")
 """The kinds of input: `tied` is a multiple of an orthogonal matrix."""

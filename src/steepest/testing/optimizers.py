@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from steepest.testing._tensors import assert_true, on
 
 Make: TypeAlias = Callable[[nn.Module], torch.optim.Optimizer]
+"""A function that makes the optimizer for a model."""
 
 
 class TinyModel(nn.Module):

@@ -22,6 +22,8 @@ from steepest.optim import ParameterView
 from steepest.polar._rounding import product_rounding
 
 Gradient = Literal["momentum", "grad"]
+"""The gradient of a report: the average that the optimizer keeps, or that of the last batch."""
+
 GRADIENTS = ("momentum", "grad")
 
 

@@ -12,7 +12,7 @@ from steepest._common.errors import invalid
 from steepest.diagnostics.curvature.loss import Named, Params, as_named, as_vector
 from steepest.norms import MaxOf, Norm, ProductNorm
 from steepest.routing import matrix_views
-from steepest.routing.matrices import Views as Views
+from steepest.routing.matrices import Views
 from steepest.views import MatrixView
 
 

@@ -19,7 +19,10 @@ from steepest.polar import JORDAN, NewtonSchulz
 from steepest.views import MatrixView
 
 Maker: TypeAlias = Callable[[dict[str, Tensor]], Named]
+"""A function from the gradients, by name, to a direction."""
+
 Chosen: TypeAlias = Norm | ProductNorm | Maker | Named
+"""A direction to compare: that of a norm, of a function of the gradients, or tensors by name."""
 
 # torch.optim.Adam: the defaults of an optimizer that is not given.
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}

@@ -13,9 +13,16 @@ from steepest._common.errors import invalid, shape_text
 from steepest.diagnostics._preserved_state import PreservedState
 
 Loss: TypeAlias = Callable[[], Tensor]
+"""A function that evaluates the loss, always on the same batch."""
+
 Named: TypeAlias = Mapping[str, Tensor]
+"""Tensors by the name of their parameter."""
+
 Params: TypeAlias = nn.Module | Tensor | Named | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+"""The parameters that may move: those of a module, or tensors, with names or without."""
+
 Direction: TypeAlias = Tensor | Named | Sequence[Tensor]
+"""A direction: a tensor for each parameter, by name or in their order."""
 
 PRECISE = (torch.float32, torch.float64)
 """Types in which a second derivative has digits."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from steepest._common.errors import invalid
 from steepest._common.text import for_json, table
-from steepest.diagnostics.curvature._joint_norm import Views, views_among
+from steepest.diagnostics.curvature._joint_norm import views_among
 from steepest.diagnostics.curvature.directions import (
     DIRECTIONS,
     Chosen,
@@ -17,9 +17,11 @@ from steepest.diagnostics.curvature.directions import (
     has_adam_state,
 )
 from steepest.diagnostics.curvature.loss import Direction, Loss, LossAt, Named, Params, dot, named
+from steepest.routing.matrices import Views
 from steepest.views import MatrixView
 
 Over = Literal["matrices", "all"]
+"""The parameters that a direction moves: those that are matrices, or all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,12 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon
 from steepest._common.text import for_json
 from steepest.diagnostics._preserved_state import PreservedState
-from steepest.diagnostics.curvature._joint_norm import JointNorm, Views, joint_norm, views_among
+from steepest.diagnostics.curvature._joint_norm import JointNorm, joint_norm, views_among
 from steepest.diagnostics.curvature._lanczos import BASIS, lanczos
 from steepest.diagnostics.curvature.loss import Loss, LossAt, Named, Params, dot, named
 from steepest.norms import L2, Frobenius, Norm, ProductNorm, Scaled
 from steepest.optim.step_length import PROBE
+from steepest.routing.matrices import Views
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -23,6 +23,7 @@ from steepest.diagnostics.geometry.verdict import LayerVerdict, Verdict
 from steepest.polar import Svd
 
 ModelLoss: TypeAlias = Callable[[Any, Any], Tensor]
+"""The loss of a model on a batch, as a function of both."""
 
 
 def compare_geometries(

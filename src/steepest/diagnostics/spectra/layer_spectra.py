@@ -16,6 +16,8 @@ from steepest.diagnostics.spectra.spectrum import Method, Spectrum, of_values, s
 from steepest.routing import matrix_views
 
 What = Literal["weights", "gradients", "momentum"]
+"""The matrices of a layer whose spectra are taken."""
+
 WHAT = ("weights", "gradients", "momentum")
 MOMENTUM = ("momentum_buffer", "exp_avg")
 """Optimizers' names of an average of gradients: SGD and Muon, Adam and its kin."""

@@ -24,6 +24,8 @@ from steepest.diagnostics.spectra._krylov import rounding
 from steepest.polar.method import check_matrices
 
 Method = Literal["auto", "exact", "randomised"]
+"""The way to a spectrum: a decomposition, a randomised one, or the quicker for the size."""
+
 METHODS = ("auto", "exact", "randomised")
 # Measured on one core: as fast as a randomised spectrum at 1024², half as fast at 2048²; twice as
 # fast at 768 × 3072 (tools/spectrum_cost.py).
