@@ -70,7 +70,7 @@ LAYERS = (
     ("optim.group_keys",),
     ("optim.unrouted",),
     ("optim.state", "optim.routed", "optim.parameter_view", "optim.finite"),
-    ("optim.adamw", "optim.plan"),
+    ("optim.adamw", "optim.plan", "optim.summary"),
     ("optim.sharded",),
     ("optim.step_length", "optim.optimizer"),
     ("optim.muon", "optim.descent", "optim.lionk"),
