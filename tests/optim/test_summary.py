@@ -34,10 +34,10 @@ def lines(optimizer):
 
 def test_muon_with_a_module():
     optimizer = steepest.Muon(Small(), lr=0.02, adamw_lr=3e-3)
+    by = "polar Auto(error=0.05)"
     assert lines(optimizer) == [
         "Muon(",
-        "  0: 3 parameters of 5 matrices, Spectral(), polar Auto(error=0.05), "
-        "lr 0.02 × √max(1, out/in),",
+        f"  0: 3 parameters of 5 matrices, Spectral(), {by}, lr 0.02 × √max(1, out/in),",
         "     momentum 0.95 (Nesterov), weight_decay 0.1",
         "  1: AdamW, 1 embedding and 1 head, lr 0.003, betas (0.9, 0.95), no decay",
         "  2: AdamW, 4 vectors, lr 0.003, betas (0.9, 0.95), no decay",

@@ -69,7 +69,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     """Whether all parameters share the length of a step, which `_move_together` finds."""
 
     def __init__(self, params: Params, defaults: dict[str, Any], options: StepOptions) -> None:
-        check_options(type(self).__name__, options, StepOptions)
+        check_options(type(self), options, StepOptions)
         limit = options.get("max_batch_bytes")
         if limit is not None and limit < 1:
             raise invalid("max_batch_bytes", limit, "give a positive number of bytes or None")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._common.checks import check_object
 from steepest._common.errors import invalid
 from steepest._common.numerics import looked_at
 from steepest._common.text import table
@@ -269,8 +270,9 @@ def polar_factor(
         Higham, Functions of Matrices (SIAM, 2008), chapter 8.
     """
     check_matrices(x)
-    if not isinstance(method, PolarMethod | None):
-        raise invalid("method", method, "give a method object such as steepest.polar.Svd()")
+    if method is not None:
+        remedy = "give a method object such as steepest.polar.Svd()"
+        check_object("method", method, PolarMethod, remedy)
     finite = looked_at(torch.isfinite(x).all())
     if finite is None:
         raise invalid(
