@@ -28,7 +28,7 @@ EXAMPLES: Mapping[str, str] = {":P": ":4", ":K": ":16", ":A:B": ":rms:rms"}
 """An example of what follows a name."""
 
 Word = float | str
-"""What follows a name: a number, or "rms"."""
+"""Part of a text after a name: a number, or "rms"."""
 
 
 def norm_words(text: str) -> tuple[str, list[Word]]:
