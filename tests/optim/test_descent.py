@@ -265,7 +265,7 @@ BAD = [
     ({"scale": "linesearch", "momentum": 0.9}, "momentum=0.9: a line search"),
     ({"scale": "linesearch", "weight_decay": 0.1}, "weight_decay=0.1: a line search"),
     ({"lr": 1.0, "betas": (1.5, 0.5)}, "betas=(1.5, 0.5\\): give two numbers"),
-    ({"lr": 1.0, "norm": norms.Spectral}, "norm='norms.Spectral': call it: norms.Spectral()"),
+    ({"lr": 1.0, "norm": norms.Spectral}, "norm='norms.Spectral': call it: norms.Spectral"),
     ({"lr": 1.0, "betas": "a"}, "betas='a': give two numbers"),
     ({"lr": 1.0, "betas": (0.5, 0.5), "nesterov": True}, "nesterov=True: betas=.* are the weights"),
     ({"lr": 1.0, "momentum": 1.0}, "momentum=1.0"),
