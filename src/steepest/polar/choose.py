@@ -202,7 +202,7 @@ class Auto(PolarMethod):
             ValueError: fewer than two axes, or one without length.
 
         Examples:
-            >>> print(Auto().explain((16, 128, 512)))  # doctest: +ELLIPSIS
+            >>> print(Auto().explain((16, 128, 512)))  # doctest: +ELLIPSIS +NORMALIZE_WHITESPACE
             milliseconds     error  resolution  method
             ...
         """
