@@ -118,7 +118,7 @@ def install(programs: Path, *packages: str | Path) -> None:
 
 def use(programs: Path, folder: Path) -> None:
     """Train ten lines, ask the program for help, and train with it."""
-    print(run(programs / "python", "-I", "-c", LIBRARY, cwd=folder).strip().splitlines()[-1])
+    print(run(programs / "python", "-I", "-c", LIBRARY, cwd=folder).partition("\n")[0])
     if "train" not in run(programs / "steepest", "--help", cwd=folder):
         raise SystemExit("error: `steepest --help` does not name `train`")
     out = folder / f"run-{programs.parent.name}"
@@ -130,7 +130,7 @@ def use(programs: Path, folder: Path) -> None:
 
 def refuse_without_extra(programs: Path, folder: Path) -> None:
     """Use the library without the extra, and see that the program says how to get it."""
-    print(run(programs / "python", "-I", "-c", LIBRARY, cwd=folder).strip().splitlines()[-1])
+    print(run(programs / "python", "-I", "-c", LIBRARY, cwd=folder).partition("\n")[0])
     message = run(programs / "steepest", "train", cwd=folder, code=2)
     if "pip install '.[train]'" not in message or "Traceback" in message:
         raise SystemExit(f"error: without the extra the program says\n{message}")
