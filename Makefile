@@ -31,7 +31,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-rest test-frameworks test-kernels coverage check format lint types doctest docs docs-serve wheel static clean
+.PHONY: help train test test-rest test-frameworks test-kernels coverage check format lint types doctest docs docs-serve wheel static release-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -110,6 +110,10 @@ docs-serve: $(STAMP) ## serve the documentation while writing it
 
 wheel: $(STAMP) ## build the wheel, install it elsewhere and use it there
 	$(BIN)/python tools/wheel_smoke.py
+
+# Some minutes and 3 GB: two environments with torch of their own.
+release-check: $(STAMP) ## build a release, install it into empty environments, use it; ARGS="--release" to demand all
+	$(BIN)/python tools/release_check.py $(ARGS)
 
 format: $(STAMP) ## format and fix what can be fixed
 	$(BIN)/python -m ruff format .

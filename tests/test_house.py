@@ -19,6 +19,7 @@ import pytest
 
 import steepest
 from tests.layers import LAYERS
+from tools.release_check import disagreements, project
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "steepest"
@@ -305,17 +306,9 @@ def test_import_is_light_and_changes_nothing() -> None:
 
 
 def test_the_version_is_written_the_same_everywhere() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    version = project["version"]
-    assert metadata.version("steepest") == version
-    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    headings = re.findall(r"^## \[([^\]]+)\]", changelog, flags=re.MULTILINE)
-    # There is one version that is not released; before the first release there is no other.
-    assert headings[0] == "Unreleased"
-    assert "unreleased" not in changelog.partition("[Unreleased]")[2].lower()
-    assert headings[1:2] in ([], [version]), "the newest release in CHANGELOG.md"
-    assert len(headings) > 1 or f"the first version will be {version}" in changelog
+    version = project()["version"]
+    assert metadata.version("steepest") == steepest.__version__ == version
+    assert not disagreements()
 
 
 def test_the_only_requirements_are_torch_and_jaxtyping() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import inspect
-import re
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -64,29 +61,3 @@ def test_a_second_definition_is_found_wherever_it_is(first: str, tmp_path: Path)
     (tmp_path / "b.py").write_text(f"def f():\n    {first}\n        pass\n", encoding="utf-8")
     kind = ast.ClassDef if first.startswith("class") else ast.FunctionDef
     assert twice(definitions(kind, tmp_path)) == ["Same: a.py:1, b.py:2"]
-
-
-def renamed(text: str) -> list[str]:
-    """The dotted names in the column "new" of the table of changed names."""
-    table = text.partition("| old | new |")[2].partition("\n\n")[0]
-    cells = [line.rstrip(" |").rpartition(" | ")[2] for line in table.splitlines()[2:]]
-    return [name for cell in cells for name in re.findall(r"`([a-z_]+(?:\.\w+)+)`", cell)]
-
-
-@pytest.mark.parametrize("name", renamed((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")))
-def test_the_new_name_of_a_changed_one_is_there(name: str) -> None:
-    module, *attributes = name.split(".")
-    found = importlib.import_module(f"steepest.{module}")
-    for attribute in attributes:
-        # What `__init__` sets is no attribute of the class.
-        if not hasattr(found, attribute):
-            fields = getattr(found, "__dataclass_fields__", {})
-            assert attribute in {*fields, *inspect.signature(found).parameters}, name
-            return
-        found = getattr(found, attribute)
-
-
-def test_the_table_of_changed_names_is_read() -> None:
-    text = "| old | new |\n| --- | --- |\n| `a.B` | `c.D`, its `e` |\n| `x` | `y=1`, `f.g.H` |\n\n"
-    assert renamed(text) == ["c.D", "f.g.H"]
-    assert len(renamed((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))) > 30

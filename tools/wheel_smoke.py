@@ -69,9 +69,14 @@ def build(folder: Path) -> Path:
         return everywhere(folder, names) | (made if Path(folder) == ROOT else set())
 
     shutil.copytree(ROOT, source, ignore=ignored)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source, cwd=folder)
+    build_from(source, folder)
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def build_from(source: Path, folder: Path) -> None:
+    """The sdist of a source tree, and the wheel that is built from it, in a folder."""
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source, cwd=source)
 
 
 def install(wheel: Path, folder: Path) -> Path:

@@ -258,7 +258,10 @@ BAD = [
     ({"K": maps.HalfSquare(), "weight_decay": 1.0, "constraint": "project"}, "have no ball"),
     ({"constraint": "clip"}, "constraint='clip': give"),
     ({"decay": "coupled"}, "decay='coupled': give"),
-    ({"K": norms.Spectral()}, r"K=.*: give a map object such as steepest.maps.NuclearMap\(\)"),
+    (
+        {"K": norms.Spectral()},
+        r"K=.*: a norm is a map by steepest.maps.FromNorm\(norms.Spectral\(\)\)",
+    ),
     ({"K": "nuclear"}, "K='nuclear': give a map object"),
     ({"K": maps.TopK(7)}, r"k=7: a 6×9 matrix has 6 singular values"),
     ({"betas": (1.0, 0.9)}, r"betas=\(1.0, 0.9\): give two numbers"),
@@ -279,9 +282,9 @@ def test_bad_arguments(arguments, message, unchecked):
 
 
 def test_a_map_that_does_not_fit_the_dimension():
-    with pytest.raises(ValueError, match="it is not a matrix"):
+    with pytest.raises(ValueError, match="got a parameter of shape"):
         LionK([nn.Parameter(torch.zeros(3))], K=maps.NuclearMap())
-    with pytest.raises(ValueError, match="it is not a matrix"):
+    with pytest.raises(ValueError, match="got a parameter of shape"):
         LionK([nn.Parameter(torch.zeros(3))], K=maps.GroupRows())
 
 

@@ -169,9 +169,16 @@ def test_what_it_accepts(kind):
     assert (optimizer.routing is not None) == (kind in ("routing", "named"))
 
 
+MUON_GOT_A_VECTOR = (
+    r"^Muon got a parameter of shape \(4,\)\. Pass the module instead: "
+    r"`steepest\.Muon\(model, lr=0\.02\)` sends biases, embeddings and heads to AdamW\. "
+    r"It is no matrix \(parameter 1 of its group\): .*adamw=True$"
+)
+
+
 def test_a_bare_vector_is_refused_with_the_remedy():
     layer = nn.Linear(3, 4)
-    with pytest.raises(ValueError, match=r"parameter 1 of its group \(4\).*the module.*adamw=True"):
+    with pytest.raises(ValueError, match=MUON_GOT_A_VECTOR):
         Muon(layer.parameters())
 
 

@@ -1,6 +1,7 @@
 """What every optimizer saves, loads and copies."""
 
 import copy
+import dataclasses
 import io
 import pickle
 
@@ -9,9 +10,20 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-from steepest import Muon
+from steepest import LionK, Muon, SteepestDescent, maps, norms
 from steepest.optim.state import OLD_NAMES
-from steepest.polar import Auto, GramEigh, Svd
+from steepest.polar import (
+    JORDAN,
+    Auto,
+    GramEigh,
+    GramNewtonSchulz,
+    NewtonSchulz,
+    PolarMethod,
+    Schedule,
+    Svd,
+    Zolotarev,
+    design_schedule,
+)
 from tests.optim.suite import (
     OPTIMIZERS,
     assert_equal,
@@ -169,6 +181,49 @@ def test_a_state_of_before_the_release_is_still_read(name):
     train(other, twin, 2, start=2)
     assert_equal(parameters(m), parameters(other))
     assert not {"rest", "past"} & {key for group in twin.param_groups for key in group}
+
+
+def written_in_full(value):
+    """The text of a polar method, and of its schedule, with all of their fields."""
+    names = [f.name for f in dataclasses.fields(value) if f.repr]
+    pairs = ((name, getattr(value, name)) for name in names)
+    plain = (Schedule, PolarMethod)
+    texts = (f"{k}={written_in_full(v) if isinstance(v, plain) else repr(v)}" for k, v in pairs)
+    return f"{type(value).__name__}({', '.join(texts)})"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Auto(error=0.05),
+        Auto(error=0.01, resolution=1e-3),
+        GramEigh(),
+        GramEigh(refine=1),
+        GramNewtonSchulz(design_schedule(lower=1e-3, error=0.05), torch.bfloat16, tight=True),
+        NewtonSchulz(JORDAN),
+        NewtonSchulz(),
+        Svd(),
+        Zolotarev(3, 1e-2, tight=True),
+    ],
+    ids=repr,
+)
+def test_a_method_that_was_saved_with_all_of_its_fields_is_known(method):
+    old = written_in_full(method)
+    assert old == repr(method) == "Svd()" or len(old) > len(repr(method))
+    m = model()
+    for optimizer, key in (
+        (Muon(m, polar=method), "polar"),
+        (SteepestDescent(m, norms.Operator("rms", "rms", polar=method), lr=0.1), "norm"),
+        (LionK(m, K=maps.NuclearMap(polar=method)), "K"),
+    ):
+        state = optimizer.state_dict()
+        group = state["param_groups"][0]
+        assert repr(method) in group[key]
+        group[key] = group[key].replace(repr(method), old)
+        optimizer.load_state_dict(state)
+        group[key] = group[key].replace(old, written_in_full(Zolotarev(4, 1e-2)))
+        with pytest.raises(ValueError, match=r"saved with this, but the optimizer has .*"):
+            optimizer.load_state_dict(state)
 
 
 def test_rest_in_a_group_is_refused_by_its_new_name():

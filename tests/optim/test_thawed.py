@@ -184,7 +184,7 @@ def test_parameters_of_nowhere_get_a_name_and_the_usual_view():
     optimizer.add_param_group({"params": [extra]})
     name = optimizer.param_groups[-1]["param_names"]
     assert name == [f"param_groups.{len(optimizer.param_groups) - 1}.0"]
-    with pytest.raises(ValueError, match="it is not a matrix"):
+    with pytest.raises(ValueError, match="got a parameter of shape"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(5))]})
 
 

@@ -1,5 +1,7 @@
 """Auto picks by accuracy first and predicted cost second, and always the same."""
 
+import re
+
 import pytest
 import torch
 
@@ -67,11 +69,30 @@ def test_the_ranking_prints_as_a_table():
     ranking = Auto().explain((64, 64))
     lines = str(ranking).splitlines()
     assert lines[0].split() == ["milliseconds", "error", "resolution", "method"]
-    rows, where = lines[1 : 1 + len(ranking.predictions)], lines[1 + len(ranking.predictions) :]
-    assert len(rows) == len(ranking.predictions)
-    assert max(map(len, lines)) < 160
+    end = next(i for i, line in enumerate(lines) if line.startswith("and "))
+    rows, where = lines[1:end], lines[end + 1 :]
+    assert int(lines[end].split()[1]) == len(ranking.predictions) - len(rows)
+    assert type(ranking.predictions[0].method).__name__ in rows[0]
+    assert max(map(len, lines)) <= 110
     assert where[0] == f"processor: {ranking.processor}" and ranking.processor
     assert " ".join(where[1:]) == f"costs: {ranking.source}" and "measured" in ranking.source
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("shape", [(8, 8), (128, 512), (2048, 8192)])
+@pytest.mark.parametrize("error", [0.05, 1e-3])
+def test_a_printed_ranking_is_short_and_shows_every_kind(shape, dtype, device, error):
+    ranking = Auto(error=error).explain(shape, dtype, device)
+    text = str(ranking).partition("processor:")[0]
+    rows = [line for line in text.splitlines()[1:] if not line.startswith("and ")]
+    assert len(rows) <= 13
+    for p in ranking.predictions:
+        name = type(p.method).__name__
+        assert any(name in row and ("not accurate" in row) != p.admitted for row in rows)
+    digits = [n.replace(".", "").lstrip("0") for n in re.findall(r"\d*\.\d+", text)]
+    assert max(map(len, digits)) <= 3
+    assert not re.search(r"torch\.|Schedule", text)
 
 
 def test_the_ranking_says_that_costs_were_given():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
+from zlib import crc32
 
 
 def table(
@@ -32,6 +34,44 @@ def table(
         ).rstrip()
         for line in lines
     )
+
+
+def changed_fields(value: Any, *always: str) -> str:
+    """A dataclass as its constructor is called: with the fields that are not at their default.
+
+    Args:
+        value: an instance of a dataclass.
+        always: names of fields that are shown at their default too.
+
+    Examples:
+        >>> from steepest.polar import Zolotarev
+        >>> changed_fields(Zolotarev(order=3), "lower")
+        'Zolotarev(order=3, lower=0.001)'
+    """
+    given = [
+        f"{f.name}={getattr(value, f.name)!r}"
+        for f in fields(value)
+        if f.repr and (f.name in always or getattr(value, f.name) != f.default)
+    ]
+    return f"{type(value).__name__}({', '.join(given)})"
+
+
+def fingerprint(value: Any) -> str:
+    """Eight digits that tell nested numbers and texts apart, for a short text of a long value.
+
+    Numbers count with ten digits: the last ones of what is computed differ between processors.
+
+    Examples:
+        >>> fingerprint((1.0, 2.0)) == fingerprint((1.0, 2.0 + 1e-15)) != fingerprint((1.0, 2.1))
+        True
+    """
+
+    def plain(x: Any) -> str:
+        if isinstance(x, tuple | list):
+            return f"({','.join(map(plain, x))})"
+        return f"{x:.10g}" if isinstance(x, float) else repr(x)
+
+    return f"{crc32(plain(value).encode()):08x}"
 
 
 def for_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from steepest.norms.blocks import ColumnNorm as ColumnNorm
 from steepest.norms.blocks import MaxOver as MaxOver
 from steepest.norms.blocks import RowNorm as RowNorm
 from steepest.norms.blocks import SumOver as SumOver
+from steepest.norms.by_name import parse_norm as parse_norm
 from steepest.norms.kyfan import KyFan as KyFan
 from steepest.norms.kyfan import KyFanDual as KyFanDual
 from steepest.norms.lp import L1 as L1

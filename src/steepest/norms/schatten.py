@@ -6,12 +6,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from steepest._common.errors import invalid
+from steepest._common.checks import check_object
 from steepest._common.numerics import (
     epsilon,
     full_precision,
@@ -156,11 +157,10 @@ def method(polar: object) -> PolarMethod | None:
     Raises:
         ValueError: it is something else.
     """
-    if polar is not None and not isinstance(polar, PolarMethod):
-        raise invalid(
-            "polar", polar, "give a method object such as steepest.polar.Auto(error=0.05)"
-        )
-    return polar
+    if polar is not None:
+        remedy = "give a method object such as steepest.polar.Auto(error=0.05)"
+        check_object("polar", polar, PolarMethod, remedy)
+    return cast(PolarMethod | None, polar)
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Unpack, cast
 import torch
 from torch import Tensor, nn
 
+from steepest._common.checks import check_object
 from steepest._common.errors import invalid, shape_text
+from steepest._common.norm_names import NORM_NAMES
 from steepest._common.numerics import number
-from steepest.norms import MaxOf, Modular, Norm, ProductNorm
+from steepest.norms import MaxOf, Modular, Norm, ProductNorm, parse_norm
 from steepest.norms.product import check_names
 from steepest.optim.batching import GroupStep, Update
 from steepest.optim.choices import Loss, Scale, Sharpness
@@ -28,7 +30,7 @@ class DescentOptions(StepOptions, total=False):
     They mean what they mean there; `betas` is an argument of its own.
     """
 
-    norm: Norm | ProductNorm | None
+    norm: Norm | ProductNorm | str | None
     sharpness: Sharpness | None
     momentum: float
     nesterov: bool
@@ -74,7 +76,8 @@ class SteepestDescent(SteepestOptimizer):
         params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
             group may have `views` and its own `norm`, `lr`, `sharpness`, `momentum`, `betas` and
             `weight_decay`.
-        norm: A norm of `steepest.norms`, or of named blocks.
+        norm: A norm of `steepest.norms`, or of named blocks; or its name, as `norms.parse_norm`
+            takes it: "spectral", "schatten:4", "operator:rms:rms".
         lr: Norm of a step for `scale="unit"`, factor of the length otherwise (1 if None).
         sharpness: The smoothness constant λ > 0 of the loss in the norm, or "estimate".
         momentum: Weight of the past in the average, in [0, 1).
@@ -110,7 +113,7 @@ class SteepestDescent(SteepestOptimizer):
     def __init__(
         self,
         params: Params,
-        norm: Norm | ProductNorm | None = None,
+        norm: Norm | ProductNorm | str | None = None,
         lr: float | Tensor | None = None,
         *,
         sharpness: Sharpness | None = None,
@@ -125,8 +128,7 @@ class SteepestDescent(SteepestOptimizer):
             scale = "unit" if sharpness is None else "dual"
         if lr is None and scale != "unit":
             lr = 1.0
-        if not isinstance(norm, Norm | ProductNorm | None):
-            raise _no_norm(norm)
+        norm = as_norm(norm)
         params = self._unwrapped(params)
         frozen: dict[str, Tensor] = {}
         if isinstance(norm, ProductNorm):
@@ -164,6 +166,9 @@ class SteepestDescent(SteepestOptimizer):
             ValueError: as the constructor.
         """
         group = dict(param_group)
+        norm = group.get("norm")
+        if isinstance(norm, str) and norm.lower().partition(":")[0] in NORM_NAMES:
+            group["norm"] = parse_norm(norm)
         if group.get("sharpness") is not None and not group.get("adamw"):
             group.setdefault("scale", "dual")
             if self.defaults["lr"] is None:
@@ -189,8 +194,7 @@ class SteepestDescent(SteepestOptimizer):
             if group["scale"] == "linesearch":
                 raise invalid("adamw", True, "a line search moves all parameters along their norms")
             return
-        if not isinstance(group["norm"], Norm):
-            raise _no_norm(group["norm"])
+        check_object("norm", group["norm"], Norm, NORM_OBJECT)
         sharpness, scale = group["sharpness"], group["scale"]
         if sharpness not in (None, "estimate") and not 0 < number(sharpness) < float("inf"):
             raise invalid("sharpness", sharpness, 'give a positive number or "estimate"')
@@ -264,8 +268,20 @@ class SteepestDescent(SteepestOptimizer):
         return {**super().__getstate__(), "_shares_length": self._shares_length}
 
 
-def _no_norm(norm: object) -> ValueError:
-    return invalid("norm", norm, "give a norm object such as steepest.norms.Spectral()")
+NORM_OBJECT = 'give a norm object such as steepest.norms.Spectral(), or a text such as "schatten:4"'
+
+
+def as_norm(norm: Any) -> Norm | ProductNorm | None:
+    """A norm that is an argument: an object, or a text as on the command line.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(norm, str):
+        return parse_norm(norm)
+    if norm is not None:
+        check_object("norm", norm, (Norm, ProductNorm), NORM_OBJECT)
+    return cast(Norm | ProductNorm | None, norm)
 
 
 def _frozen_without(model: nn.Module, norm: ProductNorm) -> dict[str, Tensor]:

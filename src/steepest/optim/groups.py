@@ -13,7 +13,7 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
 from steepest.optim.options import Group
-from steepest.optim.remedies import remedy
+from steepest.optim.remedies import no_matrix
 from steepest.optim.updates import average_dtype, check_average
 from steepest.polar import PolarMethod
 from steepest.sharding import RankGroup
@@ -21,6 +21,9 @@ from steepest.views import LINEAR, MatrixView, ParameterViews
 
 Views = tuple[MatrixView | None, ...]
 """The view of each parameter of a group; None for one that a norm takes as it is."""
+
+
+OR_SHARPNESS = ", the norm of a step, or a sharpness"
 
 
 def name_of(group: Group, param: Tensor) -> str:
@@ -39,7 +42,7 @@ def check_group(group: Group) -> None:
         ValueError: it is.
     """
     if group["lr"] is None:
-        raise invalid("lr", None, "give lr, the norm of a step, or a sharpness")
+        raise invalid("lr", None, "give a learning rate" + OR_SHARPNESS * ("sharpness" in group))
     values = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
     values |= {"momentum": group.get("momentum", 0.0), "eps": group.get("eps", 0.0)}
     for key, value in values.items():
@@ -79,6 +82,8 @@ def plain_numbers(group: dict[str, Any]) -> None:
     """Make the numbers of a group Python's: a checkpoint takes no others."""
     for key in ("lr", "weight_decay", "momentum", "eps"):
         value = group.get(key)
+        if isinstance(value, bool):
+            raise invalid(key, value, "give a number")
         if not isinstance(value, Tensor) and not math.isnan(number(value)):
             group[key] = value if type(value) in (int, float) else number(value)
     if "betas" in group:
@@ -178,14 +183,14 @@ def module_params(params: Any, geometry: Geometry, argument: str) -> Any:
     raise invalid(argument, geometry, "it does not fit every parameter: give groups")
 
 
-def views_of(group: Group, views: Any, norm: Geometry, optimizer: str) -> Views:
+def views_of(group: Group, views: Any, norm: Geometry, optimizer: type) -> Views:
     """One view for each parameter of a group, checked; None where the norm takes whole tensors.
 
     Args:
         group: The group.
         views: One view for all, or one for each, of which None stands for the usual one.
         norm: The norm or map of the group.
-        optimizer: The name of the optimizer.
+        optimizer: The class of the optimizer.
 
     Raises:
         ValueError: a view does not fit its parameter, or one without a view is no matrix.
@@ -224,18 +229,8 @@ def _no_views(group: Group, views: Any, norm: Geometry) -> Views:
     return (None,) * len(group["params"])
 
 
-def _default_view(group: Group, param: Tensor, optimizer: str) -> MatrixView:
+def _default_view(group: Group, param: Tensor, optimizer: type) -> MatrixView:
     if param.ndim == 2:
         return LINEAR
-    raise invalid(
-        "params",
-        f"{name_of(group, param)}, {shape_text(param.shape)}",
-        f"it is not a matrix: {remedy(optimizer)}, or put it into a group with adamw=True for AdamW"
-        + (READINGS.format(spatial=param.ndim - 2) if param.ndim > 2 else ""),
-    )
-
-
-READINGS = (
-    ", or say with `views` which matrices it is: steepest.views.conv({spatial}) for the kernel of "
-    "a convolution, MatrixView(batch=…, rows=…, cols=…) for a stack of matrices"
-)
+    name = name_of(group, param).partition(" (")[0]
+    raise no_matrix(optimizer, param, name, group["lr"])

@@ -6,8 +6,10 @@ from typing import ClassVar, Unpack
 
 from torch import Tensor
 
+from steepest._common.checks import check_object
 from steepest._common.errors import invalid
 from steepest.maps import ConvexMap, L1Map
+from steepest.norms import Norm
 from steepest.optim.groups import module_params, two_weights
 from steepest.optim.optimizer import Params, SteepestOptimizer
 from steepest.optim.options import Group, StepOptions
@@ -73,8 +75,7 @@ class LionK(SteepestOptimizer):
         **options: Unpack[StepOptions],
     ) -> None:
         K = L1Map() if K is None else K
-        if not isinstance(K, ConvexMap):
-            raise _no_map(K)
+        _check_map(K)
         defaults = {
             "lr": lr,
             "K": K,
@@ -85,12 +86,13 @@ class LionK(SteepestOptimizer):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if not isinstance(group["K"], ConvexMap):
-            raise _no_map(group["K"])
+        _check_map(group["K"])
 
     def _make_rule(self, group: Group) -> UpdateRule:
         return MapRule(group["K"])
 
 
-def _no_map(K: object) -> ValueError:
-    return invalid("K", K, "give a map object such as steepest.maps.NuclearMap()")
+def _check_map(K: object) -> None:
+    if isinstance(K, Norm):
+        raise invalid("K", K, f"a norm is a map by steepest.maps.FromNorm(norms.{K!r})")
+    check_object("K", K, ConvexMap, "give a map object such as steepest.maps.NuclearMap()")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Unpack, cast
 import torch
 from torch import Tensor, nn
 
+from steepest._common.checks import check_object
 from steepest._common.errors import invalid
 from steepest._common.numerics import widened
 from steepest.optim.choices import SHAPE_RULES, ShapeRule
@@ -109,7 +110,8 @@ class Muon(SteepestOptimizer):
         asked = ns_coefficients is not None or ns_steps is not None
         if asked and polar is not None:
             raise _ambiguous(polar)
-        if not isinstance(params, nn.Module | Routing | Tensor):
+        params = self._unwrapped(params)
+        if not isinstance(params, nn.Module | Routing | Tensor | type):
             params = cast(Params, list(params))
         if lr is None:
             lr = TORCH_LR if adjust_lr_fn == "match_rms_adamw" or _alone(params) else LR
@@ -149,12 +151,9 @@ class Muon(SteepestOptimizer):
         if group["adjust_lr_fn"] not in SHAPE_RULES:
             names = ", ".join(f'"{rule}"' for rule in SHAPE_RULES if rule)
             raise invalid("adjust_lr_fn", group["adjust_lr_fn"], f"give {names} or None")
-        if not isinstance(group["polar"], PolarMethod | None):
-            raise invalid(
-                "polar",
-                group["polar"],
-                "give a method object such as steepest.polar.Auto(error=0.05)",
-            )
+        if group["polar"] is not None:
+            remedy = "give a method object such as steepest.polar.Auto(error=0.05)"
+            check_object("polar", group["polar"], PolarMethod, remedy)
         if not 1 <= group["ns_steps"] < 100:
             raise invalid("ns_steps", group["ns_steps"], "give a number of steps in 1…99")
         if len(group["ns_coefficients"]) != 3:

@@ -15,7 +15,7 @@ from steepest.norms import (
     Operator,
     ProductNorm,
 )
-from steepest.optim.descent import DescentOptions, SteepestDescent
+from steepest.optim.descent import DescentOptions, SteepestDescent, as_norm
 from steepest.optim.options import check_options, routing_options
 from steepest.optim.presets import PRESETS, Preset
 from steepest.optim.routed import Params
@@ -40,7 +40,7 @@ class _Named(SteepestDescent):
         **options: Unpack[DescentOptions],
     ) -> None:
         row = self.preset
-        check_options(type(self).__name__, options, DescentOptions)
+        check_options(type(self), options, DescentOptions)
         given = {key: value for key, value in options.items() if value is not None}
         sharp = given.get("sharpness") is not None
         values: dict[str, Any] = {"norm": row.norm, "weight_decay": row.weight_decay}
@@ -180,7 +180,8 @@ class Scion(_Named):
         **options: Unpack[DescentOptions],
     ) -> None:
         positive("head_scale", head_scale)
-        params, norm = self._unwrapped(params), options.get("norm") or self.preset.norm
+        params, norm = self._unwrapped(params), as_norm(options.get("norm")) or self.preset.norm
+        options["norm"] = norm
         self._kinds: dict[str, str] | None = None
         self._head_scale = head_scale
         if isinstance(params, nn.Module):

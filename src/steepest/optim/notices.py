@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -19,6 +20,9 @@ IDLE_STEPS = 3
 # A floor that a schedule ends on is the same for all groups and says nothing.
 SMALL = 0.25
 """Share of its first learning rate below which that of a group may equal the others'."""
+
+VALUE = re.compile(r"MatrixView\(.*?\)(?= )|\S+")
+"""The first value in a text that says how to settle a guess."""
 
 OURS = ("steepest.", "torch.", "jaxtyping.")
 """Modules to which no warning should point."""
@@ -87,12 +91,13 @@ class Notices:
         if routing.uncertain:
             count, rows = len(routing.uncertain), routing.uncertain[:5]
             text = "; ".join(f"{a.name!r} is taken as {a.target} ({a.reason})" for a in rows)
+            name, settle = rows[0].name, rows[0].settle
+            settle = VALUE.sub(lambda found: f"overrides={{{name!r}: {found[0]}}}", settle, count=1)
             more = f"; and {count - len(rows)} more" if count > len(rows) else ""
             self._say(
                 "guesses",
                 f"the routing had to guess {count} of {len(routing)} parameters: {text}{more}. "
-                "Look at print(optimizer.routing), and settle them by "
-                f"overrides={{{rows[0].name!r}: …}} with {rows[0].settle}",
+                f"Look at print(optimizer.routing), and settle them by {settle}",
             )
 
     def tables(self, names: Iterable[str], remedy: str) -> None:

@@ -35,6 +35,7 @@ from steepest.optim.routed import RoutedOptimizer
 from steepest.optim.rule import UpdateRule
 from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
+from steepest.optim.summary import summary
 from steepest.optim.updates import (
     Flag,
     average_dtype,
@@ -68,7 +69,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     """Whether all parameters share the length of a step, which `_move_together` finds."""
 
     def __init__(self, params: Params, defaults: dict[str, Any], options: StepOptions) -> None:
-        check_options(type(self).__name__, options, StepOptions)
+        check_options(type(self), options, StepOptions)
         limit = options.get("max_batch_bytes")
         if limit is not None and limit < 1:
             raise invalid("max_batch_bytes", limit, "give a positive number of bytes or None")
@@ -138,6 +139,10 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             rule = None if group["adamw"] else self._rule(place)
             views = self._views[place] if rule else (None,) * len(group["params"])
             yield from group_views(group, self.state, rule, views)
+
+    def __repr__(self) -> str:
+        """A line for each group, with the values that hold now."""
+        return summary(self)
 
     def _forget_plans(self) -> None:
         self._replicated.clear()

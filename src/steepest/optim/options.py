@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
+from inspect import Parameter, signature
 from typing import Any, TypedDict
 
 import torch
@@ -155,11 +157,11 @@ RENAMED = {
 """Arguments and keys of a group that have another name now: ignored, one would change training."""
 
 
-def check_options(optimizer: str, options: Mapping[str, object], known: Any) -> None:
+def check_options(optimizer: type, options: Mapping[str, object], known: Any) -> None:
     """Raise for a keyword that an optimizer does not take.
 
     Args:
-        optimizer: The name of the optimizer.
+        optimizer: The class of the optimizer.
         options: The keywords that were given.
         known: The typed dictionary of those that it takes.
 
@@ -168,10 +170,16 @@ def check_options(optimizer: str, options: Mapping[str, object], known: Any) -> 
     """
     for name in options:
         if name not in known.__optional_keys__:
+            kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+            parameters = signature(optimizer).parameters.values()
+            own = [p.name for p in parameters if p.kind in kinds]
+            near = get_close_matches(name, [*own, *known.__optional_keys__], n=1, cutoff=0.6)
             told = f"it is called {RENAMED[name]} now" if name in RENAMED else ""
+            meant = f"did you mean {near[0]}? " if near else ""
+            takes = ", ".join([*own, *sorted(known.__optional_keys__ - {*own})])
             raise TypeError(
-                f"{optimizer}() got an unexpected keyword argument {name!r}: "
-                f"{told or f'beside its own it takes {sorted(known.__optional_keys__)}'}"
+                f"{optimizer.__name__}() got an unexpected keyword argument {name!r}: "
+                f"{told or f'{meant}it takes {takes}'}"
             )
 
 

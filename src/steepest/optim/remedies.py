@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from steepest._common.callers import callers, module_of
+from steepest._common.numerics import host_value
 
 SHARDING = "torch.distributed.optim"
 """The package of ZeroRedundancyOptimizer, which gives each rank some of the parameters."""
@@ -35,16 +38,40 @@ def framework() -> str | None:
     return next(found, None)
 
 
-def remedy(cls: str) -> str:
-    """The line to write where a parameter without its module is no matrix.
+ARGUMENTS: Mapping[str, str] = {"SteepestDescent": "norm=…, ", "LionK": "K=…, "}
+"""Arguments that an optimizer has to have beside the model and the learning rate."""
+
+READINGS = (
+    ", or say with `views` which matrices it is: steepest.views.conv({spatial}) for the kernel of "
+    "a convolution, MatrixView(batch=…, rows=…, cols=…) for a stack of matrices"
+)
+
+
+def no_matrix(cls: type, param: Tensor, name: str, lr: float | Tensor | None) -> ValueError:
+    """The error for a parameter that came without its module and is no matrix.
 
     Args:
-        cls: The name of the optimizer.
+        cls: The optimizer.
+        param: The parameter.
+        name: Its name, or its place in the group.
+        lr: The learning rate of its group.
     """
+    path = f"steepest.{cls.__name__}" if cls.__module__.startswith("steepest.") else cls.__name__
     package = framework()
     if package is not None:
-        return f"under {package} write {REMEDIES[package].format(cls=f'steepest.{cls}')}"
-    return (
-        "pass the module, so that its parameters are routed; or names, as in "
-        'model.named_parameters(); or unrouted="adamw" to tell matrices by their shape'
-    )
+        text = f": under {package} write {REMEDIES[package].format(cls=path)}"
+    else:
+        rate = "…" if lr is None else f"{host_value(lr):g}"
+        others = "gives" if cls.__name__ == "Scion" else "sends"
+        where = "norms of their own" if cls.__name__ == "Scion" else "to AdamW"
+        call = f"{path}(model, {ARGUMENTS.get(cls.__name__, '')}lr={rate})"
+        text = (
+            f". Pass the module instead: `{call}` {others} biases, embeddings and "
+            f"heads {where}. It is no matrix "
+            f"({name}): without the module pass names, model.named_parameters(), or "
+            'unrouted="adamw" to tell matrices by their shape, or put it into a group with '
+            "adamw=True"
+        )
+    if param.ndim > 2:
+        text += READINGS.format(spatial=param.ndim - 2)
+    return ValueError(f"{cls.__name__} got a parameter of shape {tuple(param.shape)}{text}")

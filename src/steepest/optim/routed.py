@@ -229,7 +229,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             ValueError: a view, or the geometry of the group, does not fit a parameter.
         """
         group = self._objects.opened(self.param_groups[place])
-        found = views_of(group, views, rule.geometry, type(self).__name__)
+        found = views_of(group, views, rule.geometry, type(self))
         self._check_shapes(group, found, rule)
         self._views.seat(place, group["params"], found)
         choose_polar(group, found, rule.geometry.polar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from steepest._common.errors import invalid
 from steepest._common.torch_modules import WRAPPERS
 from steepest.optim.groups import Views, name_of, repr_of
 from steepest.optim.updates import average_dtype
+from steepest.polar import Schedule
 from steepest.sharding import is_sharded
 
 TEXTS = ("views", "momentum_dtype")
@@ -167,12 +169,27 @@ OLD_NAMES = {
 """Names in the text of saved objects, old and new, for each key of a group."""
 
 
+USUAL = r"resolution=0\.003|table=None|dtype=None|segments=None|tight=False|refine=0|degree=0"
+"""Fields of polar methods at their default, which their text had once."""
+
+
 def renamed_text(key: str, group: Mapping[str, Any]) -> Any:
-    """The text of a saved object, with the names of today."""
+    """The text of a saved object, as that of today."""
     text = group[key]
-    for old, new in OLD_NAMES.get(key, {}).items() if isinstance(text, str) else ():
+    if not isinstance(text, str):
+        return text
+    for old, new in OLD_NAMES.get(key, {}).items():
         text = re.sub(rf"\b{re.escape(old)}", new, text)
-    return text
+    text = re.sub(r"\bSchedule\((name=.*?, prescale=\([^()]*\))\)", _schedule, text)
+    text = re.sub(rf"(, |(?<=\())({USUAL})(?=[,)])", "", text)
+    return text.replace("(, ", "(")
+
+
+def _schedule(found: re.Match[str]) -> str:
+    """A schedule that was written with all of its coefficients."""
+    call = ast.parse(f"Schedule({found[1]})", mode="eval").body
+    assert isinstance(call, ast.Call), "the pattern is that of a call"
+    return repr(Schedule(**{str(k.arg): ast.literal_eval(k.value) for k in call.keywords}))
 
 
 def renamed(group: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from steepest._common.errors import shape_text
+from steepest._common.errors import invalid, shape_text
 from steepest.optim.choices import Unrouted
 from steepest.optim.group_keys import translate
 from steepest.optim.membership import MEMBERS, Rates, extended, is_told, routed_groups
@@ -40,7 +40,13 @@ def grouped(params: Iterable[Any]) -> list[dict[str, Any]]:
     """Parameters, pairs or groups as groups whose `params` is a list.
 
     Integers, such as the quantised weights below an adapter, have no gradient and are left out.
+
+    Raises:
+        ValueError: a class in the place of a model.
     """
+    if isinstance(params, type):
+        name = params.__name__
+        raise invalid("params", name, f"this is a class: give a model, {name}(…)")
     every: list[Any] = list(params)
     if every and not isinstance(every[0], Mapping):
         every = [{"params": every}]
@@ -192,6 +198,10 @@ def sort_params(
     if isinstance(params, Tensor):
         return params, None  # torch says what is wrong with it
     groups = grouped(params)
+    if not groups:
+        raise invalid(
+            "params", [], "no parameters; if requires_grad has selected them, all are frozen"
+        )
     if not takes_matrices(defaults):
         return groups, None
     # An optimizer around this one may have written the constructor's own geometry into all groups.

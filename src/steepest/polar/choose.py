@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,13 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from steepest._common.checks import check_object
 from steepest._common.errors import invalid
 from steepest._common.numerics import looked_at
+from steepest._common.text import table
 from steepest.polar.candidates import candidates
 from steepest.polar.costs import CostTable
 from steepest.polar.exact import Svd
-from steepest.polar.iterate import GramNewtonSchulz
 from steepest.polar.method import Accuracy, PolarMethod, check_matrices
 from steepest.polar.processors import processor_class, shipped_table
 
@@ -53,34 +55,50 @@ class Ranking:
     source: str = ""
 
     def __str__(self) -> str:
-        rows = [
-            f"{'milliseconds':>12}  {'error':>8}  {'resolution':>10}  method",
-            *(
-                f"{1e3 * p.seconds:12.4g}  {p.accuracy.error:8.2g}  {p.accuracy.resolution:10.2g}  "
-                f"{_short(p.method)}{'' if p.admitted else '  (not accurate enough)'}"
-                for p in self.predictions
-            ),
+        shown = self._shown()
+        cells = [
+            (
+                f"{1e3 * p.seconds:.3g}",
+                f"{p.accuracy.error:.2g}",
+                f"{p.accuracy.resolution:.2g}",
+                f"{_short(p.method)}{'' if p.admitted else '  (not accurate enough)'}",
+            )
+            for p in shown
+        ]
+        more = len(self.predictions) - len(shown)
+        lines = [
+            table(("milliseconds", "error", "resolution", "method"), cells, left={"method"}),
+            *([f"and {more} more in `predictions`"] if more else []),
             f"processor: {self.processor or 'the one of the given table'}",
             *textwrap.wrap(f"costs: {self.source or 'no source is given'}", 100),
         ]
-        return "\n".join(rows)
+        return "\n".join(lines)
+
+    def _shown(self) -> list[Prediction]:
+        """The fastest, and the fastest of each class that is not among them."""
+        kinds = dict[tuple[type, bool], Prediction]()
+        for p in self.predictions:
+            kinds.setdefault((type(p.method), p.admitted), p)
+        first = [p for p in self.predictions if p.admitted][:FASTEST]
+        return [p for p in self.predictions if p in first or p in kinds.values()]
+
+
+FASTEST = 6
+"""Rows of a printed ranking beside those that show a class of methods."""
 
 
 def _short(method: PolarMethod) -> str:
-    """A method as a table names it: a schedule by its name."""
-    if not isinstance(method, GramNewtonSchulz):
-        return repr(method)
-    dtype = f", {method.dtype}" if method.dtype else ""
-    segments = f", segments={method.segments}" if method.segments else ""
-    tight = ", tight=True" if method.tight else ""
-    return f"{type(method).__name__}({method.schedule.name}{dtype}{segments}{tight})"
+    """A method as a table names it: three digits of each number, a schedule by its name."""
+    written = re.sub(r"\d+\.\d{3,}(?:e-?\d+)?", lambda n: f"{float(n[0]):.3g}", repr(method))
+    written = re.sub(r"schedule=(?:polar\.|Schedule\(')(\w+)(?:'.*?#\w+\))?", r"\1", written)
+    return written.replace("torch.", "")
 
 
 # Ours. A pair of singular vectors at the resolution may turn by half a radian.
 LARGEST_TURN = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Auto(PolarMethod):
     """The cheapest method that maps every σ ≥ resolution·σ₁ to within `error` of 1.
 
@@ -111,6 +129,7 @@ class Auto(PolarMethod):
         'GramNewtonSchulz'
     """
 
+    _shown = ("error",)
     error: float = 0.05
     resolution: float = 3e-3
     table: CostTable | None = None
@@ -183,7 +202,7 @@ class Auto(PolarMethod):
             ValueError: fewer than two axes, or one without length.
 
         Examples:
-            >>> print(Auto().explain((16, 128, 512)))  # doctest: +ELLIPSIS
+            >>> print(Auto().explain((16, 128, 512)))  # doctest: +ELLIPSIS +NORMALIZE_WHITESPACE
             milliseconds     error  resolution  method
             ...
         """
@@ -251,8 +270,9 @@ def polar_factor(
         Higham, Functions of Matrices (SIAM, 2008), chapter 8.
     """
     check_matrices(x)
-    if not isinstance(method, PolarMethod | None):
-        raise invalid("method", method, "give a method object such as steepest.polar.Svd()")
+    if method is not None:
+        remedy = "give a method object such as steepest.polar.Svd()"
+        check_object("method", method, PolarMethod, remedy)
     finite = looked_at(torch.isfinite(x).all())
     if finite is None:
         raise invalid(

@@ -9,12 +9,13 @@ from typing import Any
 
 from steepest._common.checks import positive
 from steepest._common.errors import invalid
+from steepest._common.text import fingerprint
 
 Costs = tuple[tuple[int, float], ...]
 """(m, seconds) for one m × m matrix, m ascending; in between, powers are interpolated."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CostTable:
     """Seconds that the building blocks of the polar methods take on one kind of device.
 
@@ -63,6 +64,12 @@ class CostTable:
                 raise invalid(name, value, "give two or more sizes, ascending")
             if not all(m > 0 and math.isfinite(s) and s > 0 for m, s in value):
                 raise invalid(name, value, "give positive sizes and seconds")
+
+    def __repr__(self) -> str:
+        """The blocks that it has, and the sizes of products; `to_json` has all of it."""
+        blocks = [name for name, value in vars(self).items() if value and isinstance(value, tuple)]
+        sizes = f"{self.product[0][0]}…{self.product[-1][0]} rows, " if self.product else ""
+        return f"CostTable({', '.join(blocks)}: {sizes}#{fingerprint(tuple(vars(self).values()))})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_json`: a list of [m, seconds] for each block."""

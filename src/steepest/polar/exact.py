@@ -21,7 +21,7 @@ GRAM_ERROR = 0.02
 CUTOFF_MARGIN = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Svd(PolarMethod):
     """Polar factor by the singular value decomposition: the reference.
 
@@ -54,7 +54,7 @@ class Svd(PolarMethod):
         return q
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GramEigh(PolarMethod):
     """Polar factor by the eigenvalues of the Gram matrix: one m × m `eigh` whatever n is.
 

@@ -25,10 +25,11 @@ from steepest.polar.method import Accuracy, PolarMethod
 from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Iteration(PolarMethod):
     """A schedule, and the type it runs in."""
 
+    _shown = ("schedule",)
     schedule: Schedule = POLAR_EXPRESS
     dtype: torch.dtype | None = None
 
@@ -50,7 +51,7 @@ class _Iteration(PolarMethod):
         return self.compute_dtype(dtype, torch.device("cpu"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NewtonSchulz(_Iteration):
     """The iteration as it is usually written.
 
@@ -95,7 +96,7 @@ class NewtonSchulz(_Iteration):
         return x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GramNewtonSchulz(_Iteration):
     """The same polynomials, applied to the m × m Gram matrix.
 

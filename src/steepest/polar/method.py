@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import HALF, full_precision, unit_scale
+from steepest._common.text import changed_fields
 
 
 class Accuracy(NamedTuple):
@@ -47,6 +49,9 @@ class PolarMethod(ABC):
 
     rounds: ClassVar[bool] = False
     """Whether `_factors` takes a wider input than its compute type and rounds it itself."""
+
+    _shown: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that its text has at their default too."""
 
     @abstractmethod
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -104,6 +109,14 @@ class PolarMethod(ABC):
                     q = q.mH if t else q
                     out[i] = q.reshape(xs[i].shape).to(dtype).resolve_conj()
         return out
+
+    def __repr__(self) -> str:
+        """The fields of a dataclass that are not at their default.
+
+        An optimizer and its checkpoints know a method by this text: other methods have another.
+        """
+        method: object = self
+        return changed_fields(self, *self._shown) if is_dataclass(method) else super().__repr__()
 
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         """`_factor` of each; a method may do what they have in common once."""

@@ -38,7 +38,7 @@ NOISE_ERROR = 0.027
 SHIFT_MARGIN = 64.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Zolotarev(PolarMethod):
     """Zolotarev's best rational approximation of the sign, of type (2r + 1, 2r), in Gram form.
 
@@ -81,6 +81,7 @@ class Zolotarev(PolarMethod):
         Appl. 29 (1980), Theorem 2.1.
     """
 
+    _shown = ("order", "lower")
     order: int = 4
     lower: float = 1e-3
     refine: int = 0

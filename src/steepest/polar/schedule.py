@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.text import fingerprint
 
 Quintic = tuple[float, float, float]
 """(a, b, c) of p(x) = a·x + b·x³ + c·x⁵."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Schedule:
     """A composition p_T ∘ … ∘ p_1 of odd quintics that drives singular values towards 1.
 
@@ -58,6 +59,20 @@ class Schedule:
             raise invalid("interval", self.interval, "give 0 < lower < upper")
         if self.prescale and len(self.prescale) != self.steps:
             raise invalid("prescale", self.prescale, f"give {self.steps} divisors, one a step")
+
+    def __repr__(self) -> str:
+        """The name of a constant of `steepest.polar`; of others what tells them apart, and a hash.
+
+        Examples:
+            >>> JORDAN, polar_express(8)
+            (polar.JORDAN, Schedule('polar_express_8', 8 steps, interval [0.001, 1.01], #fbce587a))
+        """
+        if self in NAMED:
+            return f"polar.{NAMED[self]}"
+        lower, upper = self.interval
+        told = fingerprint((self.name, self.coefficients, self.interval, self.prescale))
+        interval = f"interval [{lower:.4g}, {upper:.4g}]"
+        return f"Schedule({self.name!r}, {self.steps} steps, {interval}, #{told})"
 
     @property
     def steps(self) -> int:
@@ -220,3 +235,13 @@ def polar_express(steps: int = 5, *, safety: float = 1.01) -> Schedule:
 
 POLAR_EXPRESS = polar_express()
 """Five steps of Polar Express with its safety factor 1.01."""
+
+NAMED = {
+    CANS: "CANS",
+    CLASSIC: "CLASSIC",
+    JORDAN: "JORDAN",
+    JORDAN_POLISHED: "JORDAN_POLISHED",
+    POLAR_EXPRESS: "POLAR_EXPRESS",
+    YOU: "YOU",
+}
+"""The constants, which print as their name."""
