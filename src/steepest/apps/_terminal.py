@@ -6,17 +6,22 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 USAGE = 2
+OUT_OF_MEMORY = 3
+INTERRUPTED = 130
 
 
-def fail(message: object) -> typer.Exit:
-    """Say in one line on stderr what is wrong; raise the result to leave with exit code 2."""
+def fail(message: object, code: int = USAGE) -> typer.Exit:
+    """Say in one line on stderr what is wrong; raise the result to leave with this exit code."""
     print(f"steepest: error: {' '.join(str(message).split())}", file=sys.stderr)
-    return typer.Exit(USAGE)
+    return typer.Exit(code)
 
 
 def os_text(error: OSError) -> str:
@@ -27,6 +32,21 @@ def os_text(error: OSError) -> str:
 def say(console: Console, text: str) -> None:
     """Print text as it is: paths and samples are no markup, and a command must stay one line."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory has run out, on the host or on a GPU.
+
+    Examples:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
+    # torch's allocator of the host raises a plain RuntimeError.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(w in text for w in words)
+    )
 
 
 def program() -> str:

@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 
 NEEDED = ("typer", "rich", "jinja2", "matplotlib", "tensorboard")
-MISSING = 2
+MISSING, INTERRUPTED = 2, 130
 
 
 def main() -> None:
@@ -15,6 +15,14 @@ def main() -> None:
     Raises:
         SystemExit: with the exit code of the command.
     """
+    try:
+        _main()
+    except KeyboardInterrupt:
+        # Later ones are the commands' own; this one has come while modules were imported.
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _main() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         print(

@@ -15,7 +15,8 @@ from steepest.apps.plan.dtensor import newton_schulz
 from steepest.apps.plan.flops import polar_flops
 from steepest.apps.plan.hardware import DEVICES
 from steepest.apps.plan.mesh import meshes
-from steepest.apps.plan.models import MODELS, linear, of_module
+from steepest.apps.plan.models import MODELS, linear
+from steepest.apps.plan.modules import of_module
 from steepest.apps.plan.picture import COLOURS
 from steepest.apps.plan.traffic import Collective
 from steepest.apps.plan.training import step

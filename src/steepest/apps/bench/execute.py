@@ -26,16 +26,14 @@ from steepest.apps.bench.measure import Result, Turns, measure
 from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import absences, table
 from steepest.apps.bench.rounds import Clock
-from steepest.apps.bench.sets import SETS, ShapeSet
+from steepest.apps.bench.sets import BENCHES as BENCHES
+from steepest.apps.bench.sets import DATA, SETS, ShapeSet
+from steepest.apps.bench.sets import PATIENCE as PATIENCE
 from steepest.apps.bench.verdict import lines, verdicts
 from steepest.polar import CostTable
 
-BENCHES = ("steps", "methods")
-DATA = ("spectrum", "gradients")
 RESULTS = "bench.json"
 WARMUP, QUICK_WARMUP, QUICK_ROUNDS = 3, 1, 3
-PATIENCE = 60.0
-"""Seconds. Where a processor emulates bfloat16, a step of a large model takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
