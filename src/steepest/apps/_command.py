@@ -35,11 +35,17 @@ def names_of(param: Any) -> str:
     return str(param.opts[0] if param.opts[0].startswith("-") else param.metavar or param.name)
 
 
+def is_argument(param: Any) -> bool:
+    """Whether a value stands without a flag."""
+    return bool(param.param_type_name == "argument")
+
+
 def _flag_of(argument: str, params: Sequence[Any]) -> str | None:
     """The flag of an argument of Python's, None if the command has none for it."""
     wanted = "--" + argument.replace("_", "-")
     for param in params:
-        if wanted in param.opts or argument in (param.name, param.metavar):
+        own = (param.name, param.metavar) if is_argument(param) else (param.name,)
+        if wanted in param.opts or argument in own:
             return names_of(param)
     return None
 
@@ -60,13 +66,15 @@ def worded(found: Refusal, params: Sequence[Any]) -> str:
     """A refusal of Python's with flags in the place of arguments: `--eval-every 0: …`."""
     flag = _flag_of(found.argument, params)
     values = found.value if isinstance(found.value, list | tuple) else [found.value]
-    given = " ".join(f"{flag or found.argument} {shown(v)}".strip() for v in values)
+    # A value without a flag stands for itself.
+    name = "" if flag == found.argument else flag or found.argument
+    given = " ".join(f"{name} {shown(v)}".strip() for v in values)
 
     def named(match: re.Match[str]) -> str:
         other = _flag_of(match[1], params)
         return f"{other} {match[2]}" if other else match[0]
 
-    remedy = re.sub(r"(?<![\w-])(\w+)=([^\s,;]+)", named, found.remedy)
+    remedy = re.sub(r"(?<![\w-])([a-z_]+)=([^\s,;]+)", named, found.remedy)
     return f"{given or flag}: {remedy.replace(FLAG, flag or found.argument)}"
 
 
@@ -76,7 +84,8 @@ def usage(error: Any, ctx: Any) -> str:
     params = ctx.command.get_params(ctx)
     if isinstance(error, RefusedValue) and param is not None:
         name = names_of(param)
-        return f"{name} {shown(error.value) or repr('')}: {error.remedy.replace(FLAG, name)}"
+        given = shown(error.value) if is_argument(param) else f"{name} {shown(error.value)}"
+        return f"{given}: {error.remedy.replace(FLAG, name)}"
     if hasattr(error, "possibilities"):
         flags = [o for p in params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")]
         near = close(error.option_name, flags)
@@ -128,7 +137,8 @@ def one_line(ctx: Any, *, lower: str = "") -> Iterator[None]:
         if interrupted(error):
             raise fail("stopped", INTERRUPTED) from None
         if is_out_of_memory(error):
-            advice = f"; lower {lower}" if lower else ""
+            kept = f"; {error}" if isinstance(error, MemoryError) and str(error) else ""
+            advice = (f"; lower {lower}" if lower else "") + kept
             raise fail(f"out of memory{advice}", OUT_OF_MEMORY) from None
         if isinstance(error, OSError) and error.errno != errno.EPIPE:
             raise fail(os_text(error)) from None
@@ -175,11 +185,13 @@ class Command(TyperCommand):
             record = param.get_help_record(ctx)
             if record is not None:
                 names, text = record
+                if is_argument(param):
+                    names = names_of(param)
                 said = getattr(param, "show_default", None)
                 if isinstance(said, str):
                     # typer puts what is said of a default into parentheses.
                     text = text.replace(f"[default: ({said})", f"[default: {said}")
-                heading = "Arguments" if param.param_type_name == "argument" else "Options"
+                heading = "Arguments" if is_argument(param) else "Options"
                 group = getattr(param, "rich_help_panel", None) or heading
                 groups.setdefault(group, []).append((names, text))
         if groups.keys() - {"Arguments", "Options"}:

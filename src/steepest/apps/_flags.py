@@ -62,7 +62,7 @@ def choose(
         >>> choose("mouon", ["muon", "sgd"])
         'did you mean muon? Choose from muon, sgd'
     """
-    given = [part.strip() for part in text.split(",")]
+    given = [part.strip().lower() for part in text.split(",")]
     if several and len(given) > 1 and set(given) <= set(names):
         return f"repeat the flag: {' '.join(f'{FLAG} {name}' for name in given)}"
     near = close(text, names)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from steepest._common.errors import invalid
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -27,6 +29,19 @@ def fail(message: object, code: int = USAGE) -> typer.Exit:
 def os_text(error: OSError) -> str:
     """An error of the system with the file that it is about."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of `--out`, if it is missing.
+
+    Raises:
+        ValueError: a file is in its place.
+        OSError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise invalid("out", str(out), "a file of that name exists; give a folder") from None
 
 
 def say(console: Console, text: str) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from steepest._common.errors import invalid
 from steepest._common.files import write_atomic, write_json
-from steepest.apps._terminal import say
+from steepest.apps._terminal import make_folder, say
 from steepest.apps.bench import contenders, peers
 from steepest.apps.bench.accuracy import Probe, gradient_probe, spectrum_probe
 from steepest.apps.bench.floor import floors
@@ -161,7 +161,7 @@ def execute(
         ValueError: the data for real gradients are missing.
         OSError: the folder cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     results: list[Result] = []
     written: list[Path] = []
     with quiet_compiler():

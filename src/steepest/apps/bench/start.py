@@ -13,7 +13,7 @@ from rich.console import Console
 
 from steepest._common.errors import invalid
 from steepest._common.files import write_json
-from steepest.apps._terminal import INTERRUPTED, say
+from steepest.apps._terminal import INTERRUPTED, make_folder, say
 from steepest.apps.bench.calibrate import SIZES
 from steepest.apps.bench.calibrate import calibrate as measure_table
 from steepest.apps.bench.execute import RESULTS, BenchPlan, execute
@@ -30,12 +30,13 @@ def read_table(path: Path) -> CostTable:
     """The table in a file.
 
     Raises:
-        ValueError: the file holds something else.
-        OSError: it cannot be read.
+        ValueError: the file cannot be read, or holds something else.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return CostTable.from_json(data)
+    except OSError as error:
+        raise invalid("table", str(path), error.strerror or str(error)) from None
     except ValueError as error:
         raise invalid("table", str(path), f"no table of `--calibrate`: {error}") from None
 
@@ -48,7 +49,7 @@ def chosen_benches(*, methods: bool, steps: bool) -> tuple[str, ...]:
 
 def _calibrated(out: Path, console: Console, *, quick: bool) -> Path:
     """Measure a table and write it."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     say(console, f"processor of class {processor_class(CPU)}")
     table = measure_table(
         sizes=QUICK_SIZES if quick else SIZES, say=lambda name: say(console, f"measuring {name}")

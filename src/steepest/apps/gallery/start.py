@@ -7,6 +7,7 @@ from pathlib import Path
 
 from steepest._common.files import write_atomic
 from steepest.apps import _figures as figures
+from steepest.apps._terminal import make_folder
 from steepest.apps.gallery import balls, descent, spectra
 
 PICTURES: Mapping[str, Callable[[int], bytes]] = {
@@ -29,7 +30,7 @@ def start(*, out: Path, only: Collection[str], seed: int) -> None:
     Raises:
         OSError: a file could not be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for name, draw in PICTURES.items():
         if name in only:
             path = out / f"{name}.png"

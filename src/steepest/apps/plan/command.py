@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from steepest._common.errors import invalid
+from steepest._common.errors import invalid, refusal
 from steepest.apps._flags import OneOf, Whole, Words, choose, flag, start
 from steepest.apps.plan.hardware import DEVICES, Device, Links, preset
 from steepest.apps.plan.mesh import MOST, Mesh
@@ -99,12 +98,14 @@ def machine(name: str, numbers: Sequence[str]) -> tuple[Device, Links]:
         except ValueError:
             kind = "a whole number" if NUMBERS[key] is int else "a number"
             raise invalid("set", text, f"give {kind}, such as {EXAMPLE[NUMBERS[key]]}") from None
-        if not (math.isfinite(given) and given > 0):
-            raise invalid("set", text, "give a positive number")
-        if hasattr(device, key):
-            device = replace(device, **{key: given})
-        else:
-            links = replace(links, **{key: given})
+        try:
+            if hasattr(device, key):
+                device = replace(device, **{key: given})
+            else:
+                links = replace(links, **{key: given})
+        except ValueError as error:
+            found = refusal(error)
+            raise invalid("set", text, found.remedy if found else str(error)) from None
     return device, links
 
 

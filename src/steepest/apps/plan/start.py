@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steepest._common.files import write_atomic, write_json
-from steepest.apps._terminal import say
+from steepest.apps._terminal import make_folder, say
 from steepest.apps.plan.hardware import Links
 from steepest.apps.plan.picture import COUNTS, draw
 from steepest.apps.plan.picture import table as lines
@@ -48,6 +48,8 @@ def start(
         OSError: a file could not be written.
     """
     console = Console()
+    if out is not None:
+        make_folder(out)
 
     def on(mesh: str | None, devices: int | None) -> Plan:
         return predict(mesh=mesh, devices=devices, links=links, dtype=DTYPES[dtype], **task)
@@ -65,7 +67,6 @@ def start(
 
 def _written(out: Path, chosen: Plan, plans: list[Plan]) -> list[Path]:
     """Write the picture and the numbers."""
-    out.mkdir(parents=True, exist_ok=True)
     paths = [out / name for name in ("plan.png", "plan.csv", "plan.json")]
     write_atomic(paths[0], draw(plans))
     write_atomic(paths[1], lines(plans))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 TITLES: Mapping[str, str] = {
-    "lr-transfer": "Best learning rate against width: SGD, AdamW and steepest descent in the modular "
-    "norm",
+    "lr-transfer": "Best learning rate against width: SGD, AdamW and steepest descent in the "
+    "modular norm",
     "depth-variance": "Size of the activations against depth: SGD, AdamW, Muon, and Muon in the "
     "ball ‖W‖ ≤ 1",
     "warm-start": "Polar factors started from the last step's: products against error in Muon's "

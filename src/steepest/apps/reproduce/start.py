@@ -67,7 +67,11 @@ def cores(r: Reproduction[Any], wanted: int | None) -> int:
         ValueError: fewer than one, or several for cells that use all cores themselves.
     """
     if wanted is not None and (wanted < 1 or (wanted > 1 and not r.parallel)):
-        remedy = "give a whole number >= 1" if wanted < 1 else f"each cell of {r.name} uses all"
+        remedy = (
+            "give a whole number >= 1"
+            if wanted < 1
+            else f"each cell of {r.name} uses all cores; leave it out"
+        )
         raise invalid("jobs", wanted, remedy)
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return wanted or (available or 1 if r.parallel else 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steepest._common.errors import invalid
-from steepest.apps._flags import FLAG, choose
+from steepest.apps._flags import FLAG
 from steepest.apps.train import norms
 from steepest.apps.train.settings import Config, ModelConfig, OptimizerConfig
 from steepest.apps.train.tuned import TUNED
@@ -43,7 +43,8 @@ def _number(flag: str, value: str, text: str, names: Sequence[str]) -> float:
         if separator and name in names:
             raise invalid(flag, value, f"write {FLAG} {name}={rest or 'NUMBER'}") from None
         form = f"{FLAG} {names[0]}=0.01" if len(names) > 1 else f"{FLAG} 0.01"
-        raise invalid(flag, value, f"{text or 'nothing'} is not a number; write {form}") from None
+        wrong = f"{text} is not a number" if text else "the number is missing"
+        raise invalid(flag, value, f"{wrong}; write {form}") from None
     if not (math.isfinite(number) and number >= 0):
         raise invalid(flag, value, "give a finite number >= 0")
     return number
@@ -74,11 +75,9 @@ def per_optimizer(flag: str, values: Sequence[str], names: Sequence[str]) -> dic
             name = names[0]
         else:
             if name not in names:
-                remedy = f"this run trains {', '.join(names)}"
+                remedy = f"this run trains only {', '.join(names)}"
                 if name in TUNED:
                     remedy += f"; add --optimizer {name}, or leave this out"
-                else:
-                    remedy = f"{remedy}; {choose(name, names)}"
                 raise invalid(flag, value, remedy)
             given = _number(flag, value, number, names)
         found[name] = given
@@ -112,7 +111,7 @@ def _optimizers(given: Mapping[str, Any], base: Config) -> dict[str, OptimizerCo
         for name, value in per_optimizer(flag, given.get(flag, ()), names).items():
             if getattr(chosen[name], flag) is None:
                 raise invalid(
-                    flag, f"{name}={value}", f"{name} has none: it treats all parameters alike"
+                    flag, f"{name}={value:g}", f"{name} has none: it treats all parameters alike"
                 )
             changed: dict[str, Any] = {flag: value}
             chosen[name] = replace(chosen[name], **changed)
@@ -126,7 +125,7 @@ def _optimizers(given: Mapping[str, Any], base: Config) -> dict[str, OptimizerCo
         if settings.lr * settings.weight_decay > 1:
             raise invalid(
                 "weight_decay",
-                f"{name}={settings.weight_decay}",
+                f"{name}={settings.weight_decay:g}",
                 f"with --lr {name}={settings.lr:g} a step would decay weights past zero: keep "
                 f"their product at most 1, so this one at most {1 / settings.lr:g}",
             )

@@ -11,8 +11,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from steepest._common.errors import Refusal, invalid, refusal
-from steepest.apps._terminal import OUT_OF_MEMORY, USAGE, fail, is_out_of_memory, os_text
+from steepest._common.errors import invalid, refusal
+from steepest.apps._terminal import USAGE, fail, is_out_of_memory, os_text
 from steepest.apps.train.config import resolve_device
 from steepest.apps.train.execute import execute, resume_command
 from steepest.apps.train.given import DEFAULT, apply
@@ -30,8 +30,6 @@ from steepest.apps.train.settings import Config
 
 GRACE = 5.0
 """Seconds that other processes leave the first to say what is wrong."""
-LOWER = "--batch, --width, --layers or --context"
-"""The flags that decide how much memory a run needs."""
 
 
 def _placed(given: Mapping[str, Any], base: Config) -> Config:
@@ -51,7 +49,7 @@ def _resumed(given: Mapping[str, Any], folder: Path, started: Launch) -> Config:
     """
     if "out" in given:
         raise invalid("out", str(given["out"]), "a resumed run stays in its folder; leave it out")
-    stored, _ = read_config(folder)
+    stored, _ = read_config(folder, argument="resume")
     free = ("resume", "parallel")
     for flag, value in given.items():
         if flag not in free and _placed({flag: value}, stored) != stored:
@@ -100,13 +98,10 @@ def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> i
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            kept = f"; what is finished is kept in {run.folder}"
-            raise MemoryError(f"on {config.device}: lower {LOWER}{kept}") from None
+            raise MemoryError(f"what is finished is kept in {run.folder}") from None
 
 
-def _text(error: Exception) -> str | Refusal:
-    if isinstance(error, MemoryError):
-        return f"out of memory {error}" if str(error) else f"out of memory: lower {LOWER}"
+def _text(error: Exception) -> str:
     if isinstance(error, RuntimeError):
         return (
             "another process of this run is gone or did not answer in time; torchrun with "
@@ -124,9 +119,9 @@ def _left(started: Launch, error: Exception) -> Exception:
         # torchrun ends all as soon as one has ended, and the first may still be importing. It ends
         # this one in its sleep; otherwise the first has said nothing.
         time.sleep(GRACE)
-    if refusal(error) is not None:
-        return error  # the command names the flag
-    return fail(_text(error), OUT_OF_MEMORY if is_out_of_memory(error) else USAGE)
+    if refusal(error) is not None or is_out_of_memory(error):
+        return error  # the command names the flags
+    return fail(_text(error))
 
 
 def start(**given: Any) -> None:
@@ -144,7 +139,5 @@ def start(**given: Any) -> None:
         memory = is_out_of_memory(error)
         if isinstance(error, RuntimeError) and not (is_lost(error) or memory):
             raise
-        raise _left(
-            started, MemoryError() if memory and not isinstance(error, MemoryError) else error
-        ) from None
+        raise _left(started, error) from None
     raise typer.Exit(code)
