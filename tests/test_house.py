@@ -56,6 +56,7 @@ SHARED_PATHS = {
     "steepest._common.tensorboard",
     "steepest._common.text",
     "steepest.apps._figures",
+    "steepest.apps._flags",
     "steepest.apps._machine",
     "steepest.apps._terminal",
 }

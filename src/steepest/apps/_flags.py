@@ -62,9 +62,10 @@ def choose(
         >>> choose("mouon", ["muon", "sgd"])
         'did you mean muon? Choose from muon, sgd'
     """
+    lower = {name.lower(): name for name in names}
     given = [part.strip().lower() for part in text.split(",")]
-    if several and len(given) > 1 and set(given) <= set(names):
-        return f"repeat the flag: {' '.join(f'{FLAG} {name}' for name in given)}"
+    if several and len(given) > 1 and lower.keys() >= set(given):
+        return f"repeat the flag: {' '.join(f'{FLAG} {lower[name]}' for name in given)}"
     near = close(text, names)
     rest = f"hoose from {', '.join(known or names)}"
     return f"did you mean {near}? C{rest}" if near else f"c{rest}"
