@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import typer
 
 from steepest._common.errors import refusal
+from steepest.apps._interrupt import imports
 
 # Ours: more steps, windows or rounds than anybody waits for, and far below what 64 bits hold.
 MOST = 10**9
@@ -257,4 +258,6 @@ def start(command: str, **values: Any) -> Any:
 
     Help, completion and what is wrong with a flag need none of it, and come a second earlier.
     """
-    return import_module(f"steepest.apps.{command}.start").start(**values)
+    with imports():
+        module = import_module(f"steepest.apps.{command}.start")
+    return module.start(**values)

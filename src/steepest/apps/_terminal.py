@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from steepest._common.errors import invalid
+from steepest.apps._interrupt import INTERRUPTED as INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 USAGE = 2
 OUT_OF_MEMORY = 3
-INTERRUPTED = 130
 
 
 def fail(message: object, code: int = USAGE) -> typer.Exit:

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from steepest.apps._command import Command, UsageError, describe, one_line
 from steepest.apps._flags import close
+from steepest.apps._interrupt import imports
 from steepest.apps._terminal import USAGE
 
 # The first line of each command's docstring, which a test compares: a list of commands imports
@@ -58,7 +59,8 @@ class Commands(TyperGroup):
         """The command of a name, None if there is none."""
         name = cmd_name.lower()
         if name in COMMANDS and self.commands[name] is None:
-            self.commands[name] = command_of(name)
+            with imports():
+                self.commands[name] = command_of(name)
         return self.commands.get(name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from steepest.apps._interrupt import INTERRUPTED, imports
+
 NEEDED = ("typer", "rich", "jinja2", "matplotlib", "tensorboard")
-MISSING, INTERRUPTED = 2, 130
+MISSING = 2
 
 
 def main() -> None:
@@ -15,15 +17,8 @@ def main() -> None:
     Raises:
         SystemExit: with the exit code of the command.
     """
-    try:
-        _main()
-    except KeyboardInterrupt:
-        # Later ones are the commands' own; this one has come while modules were imported.
-        raise SystemExit(INTERRUPTED) from None
-
-
-def _main() -> None:
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    with imports():
+        missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         print(
             f"steepest: error: the command line needs {', '.join(missing)}; "
@@ -32,6 +27,10 @@ def _main() -> None:
         )
         raise SystemExit(MISSING)
     # Only here, because these modules import the packages that have just been looked for.
-    from steepest.apps.app import app
+    with imports():
+        from steepest.apps.app import app
 
-    app(prog_name="steepest")
+    try:
+        app(prog_name="steepest")
+    except KeyboardInterrupt:  # between two places that catch it
+        raise SystemExit(INTERRUPTED) from None
