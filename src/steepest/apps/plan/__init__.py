@@ -3,11 +3,11 @@
 `plan` and `Plan` are imported when they are first used: the flags of the command need no torch.
 """
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from steepest._common.lazy import lazy as _lazy
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from steepest.apps.plan.hardware import Device as Device
     from steepest.apps.plan.hardware import Links as Links
     from steepest.apps.plan.mesh import Mesh as Mesh
