@@ -79,7 +79,7 @@ def worded(found: Refusal, params: Sequence[Any]) -> str:
 
 
 def usage(error: Any, ctx: Any) -> str:
-    """What is wrong with a call of the command of this context, before it has begun."""
+    """The fault of a call of the command of this context, before it has begun."""
     ctx, param = error.ctx or ctx, getattr(error, "param", None)
     params = ctx.command.get_params(ctx)
     if isinstance(error, RefusedValue) and param is not None:
@@ -166,7 +166,7 @@ class Command(TyperCommand):
             return rest
 
     def _superfluous(self, word: str) -> str:
-        """What to write instead of a word without a flag."""
+        """Say how to write a word that has no flag."""
         for param in self.params:
             kind = self.kinds.get(param.name)
             if kind is not None and word.lower() in kind.names:

@@ -21,7 +21,7 @@ from steepest.apps._interrupt import imports
 # Ours: more steps, windows or rounds than anybody waits for, and far below what 64 bits hold.
 MOST = 10**9
 FLAG = "{flag}"
-"""In a remedy: the flag that the value was given to."""
+"""The place in a remedy for the flag that the value was given to."""
 
 
 class RefusedValue(typer.BadParameter):
@@ -54,7 +54,7 @@ def choose(
     """The advice for a name that is none of these.
 
     Args:
-        text: what was written.
+        text: the name as it was written.
         names: the known names.
         several: whether the flag may be repeated.
         known: the names as they are listed, if they are listed with more than the name.
@@ -95,7 +95,7 @@ class Kind(ABC):
         """
 
     def complete(self, incomplete: str) -> list[str]:
-        """What the shell may offer for the beginning of a value."""
+        """The values that the shell may offer for their beginning."""
         return [name for name in self.names if name.startswith(incomplete.lower())]
 
     @property
@@ -238,7 +238,7 @@ def flag(
         text: its line in the help.
         names: its names, unless they are those of the parameter.
         kind: the kind of its values; None for a switch or a path.
-        default: what is shown as its default, where the parameter's own says too little.
+        default: the text for its default, where the parameter's own says too little.
         group: the heading in the help that it stands under.
         metavar: the word for its value, unless it is that of the kind.
     """

@@ -19,7 +19,7 @@ from steepest.apps.plan.modules import model_of
 from steepest.apps.plan.training import Step, step
 
 TITLES: Mapping[str, str] = {"exchange": "this library"}
-"""What a way to step is called in the table, if its name says too little there."""
+"""The name of a way to step in the table, if its own says too little there."""
 
 TABLE = ("optimizer", "flop", "sent", "got", "calls", "state", "time", "share", "limited by")
 

@@ -1,4 +1,4 @@
-"""What torch makes of the settings of a run: its types of numbers and its devices."""
+"""The types of numbers and the devices that the settings of a run name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the flags that were given to the settings of a run; torch is not needed for it."""
+"""The settings of a run, made from the flags that were given without importing torch."""
 
 from __future__ import annotations
 
