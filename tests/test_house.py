@@ -50,15 +50,9 @@ PUBLIC_PATHS = {
     "steepest.polar",
 }
 SHARED_PATHS = {
-    "steepest._common.cpuinfo",
-    "steepest._common.errors",
-    "steepest._common.files",
-    "steepest._common.records",
-    "steepest._common.tensorboard",
-    "steepest._common.text",
-    "steepest.apps._figures",
-    "steepest.apps._machine",
-    "steepest.apps._terminal",
+    *(f"steepest._common.{n}" for n in ("cpuinfo", "errors", "files", "lazy", "records")),
+    *(f"steepest._common.{n}" for n in ("tensorboard", "text")),
+    *(f"steepest.apps.{n}" for n in ("_figures", "_flags", "_machine", "_terminal")),
 }
 
 # (module, imported name): why the import is not at the top of the file.

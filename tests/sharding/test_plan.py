@@ -17,7 +17,8 @@ from steepest.apps.plan.costs import exchange as exchanged
 from steepest.apps.plan.exchange import held, largest, owners_of, travel
 from steepest.apps.plan.hardware import preset
 from steepest.apps.plan.mesh import Mesh
-from steepest.apps.plan.models import Weights, linear, of_module
+from steepest.apps.plan.models import Weights, linear
+from steepest.apps.plan.modules import of_module
 from steepest.sharding import Layout, assign_owners
 from tests.sharding import plan_counts as counted
 from tests.sharding.plan_counts import EVEN, SMALL_BUCKET, WEIGHTS, Counts, meshes, placements

@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The reason for which an argument is refused; the command line names its flag instead.
+
+    Args:
+        argument: the name of the argument.
+        value: its value.
+        remedy: the advice.
+    """
+
+    argument: str
+    value: object
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.argument}={self.value!r}: {self.remedy}"
 
 
 def invalid(argument: str, value: object, remedy: str) -> ValueError:
@@ -12,7 +31,12 @@ def invalid(argument: str, value: object, remedy: str) -> ValueError:
         >>> str(invalid("lr", -1.0, "give a number >= 0"))
         'lr=-1.0: give a number >= 0'
     """
-    return ValueError(f"{argument}={value!r}: {remedy}")
+    return ValueError(Refusal(argument, value, remedy))
+
+
+def refusal(error: BaseException) -> Refusal | None:
+    """The parts of an error that `invalid` made; None for any other."""
+    return next((part for part in error.args if isinstance(part, Refusal)), None)
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -6,17 +6,24 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
+
+from steepest._common.errors import invalid
+from steepest.apps._interrupt import INTERRUPTED as INTERRUPTED
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 USAGE = 2
+OUT_OF_MEMORY = 3
 
 
-def fail(message: object) -> typer.Exit:
-    """Say in one line on stderr what is wrong; raise the result to leave with exit code 2."""
+def fail(message: object, code: int = USAGE) -> typer.Exit:
+    """Say in one line on stderr what is wrong; raise the result to leave with this exit code."""
     print(f"steepest: error: {' '.join(str(message).split())}", file=sys.stderr)
-    return typer.Exit(USAGE)
+    return typer.Exit(code)
 
 
 def os_text(error: OSError) -> str:
@@ -24,9 +31,37 @@ def os_text(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder of `--out`, if it is missing.
+
+    Raises:
+        ValueError: a file is in its place.
+        OSError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise invalid("out", str(out), "a file of that name exists; give a folder") from None
+
+
 def say(console: Console, text: str) -> None:
     """Print text as it is: paths and samples are no markup, and a command must stay one line."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory has run out, on the host or on a GPU.
+
+    Examples:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
+    # torch's allocator of the host raises a plain RuntimeError.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(w in text for w in words)
+    )
 
 
 def program() -> str:

@@ -10,8 +10,13 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-# The first line of each command's docstring, which a test compares: importing a command imports
-# torch, and a list of commands needs none.
+from steepest.apps._command import Command, UsageError, describe, one_line
+from steepest.apps._flags import close
+from steepest.apps._interrupt import imports
+from steepest.apps._terminal import USAGE
+
+# The first line of each command's docstring, which a test compares: a list of commands imports
+# none of them.
 COMMANDS = {
     "train": "Train a character GPT with each optimizer and compare them.",
     "reproduce": "Measure published claims again; the same command goes on after an interruption.",
@@ -24,18 +29,23 @@ COMMANDS = {
 }
 
 # Rich's markup would turn `operator:A:B` into an emoji, and leave out what stands in brackets.
-PLAIN: dict[str, Any] = {
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-}
+PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 
 
 def command_of(name: str) -> Any:
-    """Import a command: the function of its name in `command.py` of the folder of its name."""
-    alone = typer.Typer(**PLAIN)
-    alone.command()(getattr(import_module(f"steepest.apps.{name}.command"), name))
-    return get_command(alone)
+    """Import a command: the function of its name in `command.py` of the folder of its name.
+
+    `EXAMPLES` beside it are shown below its flags, and `LOWER` where memory runs out.
+    """
+    module = import_module(f"steepest.apps.{name}.command")
+    function = getattr(module, name)
+    alone = typer.Typer(add_completion=False, **PLAIN)
+    alone.command(name=name, cls=Command)(function)
+    command: Any = get_command(alone)
+    command.examples = getattr(module, "EXAMPLES", ())
+    command.lower = getattr(module, "LOWER", "")
+    describe(command, function)
+    return command
 
 
 class Commands(TyperGroup):
@@ -47,9 +57,33 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name, None if there is none."""
-        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
-            self.commands[cmd_name] = command_of(cmd_name)
-        return self.commands.get(cmd_name)
+        name = cmd_name.lower()
+        if name in COMMANDS and self.commands[name] is None:
+            with imports():
+                self.commands[name] = command_of(name)
+        return self.commands.get(name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, or say which one was probably meant."""
+        if not args[0].startswith("-") and args[0].lower() not in COMMANDS:
+            near = close(args[0], COMMANDS)
+            known = f"did you mean {near}? " if near else ""
+            raise UsageError(f"{args[0]}: {known}There are the commands {', '.join(COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command; the help if nothing stands there."""
+        with one_line(ctx):
+            if not args and not ctx.resilient_parsing:
+                typer.echo(ctx.get_help(), err=True)
+                raise typer.Exit(USAGE)
+            rest: list[str] = super().parse_args(ctx, args)
+            return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Import the command, read its flags, and carry it out."""
+        with one_line(ctx):
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write names and sentences without importing a command."""
@@ -57,9 +91,7 @@ class Commands(TyperGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, context_settings={"max_content_width": 100}, **PLAIN
-)
+app = typer.Typer(cls=Commands, context_settings={"max_content_width": 100}, **PLAIN)
 
 
 def _version(wanted: bool) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from steepest.apps._interrupt import INTERRUPTED, imports
+
 NEEDED = ("typer", "rich", "jinja2", "matplotlib", "tensorboard")
 MISSING = 2
 
@@ -15,7 +17,8 @@ def main() -> None:
     Raises:
         SystemExit: with the exit code of the command.
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    with imports():
+        missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         print(
             f"steepest: error: the command line needs {', '.join(missing)}; "
@@ -24,6 +27,10 @@ def main() -> None:
         )
         raise SystemExit(MISSING)
     # Only here, because these modules import the packages that have just been looked for.
-    from steepest.apps.app import app
+    with imports():
+        from steepest.apps.app import app
 
-    app(prog_name="steepest")
+    try:
+        app(prog_name="steepest")
+    except KeyboardInterrupt:  # between two places that catch it
+        raise SystemExit(INTERRUPTED) from None

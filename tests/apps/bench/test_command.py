@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from steepest.apps.app import app, command_of
-from steepest.apps.bench import command, execute, machine, measure, peers
+from steepest.apps.bench import execute, machine, measure, peers, start
 from steepest.apps.bench.measure import Result as Measured
 from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import absences, cells, markdown
@@ -29,8 +29,8 @@ from tools import bench_table
 
 ROOT = Path(__file__).resolve().parents[3]
 FLAGS = [
-    *("--set", "--rounds", "--data", "--resolution", "--methods", "--steps", "--threads"),
-    *("--seed", "--patience", "--quick", "--out", "--calibrate", "--table"),
+    *("--set", "--methods", "--steps", "--data", "--resolution", "--quick", "--rounds"),
+    *("--threads", "--seed", "--patience", "--out", "--calibrate", "--table"),
 ]
 FILES = {"bench.json", "steps.png", "methods.png"}
 
@@ -126,28 +126,30 @@ def test_without_real_gradients_there_is_no_error(tmp_path: Path) -> None:
 
 
 def test_calibrate_writes_a_table_that_can_be_given(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(command, "QUICK_SIZES", (4, 8))
+    monkeypatch.setattr(start, "QUICK_SIZES", (4, 8))
     result = call("--calibrate", "--quick", "--out", tmp_path)
     assert result.exit_code == 0
     assert {p.name for p in tmp_path.iterdir()} == {"table.json"}
-    table = command.read_table(tmp_path / "table.json")
+    table = start.read_table(tmp_path / "table.json")
     assert table.product[1][0] == 8
     assert f"processor of class {Auto().explain((1, 1)).processor}" in result.stdout
     assert "--threads" in table.source
-    says(call("--calibrate", "--steps"), "calibrate=True", "leave the other flags out")
+    says(call("--calibrate", "--steps"), "--calibrate: it measures", "leave the other flags out")
 
 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--set", "gpt"], ["set='gpt'", "choose from gpt-128, vit-64"]),
-        (["--rounds", "0"], ["rounds=0", ">= 1"]),
-        (["--data", "random"], ["data='random'", "spectrum, gradients"]),
-        (["--resolution", "1"], ["resolution=1.0", "(0, 1)"]),
-        (["--threads", "0"], ["threads=0", ">= 1"]),
-        (["--patience", "0"], ["patience=0.0", "> 0"]),
-        (["--patience", "nan"], ["patience=nan", "> 0"]),
-        (["--table", "nowhere.json"], ["nowhere.json", "No such file"]),
+        (["--set", "gpt"], ["--set gpt: did you mean gpt-256?", "Choose from gpt-128, vit-64"]),
+        (["--rounds", "0"], ["--rounds 0:", ">= 1"]),
+        (["--data", "random"], ["--data random:", "spectrum, gradients"]),
+        (["--resolution", "1"], ["--resolution 1:", "(0, 1)"]),
+        (["--threads", "0"], ["--threads 0:", ">= 1"]),
+        (["--set", "gpt-128,vit-64"], ["--set gpt-128 --set vit-64"]),
+        (["--threads", "4.0"], ["--threads 4.0: not a whole number; write --threads 4"]),
+        (["--patience", "0"], ["--patience 0:", "> 0"]),
+        (["--patience", "nan"], ["--patience nan:", "> 0"]),
+        (["--table", "nowhere.json"], ["--table nowhere.json: No such file"]),
     ],
     ids=str,
 )
@@ -182,6 +184,21 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.Monke
     assert "Stopped" in result.stdout and str(tmp_path / "bench.json") in result.stdout
     assert {p.name for p in tmp_path.iterdir()} == {"bench.json", "steps.png"}
     assert [r["bench"] for r in read(tmp_path / "bench.json")["results"]] == ["steps"]
+
+
+def test_ctrl_c_before_the_first_result_names_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute, "measure", stops)
+    # What an earlier bench has left there is none of this one's.
+    (tmp_path / "bench.json").write_text("{}")
+    result = call("--set", "square", "--rounds", 1, "--out", tmp_path)
+    assert result.exit_code == 130
+    assert "Stopped. No bench was finished." in result.stdout
+    assert "bench.json" not in result.stdout
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

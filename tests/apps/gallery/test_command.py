@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from steepest.apps.app import app, command_of
-from steepest.apps.gallery import command
-from steepest.apps.gallery.command import PICTURES, chosen
+from steepest.apps.gallery import start
+from steepest.apps.gallery.command import NAMES
+from steepest.apps.gallery.start import PICTURES
 from tests.apps.gallery.pictures import size
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,7 +50,7 @@ def test_it_draws_what_is_named_into_a_new_folder(tmp_path: Path) -> None:
 def test_all_by_default_and_the_seed_arrives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "PICTURES", QUICK)
+    monkeypatch.setattr(start, "PICTURES", QUICK)
     monkeypatch.chdir(tmp_path)
     assert call("--seed", 7).exit_code == 0
     found = {p.name: p.read_text() for p in (tmp_path / "gallery").iterdir()}
@@ -61,8 +62,9 @@ def test_a_wrong_name_is_one_line_and_nothing_is_written(tmp_path: Path) -> None
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "steepest: error: only='bals': choose from balls, sharpness, steps, spectra, "
-        "derivation-trace, derivation-newton-schulz, derivation-ball, derivation-grid\n"
+        "steepest: error: --only bals: did you mean balls? "
+        "Choose from balls, sharpness, steps, spectra, derivation-trace, derivation-newton-schulz, "
+        "derivation-ball, derivation-grid\n"
     )
     assert not (tmp_path / "x").exists()
 
@@ -83,7 +85,7 @@ def test_a_picture_that_fails_leaves_the_old_one(
     def full(_: object, __: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "PICTURES", QUICK)
+    monkeypatch.setattr(start, "PICTURES", QUICK)
     monkeypatch.setattr(Path, "replace", full)
     result = call("--out", tmp_path, "--only", "balls")
     assert result.exit_code == 2
@@ -92,9 +94,14 @@ def test_a_picture_that_fails_leaves_the_old_one(
     assert [p.name for p in tmp_path.iterdir()] == ["balls.png"]
 
 
-def test_the_order_of_the_table_is_kept() -> None:
-    assert chosen(["spectra", "balls"]) == ["balls", "spectra"]
-    assert chosen([]) == list(PICTURES)
+def test_the_names_are_those_of_the_pictures() -> None:
+    assert tuple(PICTURES) == NAMES
+
+
+def test_the_order_of_the_table_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "PICTURES", QUICK)
+    result = call("--out", tmp_path, "--only", "Spectra", "--only", "balls")
+    assert result.stdout.split() == [str(tmp_path / f"{n}.png") for n in ("balls", "spectra")]
 
 
 def test_a_negative_seed_is_refused() -> None:

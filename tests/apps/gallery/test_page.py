@@ -11,7 +11,7 @@ import torch
 
 from steepest import norms
 from steepest.apps.gallery import balls, descent, spectra
-from steepest.apps.gallery.command import PICTURES
+from steepest.apps.gallery.start import PICTURES
 from tests.apps.gallery.pictures import size
 
 ROOT = Path(__file__).resolve().parents[3]

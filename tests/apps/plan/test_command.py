@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from steepest.apps.app import app, command_of
-from steepest.apps.plan import command
+from steepest.apps.plan import command, start
 from steepest.apps.plan.models import MODELS
 from steepest.apps.plan.picture import draw
 from tests.apps.gallery.pictures import size
@@ -49,9 +49,9 @@ def test_the_page_shows_what_the_command_prints() -> None:
 
 def test_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(command, "COUNTS", (1, 8, 2048))
+    monkeypatch.setattr(start, "COUNTS", (1, 8, 2048))
     drawn = []
-    monkeypatch.setattr(command, "draw", lambda plans: drawn.append(plans) or draw(plans))
+    monkeypatch.setattr(start, "draw", lambda plans: drawn.append(plans) or draw(plans))
     result = call("--model", "llama-8b", "--devices", 8, "--out", tmp_path / "new" / "folder")
     assert result.exit_code == 0
     out = tmp_path / "new" / "folder"
@@ -74,22 +74,38 @@ def test_numbers_of_the_machine_can_be_replaced() -> None:
     assert "4 × a100, 4 in a node" in other.stdout and "of 1 GB" in other.stdout
 
 
+def test_every_number_has_its_unit() -> None:
+    assert command.UNITS.keys() == command.NUMBERS.keys()
+    assert tuple(start.DTYPES) == command.DTYPES
+
+
+def test_names_may_be_capitals() -> None:
+    assert call("--model", "GPT2-Small", "--device", "H100", "--set", "NODE=4").exit_code == 0
+
+
 def test_whatever_is_wrong_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for arguments, message in (
-        (("--model", "gpt9"), "model='gpt9': choose from"),
-        (("--mesh", "pipe=2"), "mesh='pipe=2': name each axis once"),
-        (("--mesh", "data=8", "--devices", "4"), "not to devices=4"),
-        (("--device", "abacus"), "device='abacus': choose from a100"),
-        (("--set", "outer=-5"), "outer=-5.0: give a positive number"),
-        (("--set", "colour=5"), "set='colour=5': write NAME=VALUE"),
-        (("--set", "outer=fast"), "set='outer=fast': give a number"),
-        (("--dtype", "int8"), "dtype='int8': choose from float32, bfloat16"),
-        (("--mesh", "data=8", "--out", str(tmp_path / "file")), str(tmp_path / "file")),
+        (("--model", "gpt9"), "--model gpt9: did you mean gpt2? Choose from gpt2-small"),
+        (("--mesh", "pipe=2"), "--mesh pipe=2: name each axis once"),
+        (("--mesh", "data=1e3"), "--mesh data=1e3: give data a whole number"),
+        (("--mesh", "data=8", "--devices", "4"), "not to --devices 4"),
+        (("--devices", "0"), "--devices 0: give a whole number >= 1"),
+        (("--tokens", "1e3"), "--tokens 1e3: not a whole number; write --tokens 1000"),
+        (("--device", "abacus"), "--device abacus: choose from a100"),
+        (("--set", "outer=-5"), "--set outer=-5: give a positive number"),
+        (("--set", "half=nan"), "--set half=nan: give a positive number"),
+        (("--set", "utilization=2"), "--set utilization=2: give a number in (0, 1]"),
+        (("--set", "outr=5"), "--set outr=5: write NAME=VALUE: did you mean outer?"),
+        (("--set", "outer"), "--set outer: write NAME=VALUE"),
+        (("--set", "outer=fast"), "--set outer=fast: give a number"),
+        (("--set", "node=1.5"), "--set node=1.5: give a whole number"),
+        (("--dtype", "int8"), "--dtype int8: choose from float32, bfloat16"),
+        (("--mesh", "data=8", "--out", str(tmp_path / "file")), f"--out {tmp_path / 'file'}: "),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(command, "COUNTS", (1,))
+            patch.setattr(start, "COUNTS", (1,))
             result = call(*arguments)
-        assert result.exit_code == 2
+        assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.startswith("steepest: error: ") and result.stderr.count("\n") == 1
         assert message in result.stderr

@@ -15,8 +15,10 @@ from steepest.apps.plan.dtensor import newton_schulz
 from steepest.apps.plan.flops import polar_flops
 from steepest.apps.plan.hardware import DEVICES
 from steepest.apps.plan.mesh import meshes
-from steepest.apps.plan.models import MODELS, linear, of_module
+from steepest.apps.plan.models import MODELS, linear
+from steepest.apps.plan.modules import of_module
 from steepest.apps.plan.picture import COLOURS
+from steepest.apps.plan.predict import TITLES
 from steepest.apps.plan.traffic import Collective
 from steepest.apps.plan.training import step
 from steepest.polar import Auto
@@ -170,7 +172,8 @@ def test_experts_stay_where_every_rank_has_some() -> None:
 def test_a_plan_prints_and_is_plain_data() -> None:
     found = plan("gpt2", devices=8)
     text = str(found)
-    assert all(name in text for name in COLOURS) and found.reason in text
+    names = {TITLES.get(name, name) for name in COLOURS}
+    assert all(name in text for name in names) and found.reason in text
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert data["mesh"] == vars(found.task.mesh)
     assert [c["name"] for c in data["optimizers"]] == list(COLOURS)

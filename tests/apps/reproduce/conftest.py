@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from steepest.apps.app import app
+from steepest.apps.reproduce.names import TITLES
 from steepest.apps.reproduce.table import REPRODUCTIONS
 from tests.apps.reproduce import toy
 from tests.apps.reproduce.toy import Invoke
@@ -17,6 +18,7 @@ from tests.apps.reproduce.toy import Invoke
 def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setitem(REPRODUCTIONS, "toy", toy.TOY)  # type: ignore[misc]
+    monkeypatch.setitem(TITLES, "toy", toy.TOY.title)  # type: ignore[misc]
     toy.measured.clear()
 
 

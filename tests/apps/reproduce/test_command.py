@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from steepest.apps.app import command_of
 from steepest.apps.reproduce.framework.claims import UNDECIDED
 from steepest.apps.reproduce.framework.reproduce import csv_text
+from steepest.apps.reproduce.names import TITLES
 from steepest.apps.reproduce.table import REPRODUCTIONS
 from tests.apps.reproduce import toy
 from tests.apps.reproduce.toy import Invoke
@@ -22,8 +23,8 @@ from tests.refusals import says
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 FLAGS = [
-    *("name", "--out", "--quick", "--scale", "--figure", "--family", "--instances"),
-    *("--seed", "--jobs", "--list", "--all"),
+    *("name", "--all", "--list", "--figure", "--family", "--quick", "--scale", "--seed"),
+    *("--instances", "--jobs", "--out"),
 ]
 NAMES = [
     "lr-transfer",
@@ -104,9 +105,9 @@ def test_the_default_folders(
 def test_all_means_every_one(
     reproduce: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("table", "command"):
-        both = {"one": toy.TOY, "two": toy.TOY}
-        monkeypatch.setattr(f"steepest.apps.reproduce.{place}.REPRODUCTIONS", both)
+    both = {"one": toy.TOY, "two": toy.TOY}
+    monkeypatch.setattr("steepest.apps.reproduce.table.REPRODUCTIONS", both)
+    monkeypatch.setattr("steepest.apps.reproduce.command.TITLES", dict.fromkeys(both, ""))
     assert reproduce("--all", "--out", tmp_path).exit_code == 0
     assert set(contents(tmp_path)) == {f"{n}/{f}" for n in ("one", "two") for f in FILES}
 
@@ -116,27 +117,34 @@ def test_the_list_names_every_one(reproduce: Invoke) -> None:
     assert result.exit_code == 0
     names = [line.split(":")[0] for line in result.stdout.splitlines()]
     assert names == [*NAMES, "toy"]
+    assert all(TITLES[name] == r.title for name, r in REPRODUCTIONS.items())
+
+
+def test_without_a_name_the_list_is_shown(reproduce: Invoke) -> None:
+    result = reproduce()
+    assert (result.exit_code, result.stdout) == (2, reproduce("--list").stdout)
+    assert result.stderr == "Name one of them, or give --all.\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["dream"], ["NAME='dream'", "lr-transfer, depth-variance, warm-start"]),
-        ([], ["NAME=None", "lr-transfer", "--all"]),
-        (["toy", "--all"], ["NAME='toy'", "--all"]),
-        (["toy", "--seed", "-1"], ["seed=(-1,)"]),
-        (["toy", "--seed", "1", "--seed", "1"], ["seed=(1, 1)"]),
-        (["toy", "--figure", "4"], ["figure='4'", "toy has none"]),
-        (["toy", "--family", "uniform"], ["families=('uniform',)", "batch, seeds, sizes, steps"]),
-        (["toy", "--instances", "2"], ["instances=2", "toy has none"]),
-        (["toy", "--scale", "paper"], ["scale='paper'", "full, quick"]),
-        (["toy", "--scale", "full", "--quick"], ["scale='full'", "--quick"]),
-        (["toy", "--jobs", "2"], ["jobs=2", "toy"]),
-        (["toy", "--jobs", "0"], ["jobs=0", ">= 1"]),
-        (["quadratics", "--figure", "17"], ["figure='17'", "figure-1, figure-2", "table-1"]),
-        (["quadratics", "--family", "flat"], ["family='flat'", "max_spiked, min_spiked"]),
-        (["quadratics", "--scale", "huge"], ["scale='huge'", "paper, quick"]),
-        (["quadratics", "--instances", "0"], ["instances=0", ">= 1"]),
+        (["dream"], ["dream: choose from lr-transfer, depth-variance, warm-start"]),
+        (["lr-tranfer"], ["lr-tranfer: did you mean lr-transfer?"]),
+        (["toy", "--all"], ["toy: leave it out, or leave out --all"]),
+        (["toy", "--seed", "-1"], ["--seed -1: "]),
+        (["toy", "--seed", "1", "--seed", "1"], ["--seed 1 --seed 1: "]),
+        (["toy", "--figure", "4"], ["--figure 4: toy has none"]),
+        (["toy", "--family", "uniform"], ["--family uniform: toy has no families; leave it out"]),
+        (["toy", "--instances", "2"], ["--instances 2: toy has no instances"]),
+        (["toy", "--scale", "paper"], ["--scale paper: toy has full, quick"]),
+        (["toy", "--scale", "full", "--quick"], ["--scale full: leave out --quick"]),
+        (["toy", "--jobs", "2"], ["--jobs 2: each cell of toy uses all cores"]),
+        (["toy", "--jobs", "0"], ["--jobs 0: ", ">= 1"]),
+        (["quadratics", "--figure", "17"], ["--figure 17: ", "figure-1, figure-2", "table-1"]),
+        (["quadratics", "--family", "flat"], ["--family flat: ", "max_spiked, min_spiked"]),
+        (["quadratics", "--scale", "huge"], ["--scale huge: choose from paper, full, quick"]),
+        (["quadratics", "--instances", "0"], ["--instances 0: ", ">= 1"]),
     ],
     ids=str,
 )

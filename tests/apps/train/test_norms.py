@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from steepest import norms
-from steepest.apps.train.norms import FAST, NORMS, TUNED, parse_norm
+from steepest.apps.train.norms import NORMS, TUNED, fast, parse_norm
 from steepest.apps.train.run import read_config
 from tests.apps.train.conftest import Invoke
 
 KNOWN = {
-    "spectral": norms.Spectral(polar=FAST),
+    "spectral": norms.Spectral(polar=fast()),
     "nuclear": norms.Nuclear(),
     "frobenius": norms.Frobenius(),
-    "schatten:4": norms.Schatten(4, polar=FAST),
+    "schatten:4": norms.Schatten(4, polar=fast()),
     "kyfan:8": norms.KyFan(8),
-    "operator:rms:rms": norms.Operator("rms", "rms", polar=FAST),
+    "operator:rms:rms": norms.Operator("rms", "rms", polar=fast()),
     "operator:1:rms": norms.Operator(1, "rms"),
     "operator:1:inf": norms.Operator(1, math.inf),
     "rows:2": norms.RowNorm(),
@@ -33,6 +33,9 @@ KNOWN = {
 def test_every_name_is_known() -> None:
     assert {text: parse_norm(text) for text in KNOWN} == KNOWN
     assert {text.lower().split(":")[0] for text in KNOWN} == set(NORMS)
+    for row in NORMS.values():
+        if row.example:
+            parse_norm(row.example)
     for text in TUNED:
         parse_norm(text)
 
@@ -42,11 +45,11 @@ def test_every_name_is_known() -> None:
     [
         ("", "norm='': choose from spectral, nuclear"),
         ("muon", "norm='muon': choose from"),
-        ("schatten", "norm='schatten': choose from .*schatten:P"),
+        ("schatten", "norm='schatten': write schatten:P, such as schatten:4"),
         ("schatten:", "norm='': give a number"),
         ("schatten:x", "norm='x': give a number"),
         ("schatten:0.5", r"p=0.5: .* \[1, inf\]"),
-        ("spectral:2", "choose from"),
+        ("spectral:2", "write spectral$"),
         ("kyfan:1.5", "norm='1.5': give a whole number"),
         ("operator:2:1", "NP-hard"),
     ],
@@ -68,7 +71,7 @@ def test_another_norm_needs_a_learning_rate(tiny: Invoke, tmp_path: Path) -> Non
     out = tmp_path / "run"
     refused = tiny("--norm", "linf", "--out", out)
     assert refused.exit_code == 2
-    assert "norm='linf': no learning rate is known for it: add --lr descent=VALUE" in refused.stderr
+    assert "--norm linf: no learning rate is known for it: add --lr descent=VALUE" in refused.stderr
     assert not out.exists()
     named = ("--optimizer", "descent", "--norm", "linf", "--lr", "0.001", "--out", out)
     assert tiny(*named).exit_code == 0

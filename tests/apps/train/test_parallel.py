@@ -127,7 +127,7 @@ def test_what_cannot_be_shared_is_one_line(
     if world > 1:
         # The first process has spoken; if nobody ends this one while it waits, it says the same.
         monkeypatch.setenv("RANK", "1")
-        monkeypatch.setattr("steepest.apps.train.command.GRACE", 0.0)
+        monkeypatch.setattr("steepest.apps.train.start.GRACE", 0.0)
         other = tiny(*flags, "--out", tmp_path / "run")
         assert (other.exit_code, other.stdout, other.stderr) == (2, "", result.stderr)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from steepest._common.errors import invalid
 from steepest._common.files import write_atomic, write_json
-from steepest.apps._terminal import say
+from steepest.apps._terminal import make_folder, say
 from steepest.apps.bench import contenders, peers
 from steepest.apps.bench.accuracy import Probe, gradient_probe, spectrum_probe
 from steepest.apps.bench.floor import floors
@@ -26,16 +26,14 @@ from steepest.apps.bench.measure import Result, Turns, measure
 from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import absences, table
 from steepest.apps.bench.rounds import Clock
-from steepest.apps.bench.sets import SETS, ShapeSet
+from steepest.apps.bench.sets import BENCHES as BENCHES
+from steepest.apps.bench.sets import DATA, SETS, ShapeSet
+from steepest.apps.bench.sets import PATIENCE as PATIENCE
 from steepest.apps.bench.verdict import lines, verdicts
 from steepest.polar import CostTable
 
-BENCHES = ("steps", "methods")
-DATA = ("spectrum", "gradients")
 RESULTS = "bench.json"
 WARMUP, QUICK_WARMUP, QUICK_ROUNDS = 3, 1, 3
-PATIENCE = 60.0
-"""Seconds. Where a processor emulates bfloat16, a step of a large model takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +161,7 @@ def execute(
         ValueError: the data for real gradients are missing.
         OSError: the folder cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     results: list[Result] = []
     written: list[Path] = []
     with quiet_compiler():

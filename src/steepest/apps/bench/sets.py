@@ -1,4 +1,4 @@
-"""The sets of matrices that are measured: those of real models, as data."""
+"""The benches, and the sets of matrices that they measure: those of real models, as data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steepest._common.errors import invalid
+
+BENCHES = ("steps", "methods")
+DATA = ("spectrum", "gradients")
+PATIENCE = 60.0
+"""Seconds. Where a processor emulates bfloat16, a step of a large model takes minutes."""
 
 Shape = tuple[int, int]
 

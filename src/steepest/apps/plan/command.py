@@ -1,4 +1,4 @@
-"""`steepest plan`: what Muon costs on many devices, as a table, a picture and numbers."""
+"""`steepest plan`: its flags, and the machine that they describe."""
 
 from __future__ import annotations
 
@@ -7,21 +7,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
-import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from steepest._common.errors import invalid
-from steepest._common.files import write_atomic, write_json
-from steepest.apps._terminal import fail, os_text, say
+from steepest._common.errors import invalid, refusal
+from steepest.apps._flags import OneOf, Whole, Words, choose, flag, start
 from steepest.apps.plan.hardware import DEVICES, Device, Links, preset
+from steepest.apps.plan.mesh import MOST, Mesh
 from steepest.apps.plan.models import MODELS
-from steepest.apps.plan.picture import COUNTS, draw
-from steepest.apps.plan.picture import table as lines
-from steepest.apps.plan.predict import TABLE, Plan
-from steepest.apps.plan.predict import plan as predict
 
 NUMBERS: Mapping[str, Callable[[str], Any]] = {
     field.name: int if field.name == "node" else float
@@ -29,42 +19,62 @@ NUMBERS: Mapping[str, Callable[[str], Any]] = {
     for field in fields(kind)
     if field.name != "name"
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+UNITS: Mapping[str, str] = {
+    "half": "peak flop/s in bfloat16",
+    "memory": "bytes",
+    "bandwidth": "bytes/s of it",
+    "utilization": "share of the peak that is reached",
+    "node": "devices per node",
+    "inner": "bytes/s within a node",
+    "outer": "bytes/s between nodes",
+    "inner_latency": "seconds per hop",
+    "outer_latency": "seconds per hop",
+    "launch": "seconds per collective",
+    "message": "seconds per further partner",
+}
+EXAMPLE: Mapping[Any, str] = {int: "8", float: "4.5e11"}
+DTYPES = ("float32", "bfloat16")
+EXAMPLES = (
+    ("plan", "GPT-2 small on one node of eight H100s."),
+    ("plan --model llama-8b --devices 64", "The fastest mesh of 64 devices."),
+    ("plan --model llama-8b --mesh data=8,tensor=8", "A mesh of your own."),
+    ("plan --model moe-1t --devices 3072 --set outer=2.5e10", "Slower links between nodes."),
+)
 
-ModelName = Annotated[
-    str, typer.Option("--model", help=f"One of {', '.join(MODELS)}.", metavar="NAME")
-]
+ModelName = Annotated[str, flag(f"{', '.join(MODELS)}.", "--model", kind=OneOf(MODELS))]
 MeshText = Annotated[
     str | None,
-    typer.Option(
+    flag(
+        "Sizes of the axes replicate, fsdp (or data) and tp (or tensor): data=64,tensor=8.",
         "--mesh",
-        help="Sizes of the axes replicate, fsdp (or data) and tp (or tensor): data=64,tensor=8.",
+        kind=Words(Mesh.read, ("replicate=", "data=", "tensor=")),
+        default="the fastest mesh of --devices that fits",
         metavar="AXIS=N,…",
-        show_default="the fastest mesh of --devices that fits",
     ),
 ]
-Devices = Annotated[int | None, typer.Option(help="How many devices.", show_default="as the mesh")]
-DeviceName = Annotated[
-    str, typer.Option("--device", help=f"One of {', '.join(DEVICES)}.", metavar="NAME")
+Devices = Annotated[
+    int | None, flag("Number of devices.", kind=Whole(1, MOST), default="as the mesh")
 ]
+DeviceName = Annotated[str, flag(f"{', '.join(DEVICES)}.", "--device", kind=OneOf(DEVICES))]
 Tokens = Annotated[
-    int | None, typer.Option(help="Tokens of a step.", show_default="as the model's source")
+    int | None,
+    # Ours: a thousand times the largest step that has been published.
+    flag("Tokens per step.", kind=Whole(1, 2**40), default="as the model's source"),
 ]
 Dtype = Annotated[
-    str,
-    typer.Option(help=f"Of parameters, gradients and states: {', '.join(DTYPES)}.", metavar="NAME"),
+    str, flag(f"Of parameters, gradients and states: {', '.join(DTYPES)}.", kind=OneOf(DTYPES))
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder for plan.png, plan.csv and plan.json; made if it is missing."),
+    flag("Folder for plan.png, plan.csv and plan.json; made if it is missing.", metavar="FOLDER"),
 ]
-
-
 Numbers = Annotated[
     list[str] | None,
-    typer.Option(
+    flag(
+        "Replace a number of the device or its links (repeatable): "
+        f"{', '.join(f'{name} ({unit})' for name, unit in UNITS.items())}.",
         "--set",
-        help=f"Replace a number of the device or its links (repeatable): {', '.join(NUMBERS)}.",
+        kind=Words(known=tuple(f"{name}=" for name in NUMBERS)),
         metavar="NAME=VALUE",
     ),
 ]
@@ -78,28 +88,25 @@ def machine(name: str, numbers: Sequence[str]) -> tuple[Device, Links]:
     """
     device, links = preset(name)
     for text in numbers:
-        key, _, value = text.partition("=")
-        if key not in NUMBERS:
-            raise invalid("set", text, f"write NAME=VALUE with one of {', '.join(NUMBERS)}")
+        key, equals, value = text.partition("=")
+        key = key.strip().lower()
+        if key not in NUMBERS or not equals:
+            known = ", ".join(NUMBERS) if key in NUMBERS else choose(key, NUMBERS)
+            raise invalid("set", text, f"write NAME=VALUE: {known}")
         try:
             given = NUMBERS[key](value)
         except ValueError:
-            raise invalid("set", text, "give a number, such as 4.5e11") from None
-        if hasattr(device, key):
-            device = replace(device, **{key: given})
-        else:
-            links = replace(links, **{key: given})
+            kind = "a whole number" if NUMBERS[key] is int else "a number"
+            raise invalid("set", text, f"give {kind}, such as {EXAMPLE[NUMBERS[key]]}") from None
+        try:
+            if hasattr(device, key):
+                device = replace(device, **{key: given})
+            else:
+                links = replace(links, **{key: given})
+        except ValueError as error:
+            found = refusal(error)
+            raise invalid("set", text, found.remedy if found else str(error)) from None
     return device, links
-
-
-def shown(plan: Plan) -> Table:
-    """The table of a plan for the terminal."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for i, heading in enumerate(TABLE):
-        table.add_column(heading, justify="left" if i in (0, 8) else "right", no_wrap=True)
-    for i, row in enumerate(plan.rows()):
-        table.add_row(*row, style="bold" if i == 0 else None)
-    return table
 
 
 def plan(
@@ -113,44 +120,15 @@ def plan(
     out: Out = None,
 ) -> None:
     """Predict what Muon and AdamW cost on many devices, and which mesh to take."""
-    console = Console()
-    try:
-        if dtype not in DTYPES:
-            raise invalid("dtype", dtype, f"choose from {', '.join(DTYPES)}")
-        found, links = machine(device, numbers or ())
-
-        def on(mesh: str | None, devices: int | None) -> Plan:
-            return predict(
-                model,
-                mesh=mesh,
-                devices=devices,
-                device=found,
-                links=links,
-                tokens=tokens,
-                dtype=DTYPES[dtype],
-            )
-
-        chosen = on(mesh, devices if mesh or devices is not None else links.node)
-        for line in chosen.head():
-            say(console, line)
-        console.print(shown(chosen))
-        for line in chosen.notes():
-            say(console, line)
-        if out is not None:
-            for path in _written(out, chosen, [on(None, count) for count in COUNTS]):
-                say(console, str(path))
-    except ValueError as error:
-        raise fail(error) from None
-    except OSError as error:
-        raise fail(os_text(error)) from None
-
-
-def _written(out: Path, chosen: Plan, plans: list[Plan]) -> list[Path]:
-    """Write the picture and the numbers."""
-    out.mkdir(parents=True, exist_ok=True)
-    paths = [out / name for name in ("plan.png", "plan.csv", "plan.json")]
-    write_atomic(paths[0], draw(plans))
-    write_atomic(paths[1], lines(plans))
-    data = {"plan": chosen.to_json(), "devices": [p.to_json() for p in plans]}
-    write_json(paths[2], data)
-    return paths
+    found, links = machine(device, numbers or ())
+    start(
+        "plan",
+        model=model,
+        mesh=mesh,
+        devices=devices,
+        device=found,
+        links=links,
+        tokens=tokens,
+        dtype=dtype,
+        out=out,
+    )

@@ -14,8 +14,12 @@ from steepest._common.text import table
 from steepest.apps.plan.costs import WAYS, Cost, Task, exchange, timed
 from steepest.apps.plan.hardware import Device, Links, preset
 from steepest.apps.plan.mesh import Mesh, meshes
-from steepest.apps.plan.models import Model, model_of
+from steepest.apps.plan.models import Model
+from steepest.apps.plan.modules import model_of
 from steepest.apps.plan.training import Step, step
+
+TITLES: Mapping[str, str] = {"exchange": "this library"}
+"""The name of a way to step in the table, if its own says too little there."""
 
 TABLE = ("optimizer", "flop", "sent", "got", "calls", "state", "time", "share", "limited by")
 
@@ -69,14 +73,14 @@ class Plan:
         """The cells of the table under `TABLE`."""
         return [
             (
-                c.name,
+                TITLES.get(c.name, c.name),
                 *([scaled(c.flops, ""), scaled(c.sent, "B"), scaled(c.received, "B")]),
                 *([str(c.calls), scaled(c.state, "B"), scaled(c.seconds, "s")]),
                 f"{self.share(c):.1%}",
                 self.limit(c),
             )
             if not c.refused
-            else (c.name, *["–"] * 7, self.limit(c))
+            else (TITLES.get(c.name, c.name), *["–"] * 7, self.limit(c))
             for c in self.costs
         ]
 
@@ -88,7 +92,7 @@ class Plan:
         passes = scaled(self.training.seconds, "s")
         matrices = f"{size} parameters, {model.matrices:,} matrices"
         return [
-            f"{model.name}: {matrices}; {self.tokens:,} tokens a step",
+            f"{model.name}: {matrices}; {self.tokens:,} tokens per step",
             f"{mesh.devices:,} × {machine.name}, {self.task.links.node} in a node: {mesh}",
             f"forward and backward {passes}; memory with Muon {used} of {there}",
         ]
@@ -262,7 +266,7 @@ def _reason(ranked: list[Plan], fitting: int, tried: int) -> str:
     if not fitting:
         return (
             f"No mesh fits: {best.task.mesh} needs the least memory, "
-            f"{scaled(best.memory(cost), 'B')} a device. Take more devices."
+            f"{scaled(best.memory(cost), 'B')} per device. Take more devices."
         )
     seconds = best.seconds(cost)
     others: Mapping[bool, list[Plan]] = {

@@ -35,6 +35,7 @@ from steepest.apps.reproduce.framework.experiment import (
     says_its_scale,
 )
 from steepest.apps.reproduce.framework.training import evaluate, train
+from steepest.apps.reproduce.names import TITLES
 from steepest.polar import Auto
 
 POOL = 2
@@ -325,7 +326,7 @@ def draw(rows: Sequence[Record]) -> Figure:
 
 LR_TRANSFER = Reproduction(
     name="lr-transfer",
-    title="Best learning rate against width: SGD, AdamW and steepest descent in the modular norm",
+    title=TITLES["lr-transfer"],
     full=TransferSettings(),
     quick=TransferSettings(
         seeds=(0,),

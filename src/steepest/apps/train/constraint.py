@@ -146,7 +146,7 @@ class Spectra:
             raise
         except Exception:  # zipfile, zlib and numpy raise nearly anything for a damaged file
             raise invalid(
-                "spectra",
+                "file",
                 str(path),
                 "is cut off or damaged; move it away and resume: the picture then begins there",
             ) from None

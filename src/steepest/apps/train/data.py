@@ -164,10 +164,10 @@ def prepare(text: Text, *, context: int) -> Corpus:
     block = min(BLOCK, len(text.text) // FOLD)
     if block < context + 1:
         raise invalid(
-            "data",
-            text.name,
-            f"{len(text.text)} characters are too few for context={context}; "
-            f"give at least {FOLD * (context + 1)}, or a smaller --context",
+            "context",
+            context,
+            f"{text.name} has {len(text.text)} characters, and this takes at least "
+            f"{FOLD * (context + 1)}; give a smaller one, or a longer text",
         )
     raw = text.text.encode("utf-32-le")
     points, ids = torch.unique(

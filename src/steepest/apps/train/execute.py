@@ -33,6 +33,11 @@ from steepest.diagnostics import monitor_warnings
 DIVERGED = 1
 BY_ITSELF = Launch()
 
+# Ours, from samples of the default model on the default text: at 2.2 nats per character they are
+# syllables, at 2.0 every other word is none, at 1.65 and 1.5 most are words in an order that reads.
+READABLE = 1.7
+"""The validation loss from which on a sample of a model is shown."""
+
 
 class Stop:
     """Turns Ctrl-C and SIGTERM into a question that the training loop asks between two steps.
@@ -183,7 +188,7 @@ def _headline(run: Run, console: Console) -> None:
         f"{_processes(run)}Run folder: {run.folder}",
     )
     if not run.todo:
-        say(console, "Every training of this run is done: nothing left to train.")
+        say(console, "Every trial of this run is done: nothing left to train.")
 
 
 def _processes(run: Run) -> str:
@@ -214,8 +219,12 @@ def _show(run: Run, report: Report, console: Console) -> None:
     )
     if best is not None:
         trial = Trial(optimizer=best.optimizer, seed=run.config.seeds[0])
-        sample = (trial.folder(run.folder) / "sample.txt").read_text(encoding="utf-8")
-        say(console, f"\nText by the model of {trial}:\n{sample.rstrip()}\n")
+        path = trial.folder(run.folder) / "sample.txt"
+        if best.val_loss is not None and best.val_loss <= READABLE:
+            sample = path.read_text(encoding="utf-8")
+            say(console, f"\nText by the model of {trial}:\n{sample.rstrip()}\n")
+        else:
+            say(console, f"Text by the model of {trial}: {path}")
     say(console, f"Picture: {run.folder / 'loss.png'}")
     say(console, f"Figures: {run.folder / 'summary.json'}, {run.folder / 'table.md'}")
     say(console, f"TensorBoard: tensorboard --logdir {run.folder / 'tensorboard'}")

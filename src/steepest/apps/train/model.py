@@ -13,7 +13,7 @@ from steepest.apps.train.config import ModelConfig
 
 
 def next_loss(network: nn.Module, windows: Tensor) -> Tensor:
-    """Mean cross-entropy in nats a character over windows of shape (batch, context + 1).
+    """Mean cross-entropy in nats per character over windows of shape (batch, context + 1).
 
     Args:
         network: the module that gives the logits of the next character: a GPT, or what wraps one.
@@ -139,7 +139,7 @@ class GPT(nn.Module):
         return logits
 
     def loss(self, windows: Tensor) -> Tensor:
-        """Mean cross-entropy in nats a character over windows of shape (batch, context + 1)."""
+        """Mean cross-entropy in nats per character over windows of shape (batch, context + 1)."""
         return next_loss(self, windows)
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ import steepest
 from steepest._common.errors import invalid
 from steepest.apps.train.config import Config, OptimizerConfig
 from steepest.apps.train.norms import parse_norm
+from steepest.apps.train.tuned import TUNED
 
 BETAS = (0.9, 0.95)
 
@@ -133,34 +134,21 @@ class Recipe:
     build: Build
 
 
-# Settings tuned on the default text and model; docs/tuning.md has the runs behind them.
+_BUILDS: Mapping[str, Build] = {
+    "muon": _muon,
+    "adamw": _adamw,
+    "torch-muon": TorchMuon,
+    "sgd": _sgd,
+    "normalized-sgd": _named(steepest.NormalizedSGD),
+    "sign": _named(steepest.SignSGD),
+    "lion": _named(steepest.Lion),
+    "spectral": _named(steepest.SpectralDescent),
+    "polargrad": _named(steepest.PolarGrad),
+    "scion": _named(steepest.Scion),
+    "descent": _descent,
+}
 RECIPES: Mapping[str, Recipe] = {
-    "muon": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, adamw_lr=4e-3), build=_muon),
-    "adamw": Recipe(tuned=OptimizerConfig(lr=4e-3, weight_decay=0.01), build=_adamw),
-    "torch-muon": Recipe(
-        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, adamw_lr=4e-3), build=TorchMuon
-    ),
-    "sgd": Recipe(tuned=OptimizerConfig(lr=0.2, weight_decay=0.0), build=_sgd),
-    "normalized-sgd": Recipe(
-        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0), build=_named(steepest.NormalizedSGD)
-    ),
-    "sign": Recipe(
-        tuned=OptimizerConfig(lr=1e-3, weight_decay=0.0), build=_named(steepest.SignSGD)
-    ),
-    "lion": Recipe(tuned=OptimizerConfig(lr=1e-3, weight_decay=0.1), build=_named(steepest.Lion)),
-    "spectral": Recipe(
-        tuned=OptimizerConfig(lr=0.2, weight_decay=0.0, adamw_lr=4e-3),
-        build=_named(steepest.SpectralDescent),
-    ),
-    "polargrad": Recipe(
-        tuned=OptimizerConfig(lr=0.4, weight_decay=0.0, adamw_lr=4e-3),
-        build=_named(steepest.PolarGrad),
-    ),
-    "scion": Recipe(tuned=OptimizerConfig(lr=0.04, weight_decay=0.0), build=_named(steepest.Scion)),
-    "descent": Recipe(
-        tuned=OptimizerConfig(lr=0.04, weight_decay=0.1, adamw_lr=4e-3, norm="spectral"),
-        build=_descent,
-    ),
+    name: Recipe(tuned=tuned, build=_BUILDS[name]) for name, tuned in TUNED.items()
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from steepest._common.errors import invalid
+from steepest.apps.train import memory
 from steepest.apps.train.config import Config
 from steepest.apps.train.data import Corpus, Text, load_text, prepare
 from steepest.apps.train.parallel.mesh import NONE
@@ -61,6 +62,8 @@ def fresh_folder(parent: Path) -> Path:
 def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Team) -> Run:
     """Build every trial and read its checkpoint, so that a fault shows before hours of training."""
     todo = {}
+    if team.mesh is None:  # processes may share the parameters, and have memory of their own
+        memory.check(config, len(corpus.characters))
     for trial in trials(config):
         trainer = Trainer(trial, config, corpus, team=team)
         own = trial.folder(folder)
@@ -98,14 +101,18 @@ def _free(folder: Path | None) -> Path:
     if folder is None:
         return fresh_folder(Path("runs"))
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise invalid(
-            "out", str(folder), "exists already; give another folder, or --resume this one"
-        )
+        kind = "a folder with files in it" if folder.is_dir() else "a file"
+        other = ", or --resume this one" if (folder / CONFIG).is_file() else ""
+        raise invalid("out", str(folder), f"exists already, as {kind}; give another folder{other}")
     return folder
 
 
-def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+def read_config(folder: Path, *, argument: str = "folder") -> tuple[Config, dict[str, Any]]:
     """The configuration of a run folder, and what is known about its text.
+
+    Args:
+        folder: the folder of the run.
+        argument: the argument that it was given as, for the message.
 
     Raises:
         ValueError: this is no run folder.
@@ -114,8 +121,9 @@ def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
         stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return Config.from_json(stored["config"]), dict(stored["text"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        remedy = f"has no readable {CONFIG}; give the folder of a run"
-        raise invalid("resume", str(folder), remedy) from None
+        wrong = "is damaged" if (folder / CONFIG).is_file() else "is missing"
+        remedy = f"its {CONFIG} {wrong}; give the folder of a run of `steepest train`"
+        raise invalid(argument, str(folder), remedy) from None
 
 
 def old_run(folder: Path, *, parallel: str = NONE, team: Team = SINGLE) -> Run:
@@ -131,7 +139,7 @@ def old_run(folder: Path, *, parallel: str = NONE, team: Team = SINGLE) -> Run:
             has changed since the run began.
         OSError: the text cannot be read.
     """
-    stored, known = read_config(folder)
+    stored, known = read_config(folder, argument="resume")
     config = replace(stored, parallel=parallel)
     text, corpus = team.agreed(lambda: _read(config))
     if corpus.sha256 != known.get("sha256"):

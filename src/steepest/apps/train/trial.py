@@ -256,7 +256,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Mean validation loss in nats a character over the fixed windows."""
+        """Mean validation loss in nats per character over the fixed windows."""
         total, seen = 0.0, 0
         with self._autocast():
             for windows in self.windows.split(EVAL_BATCH):

@@ -37,6 +37,7 @@ from steepest.apps.reproduce.framework.experiment import (
     says_its_scale,
 )
 from steepest.apps.reproduce.framework.training import evaluate, train
+from steepest.apps.reproduce.names import TITLES
 
 CELL = ("optimizer", "depth", "lr", "seed")
 
@@ -381,7 +382,7 @@ def draw(rows: Sequence[Record]) -> Figure:
 
 DEPTH_VARIANCE = Reproduction(
     name="depth-variance",
-    title="Size of the activations against depth: SGD, AdamW, Muon, and Muon in the ball ‖W‖ ≤ 1",
+    title=TITLES["depth-variance"],
     full=DepthSettings(),
     quick=DepthSettings(
         seeds=(0,),

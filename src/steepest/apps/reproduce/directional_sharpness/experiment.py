@@ -28,6 +28,7 @@ from steepest.apps.reproduce.directional_sharpness.tables import (
     sharpnesses,
 )
 from steepest.apps.reproduce.framework.experiment import Cell, Reproduction
+from steepest.apps.reproduce.names import TITLES
 
 COSTS = {"text": 40.0, "images": 1.0}
 """A training of the GPT takes about forty times as long as one on digits."""
@@ -47,7 +48,7 @@ def cells(settings: SharpnessSettings) -> list[Cell]:
 
 DIRECTIONAL_SHARPNESS = Reproduction(
     name="directional-sharpness",
-    title="How far the loss falls along the directions of optimizers, and the gradient's rank",
+    title=TITLES["directional-sharpness"],
     full=SharpnessSettings(),
     quick=SharpnessSettings(
         seeds=(0,),

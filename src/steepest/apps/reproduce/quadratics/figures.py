@@ -33,6 +33,7 @@ from steepest.apps.reproduce.framework.experiment import (
     says_its_scale,
     sum_of,
 )
+from steepest.apps.reproduce.names import TITLES
 from steepest.apps.reproduce.quadratics import (
     claims,
     errors,
@@ -304,7 +305,7 @@ QUADRATICS = Reproduction(
     **sum_of(PARTS),
     parts=PARTS,
     name="quadratics",
-    title="Muon on simple quadratics: grid, noise, greed and conditioning",
+    title=TITLES["quadratics"],
     full=QuadraticSettings(),
     quick=QuadraticSettings(
         steps=60,

@@ -18,6 +18,7 @@ from itertools import product
 
 from steepest._common.files import Record
 from steepest.apps.reproduce.framework.experiment import Cell, Reproduction, says_its_scale
+from steepest.apps.reproduce.names import TITLES
 from steepest.apps.reproduce.spectral_constraint import networks as nets
 from steepest.apps.reproduce.spectral_constraint import toy as toy
 from steepest.apps.reproduce.spectral_constraint.claims import OUTSIDE, QUADRATIC
@@ -106,7 +107,7 @@ def measure(settings: ConstraintSettings, cell: Record) -> Record:
 
 SPECTRAL_CONSTRAINT = Reproduction(
     name="spectral-constraint",
-    title="Weight decay as a constraint: Lion-K on a quadratic and two networks against its balls",
+    title=TITLES["spectral-constraint"],
     full=ConstraintSettings(),
     quick=ConstraintSettings(
         seeds=(0,),

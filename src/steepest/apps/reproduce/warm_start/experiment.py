@@ -36,6 +36,7 @@ from steepest.apps.reproduce.framework.experiment import (
     Settings,
     says_its_scale,
 )
+from steepest.apps.reproduce.names import TITLES
 from steepest.apps.reproduce.warm_start.factor import FOREVER, METHODS, GramSpectrum, compare, drift
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.optimizers import recipe
@@ -360,7 +361,7 @@ def draw(rows: Sequence[Record]) -> Figure:
 
 WARM_START = Reproduction(
     name="warm-start",
-    title="Polar factors started from the last step's: products against error in Muon's training",
+    title=TITLES["warm-start"],
     unit="windows of text",
     full=WarmSettings(),
     quick=WarmSettings(seeds=(0,), steps=12, batch=4, layers=1, width=32, windows=(1, 8), pairs=3),

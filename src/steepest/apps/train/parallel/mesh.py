@@ -6,9 +6,13 @@ import re
 from dataclasses import dataclass
 
 from steepest._common.errors import invalid
+from steepest.apps._flags import choose
 
 NONE = "none"
 PARALLEL = (NONE, "ddp", "fsdp", "tp", "fsdp+tp", "fsdp+tp:N")
+TIMEOUT = 300.0
+"""Seconds that a process waits for the others before it gives up."""
+
 TENSOR = 2
 """Processes that share the matrices of a block under `fsdp+tp`, unless N says otherwise."""
 
@@ -55,6 +59,16 @@ def is_known(parallel: str) -> bool:
         (True, True, False, False)
     """
     return parallel in PARALLEL[:-1] or re.fullmatch(r"fsdp\+tp:[1-9]\d*", parallel) is not None
+
+
+def check_parallel(parallel: str) -> None:
+    """Raise unless this is a value of `--parallel`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_known(parallel):
+        raise invalid("parallel", parallel, choose(parallel, PARALLEL))
 
 
 def grid(parallel: str, *, world: int) -> ProcessGrid:

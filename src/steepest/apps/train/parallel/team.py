@@ -16,12 +16,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from steepest._common.errors import invalid
-from steepest.apps.train.parallel.mesh import NONE, ProcessGrid, grid
+from steepest.apps.train.parallel.mesh import NONE, TIMEOUT, ProcessGrid, grid
 
 T = TypeVar("T")
-
-TIMEOUT = 300.0
-"""Seconds that a process waits for the others before it gives up."""
 
 COMMAND = "torchrun --nproc-per-node 2 -m steepest train --parallel"
 
