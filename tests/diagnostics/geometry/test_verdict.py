@@ -238,12 +238,12 @@ def test_a_transformer_with_tied_embeddings():
     by_layer = {row.layer: row for row in verdict}
     assert list(by_layer) == ["positions", "embedding", "qkv", "proj"]
     assert by_layer["embedding"].calls == 2
-    assert "shared by embedding and linear" in by_layer["embedding"].sentence
+    assert "shared by embedding and linear" in by_layer["embedding"].note
     assert "never arrives" in by_layer["positions"].note
     for name in ("qkv", "proj"):
         assert by_layer[name].measured_spectral > 0 and not by_layer[name].note
     text = str(verdict)
-    assert all(f"{name}: " in text for name in by_layer) and "No verdict for 2 more." in text
+    assert all(f"{name}: " in text for name in by_layer) and "Not judged: positions (" in text
     assert_refused(
         lambda: compare_geometries(
             model, classified, (ids[:, :-1], ids[:, 1:].flatten()), layers=["positions"]
@@ -276,8 +276,8 @@ def test_a_layer_that_is_used_twice():
     same_numbers(row, EXACT(once, half_mean_square, (x, y))["0"])
     for way, note in (("after", "one use feeding another"), ("product", "shared by linear and")):
         verdict = compare_geometries(network(Twice(way)), half_mean_square, (x[:4], y[:4]))
-        assert note in verdict["0.layer.weight"].sentence
-        assert verdict.summary == "No verdict for any of 1 layer."
+        assert note in verdict["0.layer.weight"].note
+        assert verdict.summary.startswith("No layer could be judged. Not judged: 0.layer (")
 
 
 def test_a_loss_that_sees_the_weight_elsewhere_too():
@@ -375,26 +375,73 @@ def made_up(**numbers):
     )
 
 
-def test_sentences():
-    for numbers, favours, words in (
-        ({"measured_euclidean": 1.0, "measured_spectral": 1.9}, "spectral", "measured 1.9 times"),
+@pytest.mark.parametrize(
+    ("numbers", "favours", "words"),
+    [
+        (
+            {"measured_euclidean": 1.0, "measured_spectral": 1.9},
+            "spectral",
+            "suits Muon: expect about 1.9 times the progress of a gradient step (measured over",
+        ),
+        (
+            {"best_euclidean": 1.0, "best_spectral": 3.0},
+            "spectral",
+            "about 3 times the progress of a gradient step (each step at its best length; guar",
+        ),
+        ({"measured_euclidean": -2.0, "measured_spectral": 1.0}, "spectral", "(guaranteed)"),
+        (
+            {"nuclear_rank": 1.5, "spread": 3.0},
+            "euclidean",
+            "suits a gradient step: expect about 2 times the progress of Muon",
+        ),
+        # A test that contradicts the guarantee leaves no verdict, and nothing says both.
         (
             {"measured_euclidean": 2.0, "measured_spectral": 1.0},
-            "spectral",
-            "0.5 times, so there the o",
+            "neither",
+            "undecided: guaranteed: Muon ahead 2 times; measured over short steps: a gradient "
+            "step ahead 2 times; nothing to change",
         ),
-        ({"measured_euclidean": -2.0, "measured_spectral": 1.0}, "spectral", "does not fall with"),
-        ({"best_euclidean": 1.0, "best_spectral": 3.0}, "spectral", "best length 3 times"),
-        ({"nuclear_rank": 1.5, "spread": 3.0}, "euclidean", "guarantees 2 times the decrease"),
-        ({"nuclear_rank": 2.05}, "neither", "is about what the input's spread costs (2)"),
-        ({"nuclear_rank": 1.001, "spread": 1.0}, "neither", "rank one"),
-    ):
-        row = made_up(**numbers)
-        assert row.favours == favours and words in row.sentence, numbers
-        assert row.sentence.lower().startswith(favours)
+        (
+            {"nuclear_rank": 1.5, "spread": 3.0, "best_euclidean": 1.0, "best_spectral": 1.2},
+            "neither",
+            "each step at its best length: Muon ahead 1.2 times; nothing to change",
+        ),
+        ({"nuclear_rank": 2.05}, "neither", "guaranteed: about equal; nothing to change"),
+        ({"nuclear_rank": 1.001, "spread": 1.0}, "neither", "rank one, so both steps agree"),
+        ({"routed": "embedding"}, "neither", "not judged: AdamW's by the routing: embe"),
+    ],
+)
+def test_sentences(numbers, favours, words):
+    row = made_up(**numbers)
+    assert row.favours == favours and words in row.sentence
+
+
+def test_summaries():
     silent = LayerVerdict(layer="b", shape=(2, 2), calls=0, note="why", best_spectral=float("inf"))
-    verdict = Verdict(loss=1.0, rows=(made_up(), silent))
-    assert len(verdict) == 2 and verdict["b"].sentence == "no verdict: why"
+    verdict = Verdict(loss=1.0, rows=(made_up(), silent, made_up(routed="head")))
+    assert len(verdict) == 3 and verdict["b"].sentence == "not judged: why"
     plain = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
     assert plain["rows"][0]["favours"] == "spectral" and plain["rows"][1]["best_spectral"] is None
-    assert plain["summary"].startswith("Of 1 layer 1 favour the spectral step")
+    assert plain["summary"] == (
+        "The one layer that could be judged suits Muon. Expect about 2 times the progress of a "
+        "gradient step along Muon's direction here (median over these layers). Not judged: b (why)"
+        "; a (AdamW's by the routing: head)."
+    )
+    assert "weak guide" in verdict.caveat and verdict.caveat in str(verdict)
+    both = Verdict(loss=1.0, rows=(made_up(), made_up(best_euclidean=1.0, best_spectral=3.0)))
+    assert both.summary.startswith("All 2 layers that could be judged suit Muon.")
+    rows = (made_up(), made_up(nuclear_rank=1.5, spread=3.0), made_up(nuclear_rank=2.0))
+    assert Verdict(loss=1.0, rows=rows).summary.startswith(
+        "Of 3 layers that could be judged 1 suit Muon, 1 a gradient step, and 1 are undecided."
+    )
+
+
+def test_what_the_routing_gives_to_adamw_has_numbers_and_no_verdict():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(12, 8), nn.Linear(8, 8), nn.Linear(8, 12))
+    ids = torch.randint(12, (40,))
+    verdict = compare_geometries(model, lambda m, x: F.cross_entropy(m(x), (x + 1) % 12), ids)
+    row = verdict["0"]
+    assert row.nuclear_rank is not None and row.routed and not row.judged
+    assert row.favours == "neither" and "AdamW" in row.sentence
+    assert verdict["1"].judged and "0 (" in verdict.summary.partition("Not judged: ")[2]

@@ -21,6 +21,7 @@ from steepest.diagnostics.geometry.bounds import guarantees
 from steepest.diagnostics.geometry.layer_products import squares
 from steepest.diagnostics.geometry.verdict import LayerVerdict, Verdict
 from steepest.polar import Svd
+from steepest.routing import route
 
 ModelLoss: TypeAlias = Callable[[Any, Any], Tensor]
 
@@ -83,8 +84,25 @@ def compare_geometries(
         drafts, value = [_draft(traced, k, steps, tolerance) for k in weights], traced.point.value
         del traced  # and with it the graph, whose tensors are about to change
         evaluate = partial(loss, model, batch)
-        rows = tuple(_tried(draft, weights, evaluate, value, kept) for draft in drafts)
-    return Verdict(loss=value, rows=rows)
+        rows = [_tried(draft, weights, evaluate, value, kept) for draft in drafts]
+    routed = _routed(model)
+    return Verdict(
+        loss=value, rows=tuple(replace(row, routed=routed.get(row.layer, "")) for row in rows)
+    )
+
+
+def _routed(model: nn.Module) -> dict[str, str]:
+    """The reasons why weights belong to AdamW and not to a norm of matrices, by layer."""
+    try:
+        routing = route(model)
+    except ValueError:  # one that the routing refuses has no places
+        return {}
+    return {
+        name.removesuffix(".weight"): place.reason
+        for place in routing
+        if place.target == "table"
+        for name in (place.name, *place.aliases)
+    }
 
 
 class _Draft(NamedTuple):
