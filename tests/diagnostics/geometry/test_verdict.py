@@ -398,8 +398,7 @@ def made_up(**numbers):
         (
             {"measured_euclidean": 2.0, "measured_spectral": 1.0},
             "neither",
-            "undecided: guaranteed: Muon ahead 2 times; measured over short steps: a gradient "
-            "step ahead 2 times; nothing to change",
+            "Muon ahead 2 times; measured over short steps: a gradient step ahead 2 times; nothing",
         ),
         (
             {"nuclear_rank": 1.5, "spread": 3.0, "best_euclidean": 1.0, "best_spectral": 1.2},

@@ -17,9 +17,9 @@ RANK_ONE = 1.01
 """Up to this nuclear rank a gradient counts as of rank one: its σ₁ has 99.99 % of Σσ²."""
 
 WEAK = (
-    "A weak guide: this holds at one point for one batch, and as a rule for choosing a geometry the "
-    "ratio is worth little (docs/reproductions.md, directional-sharpness). Compare two short runs "
-    "before you change an optimizer."
+    "A weak guide: this holds at one point for one batch, and as a rule for choosing a geometry "
+    "the ratio is worth little (docs/reproductions.md, directional-sharpness). Compare two short "
+    "runs before you change an optimizer."
 )
 """The caveat of every verdict; the page that it names has the measurements behind it."""
 
@@ -92,7 +92,7 @@ class LayerVerdict:
 
     @property
     def favours(self) -> str:
-        """The better step, "spectral" or "euclidean"; "neither" where tests and guarantee differ."""
+        """The better step, "spectral" or "euclidean"; "neither" where a test contradicts."""
         if not self.judged or self.nuclear_rank is None or self.nuclear_rank <= RANK_ONE:
             return "neither"
         first, *tests = (_side(r) for r in (self.guaranteed_ratio, *self._tests) if r is not None)
