@@ -33,9 +33,9 @@ BALLS = (
 SMOOTHNESS = (
     "How much the gradient can turn for a step of length 1 in a norm. Each L has the unit of its "
     "norm, so they are not comparable; what each predicts is: a step of length ‖g‖†/L, by which "
-    "the loss falls by ‖g‖†²/(2L). L is the largest that a few products with the Hessian have found, a "
-    "lower bound, so the step may be too long and the fall too large. Nothing is to be done with "
-    "it; it is where a search for lr may start."
+    "the loss falls by ‖g‖†²/(2L). L is the largest that a few products with the Hessian have "
+    "found, a lower bound, so the step may be too long and the fall too large. Nothing is to be "
+    "done with it; it is where a search for lr may start."
 )
 STEPS = {"ℓ2": "gradient descent", "ℓ∞": "sign descent", "spectral": "Muon"}
 ONE_STEP = 'L of one step is what SteepestDescent(sharpness="estimate") would see here.'
