@@ -34,9 +34,10 @@ NORMS: Mapping[str, Norm] = {"ℓ2": L2(), "ℓ∞": LInf(), "spectral": Spectra
 CLIMB, REST = 10, 0.01
 """The search for the smoothness in a norm: most products with the Hessian, and least rise."""
 
-PRODUCT, LANCZOS = 4.0, 20
-"""The cost of a product with the Hessian in gradients, and the products of a layer's verdict; ours,
-from the default model, for an estimate that need not be better than a factor of two."""
+PRODUCT, LANCZOS, CLIMBS = 1.4, 15, 14
+"""A product with the Hessian in gradients, the products of a layer's verdict, and those for a step
+of each search for a smoothness, with its singular values; ours, from the default model. For an
+estimate, which need not be better than a factor of two."""
 
 TIMED = 4
 """The most windows that a gradient is timed on."""
@@ -130,7 +131,7 @@ def estimate(trainer: Trainer, *, windows: int) -> dict[str, float]:
     products = {
         "directions": len(DIRECTIONS) * (len(hidden) + 1),
         "verdict": LANCZOS * (len(hidden) + len(tables)),
-        "smoothness": 4 * CLIMB,
+        "smoothness": CLIMBS * CLIMB,
     }
     plan = {name: PRODUCT * gradient * windows * count for name, count in products.items()}
     if (total := sum(plan.values())) > LIMIT:

@@ -63,7 +63,8 @@ class Picture:
 
 def finished(figure: Figure, alt: str) -> Picture:
     """The picture of a figure; the page lends it its background."""
-    figure.patch.set_visible(False)
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
     return Picture(png=png(figure), alt=alt)
 
 

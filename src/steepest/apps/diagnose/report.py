@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
 from statistics import median
@@ -268,14 +268,12 @@ def _anchor(sections: Sequence[Section], owner: str, title: str) -> str:
 
 
 def side_by_side(sections: Sequence[Section]) -> Table:
-    """The facts of sections beside each other; a dash where one has none."""
-    labels = list(dict.fromkeys(label for s in sections for label, _ in s.facts))
-    rows = [
-        (s.title, *(facts.get(label, "–") for label in labels))
-        for s in sections
-        if (facts := dict(s.facts))
-    ]
-    return Table(title="In figures", headings=("", *labels), rows=rows, unfolded=True)
+    """The facts of sections beside each other, a row for each; a dash where one has none."""
+    shown = [(s.title, dict(s.facts)) for s in sections if s.facts]
+    labels = list(dict.fromkeys(label for _, facts in shown for label in facts))
+    rows = [(label, *(facts.get(label, "–") for _, facts in shown)) for label in labels]
+    headings = ("", *(title for title, _ in shown))
+    return Table(title="In figures", headings=headings, rows=rows, unfolded=True)
 
 
 def _together(sections: Sequence[Section], subjects: Sequence[Subject], *, apart: bool) -> Section:
@@ -317,13 +315,10 @@ def show(page: Page, console: Console) -> None:
 
 
 def _print(content: Table, console: Console) -> None:
-    """A table turned over: a row for each figure, so that it fits beside a few others."""
+    """A table of the page on the terminal."""
     table = Lines()
-    upright = len(content.headings) <= len(content.rows) + 1
-    cells: Iterable[Sequence[str]] = (content.headings, *content.rows)
-    first, *rest = cells if upright else zip(*cells, strict=True)
-    for i, heading in enumerate(first):
-        table.add_column(escape(heading), justify="right" if i else "left")
-    for row in rest:
+    for i, heading in enumerate(content.headings):
+        table.add_column(escape(heading), justify="right" if i else "left", no_wrap=not i)
+    for row in content.rows:
         table.add_row(*(escape(cell) for cell in row))
     console.print(table)
