@@ -44,9 +44,9 @@ RANKS_TEXT = (
     "every column means one direction: then look at the batch size. Else nothing is to be done."
 )
 UPDATES_TEXT = (
-    "How much of its weight one step changes, in the norm of the layer. The lines with a name are "
-    "the furthest from the others. All of them fall with lr; one that stays ten times above or "
-    "below wants another rate, and the findings say so. Else nothing is to be done."
+    "How much of its weight one step changes, in the norm of the layer: of the matrices, with names "
+    "for those that are furthest from the others. All of them rise and fall with lr. An embedding "
+    "or a head that is ten times above or below wants another rate, and the findings say so."
 )
 DEPTH_TEXT = (
     "From the top down, in the order of the forward pass: on the left the root mean square of what "
@@ -187,7 +187,7 @@ def _updates(subject: Subject) -> Panel | None:
     return Panel(
         title=titles.UPDATES,
         text=[UPDATES_TEXT],
-        picture=pictures.updates(ratio),
+        picture=pictures.updates(_among(ratio, _matrices(subject))),
         tables=[_layers(subject)],
     )
 
@@ -231,6 +231,18 @@ def _depth(subject: Subject) -> Panel:
             + ("too much, see the findings." if factor > PER_BLOCK else "nothing is to be done.")
         )
     return Panel(title=title, text=text, picture=pictures.depth(outputs, gains))
+
+
+def _among(found: LayerHistory, layers: frozenset[str]) -> LayerHistory:
+    """The rows of some layers; all of them if it has none of these.
+
+    Gains and biases have rates of their own, apart from those of matrices and rightly so.
+    """
+    kept = [i for i, name in enumerate(found.layers) if name in layers]
+    if not kept:
+        return found
+    names = tuple(found.layers[i] for i in kept)
+    return LayerHistory(steps=found.steps, layers=names, values=found.values[kept])
 
 
 def _matrices(subject: Subject) -> frozenset[str]:
