@@ -95,7 +95,7 @@ def compared(a: Subject, b: Subject) -> Iterator[Finding]:
 
 
 def _ranked(one: tuple[Subject, Curve], other: tuple[Subject, Curve]) -> Finding:
-    """Which of two finished curves ends lower, and how soon it reaches the end of the other."""
+    """The finding on the lower of two finished curves, and how soon it reaches the other's end."""
     (worse, above), (better, below) = sorted((one, other), key=lambda pair: -pair[1].losses[-1])
     high, low = above.losses[-1], below.losses[-1]
     gap = 1 - low / high

@@ -23,10 +23,10 @@ class Finding:
     """Something that a user may want to change, or a reason not to.
 
     Args:
-        what: what is the matter, a sentence without its full stop.
+        what: the matter, a sentence without its full stop.
         confidence: how sure that is.
         why: the reason for the confidence.
-        advice: what to change; says so where nothing is to be changed.
+        advice: the change to make; says so where none is.
         evidence: the title of the part of the page that shows it.
     """
 

@@ -27,7 +27,7 @@ RULES: tuple[Rule, ...] = (
     loss_rules.falling,
     loss_rules.slow_optimizer,
 )
-"""From what spoils a run, over what holds it back, to what costs it a little."""
+"""The order of importance: what spoils a run, over what holds it back, to what costs it a little."""
 
 
 def findings(e: Evidence) -> list[Finding]:
@@ -40,7 +40,7 @@ def findings(e: Evidence) -> list[Finding]:
 
 
 def unjudged(e: Evidence) -> list[str]:
-    """What could not be judged, each with the way to have it judged."""
+    """The things that could not be judged, each with the way to have it judged."""
     found = []
     if not e.monitor:
         found.append(

@@ -77,10 +77,10 @@ class Item:
 
     Args:
         subject: the run that it is about; empty where there is one.
-        what: what is the matter.
+        what: the matter.
         confidence: how sure that is; empty where nothing is to be changed.
         why: the reason for the confidence.
-        advice: what to change, or that nothing is to be changed.
+        advice: the change to make, or that there is none.
         link: the anchor of its evidence; empty without one.
     """
 
@@ -100,8 +100,8 @@ class Page:
         title: the model and its optimizers.
         line: a line on what has been diagnosed.
         head: label and text of what made the page: date, machine, text, command, versions.
-        findings: what to change, most important first.
-        remarks: what could not be judged.
+        findings: the changes to make, most important first.
+        remarks: the things that could not be judged.
         sections: one for each subject.
         note: a line on what made the page.
     """

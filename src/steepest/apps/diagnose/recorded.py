@@ -44,9 +44,10 @@ RANKS_TEXT = (
     "every column means one direction: then look at the batch size. Else nothing is to be done."
 )
 UPDATES_TEXT = (
-    "How much of its weight one step changes, in the norm of the layer: of the matrices, with names "
-    "for those that are furthest from the others. All of them rise and fall with lr. An embedding "
-    "or a head that is ten times above or below wants another rate, and the findings say so."
+    "How much of its weight one step changes, in the norm of the layer: of the matrices, with "
+    "names for those that are furthest from the others. All of them rise and fall with lr. An "
+    "embedding or a head that is ten times above or below wants another rate, and the findings say "
+    "so."
 )
 DEPTH_TEXT = (
     "From the top down, in the order of the forward pass: on the left the root mean square of what "

@@ -103,7 +103,7 @@ def facts_of(subject: Subject, measured: CheckpointMeasurements | None) -> list[
 
 
 def evidence_of(subject: Subject, measured: CheckpointMeasurements | None) -> Evidence:
-    """What the rules see of a subject."""
+    """The material of the rules on a subject."""
     shapes = {} if measured is None else measured.shapes
     computed_here = (
         {}
@@ -143,7 +143,7 @@ def section_of(
 
 
 def _summary(subject: Subject, measured: CheckpointMeasurements | None) -> list[str]:
-    """What the checkpoint shows, in a few sentences."""
+    """The figures of the checkpoint in a few sentences."""
     found = []
     if measured is not None and measured.directions is not None:
         found.append(best_direction(measured.directions, subject))
@@ -153,7 +153,7 @@ def _summary(subject: Subject, measured: CheckpointMeasurements | None) -> list[
 
 
 def head_of(diagnosed: Sequence[Diagnosed], command: str) -> list[tuple[str, str]]:
-    """When, where and of what a page was made."""
+    """The date, the machine and the text of a page."""
     subjects = [subject for subject, _ in diagnosed]
     head = [
         ("made", f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"),
@@ -199,6 +199,24 @@ def page_of(groups: Sequence[Sequence[Diagnosed]], *, line: str, command: str) -
         else _in_run(subjects)
     )
     items = [_item("", found, sections) for a, b in held for found in compare.compared(a, b)]
+    own, remarks = _judged(diagnosed, sections)
+    return Page(
+        title=title_of(subjects),
+        line=line,
+        head=head_of(diagnosed, command),
+        findings=[*items, *own],
+        remarks=remarks,
+        sections=sections,
+        note=f"Made by steepest {version('steepest')} diagnose.",
+    )
+
+
+def _judged(
+    diagnosed: Sequence[Diagnosed], sections: Sequence[Section]
+) -> tuple[list[Item], list[str]]:
+    """The findings on each subject by itself, and what could not be judged."""
+    alone = len(diagnosed) == 1
+    items: list[Item] = []
     remarks: dict[str, list[str]] = {}
     fine: list[Diagnosed] = []
     for subject, measured in diagnosed:
@@ -213,15 +231,8 @@ def page_of(groups: Sequence[Sequence[Diagnosed]], *, line: str, command: str) -
             fine.append((subject, measured))
     if fine:
         items.append(Item(subject="", what=_nothing([s for s, _ in fine], alone=alone)))
-    return Page(
-        title=title_of(subjects),
-        line=line,
-        head=head_of(diagnosed, command),
-        findings=items,
-        remarks=[r if alone else f"{r} ({', '.join(names)})" for r, names in remarks.items()],
-        sections=sections,
-        note=f"Made by steepest {version('steepest')} diagnose.",
-    )
+    said = [r if alone else f"{r} ({', '.join(names)})" for r, names in remarks.items()]
+    return items, said
 
 
 def _in_run(subjects: Sequence[Subject]) -> list[tuple[Subject, Subject]]:

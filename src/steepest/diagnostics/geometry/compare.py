@@ -85,10 +85,13 @@ def compare_geometries(
         del traced  # and with it the graph, whose tensors are about to change
         evaluate = partial(loss, model, batch)
         rows = [_tried(draft, weights, evaluate, value, kept) for draft in drafts]
+    return Verdict(loss=value, rows=_placed(rows, model))
+
+
+def _placed(rows: Sequence[LayerVerdict], model: nn.Module) -> tuple[LayerVerdict, ...]:
+    """The rows with the reason where the routing has decided before."""
     routed = _routed(model)
-    return Verdict(
-        loss=value, rows=tuple(replace(row, routed=routed.get(row.layer, "")) for row in rows)
-    )
+    return tuple(replace(row, routed=routed.get(row.layer, "")) for row in rows)
 
 
 def _routed(model: nn.Module) -> dict[str, str]:

@@ -260,7 +260,7 @@ class Verdict:
 
     @property
     def caveat(self) -> str:
-        """What the verdicts are worth, and what to do before acting on them."""
+        """The worth of the verdicts, and the thing to do before acting on them."""
         return WEAK
 
     @property

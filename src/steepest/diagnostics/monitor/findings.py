@@ -19,7 +19,7 @@ class Finding(NamedTuple):
         cause: the name that layers with the same fault and the same remedy share.
         text: the number, in words, of this layer.
         badness: larger for a worse one; None where it is there or not.
-        remedy: what to do about it; empty in records of older versions, whose text ends with it.
+        remedy: the thing to do about it; empty in records of older versions, whose text ends with it.
     """
 
     layer: str
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What is wrong and what to do about it."""
+        """The number with its remedy."""
         return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
 
