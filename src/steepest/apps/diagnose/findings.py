@@ -27,7 +27,7 @@ RULES: tuple[Rule, ...] = (
     loss_rules.falling,
     loss_rules.slow_optimizer,
 )
-"""The order of importance: what spoils a run, over what holds it back, to what costs it a little."""
+"""The order of importance: what spoils a run, then what holds it back, then what costs a little."""
 
 
 def findings(e: Evidence) -> list[Finding]:

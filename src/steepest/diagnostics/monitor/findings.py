@@ -19,7 +19,7 @@ class Finding(NamedTuple):
         cause: the name that layers with the same fault and the same remedy share.
         text: the number, in words, of this layer.
         badness: larger for a worse one; None where it is there or not.
-        remedy: the thing to do about it; empty in records of older versions, whose text ends with it.
+        remedy: the thing to do about it; empty in old records, whose text ends with it.
     """
 
     layer: str
