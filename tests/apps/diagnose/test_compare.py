@@ -59,7 +59,7 @@ def test_the_better_run_and_where_it_passes_the_end_of_the_other() -> None:
         assert found.confidence == "likely" and "settings of B" in found.advice
     late = subject("B", [4.0, 2.9, 2.3, 2.0])
     (found,) = compared(A, late)
-    assert "at step 20 of 30, after 0:40 of 1:00" in found.what
+    assert found.what.endswith("at step 20 of 30")
 
 
 def test_a_difference_like_that_of_two_seeds_is_none() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from steepest.apps._terminal import clock
 from steepest.apps.diagnose import titles
 from steepest.apps.diagnose.evidence import Finding
 from steepest.apps.diagnose.page import Table
@@ -16,9 +15,6 @@ from steepest.apps.train.report import Curve, curve, reached
 EQUAL = 0.01
 """Final losses that differ by less than this share count as equal: seeds differ by about as much;
 ours."""
-
-LONG = 30.0
-"""Seconds of training from which on times say more than rounding."""
 
 WINDOWS = ("context", "eval_windows")
 """The settings that choose the validation windows."""
@@ -100,11 +96,9 @@ def _ranked(one: tuple[Subject, Curve], other: tuple[Subject, Curve]) -> Finding
     high, low = above.losses[-1], below.losses[-1]
     gap = 1 - low / high
     what = f"{better.name} ends at {low:.3f}, {gap:.1%} below {worse.name} ({high:.3f})"
-    step, seconds = reached(below, high)
-    if step is not None and seconds is not None and step < below.steps[-1]:
+    step, _ = reached(below, high)
+    if step is not None and step < below.steps[-1]:
         what += f", and reaches its final loss at step {step} of {above.steps[-1]}"
-        if seconds >= LONG:
-            what += f", after {clock(seconds)} of {clock(above.seconds[-1])}"
     if above.steps[-1] != below.steps[-1]:
         what += f". They end at different steps, {below.steps[-1]} and {above.steps[-1]}"
     if gap < EQUAL:
