@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from typer.testing import Result
 
 from steepest.apps.app import command_of
-from steepest.apps.diagnose import command, pictures
+from steepest.apps.diagnose import command, measure, pictures
 from steepest.apps.diagnose.source import find
 from steepest.apps.train import trial
 from tests.apps.diagnose.conftest import call
@@ -29,6 +30,7 @@ def read(path: Path) -> Found:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what takes long: nothing is computed or drawn; the test is about something else."""
     monkeypatch.setattr(command, "measure", lambda *_, **__: None)
+    monkeypatch.setattr(command, "estimate", lambda *_, **__: {})
     monkeypatch.setattr(pictures, "png", lambda _: b"no picture")
 
 
@@ -39,26 +41,34 @@ def test_the_flags_are_frozen_and_documented() -> None:
     assert [flag for flag in FLAGS if f"`{flag}`" not in page] == []
 
 
-def test_a_run_becomes_a_page(diagnosed: tuple[Path, Result]) -> None:
+def test_a_run_becomes_a_page(run: Path, diagnosed: tuple[Path, Result]) -> None:
     out, result = diagnosed
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
-    for part in ("muon seed 0", "adamw seed 0", "12 of 12", "--monitor-every", str(out)):
+    for part in ("muon seed 0", "adamw seed 0", "12 of 12", "--monitor-every", str(out), "ETA"):
         assert part in result.stdout
+    # What to change comes first, here and on the page.
+    shown = result.stdout[result.stdout.index("\nFindings\n") :]
+    assert shown.index("\n1. ") < shown.index("weak guide") < shown.index("┏")
     page = read(out)
-    # Losses of both; of Muon spectra, ranks, updates, depth; of both loss, directions, verdict.
-    assert page.tags.count("img") == 1 + 4 + 2 * 3
+    # Losses of both in one; of Muon spectra, ranks, updates, depth; of both directions, verdict.
+    assert page.tags.count("img") == 1 + 4 + 2 * 2
     for part in (
+        "Findings",
         "Side by side",
+        "muon, adamw: GPT with 1 layers of width 16",
+        "words.txt, 4,000 characters, sha256 ",
+        f"steepest diagnose {run} --windows 2",
+        "sharpness (λ₁)",
         "Spectra over time",
         "Ranks by layer and step",
         "Activations through depth",
         "Sharpness by direction",
-        "Which geometry each layer favours",
+        "Which step suits each layer",
         "Smoothness in a norm",
         "on 2 windows of the training text drawn with seed 0",
         "blocks.0.attn.qkv",
-        "adamw/seed-0/monitor.jsonl has none of it. Train again with --monitor-every 100.",
+        "adamw/seed-0/monitor.jsonl has none of it. Train with --monitor-every 100 to have it.",
     ):
         assert part in page.text
 
@@ -103,8 +113,10 @@ def test_warnings_are_the_lines_that_the_training_has_shown(
     page = read(run / "diagnosis.html").text
     for line in lines:
         step, _, words = line.partition(", ")
-        assert f"adamw seed 0: step {step}: {words}" in result.stdout
-        assert f"Step {step}: {words}" in page
+        what, _, remedy = words.partition("; ")
+        assert f"Step {step}: {what}" in result.stdout
+        assert remedy in result.stdout
+        assert f"Step {step}: {words}" in page and remedy in page
 
 
 @pytest.mark.usefixtures("quick")
@@ -193,17 +205,48 @@ def test_ctrl_c_writes_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_after_the_page_says_that_it_is_there(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "show", interrupted)
+    result = call("diagnose", run, "--out", tmp_path / "page.html")
+    assert result.exit_code == 130 and "The page has been written" in result.stdout
+    assert (tmp_path / "page.html").read_bytes().endswith(b"</html>")
+
+
+def test_what_would_take_for_ever_is_refused_before_it_begins(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_gradient_seconds", lambda *_: 4.0)
+    result = call("diagnose", run, "--windows", 40, "--out", tmp_path / "page.html")
+    assert result.exit_code == 2 and list(tmp_path.iterdir()) == []
+    assert re.search(
+        r"--windows 40: it would take about [\d.]+ hours .* at most \d+", result.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nowhere"], ["nowhere", "there is no such file or folder"]),
         (["empty"], ["empty", "monitor.jsonl", "give the folder of a run"]),
         (["other.pt"], ["other.pt", "no checkpoint of steepest"]),
-        (["RUN", "--optimizer", "sgd"], ["sgd", "this run has only muon, adamw"]),
-        (["RUN", "--seed", "3"], ["seed=3", "this run has only 0"]),
+        (["RUN", "--optimizer", "sgd"], ["--optimizer sgd", "has only muon, adamw"]),
+        (["RUN", "--seed", "3"], ["--seed 3", "has only 0"]),
         (["RUN/muon/seed-0", "--seed", "0"], ["only a run has"]),
-        (["RUN", "--out", "empty"], ["out=", "give a file name"]),
-        (["RUN", "--data", "gone.txt"], ["gone.txt", "no such file"]),
+        (["RUN", "--out", "empty"], ["--out empty", "give a file name"]),
+        (["RUN", "--windows", "100000"], ["--windows 100000", "windows of 8 characters", "fewer"]),
+        (["RUN", "--data", "short.txt"], ["short.txt", "not the text", "--data FILE"]),
+        (["broken"], ["broken: config.json is damaged", "restore it"]),
+        (["broken/muon/seed-0"], ["broken: config.json is damaged"]),
+        (["cut.pt"], ["cut.pt", "cut off"]),
+        (["RUN", "RUN"], ["they are the same", "two different runs"]),
+        (["RUN", "RUN/muon/seed-0"], ["they are the same, or one is a part of the other"]),
+        (["RUN", "RUN", "RUN"], ["give one run, or two to compare"]),
+        (["RUN", "--data", "gone.txt"], ["--data", "gone.txt", "no such file"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
@@ -217,8 +260,15 @@ def test_what_is_wrong_is_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     torch.save({"weights": torch.ones(2)}, "other.pt")
+    Path("short.txt").write_text("too short", encoding="utf-8")
+    shutil.copytree(run, "broken")
+    Path("broken/config.json").write_bytes((run / "config.json").read_bytes()[:300])
+    checkpoint = next((run / "muon" / "seed-0").glob("step-*.pt"))
+    Path("cut.pt").write_bytes(checkpoint.read_bytes()[:1000])
     result = call("diagnose", *(a.replace("RUN", str(run)) for a in arguments))
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert all(word in result.stderr for word in words), result.stderr
+    # Flags of other commands, and the names that Python has for these.
+    assert not re.search(r"--context|resume|(data|windows|path|seed)=", result.stderr)
     assert not list(tmp_path.rglob("*.html"))

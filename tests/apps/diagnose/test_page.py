@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from steepest.apps.diagnose.page import Page, Panel, Section, Table, render
+from steepest.apps.diagnose.page import Item, Page, Panel, Section, Table, render
 from steepest.apps.diagnose.pictures import Picture
 from tests.apps.diagnose.chromium import Browser
 from tests.apps.diagnose.conftest import call
@@ -68,12 +68,23 @@ def test_whatever_comes_from_files_is_text() -> None:
     section = Section(
         title=HOSTILE, line=HOSTILE, facts=[(HOSTILE, HOSTILE)], parts=[part], summary=[HOSTILE]
     )
-    page = Page(title=HOSTILE, line=HOSTILE, sections=[section], note=HOSTILE)
+    item = Item(
+        subject=HOSTILE, what=HOSTILE, confidence=HOSTILE, why=HOSTILE, advice=HOSTILE, link="s1-1"
+    )
+    page = Page(
+        title=HOSTILE,
+        line=HOSTILE,
+        head=[(HOSTILE, HOSTILE)],
+        findings=[item],
+        remarks=[HOSTILE],
+        sections=[section],
+        note=HOSTILE,
+    )
     found = assert_alone(render(page))
     assert found.tags.count("img") == 1
     assert found.alts == [HOSTILE]
     # Title twice, line, part twice, …: the same text wherever a reader sees it.
-    assert found.text.count(HOSTILE) >= 14
+    assert found.text.count(HOSTILE) >= 22
     assert found.addresses.count("data:image/png;base64,cG5n") == 1
 
 
@@ -119,6 +130,16 @@ def test_a_browser_shows_the_pictures_and_asks_for_nothing(
         dark = {"name": "prefers-color-scheme", "value": "dark"}
         browser.send("Emulation.setEmulatedMedia", features=[dark])
         assert browser.evaluate(colour) != light == "rgb(255, 255, 255)"
+        # Pictures are made of dark ink: they keep their colours, on a plate that is light.
+        style = "getComputedStyle(document.querySelector('figure img'))"
+        assert browser.evaluate(f"{style}.filter") == "none"
+        plate = browser.evaluate(f"{style}.backgroundColor")
+        assert min(map(int, re.findall(r"\d+", plate))) > 200
+        # What to change stands above everything else, the contents among it.
+        tops = "['findings', 's1'].map(id => document.getElementById(id).offsetTop)"
+        first, second = browser.evaluate(tops)
+        assert first < browser.evaluate("document.querySelector('nav').offsetTop") < second
+        assert first < 450
         # On a phone pictures and tables scroll inside their frames, and the page does not.
         browser.send(
             "Emulation.setDeviceMetricsOverride",

@@ -150,7 +150,7 @@ def test_the_directions_of_norms_are_those_of_their_matrices():
             want_one, got_one = getattr(row, field), getattr(got.rows[key], field)
             assert got_one == (want_one and pytest.approx(want_one, rel=1e-6))
     assert "held still: embed.weight" in got.notes[0]
-    assert "first step, without state, for every parameter" in got.notes[1]
+    assert "keeps no averages for every parameter" in got.notes[1]
 
 
 def naive_jordan(g):

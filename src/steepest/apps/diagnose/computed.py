@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from steepest.apps.diagnose import geometry
+from steepest.apps.diagnose import geometry, titles
 from steepest.apps.diagnose.geometry import called
 from steepest.apps.diagnose.measure import CheckpointMeasurements
 from steepest.apps.diagnose.page import Panel, Table
@@ -20,54 +20,60 @@ DIRECTIONS = (
     "dᵀHd ≤ 0 there is no best step, and no mark."
 )
 VERDICT = (
-    "The spectral step of a layer guarantees more than the Euclidean one if the nuclear rank of "
-    "its gradient exceeds the spread of its input, which is the input's stable rank counted over "
-    "as many directions as the layer has outputs. Both steps have been tried out too."
+    "Muon's step of a layer guarantees more than a gradient step if the nuclear rank of its "
+    "gradient exceeds the spread of its input, which is the input's stable rank counted over as "
+    "many directions as the layer has outputs. Both steps have been tried out too, and where that "
+    "contradicts the guarantee there is no verdict."
 )
 BALLS = (
     "Decoupled weight decay keeps each weight in a ball of its norm. A weight on the boundary is "
-    "held back by it; one far inside is not."
+    "held back by it: lower the weight decay if you do not want that. One far inside is not, and "
+    "nothing is to be done."
 )
-
 SMOOTHNESS = (
-    "How much the gradient can turn for a step of length 1 in a norm: steepest descent in that "
-    "norm is safe with a step of ‖g‖†/L. What is shown is the largest that a few products with the "
-    "Hessian have found, a lower bound of L, and what one short step of steepest descent shows. "
-    "A step that is computed from a lower bound can be too long."
+    "How much the gradient can turn for a step of length 1 in a norm. Each L has the unit of its "
+    "norm, so they are not comparable; what each predicts is: a step of length ‖g‖†/L, by which "
+    "the loss falls by ‖g‖†²/(2L). L is the largest that a few products with the Hessian have "
+    "found, a lower bound, so the step may be too long and the fall too large. Nothing is to be "
+    "done with it; it is where a search for lr may start."
 )
+STEPS = {"ℓ2": "gradient descent", "ℓ∞": "sign descent", "spectral": "Muon"}
+ONE_STEP = 'L of one step is what SteepestDescent(sharpness="estimate") would see here.'
 
 
 def computed(subject: Subject, measured: CheckpointMeasurements | None) -> list[Panel]:
     """All parts that need the model."""
     if measured is None:
-        return [Panel(title="Directions, verdict and balls", missing=_no_checkpoint(subject))]
-    return [_directions(measured), _verdict(measured), _smoothness(measured), _balls(measured)]
+        return [Panel(title=titles.DIRECTIONS, missing=_no_checkpoint(subject))]
+    return [
+        _directions(measured, subject),
+        _verdict(measured),
+        _smoothness(measured),
+        _balls(measured),
+    ]
 
 
 def _no_checkpoint(subject: Subject) -> str:
     if subject.trial is None:
         return (
-            "Not computed: this needs the model. In your own code, at the same point: "
+            "Not computed: this needs the model. In your own code, at the same point, call "
             "steepest.diagnostics.compare_directions and steepest.diagnostics.compare_geometries."
         )
     if any(map(diverged, subject.metrics)):
         return f"Not computed: {subject.folder} diverged before its first checkpoint."
     return (
         f"Not computed: {subject.folder} has no checkpoint yet. "
-        "Go on with the run, with a smaller --checkpoint-every if need be."
+        "Train on; a smaller --checkpoint-every gives one earlier."
     )
 
 
-def _directions(measured: CheckpointMeasurements) -> Panel:
-    title = "Sharpness by direction"
+def _directions(measured: CheckpointMeasurements, subject: Subject) -> Panel:
+    title = titles.DIRECTIONS
     report = measured.directions
     if report is None:
         return Panel(title=title, missing=f"Not computed: {measured.failed['directions']}.")
-    text = [
-        measured.where,
-        DIRECTIONS,
-    ]
-    if found := best_direction(report):
+    text = [measured.where, DIRECTIONS]
+    if found := best_direction(report, subject):
         text.append(found)
     return Panel(
         title=title,
@@ -77,8 +83,12 @@ def _directions(measured: CheckpointMeasurements) -> Panel:
     )
 
 
-def best_direction(report: DirectionReport) -> str:
-    """The direction that falls furthest, against the gradient's, and in how many layers it does.
+OWN = {"muon": "muon", "torch-muon": "muon", "sgd": "gradient", "adamw": "adam", "sign": "sign"}
+"""The direction that an optimizer of `steepest train` steps along."""
+
+
+def best_direction(report: DirectionReport, subject: Subject) -> str:
+    """The direction that falls furthest, against the gradient's, and what follows.
 
     Empty where no direction of the whole has a best step.
     """
@@ -87,10 +97,7 @@ def best_direction(report: DirectionReport) -> str:
     if not known:
         return ""
     best = max(known, key=known.__getitem__)
-    text = (
-        f"All together, {called(best)} is best: in the quadratic model the loss falls by "
-        f"{known[best]:.3g}"
-    )
+    text = f"All together the loss falls furthest along {called(best)}: by {known[best]:.3g}"
     gradient = known.get("gradient")
     if best != "gradient" and gradient:
         text += f", {known[best] / gradient:.3g} times as far as along the gradient"
@@ -98,7 +105,13 @@ def best_direction(report: DirectionReport) -> str:
     if wins:
         layers = ", ".join(f"{called(d)} in {count}" for d, count in wins.most_common())
         text += f". Layer by layer: {layers}"
-    return f"{text}."
+    own = OWN.get("" if subject.trial is None else subject.trial.optimizer)
+    if own in known and known[own] >= 0.9 * known[best]:
+        return f"{text}. This run steps along such a direction, so nothing is to be done."
+    return (
+        f"{text}. That is one batch at one point, a reason to try and none to switch: compare two "
+        "short runs."
+    )
 
 
 def _best_of(report: DirectionReport, name: str) -> str | None:
@@ -126,7 +139,7 @@ def _direction_table(report: DirectionReport) -> Table:
 
 
 def _verdict(measured: CheckpointMeasurements) -> Panel:
-    title = "Which geometry each layer favours"
+    title = titles.VERDICT
     found = measured.verdict
     if found is None:
         return Panel(title=title, missing=f"Not computed: {measured.failed['verdict']}.")
@@ -134,6 +147,7 @@ def _verdict(measured: CheckpointMeasurements) -> Panel:
         measured.where,
         VERDICT,
         found.summary,
+        found.caveat,
     ]
     return Panel(
         title=title,
@@ -146,20 +160,17 @@ def _verdict(measured: CheckpointMeasurements) -> Panel:
 def _sentences(found: Verdict) -> Table:
     return Table(
         title="Layer by layer, in words",
-        headings=("layer", "favours", "why"),
-        rows=[
-            (row.layer, "–" if row.note else row.favours, row.sentence.partition(": ")[2])
-            for row in found
-        ],
-        words=3,
+        headings=("layer", "verdict"),
+        rows=[(row.layer, row.sentence) for row in found],
+        words=2,
     )
 
 
 def _verdict_table(found: Verdict) -> Table:
     headings = (
         *("layer", "nr(G)", "st(A)", "spread", "curvature"),
-        *("guaranteed, Euclidean", "guaranteed, spectral"),
-        *("measured, Euclidean", "measured, spectral"),
+        *("guaranteed: gradient", "guaranteed: Muon"),
+        *("measured: gradient", "measured: Muon"),
     )
     rows = [
         (
@@ -184,29 +195,36 @@ def _verdict_table(found: Verdict) -> Table:
 
 
 def _smoothness(measured: CheckpointMeasurements) -> Panel:
-    title = "Smoothness in a norm"
+    title = titles.SMOOTHNESS
     if measured.smoothness is None:
         return Panel(title=title, missing=f"Not computed: {measured.failed['smoothness']}.")
-    rows = [
-        (name, figure(found.value), figure(found.one_step), "yes" if found.converged else "no")
-        for name, found in measured.smoothness.items()
-    ]
-    headings = ("norm", "L, at least", "seen by one step", "converged")
-    table = Table(title="Norm by norm", headings=headings, rows=rows, unfolded=True)
-    return Panel(title=title, text=[measured.where, SMOOTHNESS], tables=[table])
+    rows = []
+    for name, found in measured.smoothness.items():
+        slope = measured.slopes[name]
+        step, fall = (slope / found.value, slope**2 / (2 * found.value)) if found.value else (0, 0)
+        numbers = (found.value, found.one_step, slope, step, fall)
+        rows.append((name, STEPS[name], *map(figure, numbers), "yes" if found.converged else "no"))
+    headings = ("norm", "of", "L, at least", "L of one step", "‖g‖†", "step", "fall", "converged")
+    table = Table(title="Norm by norm", headings=headings, rows=rows, words=2, unfolded=True)
+    return Panel(title=title, text=[measured.where, SMOOTHNESS, ONE_STEP], tables=[table])
 
 
 def _balls(measured: CheckpointMeasurements) -> Panel:
-    title = "The balls of weight decay"
+    title = titles.BALLS
     report = measured.constraint
     if report is None:
         if reason := measured.failed.get("constraint"):
             return Panel(title=title, missing=f"Not computed: {reason}.")
-        return Panel(title=title, text=["None: this optimizer keeps no weight in a ball."])
+        return Panel(
+            title=title,
+            text=["None: this optimizer keeps no weight in a ball, and nothing is to be done."],
+        )
     worst = report.worst
     text = [BALLS]
     if worst is not None:
-        text.append(f"Fullest: {layer(worst.name)}, at {worst.filled:.2f} of its radius.")
+        text.append(
+            f"Closest to the boundary: {layer(worst.name)}, at {worst.filled:.2f} of its radius."
+        )
     return Panel(title=title, text=text, tables=[_ball_table(report)])
 
 

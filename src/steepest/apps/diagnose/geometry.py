@@ -39,7 +39,7 @@ def called(direction: str) -> str:
 
 
 def directions(report: DirectionReport) -> Picture:
-    """A row a layer, a mark a direction: best decrease on the left, curvature on the right."""
+    """A row per layer, a mark per direction: best decrease on the left, curvature on the right."""
     every = list(report.layers)
     layers = ["", *(every[i] for i in chosen(every, ROWS))]
     figure = new_figure(max(2.6, 0.23 * len(layers) + 1.3))
@@ -102,8 +102,8 @@ def _finish(axes: Axes, numbers: Numbers) -> None:
 
 
 def verdict(found: Verdict) -> Picture | None:
-    """A row a layer: nuclear rank of the gradient and spread of the input; None without any."""
-    rows = [row for row in found if row.nuclear_rank is not None and row.spread is not None]
+    """A row per layer: nuclear rank of the gradient and spread of the input; None without any."""
+    rows = [row for row in found if row.judged]
     if not rows:
         return None
     rows = [rows[i] for i in chosen([row.layer for row in rows], ROWS)]
@@ -120,6 +120,6 @@ def verdict(found: Verdict) -> Picture | None:
     axes.legend(fontsize=9)
     return finished(
         figure,
-        f"Nuclear rank of the gradient and spread of the input of {len(rows)} layers; the spectral "
+        f"Nuclear rank of the gradient and spread of the input of {len(rows)} layers; Muon's "
         "step guarantees more where the first is larger.",
     )

@@ -61,7 +61,7 @@ class Section:
         line: the subject in one line.
         facts: label and value of the figures that matter most.
         parts: the panels to look at.
-        summary: the findings in a few sentences.
+        summary: the figures in a few sentences.
     """
 
     title: str
@@ -72,18 +72,45 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Item:
+    """One finding as the page lists it.
+
+    Args:
+        subject: the run that it is about; empty where there is one.
+        what: the matter.
+        confidence: how sure that is; empty where nothing is to be changed.
+        why: the reason for the confidence.
+        advice: the change to make, or that there is none.
+        link: the anchor of its evidence; empty without one.
+    """
+
+    subject: str
+    what: str
+    confidence: str = ""
+    why: str = ""
+    advice: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """The whole page.
 
     Args:
-        title: the title of the page.
+        title: the model and its optimizers.
         line: a line on what has been diagnosed.
-        sections: one a subject.
+        head: label and text of what made the page: date, machine, text, command, versions.
+        findings: the changes to make, most important first.
+        remarks: the things that could not be judged.
+        sections: one for each subject.
         note: a line on what made the page.
     """
 
     title: str
     line: str
+    head: Sequence[tuple[str, str]]
+    findings: Sequence[Item]
+    remarks: Sequence[str]
     sections: Sequence[Section]
     note: str
 

@@ -1,8 +1,9 @@
-"""The pictures of what a training has recorded: losses, spectra, ranks, updates, activations."""
+"""The pictures of what a run has recorded: losses, spectra, ranks, updates, activations."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,10 @@ from steepest._common.files import Record
 from steepest.apps._figures import (
     BLUE,
     GREEN,
-    GREY,
     INK,
     ORANGE,
     PURPLE,
+    SILVER,
     SKY,
     YELLOW,
     graph,
@@ -62,7 +63,8 @@ class Picture:
 
 def finished(figure: Figure, alt: str) -> Picture:
     """The picture of a figure; the page lends it its background."""
-    figure.patch.set_visible(False)
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
     return Picture(png=png(figure), alt=alt)
 
 
@@ -112,7 +114,7 @@ def losses(records: Mapping[str, Sequence[Record]]) -> Picture | None:
         return None
     graph(axes)
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a character)")
+    axes.set_ylabel("loss (nats per character)")
     axes.set_xlim(left=0)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(title="validation; faint: minibatches", title_fontsize=SMALL, fontsize=9)
@@ -120,7 +122,7 @@ def losses(records: Mapping[str, Sequence[Record]]) -> Picture | None:
 
 
 def spectra(curves: Curves) -> Picture:
-    """A panel a layer: its magnitudes in falling order, a line for each of some steps."""
+    """A panel per layer: its magnitudes in falling order, a line for each of some steps."""
     names = list(curves.values)
     names = [names[i] for i in chosen(names, PANELS)]
     columns = min(COLUMNS, len(names))
@@ -239,27 +241,42 @@ def _figures(axes: Axes, values: Numbers, *, relative: bool) -> None:
             axes.text(right, i + 0.5, text, fontsize=7, va="center", color=INK, clip_on=False)
 
 
+NAMED = 3
+"""The lines of a picture that have a name."""
+
+
 def updates(ratio: LayerHistory) -> Picture:
-    """Update over weight of each layer over the steps, coloured by its place in the model."""
+    """Update over weight of each layer over the steps; the furthest from the others have names."""
     figure = new_figure(3.4)
     axes = figure.subplots()
-    for row, colour in zip(ratio.values, in_order(len(ratio.layers)), strict=True):
-        axes.plot(ratio.steps, row, color=colour, linewidth=1, alpha=0.85)
+    named = outliers(ratio, NAMED)
+    for place, row in enumerate(ratio.values):
+        if place not in named:
+            axes.plot(ratio.steps, row, color=SILVER, linewidth=0.8, alpha=0.8)
+    for place, colour in zip(named, COLOURS, strict=False):
+        name, row = ratio.layers[place], ratio.values[place]
+        axes.plot(ratio.steps, row, color=colour, linewidth=1.6, label=name)
     logarithmic(axes, ratio.values, "y")
     graph(axes)
     axes.set_xlabel("step")
     axes.set_ylabel("‖ΔW‖ / ‖W‖, each in its layer's norm")
-    last = sorted(ratio.last().items(), key=lambda pair: pair[1])
-    ends = [last[-1], last[0]] if len(last) > 1 else last
-    for name, value in ends:
-        axes.annotate(
-            f" {name}", (ratio.steps[-1], value), fontsize=SMALL, va="center", annotation_clip=False
-        )
-    axes.set_title(
-        "violet: first layers, green: last ones", fontsize=SMALL, loc="right", color=GREY
+    figure.legend(loc="outside upper center", ncols=NAMED, fontsize=SMALL)
+    names = ", ".join(ratio.layers[place] for place in named)
+    return finished(
+        figure,
+        f"Update over weight of {len(ratio.layers)} layers over the steps; furthest from the "
+        f"others: {names}.",
     )
-    ends_text = ", ".join(f"{name} {value:.2g}" for name, value in ends)
-    return finished(figure, f"Update over weight of each layer over the steps; last: {ends_text}.")
+
+
+def outliers(ratio: LayerHistory, most: int) -> list[int]:
+    """The rows that are furthest from the others, by factors, in the median over the steps."""
+    logs = np.log(np.where(ratio.values > 0, ratio.values, math.nan))
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row or a column of NaN alone
+        apart = np.abs(np.nanmedian(logs - np.nanmedian(logs, axis=0), axis=1))
+    order = np.argsort(-np.nan_to_num(apart, nan=-1.0), kind="stable")
+    return [int(place) for place in order[:most]]
 
 
 def depth(outputs: LayerHistory, gains: LayerHistory | None) -> Picture:
@@ -273,7 +290,7 @@ def depth(outputs: LayerHistory, gains: LayerHistory | None) -> Picture:
     names = [every[i] for i in chosen(every, ROWS)]
     grids = {"RMS of the outputs": outputs}
     if gains is not None:
-        grids["RMS out / RMS in: 1 keeps the variance"] = gains
+        grids["RMS out / RMS in of the layers with a matrix"] = gains
     places = spaced(len(outputs.steps), 3)
     figure = new_figure(max(2.6, 0.17 * len(names) + 1.2))
     panels = list(figure.subplots(1, len(grids), sharey=True, squeeze=False)[0])
@@ -285,7 +302,8 @@ def depth(outputs: LayerHistory, gains: LayerHistory | None) -> Picture:
             found = rows[:, grid.steps == step]
             if found.size:
                 x, label = found[:, 0], f"step {step:g}"
-                axes.plot(x, y, "o-", color=colour, markersize=3.5, linewidth=0.9, label=label)
+                # No line from one module to the next: they are of several kinds.
+                axes.plot(x, y, "o", color=colour, markersize=4, label=label)
         logarithmic(axes, rows, "x")
         graph(axes)
         axes.set_title(title)

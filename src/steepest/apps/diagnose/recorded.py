@@ -1,4 +1,4 @@
-"""The records of a training, as parts of the page: each says how to read it and what it says."""
+"""The records of a run, as parts of the page: each says how to read it and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from statistics import median
 
 import numpy as np
 
-from steepest.apps.diagnose import pictures
+from steepest.apps.diagnose import pictures, titles
+from steepest.apps.diagnose.layer_rules import PER_BLOCK, stream
 from steepest.apps.diagnose.page import Panel, Table
 from steepest.apps.diagnose.records import Curves, LayerHistory, grid, sigmas
 from steepest.apps.diagnose.source import Subject
@@ -39,17 +40,19 @@ COLUMNS = {
 
 RANKS_TEXT = (
     "The nuclear rank ‖·‖_*²/‖·‖_F² counts the directions that carry a matrix; it is at most its "
-    "smaller side. The spectral step is ahead of the gradient step by the nuclear rank of the "
-    "gradient, against the stable rank of the layer's input."
+    "smaller side. The larger that of a gradient, the more Muon may gain there. A rank near 1 in "
+    "every column means one direction: then look at the batch size. Else nothing is to be done."
 )
 UPDATES_TEXT = (
-    "How much of its weight one step changes, in the norm of the layer. A line far above the "
-    "others learns much faster than they do; one at zero does not move."
+    "How much of its weight one step changes, in the norm of the layer: of the matrices, with "
+    "names for those that are furthest from the others. All of them rise and fall with lr. An "
+    "embedding or a head that is ten times above or below wants another rate, and the findings say "
+    "so."
 )
 DEPTH_TEXT = (
-    "From the top down, in the order of the forward pass: the root mean square of what each module "
-    "gives. A layer that keeps the variance of its input has the ratio 1; a ratio far from it in "
-    "every block lets activations grow or vanish with depth."
+    "From the top down, in the order of the forward pass: on the left the root mean square of what "
+    "each module gives, on the right, for layers with a matrix, that of what comes out over what "
+    "goes in. A ratio other than 1 is harmless where a normalisation stands before the layer."
 )
 
 
@@ -58,24 +61,25 @@ def no_monitor(subject: Subject) -> str:
     if subject.trial is not None:
         return (
             f"Not recorded: {subject.folder / MONITOR} has none of it. "
-            "Train again with --monitor-every 100."
+            "Train with --monitor-every 100 to have it."
         )
     return (
         f"Not recorded: {subject.folder / MONITOR} has none of it. "
-        "Attach steepest.diagnostics.Monitor(model, optimizer, out=FOLDER) to the training."
+        "Attach steepest.diagnostics.Monitor(model, optimizer, out=FOLDER) to have it."
     )
 
 
-def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Panel]:
+def recorded(subject: Subject, sides: Mapping[str, int], *, with_loss: bool) -> list[Panel]:
     """All parts that need no model.
 
     Args:
         subject: the subject with the records.
         sides: the smaller side of each layer's matrix, as far as it is known.
+        with_loss: whether the loss is drawn, which several subjects share one picture of.
     """
     makers: Sequence[Callable[[], Panel | None]] = (
         lambda: _warnings(subject),
-        lambda: _losses(subject),
+        lambda: _losses(subject) if with_loss else None,
         lambda: _spectra(subject),
         lambda: _ranks(subject, sides),
         lambda: _updates(subject),
@@ -85,12 +89,12 @@ def recorded(subject: Subject, sides: Mapping[str, int]) -> list[Panel]:
 
 
 def _warnings(subject: Subject) -> Panel:
-    title = "Warnings of the monitor"
+    title = titles.WARNINGS
     if not subject.monitor:
         return Panel(title=title, missing=no_monitor(subject))
     found = monitor_warnings(subject.monitor)
     if not found:
-        return Panel(title=title, text=["None: nothing looked wrong at any step it observed."])
+        return Panel(title=title, text=["None: nothing is to be done."])
     return Panel(
         title=title,
         text=["Each cause is listed once, with the step at which it was first seen."],
@@ -100,7 +104,7 @@ def _warnings(subject: Subject) -> Panel:
 
 def _losses(subject: Subject) -> Panel | None:
     picture = pictures.losses({subject.name: subject.metrics})
-    return None if picture is None else Panel(title="Loss", picture=picture)
+    return None if picture is None else Panel(title=titles.LOSS, picture=picture)
 
 
 def curves(subject: Subject) -> Curves | None:
@@ -126,7 +130,7 @@ def curves(subject: Subject) -> Curves | None:
 
 
 def _spectra(subject: Subject) -> Panel:
-    title = "Spectra over time"
+    title = titles.SPECTRA
     found = curves(subject)
     if found is None:
         return Panel(title=title, missing=no_monitor(subject))
@@ -134,7 +138,7 @@ def _spectra(subject: Subject) -> Panel:
         (
             f"The {found.what} of each weight in falling order, from violet for the first step to "
             "green for the last. A flat curve is a weight that uses all of its directions; one "
-            "that falls steeply acts on a few."
+            "that falls steeply acts on a few. Neither is a fault."
         )
     ]
     if found.limits:
@@ -143,13 +147,18 @@ def _spectra(subject: Subject) -> Panel:
 
 
 def _ranks(subject: Subject, sides: Mapping[str, int]) -> Panel:
-    title = "Ranks by layer and step"
+    title = titles.RANKS
     found = {name: grid(subject.monitor, key) for name, key in RANKS.items()}
     grids = {name: g for name, g in found.items() if g is not None}
     if not grids:
         return Panel(title=title, missing=no_monitor(subject))
     if all(sides.get(name, 2) < 2 for g in grids.values() for name in g.layers):
-        return Panel(title=title, text=["Every matrix has one row or one column: all ranks are 1."])
+        return Panel(
+            title=title,
+            text=[
+                "Every matrix has one row or one column: all ranks are 1. Nothing is to be done."
+            ],
+        )
     text = [RANKS_TEXT]
     if "gradient" in grids:
         text.append(_of_gradients(grids["gradient"], sides))
@@ -177,9 +186,9 @@ def _updates(subject: Subject) -> Panel | None:
     if ratio is None:
         return None
     return Panel(
-        title="Updates against weights",
+        title=titles.UPDATES,
         text=[UPDATES_TEXT],
-        picture=pictures.updates(ratio),
+        picture=pictures.updates(_among(ratio, _matrices(subject))),
         tables=[_layers(subject)],
     )
 
@@ -208,27 +217,53 @@ def figure(value: float | None) -> str:
 
 
 def _depth(subject: Subject) -> Panel:
-    title = "Activations through depth"
+    title = titles.DEPTH
     outputs, inputs = grid(subject.monitor, "rms_out"), grid(subject.monitor, "rms_in")
     if outputs is None:
         return Panel(title=title, missing=no_monitor(subject))
-    gains = None if inputs is None else _ratio(outputs, inputs)
+    gains = None if inputs is None else _ratio(outputs, inputs, _matrices(subject))
     text = [DEPTH_TEXT]
-    if gains is not None and (last := gains.last()):
-        far = max(last, key=lambda name: abs(math.log(last[name])))
-        text.append(f"Furthest from 1, each at its newest value: {far}, {last[far]:.3g}.")
+    if (found := stream(outputs)) is not None:
+        name, start, end, between = found
+        factor = (end / start) ** (1 / between)
+        text.append(
+            f"Through {name} the stream goes from {start:.3g} to {end:.3g}, {factor:.2g} times per "
+            f"block: "
+            + ("too much, see the findings." if factor > PER_BLOCK else "nothing is to be done.")
+        )
     return Panel(title=title, text=text, picture=pictures.depth(outputs, gains))
 
 
-def _ratio(above: LayerHistory, below: LayerHistory) -> LayerHistory | None:
-    """One quantity over another, for layers and steps that have both."""
+def _among(found: LayerHistory, layers: frozenset[str]) -> LayerHistory:
+    """The rows of some layers; all of them if it has none of these.
+
+    Gains and biases have rates of their own, apart from those of matrices and rightly so.
+    """
+    kept = [i for i, name in enumerate(found.layers) if name in layers]
+    if not kept:
+        return found
+    names = tuple(found.layers[i] for i in kept)
+    return LayerHistory(steps=found.steps, layers=names, values=found.values[kept])
+
+
+def _matrices(subject: Subject) -> frozenset[str]:
+    """The layers with a matrix, the only ones whose ratio means anything.
+
+    A normalisation has another ratio than 1 by its purpose, and a block adds to what it is given.
+    """
+    found = grid(subject.monitor, "weight_nuclear_rank")
+    return frozenset(() if found is None else found.layers)
+
+
+def _ratio(above: LayerHistory, below: LayerHistory, layers: frozenset[str]) -> LayerHistory | None:
+    """One quantity over another, for those of some layers and the steps that have both."""
     known = dict(zip(below.layers, below.values, strict=True))
     shared = np.isin(above.steps, below.steps)
     places = np.searchsorted(below.steps, above.steps[shared])
     pairs = {
         name: (row[shared], known[name][places])
         for name, row in zip(above.layers, above.values, strict=True)
-        if name in known
+        if name in known and name in layers
     }
     # NaN compares as False, so that it stays NaN as a zero becomes it.
     rows = {

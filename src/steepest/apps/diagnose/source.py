@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
 from steepest.apps.train.checkpoint import SHARDED, checkpoints, identity
 from steepest.apps.train.config import Config, OptimizerConfig, resolve_device
-from steepest.apps.train.constraint import Spectra
+from steepest.apps.train.constraint import SPECTRA, Spectra
 from steepest.apps.train.data import Corpus, load_text, prepare
 from steepest.apps.train.metrics import METRICS, MONITOR, read_metrics
 from steepest.apps.train.run import CONFIG, read_config
@@ -25,7 +25,7 @@ IN_CHECKPOINT = ("optimizer", "seed", "settings", "text")
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The subject of one part of the page: a trial, or a training of the user's own.
+    """The subject of one part of the page: a trial, or a run of the user's own code.
 
     Args:
         name: the name to call it by.
@@ -33,9 +33,10 @@ class Subject:
         metrics: the records of `metrics.jsonl`.
         monitor: the records of `monitor.jsonl`.
         spectra: the contents of `spectra.npz`.
-        trial: the trial it is; None for a training of the user's own.
+        trial: the trial it is; None for a run of the user's own code.
         config: the settings of its run; None where nothing says it.
         text: the fingerprint of its text, None where nothing says it.
+        data: the name of its text and how long it is; empty where nothing says it.
         checkpoint: the one to look at; None if there is none.
     """
 
@@ -47,6 +48,7 @@ class Subject:
     trial: Trial | None = None
     config: Config | None = None
     text: str | None = None
+    data: str = ""
     checkpoint: Path | None = None
 
     def trainer(self, corpus: Corpus) -> Trainer | None:
@@ -58,8 +60,25 @@ class Subject:
         if self.checkpoint is None or self.config is None or self.trial is None:
             return None
         trainer = Trainer(self.trial, self.config, corpus)
-        trainer.load(self.checkpoint)
+        try:
+            trainer.load(self.checkpoint)
+        except ValueError:
+            raise refused(
+                self.checkpoint,
+                "this checkpoint is cut off, damaged or of another run: give an earlier one, or "
+                "move it away to diagnose the one before it",
+            ) from None
         return trainer
+
+    @property
+    def place(self) -> tuple[Path, Path | None]:
+        """The files that tell it from other subjects."""
+        return self.folder.resolve(), self.checkpoint and self.checkpoint.resolve()
+
+
+def refused(place: object, remedy: str) -> ValueError:
+    """An error that names a file, a folder or a flag as the user knows it, and what to do."""
+    return ValueError(f"{place}: {remedy}")
 
 
 def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Subject]:
@@ -75,15 +94,15 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
         OSError: a file cannot be read.
     """
     if not path.exists():
-        raise invalid("path", str(path), "there is no such file or folder")
-    # A training of somebody's own may have a file of that name too, beside its records.
+        raise refused(path, "there is no such file or folder; give the folder of a run")
+    # A run of somebody's own code may have a file of that name too, beside its records.
     if (path / CONFIG).is_file() and not (path / MONITOR).is_file():
         found = [_trial(path, trial) for trial in _chosen(path, optimizers, seed)]
         if not any(map(_has_anything, found)):
-            raise invalid("path", str(path), "this run has not begun: there is nothing to show yet")
+            raise refused(path, "this run has not begun: there is nothing to show yet")
         return [subject for subject in found if _has_anything(subject)]
     if optimizers or seed is not None:
-        raise invalid("path", str(path), "only a run has --optimizer and --seed; leave them out")
+        raise refused(path, "only a run has --optimizer and --seed; leave them out")
     if path.is_file() or path.suffix == SHARDED:
         return [_checkpoint(path)]
     if (trial := _trial_at(path)) is not None:
@@ -93,9 +112,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
     else:
         found = [_subject(path.resolve().name, path)]
     if not _has_anything(found[0]):
-        raise invalid(
-            "path",
-            str(path),
+        raise refused(
+            path,
             f"has no {CONFIG}, {METRICS}, {MONITOR} or checkpoint: give the folder of a run of "
             "`steepest train`, or one that a steepest.diagnostics.Monitor has written to",
         )
@@ -109,7 +127,7 @@ def _trial_at(path: Path) -> Trial | None:
     if seed is None or not (run / CONFIG).is_file():
         return None
     trial = Trial(optimizer=here.parent.name, seed=int(seed[1]))
-    return trial if trial.optimizer in read_config(run)[0].optimizers else None
+    return trial if trial.optimizer in _config(run)[0].optimizers else None
 
 
 def _as_given(path: Path, place: Path) -> Path:
@@ -123,16 +141,47 @@ def _has_anything(subject: Subject) -> bool:
 
 def _chosen(run: Path, optimizers: Sequence[str], seed: int | None) -> list[Trial]:
     """The trials of a run to look at."""
-    config, _ = read_config(run)
+    config, _ = _config(run)
     for name in optimizers:
         if name not in config.optimizers:
-            raise invalid("optimizer", name, f"this run has only {', '.join(config.optimizers)}")
+            known = ", ".join(config.optimizers)
+            raise refused(f"--optimizer {name}", f"{run} has only {known}; give one of them")
     if seed is None:
         seed = config.seeds[0]
     elif seed not in config.seeds:
-        raise invalid("seed", seed, f"this run has only {', '.join(map(str, config.seeds))}")
+        known = ", ".join(map(str, config.seeds))
+        raise refused(f"--seed {seed}", f"{run} has only {known}; give one of them")
     wanted = optimizers or list(config.optimizers)
     return [t for t in trials(config) if t.seed == seed and t.optimizer in wanted]
+
+
+def _config(run: Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration of a run and what is known about its text.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    try:
+        return read_config(run)
+    except ValueError:
+        remedy = (
+            f"{CONFIG} is damaged or not of steepest train; restore it, or diagnose a checkpoint "
+            "of the run that you have copied elsewhere"
+        )
+        raise refused(run, remedy) from None
+
+
+def _spectra(folder: Path, step: float) -> Spectra:
+    """The spectra that a run has recorded, up to a step.
+
+    Raises:
+        ValueError: their file is damaged.
+    """
+    try:
+        return Spectra.load(folder, step=step)
+    except ValueError:
+        remedy = "is cut off or damaged; move it away, and the page does without these spectra"
+        raise refused(folder / SPECTRA, remedy) from None
 
 
 def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
@@ -142,7 +191,7 @@ def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
         folder=folder,
         metrics=[r for r in read_metrics(folder) if _is_up_to(step, r)],
         monitor=[r for r in read_lines(folder / MONITOR) if _is_up_to(step, r)],
-        spectra=Spectra.load(folder, step=step),
+        spectra=_spectra(folder, step),
     )
 
 
@@ -154,7 +203,7 @@ def _is_up_to(step: float, record: Record) -> bool:
 
 def _trial(run: Path, trial: Trial, checkpoint: Path | None = None) -> Subject:
     """A trial of a run: at a checkpoint, or at its newest with all that has been recorded."""
-    config, text = read_config(run)
+    config, text = _config(run)
     folder = trial.folder(run)
     kept = checkpoints(folder)
     step = float("inf") if checkpoint is None else _step(checkpoint)
@@ -163,8 +212,16 @@ def _trial(run: Path, trial: Trial, checkpoint: Path | None = None) -> Subject:
         trial=trial,
         config=_here(config),
         text=text.get("sha256"),
+        data=_described(text),
         checkpoint=checkpoint or (kept[-1] if kept else None),
     )
+
+
+def _described(text: Mapping[str, Any]) -> str:
+    """A text in words, with the name of its file and not with the way there."""
+    count = text.get("characters")
+    size = f", {count:,} characters" if isinstance(count, int) else ""
+    return f"{Path(str(text.get('name', 'unnamed'))).name}{size}"
 
 
 def _step(checkpoint: Path) -> float:
@@ -210,15 +267,20 @@ def corpus_of(subject: Subject, data: Path | None) -> Corpus:
     """
     assert subject.config is not None
     place = subject.config.data if data is None else str(data.expanduser().resolve())
-    text = load_text(place)
-    corpus = prepare(text, context=subject.config.model.context)
+    other = (
+        f"is not the text that {subject.folder} was trained on; say where that one is: --data FILE"
+    )
+    try:
+        text = load_text(place)
+    except ValueError as error:
+        remedy = str(error).partition(": ")[2]
+        raise refused(f"--data {place}", f"{remedy}; it is the text of {subject.folder}") from None
+    try:
+        corpus = prepare(text, context=subject.config.model.context)
+    except ValueError:  # too short to be that of the run
+        raise refused(f"--data {text.name}", other) from None
     if corpus.sha256 != subject.text:
-        raise invalid(
-            "data",
-            text.name,
-            f"is not the text that {subject.folder} was trained on; say where that one is: "
-            "--data FILE",
-        )
+        raise refused(f"--data {text.name}", other)
     return corpus
 
 

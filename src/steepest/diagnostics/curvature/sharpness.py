@@ -302,4 +302,7 @@ def _first_steps(point: LossAt, made: Mapping[str, Named], optimizer: Any) -> It
     first = [name for name, p in point.params.items() if not has_adam_state(p, optimizer)]
     if first:
         which = "every parameter" if len(first) == len(point.params) else ", ".join(first)
-        yield f"adam: the first step, without state, for {which}"
+        yield (
+            f"adam: the optimizer keeps no averages for {which}, so this is Adam's first step, "
+            "along the sign of the gradient"
+        )

@@ -21,6 +21,7 @@ from steepest.diagnostics.geometry.bounds import guarantees
 from steepest.diagnostics.geometry.layer_products import squares
 from steepest.diagnostics.geometry.verdict import LayerVerdict, Verdict
 from steepest.polar import Svd
+from steepest.routing import route
 
 ModelLoss: TypeAlias = Callable[[Any, Any], Tensor]
 """The loss of a model on a batch, as a function of both."""
@@ -84,8 +85,28 @@ def compare_geometries(
         drafts, value = [_draft(traced, k, steps, tolerance) for k in weights], traced.point.value
         del traced  # and with it the graph, whose tensors are about to change
         evaluate = partial(loss, model, batch)
-        rows = tuple(_tried(draft, weights, evaluate, value, kept) for draft in drafts)
-    return Verdict(loss=value, rows=rows)
+        rows = [_tried(draft, weights, evaluate, value, kept) for draft in drafts]
+    return Verdict(loss=value, rows=_placed(rows, model))
+
+
+def _placed(rows: Sequence[LayerVerdict], model: nn.Module) -> tuple[LayerVerdict, ...]:
+    """The rows with the reason where the routing has decided before."""
+    routed = _routed(model)
+    return tuple(replace(row, routed=routed.get(row.layer, "")) for row in rows)
+
+
+def _routed(model: nn.Module) -> dict[str, str]:
+    """The reasons why weights belong to AdamW and not to a norm of matrices, by layer."""
+    try:
+        routing = route(model)
+    except ValueError:  # one that the routing refuses has no places
+        return {}
+    return {
+        name.removesuffix(".weight"): place.reason
+        for place in routing
+        if place.target == "table"
+        for name in (place.name, *place.aliases)
+    }
 
 
 class _Draft(NamedTuple):

@@ -16,6 +16,13 @@ TIE = 0.05
 RANK_ONE = 1.01
 """Up to this nuclear rank a gradient counts as of rank one: its σ₁ has 99.99 % of Σσ²."""
 
+WEAK = (
+    "A weak guide: this holds at one point for one batch, and as a rule for choosing a geometry "
+    "the ratio is worth little (docs/reproductions.md, directional-sharpness). Compare two short "
+    "runs before you change an optimizer."
+)
+"""The caveat of every verdict; the page that it names has the measurements behind it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerVerdict:
@@ -42,6 +49,8 @@ class LayerVerdict:
             no minimum.
         best_spectral: the best decrease along −UVᵀ, likewise.
         note: the reason for no verdict; else empty.
+        routed: the reason why the routing gives the weight to AdamW, which judges it: an embedding
+            or a head; else empty. Its numbers are kept, and there is no verdict.
     """
 
     layer: str
@@ -59,6 +68,12 @@ class LayerVerdict:
     best_euclidean: float | None = None
     best_spectral: float | None = None
     note: str = ""
+    routed: str = ""
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a verdict: the numbers exist, and the routing has not decided before."""
+        return self.guaranteed_ratio is not None and not self.routed
 
     @property
     def guaranteed_ratio(self) -> float | None:
@@ -77,20 +92,31 @@ class LayerVerdict:
 
     @property
     def favours(self) -> str:
-        """The step that guarantees more: "spectral", "euclidean", or "neither"."""
-        if self.nuclear_rank is None or self.spread is None:
+        """The better step, "spectral" or "euclidean"; "neither" where a test contradicts."""
+        if not self.judged or self.nuclear_rank is None or self.nuclear_rank <= RANK_ONE:
             return "neither"
-        return _favoured(self.nuclear_rank, self.spread)
+        first, *tests = (_side(r) for r in (self.guaranteed_ratio, *self._tests) if r is not None)
+        return first if set(tests) <= {first, "neither"} else "neither"
+
+    @property
+    def _tests(self) -> tuple[float | None, ...]:
+        return self.measured_ratio, self.best_ratio
+
+    @property
+    def progress(self) -> float | None:
+        """The spectral step's decrease over the Euclidean one's, by the hardest test there is."""
+        known = (self.best_ratio, self.measured_ratio, self.guaranteed_ratio)
+        return next((ratio for ratio in known if ratio is not None), None) if self.judged else None
 
     @property
     def sentence(self) -> str:
-        """The geometry that the layer favours and why, or the reason for no verdict."""
-        guaranteed = self.guaranteed_ratio
-        if self.nuclear_rank is None or self.spread is None or guaranteed is None:
-            return f"no verdict: {self.note}"
-        return _sentence(
-            self.nuclear_rank, self.spread, guaranteed, self.measured_ratio, self.best_ratio
-        )
+        """The step that suits the layer, how much it gains, and what to do."""
+        if not self.judged:
+            why = f"AdamW's by the routing: {self.routed}" if self.routed else self.note
+            return f"not judged: {why}"
+        if (self.nuclear_rank or 0.0) <= RANK_ONE:
+            return "neither: the gradient has rank one, so both steps agree; nothing to change"
+        return _sentence(self)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON, with what is derived."""
@@ -121,7 +147,7 @@ class LayerVerdict:
             self.best_spectral,
         )
         texts = ("–" if n is None else f"{n:.3g}" for n in numbers)
-        return (self.layer, shape_text(self.shape), *texts, "–" if self.note else self.favours)
+        return (self.layer, shape_text(self.shape), *texts, self.favours if self.judged else "–")
 
 
 HEADINGS = (
@@ -142,68 +168,64 @@ HEADINGS = (
 LEFT = {"layer", "shape", "favours"}
 
 
-def _favoured(nuclear_rank: float, spread: float) -> str:
-    """The geometry whose step guarantees more: "spectral", "euclidean" or "neither"."""
-    ratio = nuclear_rank / spread
-    if nuclear_rank <= RANK_ONE or 1 / (1 + TIE) <= ratio <= 1 + TIE:
+def _side(ratio: float | None) -> str:
+    """The step that a ratio of decreases, spectral over Euclidean, speaks for."""
+    if ratio is None or 1 / (1 + TIE) <= ratio <= 1 + TIE:
         return "neither"
     return "spectral" if ratio > 1 else "euclidean"
 
 
-def _sentence(
-    nuclear_rank: float,
-    spread: float,
-    guaranteed: float,
-    measured: float | None,
-    best: float | None,
-) -> str:
-    """Say which geometry a layer favours, and why.
+NAMES = {"spectral": ("Muon", "a gradient step"), "euclidean": ("a gradient step", "Muon")}
+"""The step that a word stands for, and its rival, as users call them."""
 
-    Args:
-        nuclear_rank: the nuclear rank of the gradient.
-        spread: the spread of the input, the nuclear rank that a spectral step costs.
-        guaranteed: the decrease that the spectral step guarantees, over that of the Euclidean one.
-        measured: the measured decrease with the spectral step over that with the other; None where
-            one of the two is not positive.
-        best: the best decrease along the spectral direction over that along the other; None where
-            one has no best length.
-    """
-    rank, cost = f"the gradient's nuclear rank {nuclear_rank:.3g}", f"({spread:.3g})"
-    if nuclear_rank <= RANK_ONE:
-        return "neither: the gradient is of rank one, so both steps have the same direction"
-    tests = "; ".join(
-        _tested(ratio, guaranteed < 1, *words)
-        for ratio, *words in (
-            (measured, "measured", "measured, the loss does not fall with both"),
-            (best, "each at its best length", "not both have a best length"),
-        )
-    )
-    favours = _favoured(nuclear_rank, spread)
+
+def _sentence(row: LayerVerdict) -> str:
+    """The verdict on a layer whose gradient has more than one direction."""
+    words = ("guaranteed", "measured over short steps", "each step at its best length")
+    ratios = (row.guaranteed_ratio, *row._tests)
+    found = [(what, ratio) for what, ratio in zip(words, ratios, strict=True) if ratio is not None]
+    favours = row.favours
     if favours == "neither":
-        return f"neither: {rank} is about what the input's spread costs {cost}"
-    if favours == "spectral":
-        return (
-            f"spectral: {rank} exceeds what the input's spread costs {cost}: the spectral step "
-            f"guarantees {guaranteed:.3g} times the decrease; {tests}"
-        )
+        said = "; ".join(f"{what}: {_ahead(ratio)}" for what, ratio in found)
+        return f"undecided: {said}; nothing to change"
+    suited, rival = NAMES[favours]
+    along = [(what, ratio if favours == "spectral" else 1 / ratio) for what, ratio in found]
+    what, gain = along[-1]
+    rest = ", ".join(f"{w} {r:.3g}" for w, r in along[:-1])
     return (
-        f"Euclidean: {rank} is less than what the input's spread costs {cost}: the Euclidean step "
-        f"guarantees {1 / guaranteed:.3g} times the decrease; {tests}"
+        f"{favours}: suits {suited}: expect about {gain:.2g} times the progress of {rival} "
+        f"({what}{'; ' if rest else ''}{rest})"
     )
 
 
-def _tested(ratio: float | None, turned: bool, what: str, without: str) -> str:
-    """Whether a ratio of decreases, turned over for the Euclidean step, bears a verdict out."""
-    if ratio is None:
-        return without
-    ratio = 1 / ratio if turned else ratio
-    return f"{what} {ratio:.3g} times" + (
-        ", so there the other step is better" if ratio < 1 else ""
+def _ahead(ratio: float) -> str:
+    """The step that a ratio puts ahead, in words."""
+    side = _side(ratio)
+    if side == "neither":
+        return "about equal"
+    return f"{NAMES[side][0]} ahead {max(ratio, 1 / ratio):.3g} times"
+
+
+def _kinds(judged: list[LayerVerdict]) -> str:
+    """How many layers suit which step."""
+    if len(judged) == 1:
+        return (
+            "The one layer that could be judged "
+            + {
+                "spectral": "suits Muon",
+                "euclidean": "suits a gradient step",
+                "neither": "is undecided",
+            }[judged[0].favours]
+        )
+    count = {kind: sum(r.favours == kind for r in judged) for kind in NAMES}
+    if len(judged) in count.values():
+        kind = max(count, key=count.__getitem__)
+        return f"All {len(judged)} layers that could be judged suit {NAMES[kind][0]}"
+    undecided = len(judged) - sum(count.values())
+    return (
+        f"Of {len(judged)} layers that could be judged {count['spectral']} suit Muon, "
+        f"{count['euclidean']} a gradient step, and {undecided} are undecided"
     )
-
-
-def _layers(count: int) -> str:
-    return "1 layer" if count == 1 else f"{count} layers"
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
@@ -237,26 +259,27 @@ class Verdict:
         return next(row for row in self.rows if row.layer == layer.removesuffix(".weight"))
 
     @property
+    def caveat(self) -> str:
+        """The worth of the verdicts, and the thing to do before acting on them."""
+        return WEAK
+
+    @property
     def summary(self) -> str:
-        """The whole model in a sentence."""
-        judged = [row for row in self.rows if row.guaranteed_ratio is not None]
-        if not judged:
-            return f"No verdict for any of {_layers(len(self))}."
-        count = {kind: sum(r.favours == kind for r in judged) for kind in ("spectral", "euclidean")}
-        text = (
-            f"Of {_layers(len(judged))} {count['spectral']} favour the spectral step, "
-            f"{count['euclidean']} the Euclidean one, and "
-            f"{len(judged) - sum(count.values())} neither; in the median the spectral step "
-            f"guarantees {median(r.guaranteed_ratio or 0.0 for r in judged):.3g} times the decrease"
-        )
-        for what, ratios in (
-            ("measured", [r.measured_ratio for r in judged]),
-            ("each at its best length", [r.best_ratio for r in judged]),
-        ):
-            if known := [ratio for ratio in ratios if ratio is not None]:
-                text += f", {what} {median(known):.3g} times"
-        silent = len(self) - len(judged)
-        return f"{text}." + (f" No verdict for {silent} more." if silent else "")
+        """The whole model in a few sentences: which step suits it, and what was not judged."""
+        judged = [row for row in self.rows if row.judged]
+        text = "No layer could be judged."
+        if judged:
+            gain = median(row.progress or 0.0 for row in judged)
+            text = (
+                f"{_kinds(judged)}. Expect about {gain:.2g} times the progress of a gradient step "
+                "along Muon's direction here (median over these layers)."
+            )
+        reasons: dict[str, list[str]] = {}
+        for row in self.rows:
+            if not row.judged:
+                reasons.setdefault(row.sentence.partition(": ")[2], []).append(row.layer)
+        silent = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+        return text + (f" Not judged: {silent}." if silent else "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -270,6 +293,7 @@ class Verdict:
             *(f"{row.layer}: {row.sentence}." for row in self.rows),
             "",
             self.summary,
+            WEAK,
             "Guaranteed is what holds if the loss is a quadratic function of the layer's output.",
         ]
         return "\n".join(lines)

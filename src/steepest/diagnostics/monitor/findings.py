@@ -17,14 +17,21 @@ class Finding(NamedTuple):
     Args:
         layer: its name.
         cause: the name that layers with the same fault and the same remedy share.
-        text: the number and the remedy, in words, of this layer.
+        text: the number, in words, of this layer.
         badness: larger for a worse one; None where it is there or not.
+        remedy: the thing to do about it; empty in old records, whose text ends with it.
     """
 
     layer: str
     cause: str
     text: str
     badness: float | None = None
+    remedy: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The number with its remedy."""
+        return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
 
 def line(found: Sequence[Finding], *, more: bool = False) -> str:
@@ -41,16 +48,18 @@ def line(found: Sequence[Finding], *, more: bool = False) -> str:
         '2 layers, worst b: off by 3'
         >>> line([Finding("a", "y", "it is dead"), Finding("b", "y", "it is dead")], more=True)
         '2 more layers (a, b): it is dead'
+        >>> line([Finding("a", "x", "off by 2", 2.0, "halve it")])
+        'a: off by 2; halve it'
     """
     worst = max(found, key=lambda f: 0.0 if f.badness is None else f.badness)
     names = list(dict.fromkeys(f.layer for f in found))
     if len(names) == 1:
-        return f"{worst.layer}: {worst.text}"
+        return f"{worst.layer}: {worst.sentence}"
     count = f"{len(names)} {'more ' if more else ''}layers"
     if worst.badness is not None:
-        return f"{count}, worst {worst.layer}: {worst.text}"
+        return f"{count}, worst {worst.layer}: {worst.sentence}"
     rest = ", …" if len(names) > NAMED else ""
-    return f"{count} ({', '.join(names[:NAMED])}{rest}): {worst.text}"
+    return f"{count} ({', '.join(names[:NAMED])}{rest}): {worst.sentence}"
 
 
 def by_cause(found: Iterable[Finding]) -> dict[str, list[Finding]]:

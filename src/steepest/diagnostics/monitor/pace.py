@@ -88,9 +88,9 @@ class Pace:
             remedy = "divide it by ten; a longer warm-up only puts that off"
         text = (
             f"{key} = {lr:.3g}{after} is far too large for it: steps change it by up to "
-            f"{step / size:.2g} of its size (RMS {step:.2g} of {size:.2g}); {remedy}"
+            f"{step / size:.2g} of its size (RMS {step:.2g} of {size:.2g})"
         )
-        return Finding(name, f"large {key}", text, step / size)
+        return Finding(name, f"large {key}", text, step / size, remedy)
 
     def _size(self, s: StepSnapshot) -> float:
         """The root mean square against which a step counts: at the start, or what is needed.
@@ -120,9 +120,9 @@ class Pace:
             return None
         text = (
             f"no observed step changes it by more than {largest:.1g} of its norm: "
-            f"lr = {lr:.3g} is far too small for it; multiply it by ten"
+            f"lr = {lr:.3g} is far too small for it"
         )
-        return Finding(name, "small lr", text, 1 / largest)
+        return Finding(name, "small lr", text, 1 / largest, "multiply it by ten")
 
 
 def _follows(w: MonitoredParam) -> bool:

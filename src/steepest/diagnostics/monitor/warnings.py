@@ -1,4 +1,4 @@
-"""Warnings in words: what is off in a training, what number shows it, and what to do."""
+"""Warnings in words: what is off in a run, what number shows it, and what to do."""
 
 from __future__ import annotations
 
@@ -49,11 +49,10 @@ class Alarm(NamedTuple):
 def _bad(s: StepSnapshot) -> Finding | None:
     if not s.bad:
         return None
-    text = (
-        f"{s.bad} of {s.of.param.numel()} entries of the gradient are NaN or inf: lower lr, clip "
-        "gradients, or look for a division or a logarithm of zero in the loss"
-    )
-    return Finding(s.of.layer, "non-finite gradient", text, s.bad / s.of.param.numel())
+    total = s.of.param.numel()
+    text = f"{s.bad} of {total} entries of the gradient are NaN or inf"
+    remedy = "lower lr, clip gradients, or look for a division or a logarithm of zero in the loss"
+    return Finding(s.of.layer, "non-finite gradient", text, s.bad / total, remedy)
 
 
 def _dead(s: StepSnapshot) -> Finding | None:
@@ -62,9 +61,10 @@ def _dead(s: StepSnapshot) -> Finding | None:
         return None
     text = (
         "the gradient is zero in every entry: the units behind it are dead (ReLU below zero for "
-        "all inputs) or masked; lower lr, or start with smaller biases"
+        "all inputs) or masked"
     )
-    return Finding(s.of.layer, "dead gradient", text)
+    remedy = "lower lr, or start with smaller biases"
+    return Finding(s.of.layer, "dead gradient", text, remedy=remedy)
 
 
 def _still(s: StepSnapshot) -> Finding | None:
@@ -72,26 +72,23 @@ def _still(s: StepSnapshot) -> Finding | None:
     if not s.of.group or update is None or bool(update.any()) or s.of.value("lr") == 0:
         return None
     if s.of.param.grad is None:
-        text = (
-            "it has never moved and has no gradient: it is not part of the loss; freeze it with "
-            "requires_grad=False, or use it"
-        )
-        return Finding(s.of.layer, "no gradient", text)
+        text = "it has never moved and has no gradient: it is not part of the loss"
+        remedy = "freeze it with requires_grad=False, or use it"
+        return Finding(s.of.layer, "no gradient", text, remedy=remedy)
     if s.bad or (grad := s.tensors.get("grad")) is None or not bool(grad.any()):
         return None  # which has a warning of its own
     text = "it has never moved, though it has a gradient: lr is below the rounding of its type"
-    return Finding(s.of.layer, "lr below rounding", text)
+    remedy = "raise lr, or keep the weights in float32"
+    return Finding(s.of.layer, "lr below rounding", text, remedy=remedy)
 
 
 def _misaligned(s: StepSnapshot) -> Finding | None:
     found = s.quantities.get("alignment")
     if found is None or found >= ALIGNED:
         return None
-    text = (
-        f"steps do not descend along the average of gradients (alignment {found:.2g}): look for a "
-        "wrong sign, `maximize`, or something else that writes to the weights"
-    )
-    return Finding(s.of.layer, "misaligned", text, 1 - found)
+    text = f"steps do not descend along the average of gradients (alignment {found:.2g})"
+    remedy = "look for a wrong sign, `maximize`, or something else that writes to the weights"
+    return Finding(s.of.layer, "misaligned", text, 1 - found, remedy)
 
 
 def _inexact(s: StepSnapshot) -> Finding | None:
@@ -106,9 +103,9 @@ def _inexact(s: StepSnapshot) -> Finding | None:
     text = (
         f"steps are {found:.2g} away from the polar factor, while the method promises "
         f"{promised:.2g}: something else writes to the weights, or the method is wrong for this "
-        "matrix; try polar=steepest.polar.Svd()"
+        "matrix"
     )
-    return Finding(s.of.layer, "polar error", text, found)
+    return Finding(s.of.layer, "polar error", text, found, "try polar=steepest.polar.Svd()")
 
 
 ALARMS = (
@@ -190,9 +187,10 @@ class Alarms:
             return None
         text = (
             f"{place.reason} on Muon: its rows do not act together as those of a matrix do, and "
-            "AdamW is better for it; give Muon the module, or this in a group with adamw=True"
+            "AdamW is better for it"
         )
-        return Finding(s.of.layer, f"{place.reason} on Muon", text)
+        remedy = "give Muon the module, or this in a group with adamw=True"
+        return Finding(s.of.layer, f"{place.reason} on Muon", text, remedy=remedy)
 
     def _rank_one(self, s: StepSnapshot, step: int) -> Finding | None:
         """A gradient that has had rank one from the first step on.
@@ -210,10 +208,12 @@ class Alarms:
         elif s.of.layer in self._thin:
             text = (
                 f"the gradient has rank one (nuclear rank {rank:.3f}): its inputs or its errors "
-                "are all alike; look for a missing normalisation before it, for a dead layer, or "
-                "at the batch size"
+                "are all alike"
             )
-            return Finding(s.of.layer, "rank one", text, 1 / rank)
+            remedy = (
+                "look for a missing normalisation before it, for a dead layer, or at the batch size"
+            )
+            return Finding(s.of.layer, "rank one", text, 1 / rank, remedy)
         return None
 
     def _left_out(self, s: StepSnapshot) -> Finding | None:
@@ -225,8 +225,8 @@ class Alarms:
         self._times[(name, "left out")] = same * (self._times[(name, "left out")] + 1)
         if self._times[(name, "left out")] < 2:
             return None
-        text = "it has never moved, and the optimizer does not have it: add it, or freeze it"
-        return Finding(name, "left out", text)
+        text = "it has never moved, and the optimizer does not have it"
+        return Finding(name, "left out", text, remedy="add it, or freeze it")
 
 
 def _of_depth(
@@ -235,8 +235,8 @@ def _of_depth(
     """Activations that are not finite, or whose size runs away through the layers."""
     for name, pair in activations.items():
         if any(value == float("inf") for value in pair):
-            text = "activations are NaN or inf: lower lr, or look at what this module divides by"
-            yield Finding(name, "activations", text)
+            remedy = "lower lr, or look at what this module divides by"
+            yield Finding(name, "activations", "activations are NaN or inf", remedy=remedy)
             return
     weighted = {s.of.layer for s in snapshots if s.of.param.ndim > 1}
     chain = [(name, out) for name, (_, out) in activations.items() if name in weighted and out > 0]
@@ -248,7 +248,7 @@ def _of_depth(
         verb = "grow" if factor > 1 else "shrink"
         text = (
             f"activations {verb} by a factor of {max(factor, 1 / factor):.2g} in each layer from "
-            f"{first} (RMS {start:.2g}) to here (RMS {end:.2g}): normalise between layers, or "
-            "scale the first weights to keep the variance"
+            f"{first} (RMS {start:.2g}) to here (RMS {end:.2g})"
         )
-        yield Finding(last, "activations", text)
+        remedy = "normalise between layers, or scale the first weights to keep the variance"
+        yield Finding(last, "activations", text, remedy=remedy)

@@ -1,0 +1,13 @@
+"""The titles of the parts of a page, by which a finding names its evidence."""
+
+WARNINGS = "Warnings of the monitor"
+LOSS = "Loss"
+SPECTRA = "Spectra over time"
+RANKS = "Ranks by layer and step"
+UPDATES = "Updates against weights"
+DEPTH = "Activations through depth"
+DIRECTIONS = "Sharpness by direction"
+VERDICT = "Which step suits each layer"
+SMOOTHNESS = "Smoothness in a norm"
+BALLS = "The balls of weight decay"
+SETTINGS = "Settings that differ"
