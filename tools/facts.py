@@ -66,8 +66,9 @@ def _rows(name: str) -> dict[str, SummaryRow]:
 
 def _origin(machine: dict[str, Any]) -> str:
     """The machine of a measurement, for a sentence."""
+    number = f" (family {machine['family']}, model {machine['model']})" if machine["family"] else ""
     return (
-        f"{machine['cpu']} (family {machine['family']}, model {machine['model']}), "
+        f"{machine['cpu']}{number}, "
         f"{machine['threads']} threads, torch {machine['torch']}, {machine['date'][:10]}"
     )
 
@@ -135,7 +136,6 @@ def step_times() -> str:
 FACTS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "fair-table": partial(_training, "fair"),
-    "short-table": partial(_training, "short"),
     "versions": versions,
     "step-times": step_times,
 }
