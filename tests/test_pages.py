@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
 from steepest import norms, polar
-from steepest.apps.bench.measure import Result
-from steepest.apps.bench.report import number
-from steepest.apps.reproduce.table import REPRODUCTIONS
 from steepest.maps import Scalar
 from steepest.optim import SteepestOptimizer
 from tests.navigation import GROUPS
@@ -73,58 +69,6 @@ def test_the_home_page_shows_what_its_code_prints(capsys: pytest.CaptureFixture[
 def test_the_site_refers_to_nothing_that_it_does_not_have() -> None:
     for path in (ROOT / "docs").rglob("*.md"):
         assert "README" not in path.read_text(encoding="utf-8"), f"{path.name}: not on the site"
-
-
-def test_every_reproduction_is_in_the_readme() -> None:
-    shown = re.findall(r"^\$ steepest reproduce ([\w-]+)", read("README.md"), flags=re.MULTILINE)
-    assert sorted(shown) == sorted(REPRODUCTIONS)
-    number_of = {5: "five", 6: "six", 7: "seven"}[len(REPRODUCTIONS)]
-    assert f"what came out of the last {number_of}" in flat(read("README.md"))
-
-
-def rows(text: str, first: str) -> list[str]:
-    """The table that begins with a line of headings."""
-    lines = iter(text.splitlines())
-    for line in lines:
-        if line.startswith(first):
-            return [line, *(x for x in lines if x.startswith("|"))][:4]
-    raise AssertionError(f"no table {first}")
-
-
-def test_the_fair_picture_has_one_table() -> None:
-    heading = "| optimizer | val loss | seconds |"
-    assert rows(read("README.md"), heading) == rows(read("docs/tuning.md"), heading)
-
-
-def milliseconds(name: str, size: str) -> list[str]:
-    """What a step of this library and of torch takes, in a file of docs/bench/."""
-    data = json.loads(read(f"docs/bench/{name}.json"))
-    (result,) = (Result.from_json(r) for r in data["results"] if r["set"] == size)
-    found = {row.name: row for row in result.rows}
-    return [number(found[n].ms) for n in ("steepest.Muon", "torch.optim.Muon")]
-
-
-def test_times_in_the_readme_are_those_of_the_benchmarks() -> None:
-    limits = flat(part(read("README.md"), "## Honest limits"))
-    ours, theirs = milliseconds("amx-hidden", "gpt-128")
-    first = f"takes {ours} ms with `steepest.Muon` and {theirs} ms with `torch.optim.Muon`"
-    at_256 = "at width 256 it is {} ms and {} ms".format(*milliseconds("amx-hidden", "gpt-256"))
-    for said in (first, at_256):
-        assert said in limits
-    # No other figure of a time stands there.
-    assert len(re.findall(r"\d ms", limits)) == 4
-    ours, _ = milliseconds("amx", "gpt-128")
-    assert f"less work: {ours} ms" in flat(read("docs/tuning.md"))
-
-
-def test_times_of_training_are_said_to_be_older_ones() -> None:
-    readme = read("README.md")
-    optimizer = [
-        float(v) for v in re.findall(r"^│ muon .* ([\d.]+) │ +\d+ │", readme, re.MULTILINE)
-    ]
-    optimizer.append(float(rows(readme, "| optimizer | val loss |")[2].split("|")[5]))
-    low, high = (round(v) for v in (min(optimizer), max(optimizer)))
-    assert f"its optimizer took {low} to {high} ms" in flat(readme)
 
 
 @pytest.mark.parametrize(

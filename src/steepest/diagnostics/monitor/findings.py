@@ -11,7 +11,7 @@ NAMED = 3
 """Layers that a line names where none of them is the worst."""
 
 
-class Finding(NamedTuple):
+class Observation(NamedTuple):
     """Something that looks wrong in a layer.
 
     Args:
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
         return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
 
-def line(found: Sequence[Finding], *, more: bool = False) -> str:
+def line(found: Sequence[Observation], *, more: bool = False) -> str:
     """Findings of one cause in one line, in the words of the worst of them.
 
     Args:
@@ -42,13 +42,13 @@ def line(found: Sequence[Finding], *, more: bool = False) -> str:
         more: whether that cause was seen in other layers before.
 
     Examples:
-        >>> line([Finding("a", "x", "off by 2", 2.0)])
+        >>> line([Observation("a", "x", "off by 2", 2.0)])
         'a: off by 2'
-        >>> line([Finding("a", "x", "off by 2", 2.0), Finding("b", "x", "off by 3", 3.0)])
+        >>> line([Observation("a", "x", "off by 2", 2.0), Observation("b", "x", "off by 3", 3.0)])
         '2 layers, worst b: off by 3'
-        >>> line([Finding("a", "y", "it is dead"), Finding("b", "y", "it is dead")], more=True)
+        >>> line([Observation("a", "y", "it is dead"), Observation("b", "y", "it is dead")], more=True)
         '2 more layers (a, b): it is dead'
-        >>> line([Finding("a", "x", "off by 2", 2.0, "halve it")])
+        >>> line([Observation("a", "x", "off by 2", 2.0, "halve it")])
         'a: off by 2; halve it'
     """
     worst = max(found, key=lambda f: 0.0 if f.badness is None else f.badness)
@@ -62,15 +62,15 @@ def line(found: Sequence[Finding], *, more: bool = False) -> str:
     return f"{count} ({', '.join(names[:NAMED])}{rest}): {worst.sentence}"
 
 
-def by_cause(found: Iterable[Finding]) -> dict[str, list[Finding]]:
+def by_cause(found: Iterable[Observation]) -> dict[str, list[Observation]]:
     """The findings of each cause, in the order in which causes came up."""
-    groups: dict[str, list[Finding]] = {}
+    groups: dict[str, list[Observation]] = {}
     for finding in found:
         groups.setdefault(finding.cause, []).append(finding)
     return groups
 
 
-def as_records(found: Iterable[Finding]) -> list[Record]:
+def as_records(found: Iterable[Observation]) -> list[Record]:
     """Findings as plain data, for a record of the monitor."""
     return [finding._asdict() for finding in found]
 
@@ -93,7 +93,7 @@ def monitor_warnings(records: Iterable[Record]) -> list[tuple[int, str]]:
         [(1, 'a: off')]
     """
     first: dict[str, int] = {}
-    found: dict[str, list[Finding]] = {}
+    found: dict[str, list[Observation]] = {}
     for record in records:
         step, causes = int(record["step"]), by_cause(_findings(record))
         lines = () if causes else record.get("warnings") or ()
@@ -103,9 +103,9 @@ def monitor_warnings(records: Iterable[Record]) -> list[tuple[int, str]]:
     return [(step, line(found[c]) if found[c] else c) for c, step in first.items()]
 
 
-def _findings(record: Record) -> list[Finding]:
+def _findings(record: Record) -> list[Observation]:
     """The findings in a record; none in one that has them in another form."""
     try:
-        return [Finding(**one) for one in record.get("findings") or ()]
+        return [Observation(**one) for one in record.get("findings") or ()]
     except TypeError:
         return []

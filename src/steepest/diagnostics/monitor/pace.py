@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from steepest.diagnostics.monitor.findings import Finding
+from steepest.diagnostics.monitor.findings import Observation
 from steepest.diagnostics.monitor.parameters import MonitoredParam
 from steepest.diagnostics.monitor.step import StepSnapshot
 from steepest.routing import Routing
@@ -46,7 +46,7 @@ class Pace:
         self._times: Counter[str] = Counter()
         self._from_zero: set[str] = set()
 
-    def look(self, s: StepSnapshot, rates: Mapping[Tensor, float]) -> Finding | None:
+    def look(self, s: StepSnapshot, rates: Mapping[Tensor, float]) -> Observation | None:
         """Find what is wrong with the learning rate of a layer, if anything.
 
         Args:
@@ -67,7 +67,7 @@ class Pace:
         large = None if past is None else self._large(s, lr, rising=lr > past)
         return large or self._small(s, lr)
 
-    def _large(self, s: StepSnapshot, lr: float, *, rising: bool) -> Finding | None:
+    def _large(self, s: StepSnapshot, lr: float, *, rising: bool) -> Observation | None:
         name, update, weight = s.of.layer, s.tensors.get("update"), s.tensors.get("weight")
         if update is None or weight is None or lr == 0:
             return None
@@ -90,7 +90,7 @@ class Pace:
             f"{key} = {lr:.3g}{after} is far too large for it: steps change it by up to "
             f"{step / size:.2g} of its size (RMS {step:.2g} of {size:.2g})"
         )
-        return Finding(name, f"large {key}", text, step / size, remedy)
+        return Observation(name, f"large {key}", text, step / size, remedy)
 
     def _size(self, s: StepSnapshot) -> float:
         """The root mean square against which a step counts: at the start, or what is needed.
@@ -105,7 +105,7 @@ class Pace:
         own = place is not None and place.target == "table" and s.of.geometry is not None
         return max(start, needed if own or _follows(s.of) else SHARE * needed)
 
-    def _small(self, s: StepSnapshot, lr: float) -> Finding | None:
+    def _small(self, s: StepSnapshot, lr: float) -> Observation | None:
         name, ratio = s.of.layer, s.quantities["update_ratio"]
         if ratio is None:
             # A layer that starts at zero has to change by much.
@@ -122,7 +122,7 @@ class Pace:
             f"no observed step changes it by more than {largest:.1g} of its norm: "
             f"lr = {lr:.3g} is far too small for it"
         )
-        return Finding(name, "small lr", text, 1 / largest, "multiply it by ten")
+        return Observation(name, "small lr", text, 1 / largest, "multiply it by ten")
 
 
 def _follows(w: MonitoredParam) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steepest.diagnostics.monitor.findings import Finding
+from steepest.diagnostics.monitor.findings import Observation
 from steepest.diagnostics.monitor.pace import Pace
 from steepest.diagnostics.monitor.step import StepSnapshot
 from steepest.routing import Routing
@@ -43,19 +43,19 @@ class Alarm(NamedTuple):
 
     kind: str
     patience: int
-    look: Callable[[StepSnapshot], Finding | None]
+    look: Callable[[StepSnapshot], Observation | None]
 
 
-def _bad(s: StepSnapshot) -> Finding | None:
+def _bad(s: StepSnapshot) -> Observation | None:
     if not s.bad:
         return None
     total = s.of.param.numel()
     text = f"{s.bad} of {total} entries of the gradient are NaN or inf"
     remedy = "lower lr, clip gradients, or look for a division or a logarithm of zero in the loss"
-    return Finding(s.of.layer, "non-finite gradient", text, s.bad / total, remedy)
+    return Observation(s.of.layer, "non-finite gradient", text, s.bad / total, remedy)
 
 
-def _dead(s: StepSnapshot) -> Finding | None:
+def _dead(s: StepSnapshot) -> Observation | None:
     grad = s.tensors.get("grad")
     if grad is None or bool(grad.any()):
         return None
@@ -64,34 +64,34 @@ def _dead(s: StepSnapshot) -> Finding | None:
         "all inputs) or masked"
     )
     remedy = "lower lr, or start with smaller biases"
-    return Finding(s.of.layer, "dead gradient", text, remedy=remedy)
+    return Observation(s.of.layer, "dead gradient", text, remedy=remedy)
 
 
-def _still(s: StepSnapshot) -> Finding | None:
+def _still(s: StepSnapshot) -> Observation | None:
     update = s.tensors.get("update")
     if not s.of.group or update is None or bool(update.any()) or s.of.value("lr") == 0:
         return None
     if s.of.param.grad is None:
         text = "it has never moved and has no gradient: it is not part of the loss"
         remedy = "freeze it with requires_grad=False, or use it"
-        return Finding(s.of.layer, "no gradient", text, remedy=remedy)
+        return Observation(s.of.layer, "no gradient", text, remedy=remedy)
     if s.bad or (grad := s.tensors.get("grad")) is None or not bool(grad.any()):
         return None  # which has a warning of its own
     text = "it has never moved, though it has a gradient: lr is below the rounding of its type"
     remedy = "raise lr, or keep the weights in float32"
-    return Finding(s.of.layer, "lr below rounding", text, remedy=remedy)
+    return Observation(s.of.layer, "lr below rounding", text, remedy=remedy)
 
 
-def _misaligned(s: StepSnapshot) -> Finding | None:
+def _misaligned(s: StepSnapshot) -> Observation | None:
     found = s.quantities.get("alignment")
     if found is None or found >= ALIGNED:
         return None
     text = f"steps do not descend along the average of gradients (alignment {found:.2g})"
     remedy = "look for a wrong sign, `maximize`, or something else that writes to the weights"
-    return Finding(s.of.layer, "misaligned", text, 1 - found, remedy)
+    return Observation(s.of.layer, "misaligned", text, 1 - found, remedy)
 
 
-def _inexact(s: StepSnapshot) -> Finding | None:
+def _inexact(s: StepSnapshot) -> Observation | None:
     half = torch.finfo(s.of.param.dtype).bits < 32
     if half or s.resolved is None or not s.tensors.keys() >= {"weight", "update"}:
         return None
@@ -105,7 +105,7 @@ def _inexact(s: StepSnapshot) -> Finding | None:
         f"{promised:.2g}: something else writes to the weights, or the method is wrong for this "
         "matrix"
     )
-    return Finding(s.of.layer, "polar error", text, found, "try polar=steepest.polar.Svd()")
+    return Observation(s.of.layer, "polar error", text, found, "try polar=steepest.polar.Svd()")
 
 
 ALARMS = (
@@ -139,7 +139,7 @@ class Alarms:
         *,
         step: int,
         rates: Mapping[Tensor, float],
-    ) -> list[Finding]:
+    ) -> list[Observation]:
         """The findings of a step that no earlier one had.
 
         Args:
@@ -159,7 +159,7 @@ class Alarms:
 
     def _of_layers(
         self, snapshots: Sequence[StepSnapshot], step: int, rates: Mapping[Tensor, float]
-    ) -> Iterator[Finding]:
+    ) -> Iterator[Observation]:
         for s in snapshots:
             name = s.of.layer
             for alarm in ALARMS:
@@ -178,7 +178,7 @@ class Alarms:
                 if other is not None:
                     yield other
 
-    def _routed(self, s: StepSnapshot) -> Finding | None:
+    def _routed(self, s: StepSnapshot) -> Observation | None:
         """A parameter that routing would not have given to Muon."""
         if self.routing is None or not s.of.on_muon:
             return None
@@ -190,9 +190,9 @@ class Alarms:
             "AdamW is better for it"
         )
         remedy = "give Muon the module, or this in a group with adamw=True"
-        return Finding(s.of.layer, f"{place.reason} on Muon", text, remedy=remedy)
+        return Observation(s.of.layer, f"{place.reason} on Muon", text, remedy=remedy)
 
-    def _rank_one(self, s: StepSnapshot, step: int) -> Finding | None:
+    def _rank_one(self, s: StepSnapshot, step: int) -> Observation | None:
         """A gradient that has had rank one from the first step on.
 
         Later it may have that in the best of trainings, for hundreds of steps: while a model has
@@ -213,10 +213,10 @@ class Alarms:
             remedy = (
                 "look for a missing normalisation before it, for a dead layer, or at the batch size"
             )
-            return Finding(s.of.layer, "rank one", text, 1 / rank, remedy)
+            return Observation(s.of.layer, "rank one", text, 1 / rank, remedy)
         return None
 
-    def _left_out(self, s: StepSnapshot) -> Finding | None:
+    def _left_out(self, s: StepSnapshot) -> Observation | None:
         """A parameter that neither this optimizer nor another one moves between observations."""
         if s.of.group or "weight" not in s.tensors:
             return None
@@ -226,17 +226,17 @@ class Alarms:
         if self._times[(name, "left out")] < 2:
             return None
         text = "it has never moved, and the optimizer does not have it"
-        return Finding(name, "left out", text, remedy="add it, or freeze it")
+        return Observation(name, "left out", text, remedy="add it, or freeze it")
 
 
 def _of_depth(
     activations: Mapping[str, tuple[float, float]], snapshots: Sequence[StepSnapshot]
-) -> Iterator[Finding]:
+) -> Iterator[Observation]:
     """Activations that are not finite, or whose size runs away through the layers."""
     for name, pair in activations.items():
         if any(value == float("inf") for value in pair):
             remedy = "lower lr, or look at what this module divides by"
-            yield Finding(name, "activations", "activations are NaN or inf", remedy=remedy)
+            yield Observation(name, "activations", "activations are NaN or inf", remedy=remedy)
             return
     weighted = {s.of.layer for s in snapshots if s.of.param.ndim > 1}
     chain = [(name, out) for name, (_, out) in activations.items() if name in weighted and out > 0]
@@ -251,4 +251,4 @@ def _of_depth(
             f"{first} (RMS {start:.2g}) to here (RMS {end:.2g})"
         )
         remedy = "normalise between layers, or scale the first weights to keep the variance"
-        yield Finding(last, "activations", text, remedy=remedy)
+        yield Observation(last, "activations", text, remedy=remedy)
