@@ -18,14 +18,41 @@ BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.MULTILINE | re
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 
 
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def content(block: re.Match[str]) -> str:
+    """What a fenced block holds, without its indentation."""
+    return re.sub(rf"^{block[1]}", "", block[3], flags=re.MULTILINE)
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The fenced blocks of a page in one language, without their indentation."""
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [
-        re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
-        for indent, kind, code in found
-        if kind == language
-    ]
+    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [content(block) for block in found if block[2] == language]
+
+
+def shown_after(text: str, code: re.Match[str]) -> str:
+    """The `text` block that follows a block of code with nothing between them; else empty."""
+    following = BLOCK.search(text, code.end())
+    if following is None or following[2] != "text" or text[code.end() : following.start()].strip():
+        return ""
+    return content(following)
+
+
+def same_output(shown: str, printed: str) -> bool:
+    """Whether a page shows what its code prints, or the end of it; "…" leaves out the rest.
+
+    Layout does not count, and numbers are the same to 2 %: they are rounded, and another build of
+    torch rounds in another way.
+    """
+    stated, found = shown.split(), printed.split()
+    if stated and stated[-1] == "…":
+        stated, found = stated[:-1], found[: len(stated) - 1]
+    found = found[-len(stated) :]
+    words = [NUMBER.sub("#", " ".join(tokens)) for tokens in (stated, found)]
+    numbers = [[*map(float, NUMBER.findall(" ".join(tokens)))] for tokens in (stated, found)]
+    return words[0] == words[1] and numbers[0] == pytest.approx(numbers[1], rel=0.02)
 
 
 def anchor(heading: str) -> str:
@@ -39,15 +66,39 @@ def anchor(heading: str) -> str:
 COMPILED = ROOT / "docs" / "step.md"
 
 
+@pytest.mark.parametrize(
+    ("shown", "printed", "expected"),
+    [
+        ("loss 1.00, lr 3e-4", "loss  1.01,\nlr 0.0003", True),
+        ("loss 1.00", "loss 1.1", False),
+        ("gain 1.00", "loss 1.00", False),
+        ("the end", "before\nthe end", True),
+        ("the start …", "the start\nand more", True),
+        ("the end", "the end\nand more", False),
+    ],
+)
+def test_shown_output_is_compared(shown: str, printed: str, expected: bool) -> None:
+    assert same_output(shown, printed) == expected
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_runs(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     # The blocks of a page are read from top to bottom: a later one may use an earlier one's names.
     monkeypatch.chdir(tmp_path)
     if page == COMPILED:
         monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     names: dict[str, object] = {"__name__": "__docs__"}
-    for number, code in enumerate(blocks(page, "python"), start=1):
-        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+    text = page.read_text(encoding="utf-8")
+    codes = [block for block in BLOCK.finditer(text) if block[2] == "python"]
+    for number, code in enumerate(codes, start=1):
+        exec(compile(content(code), f"{page.name}, block {number}", "exec"), names)
+        shown, printed = shown_after(text, code), capsys.readouterr().out
+        assert same_output(shown, printed) or not shown, f"block {number} prints:\n{printed}"
 
 
 def numbers(table: str) -> dict[str, list[float]]:
