@@ -24,8 +24,8 @@ def test_every_name_of_the_page_exists(name: str) -> None:
     assert resolve_name(name) is not None
 
 
-def test_the_words_are_in_order_and_said_once() -> None:
-    rows = re.findall(r"^\| (?!word|---)(.+?) \|", TEXT.split("## Words")[1], re.MULTILINE)
+def test_the_terms_are_in_order_and_said_once() -> None:
+    rows = re.findall(r"^\| (?!term|---)(.+?) \|", TEXT.split("## Terms")[1], re.MULTILINE)
     plain = [row.lower().replace("λ", "lambda") for row in rows]
     assert plain == sorted(plain)
     assert 35 <= len(set(plain)) == len(plain)
