@@ -6,13 +6,13 @@ import steepest
 
 
 def trainer_with_optimizer(model, args, data):
-    """An optimizer made before; None asks for the scheduler that the arguments name."""
+    """An optimizer made beforehand; None asks for the scheduler named in the arguments."""
     optimizer = steepest.Muon(model, lr=0.02)
     return Trainer(model, args, train_dataset=data, optimizers=(optimizer, None))
 
 
 class MuonTrainer(Trainer):
-    """A trainer that takes the learning rate of its arguments."""
+    """A trainer that uses the learning rate of its arguments."""
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:
