@@ -86,9 +86,11 @@ def headline() -> str:
     assert muon.seconds_to_baseline is not None
     steps = muon.steps_to_baseline / adamw.steps
     seconds = muon.seconds_to_baseline / adamw.seconds
+    machine = _read(TRAINING / "fair.json")["machine"]
     return (
-        f"On a small GPT, Muon reaches AdamW's final loss in {steps:.0%} of its steps and "
-        f"{seconds:.0%} of its time, each at its best learning rate, means of three seeds."
+        f"On a character GPT, Muon reaches AdamW's final loss in {steps:.0%} of its steps and "
+        f"{seconds:.0%} of its time: each at its best learning rate, means of three seeds, on two "
+        f"cores of {machine['cpu']}."
     )
 
 
@@ -119,7 +121,7 @@ def _step(result: Result) -> str:
     """A step of this library beside torch's."""
     rows = {row.name: row for row in result.rows}
     ours, theirs = rows["steepest.Muon"], rows["torch.optim.Muon"]
-    return f"{number(ours.ms)} against {number(theirs.ms)} ms, {number(ours.speed)} × as fast"
+    return f"{number(ours.speed)} × ({number(ours.ms)} against {number(theirs.ms)} ms)"
 
 
 def step_times() -> str:

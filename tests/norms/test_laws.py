@@ -32,6 +32,7 @@ NO_NORMS = {
     "Geometry",
     "Coupling",
     "MatrixShape",
+    "parse_norm",
     "ShapeFactor",
 }
 NO_NORMS |= {"BlockLayout", "estimate"}

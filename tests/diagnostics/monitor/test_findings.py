@@ -9,7 +9,7 @@ from torch import nn
 
 from steepest.diagnostics import Monitor
 from steepest.diagnostics.monitor.findings import (
-    Finding,
+    Observation,
     as_records,
     by_cause,
     line,
@@ -21,14 +21,14 @@ from steepest.diagnostics.monitor.findings import (
 class Case:
     """Findings, and the line they make."""
 
-    found: list[Finding]
+    found: list[Observation]
     expected: str
 
 
 def test_lines_name_the_worst_layer_or_the_first_ones() -> None:
-    off = [Finding(f"l{i}", "off", f"off by {i}", float(i)) for i in range(15)]
-    dead = [Finding(f"l{i}", "dead", "it is dead") for i in range(5)]
-    twice = [Finding("a", "two", "first", 1.0), Finding("a", "two", "second", 2.0)]
+    off = [Observation(f"l{i}", "off", f"off by {i}", float(i)) for i in range(15)]
+    dead = [Observation(f"l{i}", "dead", "it is dead") for i in range(5)]
+    twice = [Observation("a", "two", "first", 1.0), Observation("a", "two", "second", 2.0)]
     for case in (
         Case(off[3:4], "l3: off by 3"),
         Case(off, "15 layers, worst l14: off by 14"),
@@ -42,7 +42,7 @@ def test_lines_name_the_worst_layer_or_the_first_ones() -> None:
 
 
 def test_causes_keep_their_order() -> None:
-    found = [Finding("a", "x", ""), Finding("a", "y", ""), Finding("b", "x", "")]
+    found = [Observation("a", "x", ""), Observation("a", "y", ""), Observation("b", "x", "")]
     assert {c: [f.layer for f in some] for c, some in by_cause(found).items()} == {
         "x": ["a", "b"],
         "y": ["a"],
@@ -50,11 +50,12 @@ def test_causes_keep_their_order() -> None:
 
 
 def test_a_training_has_a_line_for_each_cause_with_its_first_step() -> None:
-    def record(step: int, *found: Finding) -> dict[str, object]:
+    def record(step: int, *found: Observation) -> dict[str, object]:
         return {"step": step, "warnings": ["a line"], "findings": as_records(found)}
 
-    a, b, c = (Finding(n, "off", f"off by {i}", float(i)) for i, n in enumerate("abc"))
-    records = [record(1, a), record(3), record(10, b, Finding("z", "dead", "dead")), record(20, c)]
+    a, b, c = (Observation(n, "off", f"off by {i}", float(i)) for i, n in enumerate("abc"))
+    dead = Observation("z", "dead", "dead")
+    records = [record(1, a), record(3), record(10, b, dead), record(20, c)]
     assert monitor_warnings(records[:1] + records[2:]) == [
         (1, "3 layers, worst c: off by 2"),
         (10, "z: dead"),

@@ -46,8 +46,8 @@ def line(found: Sequence[Observation], *, more: bool = False) -> str:
         'a: off by 2'
         >>> line([Observation("a", "x", "off by 2", 2.0), Observation("b", "x", "off by 3", 3.0)])
         '2 layers, worst b: off by 3'
-        >>> line([Observation("a", "y", "it is dead"), Observation("b", "y", "it is dead")], more=True)
-        '2 more layers (a, b): it is dead'
+        >>> line([Observation("a", "y", "dead"), Observation("b", "y", "dead")], more=True)
+        '2 more layers (a, b): dead'
         >>> line([Observation("a", "x", "off by 2", 2.0, "halve it")])
         'a: off by 2; halve it'
     """
