@@ -296,7 +296,7 @@ CLAIMS = (
 
 
 def draw(rows: Sequence[Record]) -> Figure:
-    """Final loss against learning rate: a panel an optimizer, a line a width, its best marked."""
+    """Final loss against learning rate: panels per optimizer, a line per width, the best marked."""
     names = list(dict.fromkeys(r["optimizer"] for r in rows))
     widths = sorted({r["width"] for r in rows})
     figure, row = panels([METHODS[n].title for n in names], height=4)
