@@ -3,22 +3,22 @@
     steepest bench --out bench
     python tools/bench_table.py NAME bench
 
-copies `bench/bench.json`, without the folder in its command, to `docs/bench/NAME.json` and the
-pictures to `docs/images/`, and fills the tables of `docs/bench.md` from all files in `docs/bench/`.
-Without arguments it only fills them. A test compares that page with these files.
+copies `bench/bench.json`, without the folder in its command, to `docs/bench/NAME.json`, draws the
+pictures of `docs/images/` and fills the tables of `docs/bench.md` from all files in `docs/bench/`.
+Without arguments it only draws and fills them. A test compares that page with these files.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from steepest.apps.bench.execute import BENCHES, RESULTS
 from steepest.apps.bench.measure import Result
+from steepest.apps.bench.picture import draw
 from steepest.apps.bench.report import markdown
 from steepest.apps.bench.verdict import lines
 
@@ -43,10 +43,15 @@ def collect(name: str, folder: Path) -> None:
     data["machine"]["command"] = re.sub(r" --out[ =]('[^']*'|\S+)", "", data["machine"]["command"])
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (DATA / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def redraw(path: Path) -> None:
+    """Draw the pictures of stored results."""
+    results = [Result.from_json(r) for r in json.loads(path.read_text(encoding="utf-8"))["results"]]
     for bench in BENCHES:
-        drawn = folder / f"{bench}.png"
-        if drawn.exists():
-            shutil.copy(drawn, IMAGES / picture(name, bench))
+        of_bench = [r for r in results if r.bench == bench]
+        if of_bench:
+            (IMAGES / picture(path.stem, bench)).write_bytes(draw(of_bench))
 
 
 def origin(data: dict[str, Any]) -> str:
@@ -94,6 +99,8 @@ def main() -> None:
         raise SystemExit("usage: python tools/bench_table.py [NAME FOLDER]")
     if arguments:
         collect(arguments[0], Path(arguments[1]))
+    for path in sorted(DATA.glob("*.json")):
+        redraw(path)
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

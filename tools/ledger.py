@@ -4,9 +4,11 @@
     python tools/ledger.py            # or another folder than reproductions/
 
 keeps the claims of each folder, with the settings, the machine and the day they come from, in
-`docs/reproductions/NAME.json`, copies its pictures to `docs/images/`, and fills the tables of
-`docs/reproductions.md`. Parts that were carried out with other settings are found in folders
-`NAME-…` beside it, as `quadratics-100`. A test compares the page with these files.
+`docs/reproductions/NAME.json`, the table of each picture in `docs/reproductions/tables/`, draws the
+pictures of `docs/images/` from these tables, and fills the tables of `docs/reproductions.md`. Parts
+that were carried out with other settings are found in folders `NAME-…` beside it, as
+`quadratics-100`. Without results it draws and fills what is stored. A test compares the page with
+these files.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from steepest._common.files import Record
+from steepest.apps._figures import plot_style, png
 from steepest.apps.reproduce.framework.claims import ledger
 from steepest.apps.reproduce.table import REPRODUCTIONS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "reproductions.md"
 DATA = DOCS / "reproductions"
+TABLES = DATA / "tables"
 REGION = re.compile(r"(<!-- results of ([\w-]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
@@ -49,13 +52,39 @@ def collect(name: str, parent: Path) -> None:
         ids = [claim["id"] for claim in claims]
         runs.append({"parts": parts, "day": str(day), **place, "claims": ids})
         for picture in shown(name):
-            if (folder / f"{picture}.png").exists():
-                shutil.copy(folder / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
+            if (folder / f"{picture}.json").exists():
+                keep(TABLES / f"{name}-{picture}.json", read(folder / f"{picture}.json"))
     order = [c.id for c in REPRODUCTIONS[name].claims if c.id in found]
     data = {"reproduction": name, "runs": runs, "claims": [found[each] for each in order]}
     DATA.mkdir(exist_ok=True)
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (DATA / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def keep(path: Path, rows: Sequence[Record]) -> None:
+    """Store the table of a picture: a line per row, six digits, more than a picture shows."""
+    columns = list(rows[0])
+    lines = [[_short(row[c]) for c in columns] for row in rows]
+    text = ",\n".join(json.dumps(line, ensure_ascii=False) for line in [columns, *lines])
+    TABLES.mkdir(exist_ok=True)
+    path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+
+
+def _short(value: object) -> object:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def kept(path: Path) -> list[Record]:
+    """The table that `keep` has stored."""
+    columns, *lines = read(path)
+    return [dict(zip(columns, line, strict=True)) for line in lines]
+
+
+def draw(path: Path) -> bytes:
+    """The picture of a stored table, whose name is that of its reproduction and its own."""
+    name = next(n for n in REPRODUCTIONS if path.stem.startswith(f"{n}-"))
+    with plot_style():
+        return png(REPRODUCTIONS[name].pictures[path.stem.removeprefix(f"{name}-")](kept(path)))
 
 
 def read(path: Path) -> Any:
@@ -109,6 +138,8 @@ def main() -> None:
     parent = Path(sys.argv[1] if len(sys.argv) > 1 else "reproductions")
     for name in REPRODUCTIONS:
         collect(name, parent)
+    for path in sorted(TABLES.glob("*.json")):
+        (DOCS / "images" / f"{path.stem}.png").write_bytes(draw(path))
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

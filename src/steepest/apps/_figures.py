@@ -18,11 +18,13 @@ from torch import Tensor
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 YELLOW, SKY = "#e69f00", "#56b4e9"
 INK, GREY, SILVER, FAINT = "#333333", "#888888", "#999999", "#dddddd"
-FILL = "#e3eef6"
+FILL, SHADE = "#e3eef6", "#eeeeee"
+# Nested bands around a median, the widest first.
+BANDS = ("#d9e8f2", "#a6cbe3", "#66aad1")
 
 WIDTH = 9.0
 """Inches: at 800 pixels on a page, text of 10 points is then 12 pixels high."""
-DPI = 130
+DPI = 150
 
 
 @contextmanager
@@ -45,10 +47,15 @@ def plot_style() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float) -> Figure:
-    """A figure of the common width."""
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """A figure of the common width; the only place that makes one.
+
+    Args:
+        height: the height in inches.
+        width: the width in inches, where a picture is no wide one.
+    """
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
     # The canvas by name: pyplot would choose a backend for the whole process.
     FigureCanvasAgg(figure)
     return figure
@@ -93,9 +100,7 @@ def panels(
         rows: the number of rows; the panels of several rows each have their own vertical axis.
         shared: whether the panels of a row have one vertical axis.
     """
-    figure = Figure(figsize=(10, height), dpi=150, layout="constrained")
-    # The canvas by name: pyplot would choose a backend for the whole process.
-    FigureCanvasAgg(figure)
+    figure = new_figure(height)
     columns = len(titles) // rows
     grid = figure.subplots(rows, columns, sharey=shared and rows == 1, squeeze=False)
     found = list(grid.flat)

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from steepest.apps import _figures as figures
 from steepest.apps.bench.contenders import FLOOR
-from steepest.apps.bench.measure import MEASURED, ContenderRow, Result
+from steepest.apps.bench.measure import ABSENT, MEASURED, ContenderRow, Result
 from steepest.apps.bench.report import ONCE, number, reason, title
 
 COLUMNS = 2
@@ -38,7 +38,7 @@ def _limits(results: Sequence[Result]) -> tuple[float, float]:
 def _ticks(low: float, high: float) -> list[float]:
     """Round speeds in between, so few that their names do not touch."""
     found = [t for t in TICKS if low < t < high]
-    return found if len(found) <= 6 else [t for t in DECADES if low < t < high]
+    return found if len(found) <= 5 else [t for t in DECADES if low < t < high] or found[::2]
 
 
 def _row(axes: Axes, y: int, row: ContenderRow) -> None:
@@ -93,8 +93,13 @@ def _panel(axes: Axes, result: Result, names: Sequence[str], limits: tuple[float
 
 def draw(results: Sequence[Result]) -> bytes:
     """One bench over its sets, as PNG: speeds on a logarithmic axis, errors beside them."""
-    names = list(dict.fromkeys(r.name for x in results for r in x.rows if r.name != FLOOR))
-    columns = min(COLUMNS, len(results))
+    # Who is nowhere, since his package is not installed, is named below the panels of the others.
+    rows_of = [r for x in results for r in x.rows if r.name != FLOOR]
+    there = {r.name for r in rows_of if r.status != ABSENT}
+    names = [name for name in dict.fromkeys(r.name for r in rows_of) if name in there]
+    absent = list(dict.fromkeys(r.name for r in rows_of if r.name not in there))
+    # Three panels in a row rather than two rows with a hole.
+    columns = len(results) if len(results) <= 3 else COLUMNS
     rows = math.ceil(len(results) / columns)
     limits = _limits(results)
     with figures.plot_style():
@@ -105,9 +110,10 @@ def draw(results: Sequence[Result]) -> bytes:
         for axes in panels.flat[len(results) :]:
             axes.set_axis_off()
         first = results[0]
+        missing = f"\nnot installed: {', '.join(absent)}" if absent else ""
         figure.supxlabel(
             f"times as fast as {first.baseline}, and the largest relative error "
-            f"of a polar factor ({first.data})",
+            f"of a polar factor ({first.data}){missing}",
             fontsize=9,
             color=figures.INK,
         )

@@ -85,7 +85,10 @@ def _panel(axes: Axes, title: str, x: Tensor, raw: Tensor | None) -> None:
             range(1, len(before) + 1), before.tolist(), color=figures.GREY, linewidth=1.4, zorder=1
         )
     colour = figures.GREY if raw is None else figures.BLUE
-    axes.plot(range(1, len(s) + 1), s.tolist(), ".", color=colour, markersize=4.5, zorder=2)
+    size = 4.5 if len(s) > 1 else 11
+    axes.plot(range(1, len(s) + 1), s.tolist(), ".", color=colour, markersize=size, zorder=2)
+    if len(s) == 1:
+        axes.annotate("one singular value", (1, 1), (9, -4), textcoords="offset points")
     axes.set_title(f"{title}\nnuclear rank {nuclear_rank(x):.1f}")
     axes.minorticks_off()
     axes.set_ylim(FLOOR, 2.5)

@@ -296,13 +296,15 @@ CLAIMS = (
 
 
 def draw(rows: Sequence[Record]) -> Figure:
-    """Final loss against learning rate: a panel an optimizer, a line a width, its best marked."""
+    """Final loss against learning rate: panels per optimizer, a line per width, the best marked."""
     names = list(dict.fromkeys(r["optimizer"] for r in rows))
     widths = sorted({r["width"] for r in rows})
     figure, row = panels([METHODS[n].title for n in names], height=4)
     for axes, name in zip(row, names, strict=True):
         for width, colour in zip(widths, ordered_colours(len(widths)), strict=True):
             curve = [r for r in rows if (r["optimizer"], r["width"]) == (name, width)]
+            lost = [r["lr"] for r in curve if r["loss"] is None or r["loss"] > TOP]
+            axes.plot(lost, [TOP] * len(lost), "x", color=colour, clip_on=False)
             curve = sorted((r for r in curve if r["loss"] is not None), key=lambda r: r["lr"])
             if curve:
                 x, y = ([r[k] for r in curve] for k in ("lr", "loss"))
@@ -320,7 +322,16 @@ def draw(rows: Sequence[Record]) -> Figure:
     row[0].yaxis.set_minor_locator(NullLocator())
     row[0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     row[0].set_ylabel("training loss after the last step (nats)")
-    row[-1].legend(title="width", frameon=False, labelcolor=INK, loc="best")
+    handles, labels = row[-1].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        title="width; a circle is the best rate, a cross at the top one that diverged",
+        loc="outside lower center",
+        ncols=len(labels),
+        frameon=False,
+        labelcolor=INK,
+    )
     return figure
 
 

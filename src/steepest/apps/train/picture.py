@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from steepest._common.files import write_atomic
-from steepest.apps._figures import BLUE, FAINT, GREEN, INK, ORANGE, YELLOW, png
+from steepest.apps import _figures as figures
+from steepest.apps._figures import BLUE, GREEN, INK, ORANGE, YELLOW, new_figure, png
 from steepest.apps.train.report import Curve, Report
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -25,12 +24,17 @@ def _panel(axes: Axes, report: Report, *, by_time: bool) -> None:
         if report.seeds > 1:
             axes.fill_between(x, c.low, c.high, color=colour, alpha=0.2, linewidth=0)
         if line.optimizer == report.baseline and c.finished:
-            axes.axhline(c.losses[-1], color=colour, linewidth=0.9, linestyle=(0, (4, 4)))
+            axes.axhline(
+                c.losses[-1],
+                color=colour,
+                linewidth=0.9,
+                linestyle=(0, (4, 4)),
+                label=f"final loss of {line.optimizer}",
+            )
     axes.set_xlabel("seconds of training" if by_time else "steps")
     axes.set_xlim(left=0)
     axes.set_ylim(*_limits(report.curves))
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    figures.graph(axes)
     axes.tick_params(colors=INK)
 
 
@@ -44,14 +48,20 @@ def _limits(curves: tuple[Curve, ...]) -> tuple[float, float]:
 
 def draw(report: Report) -> bytes:
     """The picture as PNG."""
-    figure = Figure(figsize=(10, 4), dpi=150, layout="constrained")
-    # The canvas by name: pyplot would choose a backend for the whole process.
-    FigureCanvasAgg(figure)
+    figure = new_figure(4)
     left, right = figure.subplots(1, 2, sharey=True)
     _panel(left, report, by_time=False)
     _panel(right, report, by_time=True)
-    left.set_ylabel("validation loss (nats a character)")
-    left.legend(frameon=False, labelcolor=INK)
+    left.set_ylabel("validation loss (nats per character)")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), 5),
+        frameon=False,
+        labelcolor=INK,
+    )
     if report.seeds > 1:
         right.set_title(
             f"mean and range of {report.seeds} seeds", loc="right", fontsize=9, color=INK

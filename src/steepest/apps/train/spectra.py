@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from steepest._common.files import write_atomic
-from steepest.apps._figures import BLUE, FAINT, INK, ORANGE, png
+from steepest.apps._figures import BANDS, BLUE, FAINT, INK, ORANGE, new_figure, png
 from steepest.apps.train.config import Config
 from steepest.apps.train.constraint import Spectra
 from steepest.apps.train.trial import Trial
@@ -22,9 +20,8 @@ PICTURE = "spectra.png"
 COLUMNS, PANELS = 4, 24
 """Panels of a row, and the most of a picture."""
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-BANDS = (("all", 0, 100, "#d9e8f2"), ("90 %", 5, 95, "#a6cbe3"), ("50 %", 25, 75, "#66aad1"))
-"""The part of the magnitudes that a band holds: its percentiles and its shade of the blue."""
+PARTS = (("all", 0, 100), ("90 %", 5, 95), ("50 %", 25, 75))
+"""The part of the magnitudes that a band holds: its percentiles."""
 
 LOW = 0.3
 """A picture whose largest share of the radius is smaller has a logarithmic axis."""
@@ -57,10 +54,8 @@ def draw(spectra: Spectra, title: str) -> bytes:
     shares = [np.stack(spectra.values[i]) / spectra.limits[i] for i in shown]
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
-    size = (2.5 * max(columns, 2), 1.9 * rows + 1.0)
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    # The canvas by name: pyplot would choose a backend for the whole process.
-    FigureCanvasAgg(figure)
+    width, height = 2.5 * max(columns, 2), 1.9 * rows + 1.0
+    figure = new_figure(height, width)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for place, axes in enumerate(grid.flat):
         if place >= len(shown):
@@ -86,7 +81,7 @@ def draw(spectra: Spectra, title: str) -> bytes:
 
 def _panel(axes: Axes, steps: np.ndarray, shares: np.ndarray) -> None:
     """Bands of percentiles over the steps, the median, and the radius."""
-    for label, low, high, shade in BANDS:
+    for (label, low, high), shade in zip(PARTS, BANDS, strict=True):
         lower, upper = np.percentile(shares, (low, high), axis=1)
         axes.fill_between(steps, lower, upper, color=shade, linewidth=0, label=f"{label} of them")
     axes.plot(steps, np.median(shares, axis=1), color=BLUE, linewidth=1.2, label="median")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from steepest._common.files import Record
-from steepest.apps._figures import INK, ordered_colours, panels
+from steepest.apps._figures import INK, SHADE, ordered_colours, panels
 
 
 def draw_sizes(rows: Sequence[Record], titles: Mapping[str, str], band: float) -> Figure:
@@ -24,7 +24,7 @@ def draw_sizes(rows: Sequence[Record], titles: Mapping[str, str], band: float) -
     known = sorted({r["depth"] for r in rows})
     figure, row = panels([titles[n] for n in names], height=3.6)
     for axes, name in zip(row, names, strict=True):
-        axes.axhspan(1 / band, band, color="#eeeeee", zorder=0)
+        axes.axhspan(1 / band, band, color=SHADE, zorder=0)
         for depth, colour in zip(known, ordered_colours(len(known)), strict=True):
             wanted = (name, depth, "trained")
             of = [r for r in rows if (r["optimizer"], r["depth"], r["stage"]) == wanted]

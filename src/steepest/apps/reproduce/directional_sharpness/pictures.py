@@ -34,6 +34,7 @@ DIRECTIONS = {
 TRAINED = {"muon": "Muon", "adamw": "AdamW", "sgd": "SGD"}
 NETWORKS = {"text": "GPT", "images": "digits"}
 SCATTER = {"muon": BLUE, "adamw": GREEN, "sgd": ORANGE}
+MARKERS = {"muon": "o", "adamw": "s", "sgd": "^"}
 
 
 def _distinct(rows: Sequence[Record], name: str) -> list[str]:
@@ -41,7 +42,7 @@ def _distinct(rows: Sequence[Record], name: str) -> list[str]:
 
 
 def _trajectories(rows: Sequence[Record], field: str, label: str) -> Figure:
-    """A field against the step: a row of panels a network, a column an optimizer."""
+    """A field against the step: a row of panels per network, a column per optimizer."""
     networks, optimizers = _distinct(rows, "network"), _distinct(rows, "optimizer")
     places = [(n, o) for n in networks for o in optimizers]
     titles = [f"{NETWORKS[n]}, trained with {TRAINED[o]}" for n, o in places]
@@ -69,8 +70,11 @@ def _trajectories(rows: Sequence[Record], field: str, label: str) -> Figure:
         place.set_xticks(list(positions.values()), list(map(str, positions)), fontsize=8)
         place.set_yscale("log")
         _plain(place.yaxis)
+    # Rows compare optimizers: one range of values in each.
+    for start in range(0, len(axes), len(optimizers)):
+        _share(axes[start : start + len(optimizers)])
     for place in axes[-len(optimizers) :]:
-        place.set_xlabel("step")
+        place.set_xlabel("step; lines break where dᵀHd ≤ 0")
     for place in axes[:: len(optimizers)]:
         place.set_ylabel(label)
     found = dict(zip(*reversed(_handles(axes)), strict=True))
@@ -85,6 +89,14 @@ def _trajectories(rows: Sequence[Record], field: str, label: str) -> Figure:
     return figure
 
 
+def _share(row: Sequence[Axes]) -> None:
+    """Give panels one vertical range, that of all of them."""
+    limits = [place.get_ylim() for place in row]
+    for place in row:
+        place.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        _plain(place.yaxis)
+
+
 def _handles(axes: Sequence[Axes]) -> tuple[list[Any], list[str]]:
     """Lines and their names, of all panels."""
     pairs = [
@@ -94,17 +106,17 @@ def _handles(axes: Sequence[Axes]) -> tuple[list[Any], list[str]]:
 
 
 def draw_decreases(rows: Sequence[Record]) -> Figure:
-    """Best decrease of all hidden layers together against the step, a line a direction."""
+    """Best decrease of all hidden layers together against the step, a line per direction."""
     return _trajectories(rows, "decrease", "best decrease")
 
 
 def draw_sharpnesses(rows: Sequence[Record]) -> Figure:
-    """Sharpness dᵀHd/‖d‖² of all hidden layers together against the step, a line a direction."""
+    """Sharpness dᵀHd/‖d‖² of all hidden layers together against the step, a line per direction."""
     return _trajectories(rows, "curvature", "dᵀHd/‖d‖²")
 
 
 def draw_advantages(rows: Sequence[Record]) -> Figure:
-    """Best decrease of the polar direction over the gradient's, a point a layer and look."""
+    """Best decrease of the polar direction over the gradient's, a point per layer and look."""
     networks = _distinct(rows, "network")
     columns = {"nuclear": "nr(G)", "ratio": "nr(G)/st(A)"}
     places = [(n, c) for n in networks for c in columns]
@@ -118,7 +130,16 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
             if dots:
                 label = f"trained with {TRAINED[optimizer]}"
                 across, up = zip(*dots, strict=True)
-                place.scatter(across, up, 9, colour, alpha=0.45, linewidths=0, label=label)
+                place.scatter(
+                    across,
+                    up,
+                    14,
+                    colour,
+                    MARKERS[optimizer],
+                    alpha=0.45,
+                    linewidths=0,
+                    label=label,
+                )
         x, y = (np.array([r[k] for r in mine], dtype=float) for k in (column, "advantage"))
         # The guarantees are ahead of each other by nr(G)/st(A).
         stable = 1.0 if column == "ratio" else median(r["input"] for r in mine)
@@ -137,7 +158,15 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
         place.set_xlabel(columns[column])
     for place in axes[:: len(columns)]:
         place.set_ylabel("advantage in best decrease")
-        place.legend(frameon=False, labelcolor=INK, fontsize=8, loc="upper left")
+    found = dict(zip(*reversed(_handles(axes)), strict=True))
+    figure.legend(
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        labelcolor=INK,
+    )
     return figure
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steepest._common.files import Record, write_atomic, write_json
-from steepest.apps._figures import png
+from steepest.apps._figures import plot_style, png
 from steepest.apps._terminal import say
 from steepest.apps.reproduce.framework.claims import ledger
 from steepest.apps.reproduce.framework.experiment import Reproduction, S
@@ -79,7 +79,8 @@ def write_results(
         write_json(folder / f"{name}.json", rows)
         write_atomic(folder / f"{name}.csv", csv_text(rows).encode())
         if name in reproduction.pictures:
-            write_atomic(folder / f"{name}.png", png(reproduction.pictures[name](rows)))
+            with plot_style():
+                write_atomic(folder / f"{name}.png", png(reproduction.pictures[name](rows)))
     claims = [claim.judge(results) for claim in reproduction.claims]
     write_atomic(folder / LEDGER, ledger(claims).encode())
     write_json(folder / CLAIMS, claims)

@@ -37,11 +37,8 @@ PROFILE_COLOURS: Mapping[str, str] = {
     "vanishing lr": SKY,
     "additive": BLUE,
     "per singular value": ORANGE,
-    "Jordan": GREEN,
-    "You": PURPLE,
-    "Polar Express": YELLOW,
-    "CANS": "#8c564b",
 }
+SCHEDULES = ("Jordan", "You", "Polar Express", "CANS")
 # Below this, rounding is all there is to see.
 FLOOR = 1e-18
 
@@ -96,7 +93,7 @@ def draw_spectra(rows: Sequence[Record]) -> Figure:
 
 
 def draw_decades(rows: Sequence[Record]) -> Figure:
-    """Orders of magnitude by which the loss falls, a group a family, a bar a method, downwards."""
+    """Orders of magnitude that the loss falls by, a group per family, a bar per method."""
     figure, (axes,) = panels([""], height=4)
     families, found = (list(distinct(rows, k)) for k in ("family", "method"))
     methods = [m for m in COLOURS if m in found]
@@ -124,7 +121,7 @@ def draw_decades(rows: Sequence[Record]) -> Figure:
 
 
 def draw_curves(rows: Sequence[Record]) -> Figure:
-    """Loss against the step: a panel a family, a line a method, a band for 95 % of the starts."""
+    """Loss against the step: a panel per family, a line per method, bands of 95 % of starts."""
     figure, places = _by_family(rows, 2.5)
     for family, place in places.items():
         for method, colour in COLOURS.items():
@@ -157,16 +154,27 @@ def draw_hitting(rows: Sequence[Record]) -> Figure:
 
 def draw_gaps(rows: Sequence[Record]) -> Figure:
     """Gap against the step of exact line searches, along the gradient and greedy."""
-    figure, (axes,) = panels([""], height=3.6)
-    for name, colour in (("GD", GREEN), ("greedy", BLUE)):
+    figure, (axes,) = panels(["Exact line search along two directions"], height=3.6)
+    for name, label, colour, dashes in (
+        ("GD", "the gradient", GREEN, "-"),
+        ("greedy", "greedy: gradient or polar factor, whichever lowers the loss more", BLUE, "--"),
+    ):
         mine = [r for r in rows if r[name] > FLOOR]
         x = [r["step"] for r in mine]
-        axes.semilogy(x, [r[name] for r in mine], color=colour, label=name)
+        axes.semilogy(x, [r[name] for r in mine], dashes, color=colour, label=label)
         low, high = ([max(r[f"{name} {end}"], FLOOR) for r in mine] for end in ("low", "high"))
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        if len(mine) < len(rows):
+            text = f"below {FLOOR:g} from\nstep {x[-1] + 1} on: rounding"
+            axes.annotate(text, (x[-1], mine[-1][name]), (8, -4), textcoords="offset points")
+    # Everything that the gradient does happens in the first fifth of the steps.
+    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    ticks = [t for t in (0, 1, 2, 5, 10, 20, 50, 100) if t <= rows[-1]["step"] + 1]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("step")
-    axes.set_ylabel("gap ½⟨W, AW⟩")
-    axes.legend(frameon=False, labelcolor=INK, title="median, 95 % of the starts")
+    axes.set_ylabel("gap to the smallest loss, ½⟨W, AW⟩")
+    _legend(figure, axes, 2)
     return figure
 
 
@@ -185,7 +193,7 @@ def draw_choices(rows: Sequence[Record]) -> Figure:
 
 
 def draw_grid(rows: Sequence[Record]) -> Figure:
-    """Loss of one instance on ½‖W‖² against the step, a panel a way, with the floor of the grid."""
+    """Loss of one instance on ½‖W‖² against the step, a panel per way; the floor of the grid."""
     ways = [str(w) for w in distinct(rows, "way")]
     columns = 4
     titles = ways + [""] * (-len(ways) % columns)
@@ -198,10 +206,13 @@ def draw_grid(rows: Sequence[Record]) -> Figure:
         style = {"color": INK, "linestyle": "--", "linewidth": 0.9}
         place.semilogy(steps, floor, label="floor of the grid", **style)
         place.minorticks_off()
-    for place in axes[len(ways) :]:
-        place.set_visible(False)
     _name_axes(axes[: len(ways)], "step", "½‖W‖²")
-    _legend(figure, axes[0], 2)
+    # The legend stands in the panel that is left over, if one is.
+    for place in axes[len(ways) :]:
+        place.set_axis_off()
+        place.legend(*axes[0].get_legend_handles_labels(), loc="center", labelcolor=INK)
+    if len(axes) == len(ways):
+        _legend(figure, axes[0], 2)
     return figure
 
 
@@ -219,22 +230,68 @@ def draw_reach(rows: Sequence[Record]) -> Figure:
 
 
 def draw_errors(rows: Sequence[Record]) -> Figure:
-    """Smallest loss over the first one against the size of the error, a panel a problem."""
+    """Smallest loss: random errors by their size, schedules beside the exact factor."""
     problems = [str(p) for p in distinct(rows, "problem")]
-    figure, axes = panels(problems, height=3.8, shared=False)
-    for place, problem in zip(axes, problems, strict=True):
-        for profile, colour in PROFILE_COLOURS.items():
-            mine = [r for r in rows if (r["problem"], r["profile"]) == (problem, profile)]
-            style: dict[str, Any] = {"color": colour, "label": profile, "linewidth": 1.2}
-            if all(r["size"] == 0 for r in mine):
-                for r in mine:
-                    place.axhline(max(r["lowest"], 1e-10), linestyle="--", **style)
-            else:
-                x, y = ([r[k] for r in mine] for k in ("size", "lowest"))
-                place.plot(x, y, marker=".", **style)
-        place.set_xscale("log")
-        place.set_yscale("log")
-        place.set_xlabel("size of the error")
-    axes[0].set_ylabel("smallest loss over the first")
-    _legend(figure, axes[0], 5)
+    figure, axes = panels(problems + [""] * len(problems), height=6.0, rows=2)
+    above, below = axes[: len(problems)], axes[len(problems) :]
+    for upper, lower, problem in zip(above, below, problems, strict=True):
+        mine = [r for r in rows if r["problem"] == problem]
+        _errors_by_size(upper, mine)
+        _errors_by_schedule(lower, mine)
+    for place in below[1:]:
+        place.tick_params(labelleft=False)
+    limits = [place.get_xlim() for place in below]
+    for place in below:
+        place.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+    above[0].set_ylabel("smallest loss over the first")
+    found: dict[str, Any] = {}
+    for place in (above[0], below[0]):
+        handles, labels = place.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        labelcolor=INK,
+    )
     return figure
+
+
+def _errors_by_size(axes: Axes, rows: Sequence[Record]) -> None:
+    """Lines for errors of many sizes, levels for methods without one."""
+    for profile in ("exact", "nuclear-norm step", "vanishing lr", "additive", "per singular value"):
+        mine = [r for r in rows if r["profile"] == profile]
+        style: dict[str, Any] = {"color": PROFILE_COLOURS[profile], "label": profile}
+        if all(r["size"] == 0 for r in mine):
+            for r in mine:
+                axes.axhline(max(r["lowest"], 1e-10), linestyle="--", linewidth=1.2, **style)
+        else:
+            x, y = ([r[k] for r in mine] for k in ("size", "lowest"))
+            axes.plot(x, y, marker="o" if profile == "additive" else "s", markersize=4, **style)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.set_xlabel("size of the error")
+
+
+def _errors_by_schedule(axes: Axes, rows: Sequence[Record]) -> None:
+    """A line per schedule: the loss with half of its error, and with all of it."""
+    exact = [r["lowest"] for r in rows if r["profile"] == "exact"]
+    for y, schedule in enumerate(SCHEDULES):
+        mine = {r["size"]: r["lowest"] for r in rows if r["profile"] == schedule}
+        for size, label, fill in (
+            (0.5, "half of its error", "none"),
+            (1.0, "its whole error", BLUE),
+        ):
+            if size in mine and exact:
+                x = mine[size] / exact[0]
+                name = f"schedule, {label}" if y == 0 else None
+                axes.plot(x, y, "o", color=BLUE, markerfacecolor=fill, markersize=7, label=name)
+    axes.axvline(1, color=PROFILE_COLOURS["exact"], linestyle="--", linewidth=1.2)
+    axes.set_yticks(range(len(SCHEDULES)), SCHEDULES)
+    axes.set_ylim(len(SCHEDULES) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xlabel("loss over exact's")

@@ -111,7 +111,7 @@ def draw_small_steps(rows: Sequence[Record]) -> Figure:
 
 
 def draw_approach(rows: Sequence[Record]) -> Figure:
-    """Distance to the ball against the step: a panel a kind of decay, a line a map."""
+    """Distance to the ball against the step: a panel per kind of decay, a line per map."""
     kinds = distinct(rows, "decay")
     figure, axes = panels([f"{kind} decay" for kind in kinds], height=3.8)
     for place, kind in zip(axes, kinds, strict=True):
@@ -129,7 +129,7 @@ def draw_approach(rows: Sequence[Record]) -> Figure:
 
 
 def draw_networks(rows: Sequence[Record]) -> Figure:
-    """The largest norm over the radius against the step: a panel a network, a line a map."""
+    """The largest norm over the radius against the step: a panel per network, a line per map."""
     names = distinct(rows, "network")
     figure, axes = panels([TITLES[str(n)] for n in names], height=4)
     for place, network in zip(axes, names, strict=True):

@@ -15,7 +15,7 @@ which holds nearly a tenth of the newest gradient, and the plain buffer, which h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -27,7 +27,7 @@ from torch import Tensor
 import steepest
 from steepest._common.errors import invalid
 from steepest._common.files import Record
-from steepest.apps._figures import INK, panels
+from steepest.apps._figures import BLUE, GREEN, INK, ORANGE, PURPLE, YELLOW, panels
 from steepest.apps.reproduce.data.text import corpus
 from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
@@ -321,8 +321,22 @@ CLAIMS = (
 )
 
 
+# Colour, dashes and marker of each way; a kind of start has one colour.
+STYLES: Mapping[str, tuple[str, str, str]] = {
+    "cold": (INK, "-", "o"),
+    "root 0": (BLUE, "-", "o"),
+    "root 0.3": (BLUE, "--", "o"),
+    "shift 0.01": (GREEN, "-", "s"),
+    "shift 0.1": (GREEN, "--", "s"),
+    "newton": (PURPLE, "-", "^"),
+    "eigenvectors": (YELLOW, "-", "D"),
+    "leading": (ORANGE, "-", "v"),
+    "sketch": (ORANGE, ":", "v"),
+}
+
+
 def draw(rows: Sequence[Record]) -> Figure:
-    """Error against products, a line a way: Nesterov's average early and late, the plain one."""
+    """Error against products, a line per way: Nesterov's average early and late, the plain one."""
     windows = [r["window"] for r in rows]
     chosen = dict.fromkeys(
         [("nesterov", min(windows)), ("nesterov", max(windows)), ("plain", max(windows))]
@@ -337,14 +351,14 @@ def draw(rows: Sequence[Record]) -> Figure:
                 if (r["average"], r["window"], r["method"]) == (average, window, name)
                 and r["products"] is not None
             ]
-            width = 2.4 if name == "cold" else 1.4
+            colour, dashes, marker = STYLES[name]
             axes.plot(
                 *zip(*line, strict=True),
-                color=method.style[0],
-                linestyle=method.style[1],
-                linewidth=width,
-                marker="o",
-                markersize=3,
+                color=colour,
+                linestyle=dashes,
+                linewidth=2.4 if name == "cold" else 1.4,
+                marker=marker,
+                markersize=4,
                 label=method.title,
             )
         axes.axhline(ERROR, color=INK, linewidth=0.8, linestyle="--")

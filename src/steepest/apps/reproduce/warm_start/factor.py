@@ -117,13 +117,11 @@ class WarmStart:
         title: the title in the picture.
         errors: the errors for (X_{t−1}, X_t).
         square: m × m products of a number of steps.
-        style: colour and dashes of its line.
     """
 
     title: str
     errors: Callable[[GramSpectrum, GramSpectrum], Errors]
     square: Callable[[int], float]
-    style: tuple[str, str]
 
     def products(self, steps: int, ratio: float) -> float:
         """Products in units of one m × m, the Gram matrix and the last one of m × n among them."""
@@ -197,55 +195,52 @@ def _eigenvectors(last: GramSpectrum, now: GramSpectrum) -> Errors:
 METHODS: Mapping[str, WarmStart] = {
     # R², then two products for R, one for R² and one for Q in every further step.
     "cold": WarmStart(
-        title="no start", errors=_cold, square=lambda t: 4 * t - 3, style=("#333333", "-")
+        title="no start",
+        errors=_cold,
+        square=lambda t: 4 * t - 3,
     ),
     # Z·R·Z and Q·Z come on top. Z itself is taken as given.
     "root 0": WarmStart(
-        title="inverse root", errors=_root(0.0), square=lambda t: 4 * t, style=("#1f77b4", "-")
+        title="inverse root",
+        errors=_root(0.0),
+        square=lambda t: 4 * t,
     ),
     "root 0.3": WarmStart(
         title="inverse root, δ = 0.3",
         errors=_root(0.3),
         square=lambda t: 4 * t,
-        style=("#1f77b4", "--"),
     ),
     "shift 0.01": WarmStart(
         title="last factor, s = 0.01",
         errors=_shift(0.01),
         square=lambda t: 4 * t - 3,
-        style=("#2ca02c", "-"),
     ),
     "shift 0.1": WarmStart(
         title="last factor, s = 0.1",
         errors=_shift(0.1),
         square=lambda t: 4 * t - 3,
-        style=("#2ca02c", "--"),
     ),
     "newton": WarmStart(
         title="Newton's iteration",
         errors=_newton,
         square=lambda t: 3 * t,
-        style=("#9467bd", "-"),
     ),
     # One step takes the last eigenvectors as they are: only their Rayleigh quotients are new.
     "eigenvectors": WarmStart(
         title="eigenvectors",
         errors=_eigenvectors,
         square=lambda t: 2 + (t - 1) * (1 + QR),
-        style=("#ff7f0e", "-"),
     ),
     # Six products of m × m by m × m/8: R·B, B·BᵀRB, two for the new R and two for Q.
     "leading": WarmStart(
         title="leading subspace",
         errors=_leading,
         square=lambda t: 4 * t - 3 + 6 / 8,
-        style=("#d62728", "-"),
     ),
     "sketch": WarmStart(
         title="random subspace",
         errors=_sketch,
         square=lambda t: 4 * t - 3 + 7 / 8,
-        style=("#d62728", ":"),
     ),
 }
 """The ways that are compared; `cold` and `sketch` know nothing of the last step."""
