@@ -24,8 +24,11 @@ NORM_NAMES: Mapping[str, str] = {
 }
 """The names, each with what follows it; matrices first, then norms of entries."""
 
-EXAMPLES: Mapping[str, str] = {":P": ":4", ":K": ":16", ":A:B": ":rms:rms"}
+EXAMPLES: Mapping[str, str] = {"": "", ":P": ":4", ":K": ":16", ":A:B": ":rms:rms"}
 """An example of what follows a name."""
+
+KNOWN = tuple(name + follows for name, follows in NORM_NAMES.items())
+"""Every norm as a help shows it."""
 
 Word = float | str
 """Part of a text after a name: a number, or "rms"."""
@@ -44,9 +47,8 @@ def norm_words(text: str) -> tuple[str, list[Word]]:
     name, *given = text.strip().lower().split(":")
     if name not in NORM_NAMES:
         near = get_close_matches(name, NORM_NAMES, n=1)
-        known = ", ".join(key + follows for key, follows in NORM_NAMES.items())
         meant = f"did you mean {near[0]}{NORM_NAMES[near[0]]}? " if near else ""
-        raise invalid("norm", text, f"{meant}choose from {known}")
+        raise invalid("norm", text, f"{meant}choose from {', '.join(KNOWN)}")
     follows = NORM_NAMES[name]
     if len(given) != follows.count(":"):
         wanted = f"write {name}{follows}, as in {name}{EXAMPLES[follows]}" if follows else ""

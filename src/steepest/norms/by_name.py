@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
+from steepest._common.errors import invalid
 from steepest._common.norm_names import norm_words
 from steepest.norms.blocks import ColumnNorm, RowNorm
 from steepest.norms.kyfan import KyFan
@@ -52,4 +53,7 @@ def parse_norm(text: str) -> Norm:
         (Lp(3), True)
     """
     name, words = norm_words(text)
-    return MAKERS[name](*words)
+    try:
+        return MAKERS[name](*words)
+    except ValueError as error:
+        raise invalid("norm", text, str(error)) from None

@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 
 from steepest import norms
-from steepest.apps.train.norms import NORMS, TUNED, fast, parse_norm
+from steepest._common.norm_names import KNOWN as NAMES
+from steepest.apps.train.norms import LEARNING_RATES, WRITTEN
 from steepest.apps.train.run import read_config
+from steepest.norms import parse_norm
+from steepest.polar import Auto
 from tests.apps.train.conftest import Invoke
 
 KNOWN = {
-    "spectral": norms.Spectral(polar=fast()),
+    "spectral": norms.Spectral(polar=Auto(error=0.05)),
     "nuclear": norms.Nuclear(),
     "frobenius": norms.Frobenius(),
-    "schatten:4": norms.Schatten(4, polar=fast()),
+    "schatten:4": norms.Schatten(4, polar=Auto(error=0.05)),
     "kyfan:8": norms.KyFan(8),
-    "operator:rms:rms": norms.Operator("rms", "rms", polar=fast()),
+    "operator:rms:rms": norms.Operator("rms", "rms", polar=Auto(error=0.05)),
     "operator:1:rms": norms.Operator(1, "rms"),
     "operator:1:inf": norms.Operator(1, math.inf),
     "rows:2": norms.RowNorm(),
@@ -32,11 +35,8 @@ KNOWN = {
 
 def test_every_name_is_known() -> None:
     assert {text: parse_norm(text) for text in KNOWN} == KNOWN
-    assert {text.lower().split(":")[0] for text in KNOWN} == set(NORMS)
-    for row in NORMS.values():
-        if row.example:
-            parse_norm(row.example)
-    for text in TUNED:
+    assert {text.lower().split(":")[0] for text in KNOWN} == {n.split(":")[0] for n in NAMES}
+    for text in (*WRITTEN, *LEARNING_RATES):
         parse_norm(text)
 
 
@@ -45,12 +45,12 @@ def test_every_name_is_known() -> None:
     [
         ("", "norm='': choose from spectral, nuclear"),
         ("muon", "norm='muon': choose from"),
-        ("schatten", "norm='schatten': write schatten:P, such as schatten:4"),
-        ("schatten:", "norm='': give a number"),
-        ("schatten:x", "norm='x': give a number"),
+        ("schatten", "norm='schatten': write schatten:P, as in schatten:4"),
+        ("schatten:", "norm='schatten:': '' is no number"),
+        ("schatten:x", "norm='schatten:x': 'x' is no number"),
         ("schatten:0.5", r"p=0.5: .* \[1, inf\]"),
-        ("spectral:2", "write spectral$"),
-        ("kyfan:1.5", "norm='1.5': give a whole number"),
+        ("spectral:2", "nothing follows spectral$"),
+        ("kyfan:1.5", "norm='kyfan:1.5': '1.5' is no whole number"),
         ("operator:2:1", "NP-hard"),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_norm_alone_is_trained_against_adamw(tiny: Invoke, tmp_path: Path) -> 
     optimizers = read_config(tmp_path / "run")[0].optimizers
     assert list(optimizers) == ["descent", "adamw"]
     assert optimizers["descent"].norm == "schatten:4"
-    assert optimizers["descent"].lr == TUNED["schatten:4"]
+    assert optimizers["descent"].lr == LEARNING_RATES["schatten:4"]
 
 
 def test_another_norm_needs_a_learning_rate(tiny: Invoke, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from steepest._common.errors import invalid
+from steepest._common.norm_names import KNOWN, norm_words
 from steepest.apps._flags import Number, OneOf, Whole, Words, flag, start
 from steepest.apps.train.given import DEFAULT, apply
-from steepest.apps.train.norms import KNOWN, NORMS, check_norm
+from steepest.apps.train.norms import WRITTEN
 from steepest.apps.train.parallel.mesh import PARALLEL, TIMEOUT, check_parallel
 from steepest.apps.train.settings import SCHEDULES, TYPES
 from steepest.apps.train.tuned import TUNED
@@ -69,7 +70,7 @@ NormName = Annotated[
     str | None,
     flag(
         f"Norm of the optimizer descent: {', '.join(KNOWN)}.",
-        kind=Words(check_norm, tuple(row.example or name for name, row in NORMS.items())),
+        kind=Words(norm_words, WRITTEN),
         default="spectral",
         group=OPTIMIZER,
         metavar="NORM",

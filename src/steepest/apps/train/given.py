@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from steepest._common.errors import invalid
+from steepest._common.norm_names import norm_words
 from steepest.apps._flags import FLAG
-from steepest.apps.train import norms
+from steepest.apps.train.norms import LEARNING_RATES
 from steepest.apps.train.settings import Config, ModelConfig, OptimizerConfig
 from steepest.apps.train.tuned import TUNED
 
@@ -138,7 +139,7 @@ def _in_norm(
     """The settings in this norm, at the learning rate that was given or tuned for it."""
     if norm == settings.norm or ANY_NORM in per_optimizer("lr", lrs, names):
         return replace(settings, norm=norm)
-    if norm not in norms.TUNED:
-        norms.check_norm(norm)
+    if norm not in LEARNING_RATES:
+        norm_words(norm)
         raise invalid("norm", norm, f"no learning rate is known for it: add --lr {ANY_NORM}=VALUE")
-    return replace(settings, norm=norm, lr=norms.TUNED[norm])
+    return replace(settings, norm=norm, lr=LEARNING_RATES[norm])

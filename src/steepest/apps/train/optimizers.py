@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 import steepest
 from steepest._common.errors import invalid
 from steepest.apps.train.config import Config, OptimizerConfig
-from steepest.apps.train.norms import parse_norm
 from steepest.apps.train.tuned import TUNED
+from steepest.norms import parse_norm
 
 BETAS = (0.9, 0.95)
 

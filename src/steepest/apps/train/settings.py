@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from steepest._common.errors import invalid
-from steepest.apps.train.norms import check_norm
+from steepest._common.norm_names import norm_words
 from steepest.apps.train.parallel.mesh import NONE, check_parallel
 
 TYPES = ("float32", "bfloat16", "float64")
@@ -85,7 +85,7 @@ class OptimizerConfig:
             if value is not None:
                 not_negative(name, value)
         if self.norm is not None:
-            check_norm(self.norm)
+            norm_words(self.norm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from steepest.apps._terminal import USAGE, fail, is_out_of_memory, os_text
 from steepest.apps.train.config import resolve_device
 from steepest.apps.train.execute import execute, resume_command
 from steepest.apps.train.given import DEFAULT, apply
-from steepest.apps.train.norms import parse_norm
 from steepest.apps.train.parallel.mesh import NONE, TIMEOUT, grid
 from steepest.apps.train.parallel.team import (
     Launch,
@@ -27,6 +26,7 @@ from steepest.apps.train.parallel.team import (
 )
 from steepest.apps.train.run import CONFIG, begun, new_run, old_run, read_config
 from steepest.apps.train.settings import Config
+from steepest.norms import parse_norm
 
 GRACE = 5.0
 """Seconds that other processes leave the first to say what is wrong."""
