@@ -130,15 +130,14 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
             if dots:
                 label = f"trained with {TRAINED[optimizer]}"
                 across, up = zip(*dots, strict=True)
+                style: dict[str, Any] = {"c": colour, "marker": MARKERS[optimizer], "label": label}
                 place.scatter(
                     across,
                     up,
-                    14,
-                    colour,
-                    MARKERS[optimizer],
+                    s=14,
                     alpha=0.45,
                     linewidths=0,
-                    label=label,
+                    **style,
                 )
         x, y = (np.array([r[k] for r in mine], dtype=float) for k in (column, "advantage"))
         # The guarantees are ahead of each other by nr(G)/st(A).
