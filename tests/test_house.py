@@ -51,7 +51,7 @@ PUBLIC_PATHS = {
 }
 SHARED_PATHS = {
     *(f"steepest._common.{n}" for n in ("cpuinfo", "errors", "files", "lazy", "records")),
-    *(f"steepest._common.{n}" for n in ("tensorboard", "text")),
+    *(f"steepest._common.{n}" for n in ("norm_names", "tensorboard", "text")),
     *(f"steepest.apps.{n}" for n in ("_figures", "_flags", "_machine", "_terminal")),
 }
 

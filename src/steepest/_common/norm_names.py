@@ -47,8 +47,8 @@ def norm_words(text: str) -> tuple[str, list[Word]]:
     name, *given = text.strip().lower().split(":")
     if name not in NORM_NAMES:
         near = get_close_matches(name, NORM_NAMES, n=1)
-        meant = f"did you mean {near[0]}{NORM_NAMES[near[0]]}? " if near else ""
-        raise invalid("norm", text, f"{meant}choose from {', '.join(KNOWN)}")
+        rest = f"hoose from {', '.join(KNOWN)}"
+        raise invalid("norm", text, f"did you mean {near[0]}? C{rest}" if near else f"c{rest}")
     follows = NORM_NAMES[name]
     if len(given) != follows.count(":"):
         wanted = f"write {name}{follows}, as in {name}{EXAMPLES[follows]}" if follows else ""

@@ -24,7 +24,7 @@ BANDS = ("#d9e8f2", "#a6cbe3", "#66aad1")
 
 WIDTH = 9.0
 """Inches: at 800 pixels on a page, text of 10 points is then 12 pixels high."""
-DPI = 150
+DPI = 130
 
 
 @contextmanager

@@ -278,6 +278,7 @@ def test_results_come_into_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found["machine"]["command"] = f"steepest bench --out '{tmp_path}/a folder' --steps"
     results.write_text(json.dumps(found), encoding="utf-8")
     bench_table.collect("mine", tmp_path / "out")
+    bench_table.redraw(docs / "bench" / "mine.json")
     assert {p.name for p in (docs / "images").iterdir()} == {
         "bench-mine-steps.png",
         "bench-mine-methods.png",

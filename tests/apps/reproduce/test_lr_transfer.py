@@ -188,7 +188,8 @@ def test_the_picture_marks_the_best_and_leaves_out_what_diverged() -> None:
     assert [axes.get_title() for axes in figure.axes] == [
         METHODS[n].title for n in ("sgd", "modular")
     ]
-    assert [len(line.get_xdata()) for line in left.lines] == [7, 1]
-    assert [len(line.get_xdata()) for line in right.lines] == [6, 1]
-    assert list(left.lines[1].get_xdata()) == [0.125]
+    # Crosses where it diverged or ended above the picture, the curve, and its best point.
+    assert [len(line.get_xdata()) for line in left.lines] == [0, 7, 1]
+    assert [len(line.get_xdata()) for line in right.lines] == [2, 6, 1]
+    assert list(left.lines[2].get_xdata()) == [0.125]
     assert png(figure) == png(draw(losses(results)))
