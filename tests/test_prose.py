@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +97,41 @@ def test_a_summary_stands_alone(path: Path) -> None:
         if leans(text)
     ]
     assert not wrong, "begin with a verb or with a noun:\n  " + "\n  ".join(wrong)
+
+
+# Each was found where a native reader stumbled: a distributive "a" for "per", "training" as a thing
+# that can be counted, and words that name a cost or a person where a number or a rank is meant.
+FOREIGN = re.compile(
+    r"\b[Tt]rainings\b"
+    r"|\b[Aa] training\b(?! (?:run|step|text|batch|command|loop|script|loss|example))"
+    r"|\bnats a \w+|\ba (?:line|panel|row|bar|point|column) an? \w+"
+    r"|\bone an? (?:core|parameter|trial|claim)\b"
+    r"|\bdearest\b|\bwhoever\b|\bfullest\b|\bno place to stay\b"
+)
+# `trainings` is also the name of a function.
+NAMES = re.compile(r"\btrainings\(|import trainings|^ +trainings,$|in trainings\b", re.MULTILINE)
+PROSE = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md")), *SOURCES, *TOOLS]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nats a character", True),
+        ("What a training has done", True),
+        ("a line a width", True),
+        ("one a core", True),
+        ("a training run", False),
+        ("nats per character", False),
+    ],
+)
+def test_what_no_native_would_write_is_found(text: str, expected: bool) -> None:
+    assert bool(FOREIGN.search(text)) == expected
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_english(path: Path) -> None:
+    if path == Path(__file__):
+        return
+    text = NAMES.sub("", path.read_text(encoding="utf-8"))
+    found = [f"line {text[: m.start()].count(chr(10)) + 1}: {m[0]}" for m in FOREIGN.finditer(text)]
+    assert not found

@@ -58,7 +58,7 @@ def disagreements(root: Path = ROOT) -> list[str]:
 
 
 def missing(root: Path = ROOT) -> list[str]:
-    """The lines that whoever releases has to fill in."""
+    """The lines that are left to fill in for a release."""
     urls = project(root).get("urls", {})
     assert isinstance(urls, dict), "a table in pyproject.toml"
     found = [

@@ -118,7 +118,7 @@ def main() -> None:
     """Measure and print."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    # As in a training, whose activations have been freed: then the allocator keeps its pages.
+    # As in a run, whose activations have been freed: then the allocator keeps its pages.
     torch.ones(2**23 - 2**18).sum()
     print(cpu_name())
     print(

@@ -47,7 +47,7 @@ def losses(trainer):
 
 
 def trained(made):
-    """Names of the parameters that a training changes."""
+    """Names of the parameters that a run changes."""
     before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
     made.train()
     return {n for n, p in made.model.named_parameters() if not torch.equal(p, before[n])}

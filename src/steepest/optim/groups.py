@@ -203,7 +203,7 @@ def views_of(group: Group, views: Any, norm: Geometry, optimizer: type) -> Views
     elif isinstance(views, ParameterViews):
         views = views.of(params)
     if views is not None and len(views) != len(params):
-        raise invalid("views", len(views), f"give one view, or {len(params)}: one a parameter")
+        raise invalid("views", len(views), f"give one view, or {len(params)}: one per parameter")
     out = []
     for i, p in enumerate(params):
         view = views[i] if views is not None else None

@@ -200,7 +200,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     def _move_together(
         self, steps: list[GroupStep], closure: Callable[[], Loss] | None, loss: Loss | None
     ) -> None:
-        """Move the parameters of all groups by one length; for whoever sets `_shares_length`."""
+        """Move the parameters of all groups by one length; for what sets `_shares_length`."""
         raise NotImplementedError
 
     def _move(self, step: GroupStep) -> None:

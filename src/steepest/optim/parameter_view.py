@@ -149,7 +149,7 @@ def group_views(
             name=name_of(group, param),
             param=param,
             group=cast(dict[str, Any], group),
-            # `get`: the state of an optimizer makes an entry for whoever asks.
+            # `get`: the state of an optimizer makes an entry for anyone who asks.
             state=state.get(param, {}),
             view=view,
             geometry=rule.geometry if rule else None,

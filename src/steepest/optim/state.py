@@ -233,7 +233,7 @@ def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
             if buffer is not None:
                 dtype = average_dtype(p, own["momentum_dtype"])
                 optimizer.state[p]["momentum_buffer"] = buffer.to(p.device, dtype, copy=True)
-            # `get`: a state makes an entry for whoever asks, which stays when a framework puts
+            # `get`: a state makes an entry for anyone who asks, which stays when a framework puts
             # another parameter in the place of this one.
             state = optimizer.state.get(p, {})
             if own["adamw"] and "step" in state:

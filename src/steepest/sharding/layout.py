@@ -217,9 +217,9 @@ def _layout(
 def assign_owners(
     costs: Sequence[float], ranks: int, before: Sequence[float] | None = None
 ) -> list[int]:
-    """An owner for each thing, such that the dearest load of a rank is small.
+    """An owner for each thing, such that the largest load of a rank is small.
 
-    The dearest first, each to the rank with the least so far: from ranks that have nothing at most
+    Costliest first, each to the rank with the least so far: from ranks that have nothing at most
     4/3 of the least possible.
 
     Args:

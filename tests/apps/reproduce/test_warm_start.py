@@ -1,4 +1,4 @@
-"""warm-start: what it takes from a training, the ways it compares, and what is concluded."""
+"""warm-start: what it takes from a run, the ways it compares, and what is concluded."""
 
 from __future__ import annotations
 

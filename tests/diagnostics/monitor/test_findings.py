@@ -1,4 +1,4 @@
-"""Findings as lines: one cause in many layers is one line, at one step and over a training."""
+"""Findings as lines: one cause in many layers is one line, at one step and over a run."""
 
 from __future__ import annotations
 

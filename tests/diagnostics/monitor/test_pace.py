@@ -89,7 +89,7 @@ def test_a_constant_rate_that_is_far_too_large_is_seen_at_the_second_look() -> N
     assert "divide it by ten, or warm up" in found[0][1]
     # The worst of the layers speaks for all of them.
     assert found[0][1].startswith("4 layers, worst ")
-    # So it is with the steps that are looked at in a long training.
+    # So it is with the steps that are looked at in a long run.
     model, loss = net()
     found = pace(watched(model, built("adamw", model, 100.0), loss, [1.0] * 12, every=100))
     assert [step for step, _ in found] == [3]

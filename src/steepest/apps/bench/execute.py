@@ -46,7 +46,7 @@ class BenchPlan:
         rounds: rounds that count; None for those of each set, and 3 in a quick run.
         data: the matrices that errors are measured on, one of `DATA`.
         resolution: the smallest σ/σ₁ over which errors are stated with gradients.
-        seed: fixes matrices, order and trainings.
+        seed: fixes matrices, order and runs.
         quick: few rounds, and no contender that compiles.
         table: the costs by which `Auto` chooses; None for the shipped ones.
         patience: seconds after which the first step of a contender is its last one.

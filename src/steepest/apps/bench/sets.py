@@ -18,7 +18,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A short training that real gradients of a set are taken from.
+    """A short run that real gradients of a set are taken from.
 
     Args:
         data: "text" for the character GPT of `steepest train`, "digits" for a transformer over

@@ -1,1 +1,1 @@
-"""`steepest diagnose`: what a training has left behind, as one page to look at."""
+"""`steepest diagnose`: what a run has left behind, as one page to look at."""

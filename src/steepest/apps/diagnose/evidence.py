@@ -43,7 +43,7 @@ class Evidence:
 
     Args:
         folder: the folder of its files, as a user would write it.
-        metrics: the records of the training.
+        metrics: the records of the run.
         monitor: the records of the monitor.
         config: the settings; None for a run of the user's own code.
         optimizer: the name of the optimizer in `config`; empty without one.

@@ -58,7 +58,7 @@ class CheckpointMeasurements:
         step: the step of the checkpoint.
         windows: the number of windows of text that the loss is a mean of.
         seed: the seed that drew them.
-        loss: the loss there, in nats a character.
+        loss: the loss there, in nats per character.
         shapes: the shapes of the parameters, by name.
         constraint: the places of the weights in their balls; None without balls.
         directions: the fall of the loss along each direction.
@@ -215,7 +215,7 @@ def _has_averages(
 
 
 def _windows(trainer: Trainer, count: int, seed: int) -> Tensor:
-    """Windows of the training text; drawn for this alone, as the steps of a training are ≥ 0."""
+    """Windows of the training text; drawn for this alone, as the steps of a run are ≥ 0."""
     context = trainer.config.model.context
     ids = batch(trainer.corpus.train, seed=seed, step=-1, size=count, context=context)
     return ids.to(trainer.device)

@@ -138,7 +138,7 @@ def _homework(task: Task) -> float:
 
 
 def _sharded(task: Task) -> Cost:
-    """The cost of Muon for a rank that holds its shards, whoever takes the polar factors."""
+    """The cost of Muon for a rank that holds its shards, whichever rank takes the polar factors."""
     return Cost(
         name="",
         streamed=STREAMED * task.itemsize * (task.local + task.rest),

@@ -139,7 +139,7 @@ def execute(run: Run, console: Console, *, resume: str) -> int:
         resume: the command that goes on with the run.
 
     Returns:
-        The exit code: 0, 1 if a training diverged, or 128 plus the signal that stopped it.
+        The exit code: 0, 1 if a run diverged, or 128 plus the signal that stopped it.
 
     Raises:
         OSError: a file could not be written; what was saved before is intact.

@@ -23,7 +23,7 @@ class SummaryRow:
     Args:
         optimizer: its name.
         steps: the number of steps taken.
-        val_loss: final validation loss in nats a character; None if the training diverged.
+        val_loss: final validation loss in nats per character; None if the run diverged.
         seconds: sum of the steps' times; evaluation, checkpoints and metrics are left out.
         step_ms: median time of a step, the first five left out.
         optimizer_ms: median time of the optimizer in a step, the first five left out.
@@ -136,7 +136,7 @@ class Report:
 
     Args:
         rows: one an optimizer, means over the seeds.
-        runs: one a trial, the baseline being that of the same seed.
+        runs: one per trial, the baseline being that of the same seed.
         curves: the mean curve of each optimizer, in the order of `rows`.
         baseline: name of the optimizer that the others are measured against.
         seeds: the number of seeds that the means are taken over.

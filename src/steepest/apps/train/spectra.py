@@ -1,4 +1,4 @@
-"""The picture of what weight decay bounds: the magnitudes of each layer over the training."""
+"""The picture of what weight decay bounds: the magnitudes of each layer over the run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def chosen(names: Sequence[str], most: int = PANELS) -> list[int]:
 
 
 def draw(spectra: Spectra, title: str) -> bytes:
-    """The picture as PNG: a panel a layer, its magnitudes over the radius of its ball."""
+    """The picture as PNG: a panel per layer, its magnitudes over the radius of its ball."""
     shown = chosen(spectra.names)
     shares = [np.stack(spectra.values[i]) / spectra.limits[i] for i in shown]
     columns = min(COLUMNS, len(shown))

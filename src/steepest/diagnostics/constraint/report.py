@@ -136,7 +136,7 @@ def constraint_report(
 
     Which g: with "momentum" the optimizer's own average of the gradients of the minibatches, and
     without momentum that of the last backward, as with "grad". The noise of a minibatch keeps the
-    score up, however long the training; for the loss itself call backward on all of the data.
+    score up, however long the run; for the loss itself call backward on all of the data.
 
     Changes nothing. In double precision: an SVD of each matrix and gradient in a spectral ball.
 

@@ -1,1 +1,1 @@
-"""A monitor of a training: what each step does to each layer, and warnings in words."""
+"""A monitor of a run: what each step does to each layer, and warnings in words."""

@@ -76,7 +76,7 @@ def as_records(found: Iterable[Observation]) -> list[Record]:
 
 
 def monitor_warnings(records: Iterable[Record]) -> list[tuple[int, str]]:
-    """The warnings of a training: a line for each cause, with the step at which it came up.
+    """The warnings of a run: a line for each cause, with the step at which it came up.
 
     A record without findings, as of an older version, keeps its own lines, each once.
 

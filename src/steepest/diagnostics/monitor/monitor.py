@@ -1,4 +1,4 @@
-"""A monitor of a training: what each observed step does to each layer, and what looks wrong."""
+"""A monitor of a run: what each observed step does to each layer, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EARLY = (1, 3, 10)
 
 
 class Monitor:
-    """Watches a training from torch's own hooks; changes nothing in it.
+    """Watches a run from torch's own hooks; changes nothing in it.
 
         update_ratio = ‖ΔW‖/‖W‖;  alignment = ⟨u, d⟩/(‖u‖†·‖d‖);  polar_error = ‖d − UVᵀ‖_F/‖UVᵀ‖_F
 

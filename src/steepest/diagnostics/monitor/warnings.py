@@ -195,7 +195,7 @@ class Alarms:
     def _rank_one(self, s: StepSnapshot, step: int) -> Observation | None:
         """A gradient that has had rank one from the first step on.
 
-        Later it may have that in the best of trainings, for hundreds of steps: while a model has
+        Later it may have that in the best of runs, for hundreds of steps: while a model has
         learnt how frequent its outputs are, and nothing else yet, all its errors are alike.
         """
         rank = s.quantities.get("grad_nuclear_rank")

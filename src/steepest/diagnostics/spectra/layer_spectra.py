@@ -136,6 +136,6 @@ def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) ->
     if of == "gradients":
         return None if param.grad is None else param.grad.to_dense()
     assert optimizer is not None, "checked"
-    # `get`: the state of an optimizer makes an entry for whoever asks.
+    # `get`: the state of an optimizer makes an entry for anyone who asks.
     state = optimizer.state.get(param, {})
     return next((state[key] for key in MOMENTUM if state.get(key) is not None), None)

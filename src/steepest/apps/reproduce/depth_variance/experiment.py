@@ -194,7 +194,7 @@ def chosen(results: Sequence[Record]) -> list[Record]:
 
 
 def layers(results: Sequence[Record]) -> list[Record]:
-    """A row for every weight of the chosen trainings, at the start and after it.
+    """A row for every weight of the chosen runs, at the start and after it.
 
     `layer` counts weights from 0, the one that takes the images, to depth + 1, the head.
     """
@@ -235,9 +235,9 @@ def depths(results: Sequence[Record]) -> list[Record]:
 
 
 def _probes(results: Sequence[Record], name: str | None = None) -> list[Record]:
-    """Every weight of every training, chosen or not, before and after."""
-    trainings = [r for r in results if name in (None, r["optimizer"])]
-    return [row for r in trainings for stage in ("init", "trained") for row in r[stage]]
+    """Every weight of every run, chosen or not, before and after."""
+    runs = [r for r in results if name in (None, r["optimizer"])]
+    return [row for r in runs for stage in ("init", "trained") for row in r[stage]]
 
 
 def _bounded(results: Sequence[Record]) -> Outcome:
@@ -266,12 +266,12 @@ def _moved(results: Sequence[Record]) -> Outcome:
         if r["optimizer"] == "muon" and r["moved"] is not None
     ]
     if not parts:
-        raise UndecidedError("needs a training with Muon that does not diverge")
+        raise UndecidedError("needs a run with Muon that does not diverge")
     return Outcome.of(max(parts) <= 1 + POLAR_ERROR, f"at most ×{max(parts):.3f}")
 
 
 def _factors(results: Sequence[Record], name: str) -> dict[int, float]:
-    """The growth or shrinkage of activations in the chosen trainings, the worst of each depth.
+    """The growth or shrinkage of activations in the chosen runs, the worst of each depth.
 
     Raises:
         UndecidedError: a depth has no training that is finite.
@@ -310,7 +310,7 @@ CLAIMS = (
     Claim(
         id="bound",
         statement="No weight gives one digit a larger RMS than ‖W‖ times the RMS it had: "
-        "RMS(Wx)/(‖W‖·RMS(x)) ≤ 1, before and after every training.",
+        "RMS(Wx)/(‖W‖·RMS(x)) ≤ 1, before and after every run.",
         source=BERNSTEIN,
         expected="at most 1",
         check=_bounded,

@@ -16,7 +16,7 @@ def draw_sizes(rows: Sequence[Record], titles: Mapping[str, str], band: float) -
     """One panel for each optimizer, one line for each depth.
 
     Args:
-        rows: a row for each layer of each training.
+        rows: a row for each layer of each run.
         titles: the titles of the optimizers.
         band: factor up and down that still counts as the same size.
     """

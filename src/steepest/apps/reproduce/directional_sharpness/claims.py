@@ -36,7 +36,7 @@ def of(results: Sequence[Record], network: str) -> list[Record]:
     """The results of a network.
 
     Raises:
-        UndecidedError: one of its trainings diverged.
+        UndecidedError: one of its runs diverged.
     """
     found = trainings(results, network)
     if any(look["loss"] is None for r in found for look in r["losses"]):
@@ -148,13 +148,13 @@ def _correlates(network: str, against: str, *, within: bool = False) -> Check:
     def check(results: Sequence[Record]) -> Outcome:
         rows = [r for r in advantages(of(results, network)) if r["network"] == network]
         if len({(r["optimizer"], r["seed"]) for r in rows}) < 2:
-            raise UndecidedError("needs two trainings for an interval, has one")
+            raise UndecidedError("needs two runs for an interval, has one")
         value, low, high = correlation(rows, against, within=within)
         if math.isnan(value):
             raise UndecidedError("needs points that are not all alike")
         text = f"{value:+.2f}, {low:+.2f} to {high:+.2f}"
         if low <= 0 <= high:
-            raise UndecidedError(f"needs more trainings: the interval contains 0: {text}")
+            raise UndecidedError(f"needs more runs: the interval contains 0: {text}")
         return Outcome.of(low > 0, text)
 
     return check
@@ -198,7 +198,7 @@ def _digits_count(network: str) -> tuple[Need, ...]:
 
 
 TRAINED = (
-    Need.setting("seeds", 2, "three trainings from one start say what that start says"),
+    Need.setting("seeds", 2, "three runs from one start say what that start says"),
     Need.setting("steps", 256, "on digits the answer after 8 steps was seen to be another"),
     Need.setting("width", 128, "on digits the answer at width 32 was seen to be another"),
 )

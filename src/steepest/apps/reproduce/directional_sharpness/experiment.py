@@ -1,7 +1,7 @@
 """The direction of the largest fall of the loss, and whether the spectral step gains with nr(G).
 
 Along a direction d the quadratic model of a loss falls by at most ⟨g, d⟩²/(2·dᵀHd): what counts is
-the correlation with the gradient and the directional sharpness. At several steps of the training
+the correlation with the gradient and the directional sharpness. At several steps of the run
 of two networks with three optimizers both are measured for the gradient, its sign, the polar
 factors of its matrices and, where AdamW trains, Adam's direction; of all hidden layers together,
 and of each one moved by itself. Of each layer the ranks of the gradient G and of the input A are
@@ -31,7 +31,7 @@ from steepest.apps.reproduce.framework.experiment import Cell, Reproduction
 from steepest.apps.reproduce.names import TITLES
 
 COSTS = {"text": 40.0, "images": 1.0}
-"""A training of the GPT takes about forty times as long as one on digits."""
+"""A run of the GPT takes about forty times as long as one on digits."""
 
 OPTIMIZERS = ("muon", "adamw", "sgd")
 

@@ -33,13 +33,13 @@ from steepest.apps.train.trial import Trainer, Trial
 from steepest.diagnostics import DIRECTIONS, Spectrum, compare_directions, input_spectra, spectrum
 
 POOL, PIXELS = 2, 196
-# No step of a training has this number, so its windows are drawn for nothing else.
+# No step of a run has this number, so its windows are drawn for nothing else.
 UNUSED = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharpnessSettings(Settings):
-    """The trainings and where they are looked at; see `Settings`, whose `batch` is of digits.
+    """The runs and where they are looked at; see `Settings`, whose `batch` is of digits.
 
     Args:
         windows: the windows of text in a step.

@@ -121,7 +121,7 @@ def sharpnesses(results: Sequence[Record]) -> list[Record]:
 
 
 def layers(results: Sequence[Record]) -> list[Record]:
-    """Medians over trainings and looks after the start, a row for each kind of layer."""
+    """Medians over runs and looks after the start, a row for each kind of layer."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for row in known(later(advantages(results))):
         kind = ".".join(part for part in row["layer"].split(".")[-2:] if not part.isdigit())
@@ -177,8 +177,8 @@ def correlation(
 ) -> tuple[float, float, float]:
     """Spearman's correlation of the advantage with another column, and a 95 % interval.
 
-    Looks at one training, or at one layer, are not independent of each other. So trainings and
-    layers are drawn whole: each draw of the bootstrap takes as many trainings as there are with
+    Looks at one run, or at one layer, are not independent of each other. So runs and
+    layers are drawn whole: each draw of the bootstrap takes as many runs as there are with
     replacement, independently as many layers, and a point counts as often as its training was
     drawn times as often as its layer was.
 

@@ -20,7 +20,7 @@ class Settings:
 
     Args:
         seeds: each cell is measured once with each seed, which fixes weights and batches.
-        steps: optimizer steps of one training.
+        steps: optimizer steps of one run.
         batch: samples in a step.
 
     Raises:

@@ -35,7 +35,7 @@ def train(
         after_step: called after each step, for what an experiment does to its weights.
 
     Returns:
-        False if a loss was not finite; the training ends there.
+        False if a loss was not finite; the run ends there.
     """
     draw = torch.Generator().manual_seed(seed)
     schedule = LambdaLR(optimizer, lambda t: 1 - t / settings.steps)

@@ -65,7 +65,7 @@ def _far(results: Sequence[Record]) -> float:
 
 
 def _faded(results: Sequence[Record]) -> float:
-    """Σηλ of a training whose rate falls to 0 from the smallest of the first ones."""
+    """Σηλ of a run whose rate falls to 0 from the smallest of the first ones."""
     found = scale(results)
     return float(min(found["rates"]) * found["steps"] / 2)
 
@@ -90,7 +90,7 @@ OUTER = Need(
     why=f"before, decay cannot have brought a matrix {FAR - 1:g} radii nearer, up to {NORM:g}",
 )
 FADED = Need(
-    what="Σηλ of every training",
+    what="Σηλ of every run",
     least=math.log((WIDEST - 1) / INSIDE),
     has=_faded,
     why=f"before, decay cannot have brought a matrix from {WIDEST:g} radii to {1 + INSIDE:g}",

@@ -55,7 +55,7 @@ DECAYS: Mapping[str, float] = {
 
 @dataclass(frozen=True, kw_only=True)
 class NetSettings(Settings):
-    """The trainings; see `Settings`, whose `batch` is that of the digits.
+    """The runs; see `Settings`, whose `batch` is that of the digits.
 
     Args:
         windows: the windows of text in a step.
@@ -189,7 +189,7 @@ def measure(settings: NetSettings, cell: Record) -> Record:
     """Train a network: its loss on what was held out before and after, and how its matrices went.
 
     `excess` is the largest distance to a ball over what decay had to leave of it, over the radius.
-    Losses are None if the training diverged.
+    Losses are None if the run diverged.
     """
     learn = {"images": _learn_digits, "text": _learn_text}[cell["network"]]
     return learn(settings, cell)

@@ -83,7 +83,7 @@ def trained(results: Sequence[Record]) -> list[Record]:
 
 
 def best(results: Sequence[Record], network: str, name: str, decay: str) -> Record | None:
-    """The row of `trained` with the best rate; None if every training diverged."""
+    """The row of `trained` with the best rate; None if every run diverged."""
     for row in trained(results):
         if (row["network"], row["map"], row["decay"], row["best"]) == (network, name, decay, True):
             return row

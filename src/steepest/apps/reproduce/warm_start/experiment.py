@@ -4,7 +4,7 @@ A character GPT of `steepest train` learns the King James Bible with Muon. What 
 is an average of gradients, so it might change slowly, and what was computed of the last one might
 be a start for the next: its inverse root, its polar factor, its eigenvectors. At several places of
 the training the averages of consecutive steps are taken from the optimizer, and every way to the
-polar factor is carried out on every pair, in float64. The training itself knows nothing of it.
+polar factor is carried out on every pair, in float64. The run itself knows nothing of it.
 
 Counted are products of m × m matrices until the relative error over all directions with
 σ ≥ 3e-3·σ₁, the mean over the matrices and steps, is at most 0.05. Each way has the advantage of
@@ -119,7 +119,7 @@ def pairs(
 
 
 def cells(settings: WarmSettings) -> list[Cell]:
-    """Every seed and window: a training up to there."""
+    """Every seed and window: a run up to there."""
     return [
         # The comparisons of a step take about as long as eight steps.
         Cell(key={"window": window, "seed": seed}, cost=window + 8 * settings.pairs)
@@ -256,7 +256,7 @@ TRAINED = (
         what="the last step that is looked at",
         least=200,
         has=lambda results: max(scale(results)["windows"]),
-        why="what pays early in a training was seen not to pay late",
+        why="what pays early in a run was seen not to pay late",
     ),
     Need.setting("width", 128, "how many of the directions are tiny depends on it"),
     Need.setting("batch", 16, "the average moves by the noise of the gradients"),

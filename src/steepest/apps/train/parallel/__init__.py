@@ -1,1 +1,1 @@
-"""A training on several processes: who they are, how they share it, what they save."""
+"""A run on several processes: who they are, how they share it, what they save."""
