@@ -4,7 +4,8 @@
     python tools/facts.py --write  bring them up to date
     python tools/facts.py --collect NAME RUN COMMAND
                                    store the final table of a run as docs/training/NAME.json, with
-                                   this machine and the command that it came from
+                                   this machine and the command that it came from, and its
+                                   picture as docs/images/NAME.png
 
 A place begins with `<!-- fact: NAME -->` and ends with `<!-- end of fact -->`. What is said there
 comes from where it is decided or measured: `pyproject.toml`, `docs/training/` of `steepest train`,
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Callable
@@ -54,7 +56,7 @@ def _read(path: Path) -> Any:
 
 
 def collect(name: str, run: Path, command: str) -> None:
-    """Store the final table of a finished run."""
+    """Store the final table and the picture of a finished run."""
     machine = describe() | {"command": command}
     settings = _read(run / "config.json")
     text = {k: settings["text"][k] for k in ("name", "characters", "sha256")}
@@ -62,6 +64,7 @@ def collect(name: str, run: Path, command: str) -> None:
     TRAINING.mkdir(exist_ok=True)
     written = json.dumps(stored, indent=2, ensure_ascii=False)
     (TRAINING / f"{name}.json").write_text(f"{written}\n", encoding="utf-8")
+    shutil.copy(run / "loss.png", ROOT / "docs" / "images" / f"{name}.png")
 
 
 def _rows(name: str) -> dict[str, SummaryRow]:

@@ -166,7 +166,9 @@ def _finish(run: Run, console: Console) -> int:
     """Write and show the report; the exit code."""
     report = make_report(run.folder, run.config)
     write_report(run.folder, report)
-    write_picture(run.folder, report)
+    model, text = run.config.model, run.corpus.name
+    title = f"GPT of {model.layers} layers and width {model.width} on the text {text}"
+    write_picture(run.folder, report, title)
     spectra = write_spectra(run.folder, run.config)
     _show(run, report, console)
     _show_balls(run, spectra, console)

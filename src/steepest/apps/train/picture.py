@@ -46,9 +46,15 @@ def _limits(curves: tuple[Curve, ...]) -> tuple[float, float]:
     return low - margin, max(late) + margin
 
 
-def draw(report: Report) -> bytes:
-    """The picture as PNG."""
+def draw(report: Report, title: str = "") -> bytes:
+    """The picture as PNG.
+
+    Args:
+        report: the curves.
+        title: the model and the text in words.
+    """
     figure = new_figure(4)
+    figure.suptitle(title, fontsize=11, color=INK)
     left, right = figure.subplots(1, 2, sharey=True)
     _panel(left, report, by_time=False)
     _panel(right, report, by_time=True)
@@ -69,10 +75,15 @@ def draw(report: Report) -> bytes:
     return png(figure)
 
 
-def write_picture(run: Path, report: Report) -> None:
+def write_picture(run: Path, report: Report, title: str) -> None:
     """Write `loss.png`.
+
+    Args:
+        run: the folder of the run.
+        report: the curves.
+        title: the model and the text in words.
 
     Raises:
         OSError: the disk is full.
     """
-    write_atomic(run / "loss.png", draw(report))
+    write_atomic(run / "loss.png", draw(report, title))
