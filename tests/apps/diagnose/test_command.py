@@ -11,7 +11,7 @@ import torch
 from typer.testing import Result
 
 from steepest.apps.app import command_of
-from steepest.apps.diagnose import command, measure, pictures
+from steepest.apps.diagnose import measure, pictures, start
 from steepest.apps.diagnose.source import find
 from steepest.apps.train import trial
 from tests.apps.diagnose.conftest import call
@@ -19,7 +19,7 @@ from tests.apps.diagnose.test_page import Found
 from tests.apps.train.tiny import TINY
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "diagnose.md"
-FLAGS = ["--out", "--data", "--windows", "--optimizer", "--seed"]
+FLAGS = ["--optimizer", "--seed", "--data", "--windows", "--out"]
 
 
 def read(path: Path) -> Found:
@@ -29,8 +29,8 @@ def read(path: Path) -> Found:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without what takes long: nothing is computed or drawn; the test is about something else."""
-    monkeypatch.setattr(command, "measure", lambda *_, **__: None)
-    monkeypatch.setattr(command, "estimate", lambda *_, **__: {})
+    monkeypatch.setattr(start, "measure", lambda *_, **__: None)
+    monkeypatch.setattr(start, "estimate", lambda *_, **__: {})
     monkeypatch.setattr(pictures, "png", lambda _: b"no picture")
 
 
@@ -199,7 +199,7 @@ def test_ctrl_c_writes_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "measure", interrupted)
+    monkeypatch.setattr(start, "measure", interrupted)
     result = call("diagnose", run, "--out", tmp_path / "page.html")
     assert result.exit_code == 130 and "No page has been written" in result.stdout
     assert list(tmp_path.iterdir()) == []
@@ -211,7 +211,7 @@ def test_ctrl_c_after_the_page_says_that_it_is_there(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "show", interrupted)
+    monkeypatch.setattr(start, "show", interrupted)
     result = call("diagnose", run, "--out", tmp_path / "page.html")
     assert result.exit_code == 130 and "The page has been written" in result.stdout
     assert (tmp_path / "page.html").read_bytes().endswith(b"</html>")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from steepest.apps.diagnose import command
+from steepest.apps.diagnose import start
 from steepest.apps.diagnose.compare import compared, different, incomparable, pairs, ranked
 from steepest.apps.diagnose.pictures import outliers
 from steepest.apps.diagnose.progress import DiagnosisProgress
@@ -115,7 +115,7 @@ def other(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_runs_become_one_page(
     run: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "measure", lambda *_, **__: None)
+    monkeypatch.setattr(start, "measure", lambda *_, **__: None)
     out = tmp_path / "page.html"
     result = call("diagnose", run, other, "--optimizer", "muon", "--out", out)
     assert result.exit_code == 0, result.stderr
@@ -141,7 +141,7 @@ def test_another_text_is_named_in_the_findings(
     (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for path in copy.rglob("step-*.pt"):
         path.unlink()
-    monkeypatch.setattr(command, "measure", lambda *_, **__: None)
+    monkeypatch.setattr(start, "measure", lambda *_, **__: None)
     result = call("diagnose", run, copy, "--optimizer", "muon", "--out", tmp_path / "p.html")
     assert result.exit_code == 0, result.stderr
     assert "1. The losses of A: muon seed 0 and B: muon seed 0 are not comparable" in result.stdout
