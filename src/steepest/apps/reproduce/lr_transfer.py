@@ -44,6 +44,8 @@ TWICE = 2.0
 MOMENTUM = 0.9
 # Of the picture: ln 10 is chance, and losses far above it would flatten the rest.
 TOP = 3.0
+# What ended above the picture, or not at all, has a cross just below its upper edge.
+LOST = 2.75
 RMS_TO_RMS = norms.Operator("rms", "rms")
 LARGE = "Large et al., arXiv 2405.14813"
 BERNSTEIN = "Bernstein & Newhouse, arXiv 2410.21265"
@@ -296,7 +298,7 @@ CLAIMS = (
 
 
 def draw(rows: Sequence[Record]) -> Figure:
-    """Final loss against learning rate: panels per optimizer, a line per width, the best marked."""
+    """Final loss against learning rate, a line per width; dot: the best, cross: diverged."""
     names = list(dict.fromkeys(r["optimizer"] for r in rows))
     widths = sorted({r["width"] for r in rows})
     figure, row = panels([METHODS[n].title for n in names], height=4)
@@ -304,7 +306,7 @@ def draw(rows: Sequence[Record]) -> Figure:
         for width, colour in zip(widths, ordered_colours(len(widths)), strict=True):
             curve = [r for r in rows if (r["optimizer"], r["width"]) == (name, width)]
             lost = [r["lr"] for r in curve if r["loss"] is None or r["loss"] > TOP]
-            axes.plot(lost, [TOP] * len(lost), "x", color=colour, clip_on=False)
+            axes.plot(lost, [LOST] * len(lost), "x", color=colour)
             curve = sorted((r for r in curve if r["loss"] is not None), key=lambda r: r["lr"])
             if curve:
                 x, y = ([r[k] for r in curve] for k in ("lr", "loss"))
@@ -314,6 +316,7 @@ def draw(rows: Sequence[Record]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(lrs[::2]))
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"$2^{{{math.log2(v):.0f}}}$"))
         axes.set_xlim(lrs[0] / 1.4, lrs[-1] * 1.4)
         axes.set_xlabel("peak learning rate")
     row[0].set_yscale("log")
@@ -326,7 +329,7 @@ def draw(rows: Sequence[Record]) -> Figure:
     figure.legend(
         handles,
         labels,
-        title="width; a circle is the best rate, a cross at the top one that diverged",
+        title="width",
         loc="outside lower center",
         ncols=len(labels),
         frameon=False,

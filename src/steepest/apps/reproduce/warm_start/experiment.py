@@ -341,7 +341,7 @@ def draw(rows: Sequence[Record]) -> Figure:
     chosen = dict.fromkeys(
         [("nesterov", min(windows)), ("nesterov", max(windows)), ("plain", max(windows))]
     )
-    titles = [f"{AVERAGES[average]}, step {window}" for average, window in chosen]
+    titles = [f"{AVERAGES[average]}\nstep {window}" for average, window in chosen]
     figure, row = panels(titles, height=4)
     for axes, (average, window) in zip(row, chosen, strict=True):
         for name, method in METHODS.items():
