@@ -51,7 +51,7 @@ def test_the_range_is_what_was_run() -> None:
 def test_the_documentation_says_the_same() -> None:
     first, last = (Version(v) for v in torch_versions.TESTED)
     text = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-    assert f"torch {first.major}.{first.minor} to {last.major}.{last.minor} and jaxtyping" in text
+    assert f"torch {first.major}.{first.minor} to {last.major}.{last.minor}." in text
     run = re.search(r"run under ([\d., and]+)\.\n", text)
     assert run and re.findall(r"\d+\.\d+\.\d+", run[1]) == [str(first), pinned(), str(last)]
     for path in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 import steepest
 from steepest.apps.train.config import Config, ModelConfig, OptimizerConfig
 from steepest.apps.train.data import Corpus, load_text, prepare
-from steepest.apps.train.norms import TUNED
+from steepest.apps.train.norms import LEARNING_RATES
 from steepest.apps.train.optimizers import RECIPES, recipe, scheduler
 from steepest.apps.train.trial import Trainer, Trial
 from steepest.diagnostics import Monitor
@@ -20,7 +20,7 @@ from steepest.optim import PRESETS
 
 # Like the default model of `steepest train`, but smaller.
 MODEL = ModelConfig(layers=2, width=64, heads=2, context=16)
-NAMES = (*RECIPES, *(f"descent:{norm}" for norm in TUNED if norm != "spectral"))
+NAMES = (*RECIPES, *(f"descent:{norm}" for norm in LEARNING_RATES if norm != "spectral"))
 
 
 @cache
@@ -33,7 +33,7 @@ def settings(name: str, factor: float = 1.0) -> OptimizerConfig:
     name, _, norm = name.partition(":")
     tuned = recipe(name).tuned
     if norm:
-        tuned = replace(tuned, norm=norm, lr=TUNED[norm])
+        tuned = replace(tuned, norm=norm, lr=LEARNING_RATES[norm])
     rest = None if tuned.adamw_lr is None else factor * tuned.adamw_lr
     return replace(tuned, lr=factor * tuned.lr, adamw_lr=rest)
 

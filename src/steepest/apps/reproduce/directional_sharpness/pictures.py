@@ -143,10 +143,9 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
         # The guarantees are ahead of each other by nr(G)/st(A).
         stable = 1.0 if column == "ratio" else median(r["input"] for r in mine)
         ends = np.array([x.min(), x.max()])
-        text = (
-            "guaranteed" if column == "ratio" else f"guaranteed at the median st(A) = {stable:.2g}"
+        place.plot(
+            ends, ends / stable, color=INK, linewidth=1.1, linestyle="--", label="guaranteed"
         )
-        place.plot(ends, ends / stable, color=INK, linewidth=1.1, linestyle="--", label=text)
         title = f"{NETWORKS[network]}: Spearman's correlation {spearman(x, y):+.2f}"
         place.set_title(title, color=INK, fontsize=11)
         place.axhline(1, color=INK, linewidth=0.7)
@@ -154,7 +153,8 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
         place.set_yscale("log")
         _plain(place.xaxis)
         _plain(place.yaxis)
-        place.set_xlabel(columns[column])
+        median_of = "" if column == "ratio" else f", at the median st(A) = {stable:.2g}"
+        place.set_xlabel(columns[column] + median_of)
     for place in axes[:: len(columns)]:
         place.set_ylabel("advantage in best decrease")
     found = dict(zip(*reversed(_handles(axes)), strict=True))
@@ -162,7 +162,7 @@ def draw_advantages(rows: Sequence[Record]) -> Figure:
         found.values(),
         found.keys(),
         loc="outside lower center",
-        ncols=3,
+        ncols=4,
         frameon=False,
         labelcolor=INK,
     )
