@@ -110,11 +110,11 @@ def test_a_page_changes_the_notebook() -> None:
 
 # What the page says, and the claim and the piece of its stored result that it is from.
 QUOTED = {
-    "630 of 672 cases on the GPT, ×1.73": ("layers-text", "628 of 672", "×1.73"),
-    "162 of 168 on the MLP, ×1.84": ("layers-images", "160 of 168", "×1.83"),
-    "correlations of +0.77": ("nuclear-rank-text", "+0.76,"),
-    "and +0.25": ("nuclear-rank-images", "+0.31,"),
-    "at 567 of 637 points (89 %)": ("predicts-text", "563 of 636 (89 %)"),
+    "630 of 672 cases on the GPT, ×1.73": ("layers-text", "630 of 672", "×1.73"),
+    "162 of 168 on the MLP, ×1.84": ("layers-images", "162 of 168", "×1.84"),
+    "correlations of +0.77": ("nuclear-rank-text", "+0.77,"),
+    "and +0.25": ("nuclear-rank-images", "+0.25,"),
+    "at 567 of 637 points (89 %)": ("predicts-text", "567 of 637 (89 %)"),
     'always saying "spectral" is right at 97 %': ("predicts-text", "a constant at 97 %"),
     "exceeded the ratio at 44 % of the points": ("bound-text", "(56 %)"),
 }
