@@ -77,6 +77,7 @@ def _as_on_a_device(monkeypatch, unchecked):
     for name, module in list(sys.modules.items()):
         if name.startswith("steepest.") and getattr(module, "is_known", None) is plain:
             monkeypatch.setattr(module, "is_known", lambda _: False)
+    monkeypatch.setattr(numerics, "PLAIN", ())
 
 
 @pytest.mark.usefixtures("_as_on_a_device")

@@ -79,6 +79,7 @@ def test_half_precision_parameters_are_widened_stack_by_stack():
 
 
 def test_a_norm_of_entries_needs_two_stacks():
+    """Besides them, a piece of the gradients in which zeros are looked for; its memory is kept."""
     params = [nn.Parameter(torch.randn(1000)) for _ in range(20)]
     used = peak(Lion(params, lr=0.1, max_batch_bytes=8000), params)
-    assert 2 * 8000 <= used <= 3 * 8000
+    assert 2 * 8000 <= used <= 4 * 8000

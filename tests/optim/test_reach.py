@@ -9,16 +9,31 @@ import torch
 from torch import nn
 
 import steepest
-from steepest import SGD, LionK, Muon, SignSGD, SteepestDescent, maps, norms
+from steepest import SGD, LionK, Muon, SignSGD, SteepestDescent, maps, norms, polar
+from steepest.polar.tables import table_of
 
 ROOT = str(Path(steepest.__file__).parent)
 
 FUNCTIONS, FILES = 40, 10
 
+
+def chosen_on(processor: str) -> polar.Auto:
+    """The default of Muon, as it is on a class of processors."""
+    return polar.Auto(error=0.05, table=table_of(processor, several=True))
+
+
 OPTIMIZERS = {
-    "muon": lambda w: Muon([w], lr=0.02),
+    **{
+        f"muon on {name}": lambda w, name=name: Muon([w], lr=0.02, polar=chosen_on(name))
+        for name in ("avx2", "zen-bf16")
+    },
     "muon_torch": lambda w: Muon([w], lr=0.02, ns_steps=5),
-    "sharp": lambda w: SteepestDescent([w], norms.Spectral(polar=Muon([w]).defaults["polar"]), 0.1),
+    **{
+        f"sharp on {name}": lambda w, name=name: SteepestDescent(
+            [w], norms.Spectral(polar=chosen_on(name)), 0.1
+        )
+        for name in ("avx2", "zen-bf16")
+    },
     "lion_k": lambda w: LionK([w], lr=0.02, K=maps.L1Map()),
     "sign": lambda w: SignSGD([w], lr=0.02),
     "sgd": lambda w: SGD([w], lr=0.02),

@@ -22,7 +22,8 @@ def test_the_choice_keeps_the_promise(shape, error, device):
     method = Auto(error=error).choose(*shape, torch.float32, torch.device(device))
     stated = method.accuracy(*shape, torch.float32)
     assert stated.error <= error
-    assert stated.resolution <= Auto().resolution
+    # Dividing by a power of m and multiplying by it again may end one bit higher.
+    assert stated.resolution <= Auto().resolution * (1 + 1e-12)
 
 
 def test_an_accelerator_gets_products_only():

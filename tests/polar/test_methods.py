@@ -218,7 +218,9 @@ def test_rank_one_does_not_blow_up_in_gram_form(name, shape):
     x = with_spectrum(torch.ones(1, dtype=torch.float64), *shape).float()
     out = singular_values(METHODS[name](x))
     assert float((out[0] - 1).abs()) < 0.05
-    assert float(out[1]) < 0.05
+    # What rounding adds to x, in half precision, is resolved to this share.
+    stated = METHODS[name].accuracy(*shape, x.dtype)
+    assert float(out[1]) < max(0.05, stated.backward / stated.resolution)
 
 
 @exact_method

@@ -7,9 +7,7 @@ import torch
 
 from steepest.polar import (
     GramEigh,
-    GramNewtonSchulz,
     Zolotarev,
-    _blocks,
     best_rational,
     definite_inverse,
 )
@@ -151,22 +149,6 @@ def test_a_hermitian_product_by_quarters_is_the_product(m):
         assert torch.equal(product[:, :half, half:], product[:, half:, :half].mH)
 
 
-def test_memory_that_is_given_back_is_used_again():
-    like = torch.zeros(1)
-    with torch.no_grad():
-        space = Workspace(like)
-        first = space.empty(2, 3, 4)
-        assert space.empty(2, 3, 4).data_ptr() != first.data_ptr()
-        space.release(first)
-        again = space.empty(4, 3, 2)
-        assert again.data_ptr() == first.data_ptr() and again.shape == (4, 3, 2)
-    with torch.enable_grad():
-        space = Workspace(like)
-        first = space.empty(2, 2)
-        space.release(first)
-        assert space.empty(2, 2).data_ptr() != first.data_ptr()
-
-
 @pytest.mark.parametrize(
     "method",
     [Zolotarev(4, 1e-3), Zolotarev(2, 1e-3, degree=5), Zolotarev(1, 1e-3, degree=13)],
@@ -185,17 +167,3 @@ def test_used_memory_changes_no_result(method, m):
     with torch.enable_grad():
         # Rounding of the Gram matrix, over the smallest singular value squared.
         assert spectral_distance(method(x)[0], once[0]) < 1e-3
-
-
-def test_a_thread_keeps_no_more_memory_than_the_bound(monkeypatch):
-    """The largest pieces stay; a later call is none the worse for it."""
-    x = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(0))
-    method = GramNewtonSchulz()
-    monkeypatch.setattr(_blocks._kept, "spaces", {}, raising=False)  # what others have left
-    with torch.no_grad():
-        expected = method(x)
-        for pieces in (2, 0):
-            monkeypatch.setattr(_blocks, "KEPT_BYTES", pieces * x.nbytes)
-            assert torch.equal(method(x), expected)
-            kept = _blocks._kept.spaces[torch.float32].free.values()
-            assert sum(t.nbytes for same in kept for t in same) == pieces * x.nbytes

@@ -1,10 +1,14 @@
-"""Types, scales and precision: what everything that computes with matrices shares."""
+"""Types, memory, scales and precision: what everything that computes with matrices shares."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+import operator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -74,40 +78,159 @@ def looked_at(a: Tensor) -> bool | None:
         return None
 
 
+PLAIN = (Tensor, torch.nn.Parameter)
+"""Types of tensors that are nothing but memory."""
+
+# Memory of the host that a thread keeps from one call to the next.
+KEPT_BYTES = 2**27
+
+
+class _Pieces(threading.local):
+    """Storages that a thread has handed out, by their size; the size that grew last comes last.
+
+    One is free as soon as no tensor refers to it: nobody has to give it back, and what a caller
+    keeps stays theirs.
+    """
+
+    def __init__(self) -> None:
+        self.by_size: dict[int, list[torch.UntypedStorage]] = {}
+
+    def add(self, nbytes: int) -> torch.UntypedStorage:
+        """A new one, for which others are let go where there are too many bytes."""
+        storage = torch.UntypedStorage(nbytes, device="cpu")
+        self.by_size[nbytes] = [*self.by_size.pop(nbytes, ()), storage]
+        while sum(size * len(same) for size, same in self.by_size.items()) > KEPT_BYTES:
+            size, same = next(iter(self.by_size.items()))
+            del same[0]
+            if not same:
+                del self.by_size[size]
+        return storage
+
+
+_pieces = _Pieces()
+
+
+def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A contiguous tensor with anything in it, on the device of `like`.
+
+    On the host it lies in memory that was used before, if there is some that no tensor refers to
+    any more: the system clears the pages of fresh memory, which on small matrices takes longer than
+    all the products of a polar factor. An accelerator's allocator keeps memory itself. Where
+    autograd, a compiler or inference mode follows, all memory is fresh.
+
+    Args:
+        shape: the shape.
+        like: a tensor.
+        dtype: the type; None for that of `like`.
+    """
+    dtype = dtype or like.dtype
+    nbytes = math.prod(shape) * dtype.itemsize
+    if (
+        nbytes == 0
+        or type(like) not in PLAIN
+        or like.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.is_inference_mode_enabled()
+    ):
+        return like.new_empty(shape, dtype=dtype)
+    same = _pieces.by_size.get(nbytes, [])
+    for place in range(len(same) - 1, -1, -1):
+        storage = same[place]
+        # torch has no public question for this; its CUDA graphs ask the same one.
+        if torch._C._storage_Use_Count(storage._cdata) == 1 and storage.nbytes() == nbytes:
+            same.append(same.pop(place))  # what was handed out last may still be in the cache
+            break
+    else:
+        storage = _pieces.add(nbytes)
+    return torch.empty(0, dtype=dtype, device="cpu").set_(storage, 0, shape, _strides(shape))
+
+
+@lru_cache(maxsize=1024)
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a contiguous tensor."""
+    return tuple(itertools.accumulate(shape[:0:-1], operator.mul, initial=1))[::-1]
+
+
+def empty_like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`empty` of the shape of `x`: columns are dense where those of `x` are, else rows."""
+    if x.ndim > 1 and x.stride(-1) != 1 and x.stride(-2) == 1:
+        return empty(tuple(x.mT.shape), x, dtype).mT
+    return empty(tuple(x.shape), x, dtype)
+
+
+def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in another type, in the same memory order; itself if it has the type."""
+    # On the host `x.to` takes fresh memory. Its counterpart here would be followed by autograd too.
+    if x.dtype == dtype or x.device.type != "cpu" or torch.is_grad_enabled():
+        return x.to(dtype)
+    return empty_like(x, dtype).copy_(x)
+
+
+def power_below(x: Tensor) -> Tensor:
+    """The largest power of two that is at most x."""
+    return torch.ldexp(torch.ones_like(x), torch.frexp(x).exponent - 1)
+
+
 def power_of_two_scale(x: Tensor) -> Tensor:
     """The first of `power_of_two_scales`: the largest entry may land in [eps/2, 4) at the ends."""
-    return power_of_two_scales(x)[0]
+    return power_of_two_scales([x])[0][0]
 
 
-def power_of_two_scales(x: Tensor) -> tuple[Tensor, Tensor]:
+def power_of_two_scales(xs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Two powers of two for each matrix, which bring its largest entry into [1/2, 1).
 
     A power of two costs no digit. The norm itself is not usable: its square over- or underflows
     for entries of 1e±30 in float32. A power must be a normal number itself, so at the two ends of
     the type one is not enough: the second is 1 elsewhere.
 
+    Args:
+        xs: stacks (*batch, m, n) of one dtype and device.
+
     Returns:
-        Real numbers of shape (*batch, 1, 1) in the precision of `x`; 1 for a zero matrix.
+        For each stack real numbers of shape (*batch, 1, 1) in its precision; 1 for a zero matrix.
     """
-    parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-    axes = (-2, -1) if parts is x else (-3, -2, -1)
-    # Four times faster on a CPU than the absolute values, which would need memory.
-    largest = torch.maximum(parts.amax(axes, keepdim=True), -parts.amin(axes, keepdim=True))
-    largest = largest if parts is x else largest.squeeze(-1)
-    exponent = torch.frexp(largest.float() if x.dtype in HALF else largest).exponent
+    largest = []
+    for x in xs:
+        parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+        axes = (-2, -1) if parts is x else (-3, -2, -1)
+        # Four times faster on a CPU than the absolute values, which would need memory.
+        most = torch.maximum(parts.amax(axes, keepdim=True), -parts.amin(axes, keepdim=True))
+        largest.append(most if parts is x else most.squeeze(-1))
+    # On small matrices the dozen calls on these few numbers take longer than those on all entries.
+    entries = torch.cat([most.reshape(-1) for most in largest]) if len(xs) > 1 else largest[0]
+    exponent = torch.frexp(entries.float() if entries.dtype in HALF else entries).exponent
     # The power must itself be a normal number of the type: 2^149 is no float32.
-    limit = math.frexp(torch.finfo(parts.dtype).max)[1] - 2
+    limit = math.frexp(torch.finfo(entries.dtype).max)[1] - 2
     first = (-exponent).clamp(-limit, limit)
-    one = torch.ones_like(largest)
-    return torch.ldexp(one, first), torch.ldexp(one, -exponent - first)
+    one = torch.ones_like(entries)
+    power, rest = torch.ldexp(one, first), torch.ldexp(one, -exponent - first)
+    if len(xs) == 1:
+        return [(power, rest)]
+    sizes = [most.numel() for most in largest]
+    pairs = zip(power.split(sizes), rest.split(sizes), largest, strict=True)
+    return [(first.view_as(most), second.view_as(most)) for first, second, most in pairs]
 
 
 def unit_scale(x: Tensor) -> Tensor:
-    """Each matrix times its `power_of_two_scales`; zero stays zero."""
-    power, rest = power_of_two_scales(x)
-    x = times(x, power) if x.is_complex() else x * power
-    # Hardly ever is there a rest: where looking costs nothing, no pass over the matrix is made.
-    return x if is_known(x) and looked_at((rest == 1).all()) else times(x, rest)
+    """Each matrix times its `power_of_two_scales`, in new memory; zero stays zero."""
+    return unit_scales([x])[0]
+
+
+def unit_scales(xs: Sequence[Tensor]) -> list[Tensor]:
+    """`unit_scale` of stacks (*batch, m, n) of one dtype and device."""
+    out = []
+    for x, (power, rest) in zip(xs, power_of_two_scales(xs), strict=True):
+        known = is_known(x)
+        if x.is_complex():
+            scaled = times(x, power)
+        else:
+            reuses = known and not torch.is_grad_enabled() and x.is_contiguous()
+            scaled = torch.mul(x, power, out=empty(tuple(x.shape), x) if reuses else None)
+        # Hardly ever is there a rest: where looking costs nothing, that pass is not made.
+        once = known and looked_at((rest == 1).all())
+        out.append(scaled if once else times(scaled, rest))
+    return out
 
 
 def times(x: Tensor, factor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import real_dtype, widened
+from steepest._common.numerics import empty, real_dtype, widened
 from steepest.norms import Norm
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
@@ -360,9 +360,7 @@ class StackedBatch:
             return us
         # (matrices of all members, rows, columns), one stack for each size of a split.
         stacks = [
-            first.like.new_empty(
-                (sum(i.shapes[k][0] for i in self.members), m, n), dtype=first.stack_dtype
-            )
+            empty((sum(i.shapes[k][0] for i in self.members), m, n), first.like, first.stack_dtype)
             for k, (m, n) in enumerate(first.sizes)
         ]
         self.u = self.places(stacks)

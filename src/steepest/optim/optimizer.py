@@ -18,7 +18,7 @@ from steepest.optim.adamw import new_state, step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
 from steepest.optim.choices import Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
-from steepest.optim.groups import check_ball, name_of
+from steepest.optim.groups import check_average, check_ball, name_of
 from steepest.optim.options import (
     Group,
     StepOptions,
@@ -39,7 +39,6 @@ from steepest.optim.summary import summary
 from steepest.optim.updates import (
     Flag,
     average_dtype,
-    check_average,
     check_decay,
     judged,
     replace,

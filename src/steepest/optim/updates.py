@@ -7,7 +7,7 @@ The foreach functions of torch (`torch._foreach_*`) are documented but in beta; 
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate as accumulated
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import HALF, host_value, is_known, real_dtype
+from steepest._common.numerics import HALF, empty, empty_like, host_value, is_known, real_dtype
 from steepest.optim.choices import DECAYS, Decay
 
 # Measured on two x86-64 cores, for 128 gradients of width 64 and 48 of width 768: milliseconds of
@@ -99,50 +99,36 @@ def judged(
     """Whether each gradient is finite, and the places of those of which an entry may be zero.
 
     Over itself every entry is 1, but for zeros, NaN and inf. That costs less than to look for
-    either; only in the memory of the host, and for gradients that the limit has room for.
+    either; only in the memory of the host.
 
     Args:
         grads: The gradients.
         dtype: The type that their averages are kept in.
         limit: Bytes of gradients that are divided at a time; None for `RATIOS`.
     """
-    limit, known = limit or RATIOS, is_known(grads[0]) and not dtype.is_complex
+    known = is_known(grads[0]) and not dtype.is_complex
+    most = max(1, (limit or RATIOS) // dtype.itemsize)
     # A shard may be empty.
-    fits = [known and g.dtype == dtype and 0 < g.nbytes <= limit for g in grads]
-    places = [i for i, fit in enumerate(fits) if fit]
-    flags: list[Flag] = [False] * len(grads)
-    while places:
-        ends = list(accumulated(grads[i].nbytes for i in places))
-        some, places = places[: bisect(ends, limit)], places[bisect(ends, limit) :]
-        ratios = torch.cat([grads[i].reshape(-1) for i in some])
-        ratios.div_(ratios)
-        fine = [float(ratios.max()) == 1] * len(some)
-        if not fine[0] and len(some) > 1:
-            each = torch._foreach_max(ratios.split([grads[i].numel() for i in some]))
-            fine = [top == 1 for top in torch.stack(each).tolist()]
-        for i, good in zip(some, fine, strict=True):
-            flags[i] = good
+    flags: list[Flag] = [known and g.dtype == dtype and g.numel() > 0 for g in grads]
+    flat = [(i, grads[i].reshape(-1)) for i, fits in enumerate(flags) if fits]
+    pieces = [(i, p) for i, x in flat for p in (x.split(most) if len(x) > most else (x,))]
+    while pieces:
+        ends = list(accumulated(len(p) for _, p in pieces))
+        some, pieces = pieces[: bisect(ends, most)], pieces[bisect(ends, most) :]
+        entries = [p for _, p in some]
+        ratios = empty((sum(map(len, entries)),), entries[0])
+        whole = torch.cat(entries, out=ratios) if len(entries) > 1 else entries[0]
+        torch.div(whole, whole, out=ratios)
+        if float(ratios.max()) == 1:
+            continue
+        tops = torch._foreach_max(ratios.split([len(p) for p in entries]))
+        for (i, _), top in zip(some, torch.stack(tops).tolist(), strict=True):
+            flags[i] = flags[i] and top == 1
     rest = [i for i, good in enumerate(flags) if not good]
     found = finite_flags([grads[i] for i in rest], dtype) if rest else []
     for i, flag in zip(rest, found, strict=True):
         flags[i] = flag
     return flags, rest
-
-
-def check_average(group: Mapping[str, Any]) -> None:
-    """Raise if a group that has `betas` has another momentum, which would be ignored.
-
-    Raises:
-        ValueError: it has.
-    """
-    for key in ("momentum", "nesterov"):
-        if group.get(key):
-            raise invalid(
-                key,
-                group[key],
-                f"betas={group['betas']} are the weights of this average: change them instead, and "
-                "give a scheduler cycle_momentum=False",
-            )
 
 
 class Splits(Protocol):
@@ -201,15 +187,16 @@ def accumulate(
     safe = [g if g.dtype == b.dtype else g.to(b.dtype) for g, b in zip(grads, buffers, strict=True)]
     safe = _held(safe, buffers, finite) if any(isinstance(k, Tensor) for k in finite) else safe
     us = safe if out is None else list(out)
-    if out and (zeros or nesterov or betas is not None):
-        torch._foreach_copy_(us, _parts(safe, views) if views else safe)
-    sizes = [stack.abs() for stack in stacks] if zeros else []
+    starts = (_parts(safe, views) if views else safe) if out else us
+    if out and zeros:
+        torch._foreach_copy_(us, list(starts))
+    sizes = [_sizes(stack) for stack in stacks] if zeros else []
     ahead, momentum = betas or (momentum, momentum)
     if betas is not None:
-        us = _mixed(us, buffers, views, ahead, dtype)
+        us = _mixed(us, starts, buffers, views, ahead, dtype)
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
     if betas is None and nesterov:
-        us = _mixed(us, buffers, views, momentum, dtype)
+        us = _mixed(us, starts, buffers, views, momentum, dtype)
     elif betas is None and out is None:
         us = [b if b.dtype == dtype else b.to(dtype) for b in buffers]
     elif betas is None and out:
@@ -244,6 +231,11 @@ def _forget(
             us[i] = us[i].masked_fill(quiet, 0)
 
 
+def _sizes(x: Tensor) -> Tensor:
+    """The absolute values of the entries."""
+    return torch.abs(x, out=empty_like(x)) if is_known(x) and not x.is_complex() else x.abs()
+
+
 def _forgotten(u: Tensor, size: Tensor, dtype: torch.dtype) -> Tensor | None:
     """A mask of the entries of averages kept in a type that are forgotten; None if there is none.
 
@@ -252,29 +244,39 @@ def _forgotten(u: Tensor, size: Tensor, dtype: torch.dtype) -> Tensor | None:
         size: The absolute values of the gradients.
         dtype: The type.
     """
-    most, own = max(FORGOTTEN, float(torch.finfo(dtype).smallest_normal)), u.abs()
+    most, own = max(FORGOTTEN, float(torch.finfo(dtype).smallest_normal)), _sizes(u)
     # torch compares numbers ten times as slowly as it finds the smallest one.
-    if is_known(u) and (not u.numel() or bool(torch.maximum(size, own).amin() > most)):
-        return None
+    if is_known(u):
+        larger = torch.maximum(size, own, out=empty_like(own))
+        if not u.numel() or bool(larger.amin() > most):
+            return None
     return (size == 0).logical_and_(own <= most)
 
 
 def _mixed(
     us: list[Tensor],
+    starts: Sequence[Tensor],
     buffers: Sequence[Tensor],
     views: Sequence[Splits] | None,
     weight: float,
     dtype: torch.dtype | None,
 ) -> list[Tensor]:
-    """(1 − weight)·u + weight·buffer, in place; or in fresh memory of a type that is said."""
+    """(1 − weight)·start + weight·buffer, into u; or in fresh memory of a type that is said."""
     if not us:
         return us
     pairs = zip(_parts(buffers, views) if views else buffers, us, strict=True)
     ends = [b if b.dtype == (dtype or u.dtype) else b.to(dtype or u.dtype) for b, u in pairs]
-    if dtype is None:
+    if dtype is not None:
+        return list(torch._foreach_lerp([u.to(dtype) for u in us], ends, weight))
+    if not all(map(is_known, us)):
+        if starts is not us:
+            torch._foreach_copy_(us, list(starts))
         torch._foreach_lerp_(us, ends, weight)
         return us
-    return list(torch._foreach_lerp([u.to(dtype) for u in us], ends, weight))
+    # torch loops over lists as well on a CPU.
+    for u, start, end in zip(us, starts, ends, strict=True):
+        torch.lerp(start if start.dtype == u.dtype else start.to(u.dtype), end, weight, out=u)
+    return us
 
 
 def without_momentum(

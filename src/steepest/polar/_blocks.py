@@ -6,23 +6,23 @@ the matrices are small. Cut into blocks, nearly all of the work is products.
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import HALF
+from steepest._common.numerics import HALF, empty, empty_like
 
 # Measured in torch 2.13 on two x86-64 cores, in float32. Below, a product by halves costs more in
 # calls than it saves in arithmetic.
 HALVED = 512
 
-# The number of rows from which on Hermitian products of a type are cut. Ours in half precision:
-# matrix units are full with fewer rows, and a 768 × 768 product is cut twice.
-CUT = {torch.float16: 384, torch.bfloat16: 384}
+# In half precision a Hermitian product is cut into blocks from as many rows on. Measured on Zen 5,
+# one and two threads, bfloat16, for 512 to 4096 rows and as many or four times as many columns: up
+# to 4 blocks a side, and more of 192 rows or more, take 0.60 to 0.91 of the time of the whole
+# product. oneDNN is fast for contiguous factors alone, so the blocks are copied first.
+FEW_BLOCKS, HALF_BLOCK, MOST_BLOCKS = 4, 192, 8
 # Where LAPACK takes over: a smaller leaf costs more calls.
 LEAF = 32
 # `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call
@@ -36,73 +36,69 @@ LONG_ROWS, LONG_ROW = 64, 512
 # Rounding may leave a bound a few eps below λ₁.
 MARGIN = 1e-5
 
-# Memory that a thread keeps from one call to the next, on the host alone, for each dtype.
-KEPT_BYTES = 2**26
-
 
 class Workspace:
-    """Memory of intermediate results, used again as soon as it is given back.
-
-    The pages of fresh memory cost a CPU more than the arithmetic does on small matrices: with it,
-    the m × m work of sixteen 128 × 128 matrices takes less than half the time.
-
-    Where autograd or a compiler follows, every result is new memory.
+    """Makes results, in memory that is used again where nothing follows them.
 
     Args:
-        like: a tensor of the dtype and on the device that all results get.
+        like: a tensor on the device of all results.
+        dtype: their type; None for that of `like`.
     """
 
-    def __init__(self, like: Tensor) -> None:
-        self.reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    def __init__(self, like: Tensor, dtype: torch.dtype | None = None) -> None:
+        self.writes = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        """Whether results may be written into memory that is there."""
+        self.dtype = dtype or like.dtype
         self._like = like
-        self.free: dict[int, list[Tensor]] = {}
-        """Memory that has been given back, by the number of entries."""
 
     def empty(self, *shape: int) -> Tensor:
         """Contiguous memory with anything in it."""
-        free = self.free.get(math.prod(shape))
-        return free.pop().view(shape) if free else self._like.new_empty(shape)
-
-    def release(self, *tensors: Tensor) -> None:
-        """Declare contiguous results that nobody reads any more."""
-        if self.reuses:
-            for t in tensors:
-                self.free.setdefault(t.numel(), []).append(t)
-
-    def trim(self, limit: int) -> None:
-        """Let go of what exceeds `limit` bytes, the largest pieces first to stay."""
-        kept: dict[int, list[Tensor]] = {}
-        for size in sorted(self.free, reverse=True):
-            for t in self.free[size]:
-                if t.nbytes <= limit:
-                    limit -= t.nbytes
-                    kept.setdefault(size, []).append(t)
-        self.free = kept
+        return empty(shape, self._like, self.dtype)
 
     def copy(self, x: Tensor) -> Tensor:
         """A contiguous copy."""
         return self.empty(*x.shape).copy_(x)
 
-    def concatenate(self, stacks: list[Tensor]) -> Tensor:
-        """The stacks as one, whose memory is given back if there are several."""
-        if len(stacks) == 1:
-            return stacks[0]
-        if not self.reuses:
-            return torch.cat(stacks)
-        out = self.empty(sum(len(s) for s in stacks), *stacks[0].shape[1:])
-        torch.cat(stacks, out=out)
-        self.release(*stacks)
-        return out
-
     def times(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """x·factor."""
-        return torch.mul(x, factor, out=self.empty(*x.shape)) if self.reuses else x * factor
+        return torch.mul(x, factor, out=empty_like(x)) if self.writes else x * factor
 
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """a·b for a batch."""
-        if not self.reuses:
-            return torch.bmm(a, b)
-        return torch.bmm(a, b, out=self.empty(a.shape[0], a.shape[1], b.shape[2]))
+    def product(
+        self,
+        a: Tensor,
+        b: Tensor,
+        *,
+        plus: Tensor | None = None,
+        beta: float = 1.0,
+        alpha: float = 1.0,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """beta·plus + alpha·a·b for a batch.
+
+        Args:
+            a: shape (batch, m, k).
+            b: shape (batch, k, n).
+            plus: a matrix to add, shape (batch, m, n); None for none, and no alpha.
+            beta: its factor.
+            alpha: the factor of the product.
+            out: memory for the result.
+        """
+        if out is None and self.writes:
+            out = empty((a.shape[0], a.shape[1], b.shape[2]), self._like, a.dtype)
+        if plus is None:
+            return torch.bmm(a, b, out=out)
+        return torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
+
+    def product_like(self, a: Tensor, x: Tensor, beta: float = 0.0) -> Tensor:
+        """a·x + beta·x in the memory order of x: columns are dense where those of x are.
+
+        A tall matrix comes as its transpose. A factor in another order than the parameter it
+        belongs to is four to twenty times as slow to add to it on a CPU.
+        """
+        if x.stride(-1) == 1:
+            return self.product(a, x, plus=x if beta else None, beta=beta)
+        own = x.mH
+        return self.product(own, a.mH, plus=own if beta else None, beta=beta).mH
 
     def hermitian(
         self,
@@ -113,45 +109,95 @@ class Workspace:
         beta: float = 1.0,
         alpha: float = 1.0,
     ) -> Tensor:
-        """beta·plus + alpha·a·b, known to be Hermitian: of a large one little more than half.
+        """`product`, known to be Hermitian: of a large one in float32 little more than half."""
+        if not self.writes or a.shape[1] < HALVED or a.dtype in HALF:
+            return self.product(a, b, plus=plus, beta=beta, alpha=alpha)
+        out = self.empty(len(a), a.shape[1], a.shape[1])
+        _write_hermitian(a, b, out, plus, beta, alpha)
+        return out
+
+    def gram(self, xs: Sequence[Tensor]) -> Tensor:
+        """XXᴴ of all matrices of several stacks, of m rows each, in one stack."""
+        if not self.writes:
+            return torch.cat([gram_matrix(x) for x in xs]) if len(xs) > 1 else gram_matrix(xs[0])
+        m = xs[0].shape[-2]
+        out = empty((sum(map(len, xs)), m, m), self._like, self.dtype)
+        for x, part in zip(xs, out.split([len(x) for x in xs]), strict=True):
+            if x.dtype in HALF or x.shape[-1] < 2 * max(LONG_ROW, LONG_ROWS * m):
+                self.own_product(x, out=part)
+            else:
+                part.copy_(gram_matrix(x))
+        return out
+
+    def own_product(
+        self,
+        a: Tensor,
+        *,
+        plus: Tensor | None = None,
+        beta: float = 1.0,
+        alpha: float = 1.0,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """`product` of a and aᴴ: of a large one little more than half.
 
         Args:
-            a: shape (batch, m, k).
-            b: shape (batch, k, m).
-            plus: a Hermitian matrix to add, shape (batch, m, m); None for none.
+            a: shape (batch, m, n).
+            plus: a Hermitian matrix to add, shape (batch, m, m); None for none, and no alpha.
             beta: its factor.
             alpha: the factor of the product.
+            out: memory for the result.
         """
-        out = None
-        if self.reuses:
-            shape = len(a), a.shape[1], a.shape[1]
-            free = self.free.get(math.prod(shape))
-            out = free.pop().view(shape) if free else a.new_empty(shape)
-            if a.shape[1] >= CUT.get(a.dtype, HALVED):
-                _write_hermitian(a, b, out, plus, beta, alpha)
-                return out
-        if plus is None:
-            return torch.bmm(a, b, out=out)
-        return torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
+        if not self.writes or a.shape[1] < HALVED:
+            return self.product(a, a.mH, plus=plus, beta=beta, alpha=alpha, out=out)
+        out = self.empty(len(a), a.shape[1], a.shape[1]) if out is None else out
+        count = half_blocks(a.shape[1])
+        if a.dtype in HALF and count > 1:
+            self._write_by_blocks(a, count, out, plus, beta, alpha)
+        else:
+            _write_hermitian(a, a.mH, out, plus, beta, alpha)
+        return out
+
+    def _write_by_blocks(
+        self, a: Tensor, count: int, out: Tensor, plus: Tensor | None, beta: float, alpha: float
+    ) -> None:
+        """Block (i + k, i) of the product for all i in one call, and its mirror image."""
+        batch, m, n = a.shape
+        size = m // count
+        # (count·batch, size, n): block i of all matrices at [i·batch : (i + 1)·batch].
+        if a.stride(-1) == 1:
+            rows = self.empty(count * batch, size, n)
+            rows.view(count, batch, size, n).copy_(a.unflatten(1, (count, size)).movedim(1, 0))
+        else:
+            columns = self.empty(count * batch, n, size)
+            cut = a.mT.unflatten(2, (count, size)).movedim(2, 0)
+            columns.view(count, batch, n, size).copy_(cut)
+            rows = columns.mT
+        grid = out.unflatten(2, (count, size)).unflatten(1, (count, size))
+        own = None if plus is None else plus.unflatten(2, (count, size)).unflatten(1, (count, size))
+        for k in range(count):
+            below, above = rows[k * batch :], rows[: (count - k) * batch]
+            block = self.empty(len(above), size, size)
+            if own is None:
+                torch.bmm(below, above.mH, out=block)
+            else:
+                # (count − k, batch, size, size)
+                shifted = own.diagonal(-k, dim1=1, dim2=3).movedim(-1, 0)
+                block.view_as(shifted).copy_(shifted)
+                block.baddbmm_(below, above.mH, beta=beta, alpha=alpha)
+            block = block.view(count - k, batch, size, size)
+            grid.diagonal(-k, dim1=1, dim2=3).movedim(-1, 0).copy_(block)
+            if k:
+                grid.diagonal(k, dim1=1, dim2=3).movedim(-1, 0).copy_(block.mH)
 
 
-def matmul_like(a: Tensor, x: Tensor) -> Tensor:
-    """The product a·x in the memory order of x: columns are dense where those of x are.
-
-    A tall matrix comes as its transpose. A factor in another order than the parameter it belongs to
-    is four to twenty times as slow to add to it on a CPU.
-    """
-    return a @ x if x.stride(-1) == 1 else (x.mH @ a.mH).mH
+@cache
+def half_blocks(m: int) -> int:
+    """The number of equal blocks of rows by which a Hermitian product in half precision is cut."""
+    counts = range(1, MOST_BLOCKS + 1) if m >= HALVED else (1,)
+    return max(c for c in counts if m % c == 0 and (c <= FEW_BLOCKS or m // c >= HALF_BLOCK))
 
 
-def plus_matmul_like(beta: float, a: Tensor, x: Tensor) -> Tensor:
-    """beta·x + a·x in the memory order of x."""
-    if x.stride(-1) == 1:
-        return torch.baddbmm(x, a, x, beta=beta)
-    return torch.baddbmm(x.mH, x.mH, a.mH, beta=beta).mH
-
-
-def largest_eigenvalue(r: Tensor, square: Tensor) -> Tensor:
+def largest_eigenvalue(r: Tensor, square: Tensor, space: Workspace) -> Tensor:
     """Upper bound of the largest eigenvalue of each positive semidefinite R, shape (batch, 1, 1).
 
         c = ⟨R, R²⟩/‖R‖_F²;  λ₁ ≤ c/2 + √(c²/4 + ‖R² − cR‖_F)
@@ -161,37 +207,31 @@ def largest_eigenvalue(r: Tensor, square: Tensor) -> Tensor:
     more than `steepest.polar._scale.overestimate`² times too large.
 
     Args:
-        r: the matrices, shape (batch, m, m).
+        r: the matrices in single or double precision, shape (batch, m, m).
         square: R².
+        space: memory.
 
     Returns:
-        Real numbers in float32 at least; 1 for zero.
+        Real numbers; 1 for zero.
     """
-    wide = torch.float32 if r.dtype in HALF else None
     axes = (-2, -1)
-    inner = (r * square.conj()).real.sum(axes, keepdim=True, dtype=wide)
-    size = torch.linalg.vector_norm(r, dim=axes, keepdim=True, dtype=wide)
+    memory = empty(tuple(r.shape), r) if space.writes else None
+    inner = torch.mul(r, square.conj(), out=memory).real.sum(axes, keepdim=True)
+    size = torch.linalg.vector_norm(r, dim=axes, keepdim=True)
     c = (inner / size.square()).nan_to_num()
-    rest = torch.addcmul(square, r, -c.to(r.dtype))
-    size = torch.linalg.vector_norm(rest, dim=axes, keepdim=True, dtype=wide)
-    if wide:
-        c = c.to(r.dtype).to(wide)  # ‖R² − cR‖_F is that of the rounded c
+    rest = torch.addcmul(square, r, -c.to(r.dtype), out=memory)
+    size = torch.linalg.vector_norm(rest, dim=axes, keepdim=True)
     bound = (c / 2 + (c.square() / 4 + size).sqrt()) * (1 + MARGIN)
     return torch.where(bound == 0, 1.0, bound)
 
 
-def gram_matrix(x: Tensor, space: Workspace | None = None) -> Tensor:
-    """XXᴴ of (batch, m, n), the products of long rows added up in pieces.
-
-    Args:
-        x: the matrices.
-        space: memory for a result that is one product, then by `Workspace.hermitian`.
-    """
+def gram_matrix(x: Tensor) -> Tensor:
+    """XXᴴ of (batch, m, n), the products of long rows added up in pieces."""
     batch, m, n = x.shape
     length = max(LONG_ROW, LONG_ROWS * m)
     # Products of half precision are added up in float32 and rounded once.
     if n < 2 * length or x.dtype in HALF:
-        return torch.bmm(x, x.mH) if space is None else space.hermitian(x, x.mH)
+        return torch.bmm(x, x.mH)
     count = n // length
     pieces = x[..., : count * length].unflatten(-1, (count, length)).movedim(-2, 1).flatten(0, 1)
     whole = torch.bmm(pieces, pieces.mH).unflatten(0, (batch, count)).sum(dim=1)
@@ -199,35 +239,11 @@ def gram_matrix(x: Tensor, space: Workspace | None = None) -> Tensor:
     return torch.baddbmm(whole, rest, rest.mH) if rest.shape[-1] else whole
 
 
-_kept = threading.local()
-
-
-@contextmanager
-def workspace(like: Tensor) -> Iterator[Workspace]:
-    """The workspace of this thread for tensors of one dtype, with what the last call left there.
-
-    Whatever is not given back belongs to the caller. Only plain tensors of the host have one that
-    stays: an accelerator's allocator keeps memory itself.
-    """
-    space = Workspace(like)
-    host = type(like) is Tensor and like.device.type == "cpu"
-    if not space.reuses or not host or torch.is_inference_mode_enabled():
-        yield space
-        return
-    spaces: dict[torch.dtype, Workspace] = _kept.__dict__.setdefault("spaces", {})
-    # Taken out, so that a call within a call has another one, and an interrupted one leaves none.
-    space = spaces.pop(like.dtype, space)
-    yield space
-    if sum(t.nbytes for same in space.free.values() for t in same) > KEPT_BYTES:
-        space.trim(KEPT_BYTES)
-    spaces[like.dtype] = space
-
-
 def _write_hermitian(
     a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
 ) -> None:
     m = a.shape[-2]
-    if m < CUT.get(a.dtype, HALVED):
+    if m < HALVED:
         _write_product(a, b, out, plus, beta, alpha)
         return
     upper, lower = slice(None, m // 2), slice(m // 2, None)
@@ -270,8 +286,7 @@ def definite_inverse(a: Tensor) -> Tensor:
     Sources:
         Higham, Accuracy and Stability of Numerical Algorithms (SIAM, 2002), sections 13.3 and 14.2.
     """
-    with workspace(a) as space:
-        return inverse_in(a, space)
+    return inverse_in(a, Workspace(a))
 
 
 def inverse_in(a: Tensor, space: Workspace) -> Tensor:
@@ -286,8 +301,6 @@ def inverse_in(a: Tensor, space: Workspace) -> Tensor:
         inverse = space.hermitian(w[:, h:].mH, w[:, h:])
         corner = space.hermitian(w[:, :h, :h].mH, w[:, :h, :h])
         inverse[:, :h, :h] += corner
-        space.release(corner)
-    space.release(w)
     return inverse
 
 
@@ -311,8 +324,7 @@ def _inverse_factor(a: Tensor, space: Workspace) -> Tensor:
     w11 = _inverse_factor(a11, space)
     a21 = space.copy(a21) if small else a21
     l21 = space.product(a21, w11.mH)
-    if small:
-        space.release(a21)
+    del a21
     rest = space.copy(a[:, h:, h:]).baddbmm_(l21, l21.mH, alpha=-1)
     w22 = _inverse_factor(rest, space)
     half = space.product(l21, w11)
@@ -322,7 +334,6 @@ def _inverse_factor(a: Tensor, space: Workspace) -> Tensor:
     w[:, :h, h:] = 0
     w[:, h:, :h] = w21.neg_()
     w[:, h:, h:] = w22
-    space.release(l21, rest, half, w11, w21, w22)
     return w
 
 
@@ -330,7 +341,7 @@ def _leaf(a: Tensor, space: Workspace) -> Tensor:
     """W = L⁻¹ by LAPACK."""
     batch, m, _ = a.shape
     eye = torch.eye(m, dtype=a.dtype, device=a.device).expand_as(a)
-    if not space.reuses:
+    if not space.writes:
         factor = torch.linalg.cholesky_ex(a).L
         return space.copy(torch.linalg.solve_triangular(factor, eye, upper=False))
     # LAPACK writes columns.
@@ -338,6 +349,4 @@ def _leaf(a: Tensor, space: Workspace) -> Tensor:
     info = torch.empty(batch, dtype=torch.int32, device=a.device)
     torch.linalg.cholesky_ex(a, out=(factor.mT, info))
     torch.linalg.solve_triangular(factor.mT, eye, upper=False, out=solution.mT)
-    w = space.copy(solution.mT)
-    space.release(factor, solution)
-    return w
+    return space.copy(solution.mT)

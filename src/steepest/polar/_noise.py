@@ -109,17 +109,18 @@ def band(
     return low, high, top
 
 
-# Emulated as above: what the band leaves out is 1.7·eps at most, with and without a segment of two.
-LAST_ROUNDING = 2.0
+# Emulated as above: what the band leaves out is 1.7·eps at most for segments of one step, 2.6·eps
+# with one of two.
+LAST_ROUNDING, LONG_ROUNDING = 2.0, 3.0
 
 # Emulated for two levels, 1 and σ, besides 6·eps: 0.06·eps·σ₁/σ at most for segments of one step,
 # 1.1·eps·σ₁/σ for longer ones.
 TURN, LONG_TURN = 0.1, 1.2
 
 
-def half_error(eps: float) -> float:
+def half_error(segments: tuple[int, ...], eps: float) -> float:
     """Bound on |σ − 1| that rounding leaves of a factor in half precision, besides the band."""
-    return LAST_ROUNDING * eps
+    return (LAST_ROUNDING if max(segments) == 1 else LONG_ROUNDING) * eps
 
 
 def half_backward(segments: tuple[int, ...], eps: float) -> float:

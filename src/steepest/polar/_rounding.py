@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.numerics import HALF, epsilon, widened
-from steepest.polar._blocks import gram_matrix, matmul_like
+from steepest.polar._blocks import Workspace
 
 # Measured: the eigenvalues of a Gram matrix formed in floating point are off by about 3·eps·λ₁,
 # whatever its size (2 to 4096; log-spaced spectra of condition number 1e4). Bounds use this margin.
@@ -42,11 +42,12 @@ def refine(q: Tensor, steps: int) -> Tensor:
 
     Singular values near 1 converge cubically to it, those that are 0 stay 0.
     """
+    space = Workspace(q)
     for _ in range(steps):
-        square = gram_matrix(q)
-        polynomial = torch.baddbmm(square, square, square, beta=-10 / 8, alpha=3 / 8)
+        square = space.gram([q])
+        polynomial = space.own_product(square, plus=square, beta=-10 / 8, alpha=3 / 8)
         polynomial.diagonal(dim1=-2, dim2=-1).add_(15 / 8)
-        q = matmul_like(polynomial, q)
+        q = space.product_like(polynomial, q)
     return q
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from steepest._common.numerics import HALF, epsilon, real_dtype
-from steepest.polar._blocks import CUT, HALVED
+from steepest.polar._blocks import HALVED, half_blocks
 from steepest.polar._noise import safe_segments
 from steepest.polar._scale import overestimate
 from steepest.polar.costs import CostTable, seconds_at
@@ -40,8 +40,9 @@ FUNCTIONS = ((1, 9), (1, 13), (3, 0), (4, 0), (7, 0), (13, 0))
 POLYNOMIAL = {0: 0, 5: 3, 9: 4, 13: 5}
 
 # Measured: the share of the time of a full product that a Hermitian one by blocks takes, in float32
-# with AVX-512 and in bfloat16 on Zen 5 (0.56 to 0.75).
-HERMITIAN = (0.8, 0.7)
+# with AVX-512, and in bfloat16 on Zen 5 by the number of blocks: 0.82 to 0.93 for two, 0.69 to 0.91
+# for four.
+HERMITIAN, HALF_HERMITIAN = 0.8, {1: 1.0, 2: 0.88, 3: 0.79, 4: 0.77}
 
 
 def candidates(
@@ -60,7 +61,9 @@ def _is_single(dtype: torch.dtype) -> bool:
 
 def _share(m: int, dtype: torch.dtype) -> float:
     """The share of a product that a Hermitian one takes."""
-    return HERMITIAN[dtype in HALF] if m >= CUT.get(dtype, HALVED) else 1.0
+    if dtype in HALF:
+        return HALF_HERMITIAN.get(half_blocks(m), 0.7)
+    return HERMITIAN if m >= HALVED else 1.0
 
 
 def _iterations(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import epsilon, safe_divisor, widened
-from steepest.polar._blocks import gram_matrix, matmul_like
+from steepest.polar._blocks import Workspace, gram_matrix
 from steepest.polar._members import eigh, svd
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding, refine, refined_error
 from steepest.polar.method import Accuracy, PolarMethod
@@ -116,5 +116,7 @@ class GramEigh(PolarMethod):
         largest = values[..., -1:].clamp(min=0)
         scale = safe_divisor(torch.maximum(values, resolution**2 * largest)).rsqrt()
         scale = torch.where(values > cutoff**2 * largest, scale, 0.0)
-        q = matmul_like(v * scale.to(v.dtype).unsqueeze(-2), matmul_like(v.mH, x))
+        space = Workspace(x)
+        turned = space.product_like(v.mH, x)
+        q = space.product_like(v * scale.to(v.dtype).unsqueeze(-2), turned)
         return refine(q, self.refine)

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import HALF, epsilon, safe_divisor
-from steepest.polar._blocks import (
-    Workspace,
-    gram_matrix,
-    largest_eigenvalue,
-    matmul_like,
-    plus_matmul_like,
-    workspace,
+from steepest._common.numerics import (
+    HALF,
+    converted,
+    epsilon,
+    is_known,
+    power_below,
+    safe_divisor,
+    unit_scales,
 )
+from steepest.polar._blocks import Workspace, gram_matrix, largest_eigenvalue
 from steepest.polar._noise import band, half_backward, half_error, safe_segments
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding
-from steepest.polar._scale import fitted, overestimate, unit_power
+from steepest.polar._scale import fitted, overestimate
 from steepest.polar.method import Accuracy, PolarMethod
 from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
+
+# Of a Gram matrix in bfloat16, ‖R‖_F: within, its square and that of its entries are normal.
+SMALLEST_GRAM, LARGEST_GRAM = 1e-20, 1e20
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,6 +155,7 @@ class GramNewtonSchulz(_Iteration):
     """
 
     rounds = True
+    any_scale = (torch.bfloat16,)
     segments: tuple[int, ...] | None = None
     tight: bool = False
     _steps: dict[torch.dtype, tuple[tuple[Quintic, ...], ...]] = field(
@@ -180,7 +186,7 @@ class GramNewtonSchulz(_Iteration):
         resolution = min(1.0, overestimate(min(m, n), tight=self.tight) * lower)
         # What is computed in the caller's type is not rounded to it once more.
         stored = torch.float32 if half and dtype == work else dtype
-        rounding = factor_rounding(m, n, stored, work) + half * half_error(eps)
+        rounding = factor_rounding(m, n, stored, work) + (half_error(parts, eps) if half else 0.0)
         backward = half_backward(parts, eps) if half else GRAM_NOISE * eps
         return Accuracy(resolution, max(1 - low, high - 1) + rounding, top + rounding, backward)
 
@@ -191,109 +197,138 @@ class GramNewtonSchulz(_Iteration):
         work = self.compute_dtype(dtype, xs[0].device)
         half, counts = work in HALF, [len(x) for x in xs]
         first, *others = self._steps[work]
-        with workspace(xs[0].new_empty((), dtype=work)) as space:
-            if work == torch.float16:
-                xs = [fitted(x) for x in xs]
-            # As they came, and rounded to the compute type.
-            wide, xs = xs, [x.to(work) for x in xs]
-            gram, unit = space.concatenate([gram_matrix(x, space) for x in xs]), None
-            if work == torch.float16:
-                unit = unit_power(gram)
-                gram = gram * unit.to(work)
-            square = space.hermitian(gram, gram)
-            bound = largest_eigenvalue(gram, square)
-            if self.tight:
-                bound = _tighter(square, bound, space)
-            roots = (bound if unit is None else bound / unit).rsqrt().split(counts)
-            lead, q = _polynomial(gram, square, bound, first, space, apart=half)
-            each = zip(q.split(counts), xs, wide, roots, strict=True)
-            if half:
-                xs = [_applied(lead, part, x, own, root) for part, x, own, root in each]
-            else:
-                xs = [matmul_like(part * root, x) for part, x, _, root in each]
-            space.release(q)
-            for steps in others:
-                gram = space.concatenate([gram_matrix(x, space) for x in xs])
-                lead, q = _polynomial(gram, None, None, steps, space, apart=half)
-                pairs = zip(q.split(counts), xs, strict=True)
-                if half:
-                    xs = [plus_matmul_like(lead, part, x) for part, x in pairs]
-                else:
-                    xs = [matmul_like(part, x) for part, x in pairs]
-                space.release(q)
+        space = Workspace(xs[0], work)
+        xs = self._started_in_half(xs, first, space) if half else self._started(xs, first, space)
+        for (lead, b, c), *more in others:
+            gram = space.gram(xs)
+            q = space.own_product(gram, plus=gram, beta=b, alpha=c)
+            if more or not half:
+                lead, q = _composed(lead, q, gram, more, space, apart=half)
+            pairs = zip(q.split(counts), xs, strict=True)
+            xs = [space.product_like(part, x, beta=lead) for part, x in pairs]
         return xs
 
+    def _started(
+        self, xs: list[Tensor], steps: Sequence[Quintic], space: Workspace
+    ) -> list[Tensor]:
+        """The matrices after the first segment, in single or double precision."""
+        counts, ((lead, b, c), *more) = [len(x) for x in xs], steps
+        gram = space.gram(xs)
+        square = space.own_product(gram)
+        if self.tight:
+            bound = self._tight_bound(square, space)
+        else:
+            bound = largest_eigenvalue(gram, square, space)
+        q = square.mul_(c / bound**2) if space.writes else square * (c / bound**2)
+        q = torch.addcmul(q, gram, b / bound, out=q if space.writes else None)
+        _, q = _composed(lead, q, gram / bound if more else gram, more, space, apart=False)
+        triples = zip(q.split(counts), xs, bound.rsqrt().split(counts), strict=True)
+        return [space.product_like(part * root, x) for part, x, root in triples]
 
-def _tighter(square: Tensor, bound: Tensor, space: Workspace) -> Tensor:
-    """A bound of the largest eigenvalue of R from R² and R⁴, given a first one."""
-    # R² in units near its size: R⁴ may leave the range of the type.
-    square = square / bound.square().to(square.dtype)
-    fourth = space.hermitian(square, square)
-    root = largest_eigenvalue(square, fourth).sqrt()
-    space.release(fourth)
-    return bound * root
+    def _started_in_half(
+        self, xs: list[Tensor], steps: Sequence[Quintic], space: Workspace
+    ) -> list[Tensor]:
+        """The matrices after the first segment, in half precision; they come in float32.
+
+        Norms, and the sum of the first polynomial, are taken in float32: where λ is near 1, b and c
+        nearly cancel.
+        """
+        work, wide, counts = space.dtype, torch.float32, [len(x) for x in xs]
+        (lead, b, c), *more = steps
+        # float16 has a small range. Where looking costs nothing, matrices in bfloat16 are brought
+        # to another scale only if they need it.
+        in_range = work == torch.float16 or not is_known(xs[0])
+        if work == torch.float16:
+            xs = [fitted(x) for x in xs]
+        elif in_range:
+            xs = unit_scales(xs)
+        while True:
+            rounded = [converted(x, work) for x in xs]
+            own = converted(space.gram(rounded), wide)
+            size = torch.linalg.vector_norm(own, dim=(-2, -1), keepdim=True)
+            if in_range or bool(((size > SMALLEST_GRAM) & (size < LARGEST_GRAM)).all()):
+                break
+            in_range, xs = True, unit_scales(xs)
+        # R with ‖R‖_F in (1/2, 1], so that R² is in the range.
+        unit = power_below(1 / torch.where(size > 0, size, 1.0))
+        own = own.mul_(unit) if space.writes else own * unit
+        gram = converted(own, work)
+        fine = converted(space.own_product(gram), wide)
+        if self.tight:
+            bound = self._tight_bound(fine, space)
+        else:
+            bound = largest_eigenvalue(own, fine, space)
+        fine = fine.mul_(c / bound**2) if space.writes else fine * (c / bound**2)
+        fine = torch.addcmul(fine, own, b / bound, out=fine if space.writes else None)
+        q = converted(fine, work)
+        if more:
+            lead, q = _composed(lead, q, gram / bound.to(work), more, space, apart=True)
+        each = zip(q.split(counts), xs, rounded, (bound / unit).rsqrt().split(counts), strict=True)
+        return [_applied(lead, part, x, own, root, space) for part, x, own, root in each]
+
+    def _tight_bound(self, square: Tensor, space: Workspace) -> Tensor:
+        """The bound of the largest eigenvalue by R⁴, from R² in single or double precision."""
+        # R² in units of its size: R⁴ may leave the range of the type.
+        size = safe_divisor(torch.linalg.vector_norm(square, dim=(-2, -1), keepdim=True))
+        inner = space.times(square, 1 / size)
+        if space.dtype in HALF:
+            inner = converted(inner, space.dtype)
+        fourth = space.own_product(inner)
+        if space.dtype in HALF:
+            inner, fourth = (converted(x, torch.float32) for x in (inner, fourth))
+        return (size * largest_eigenvalue(inner, fourth, space)).sqrt()
 
 
-def _applied(lead: float, q: Tensor, x: Tensor, wide: Tensor, root: Tensor) -> Tensor:
-    """(lead·wide + Qx)·root in the type of x, given x, which is `wide` rounded.
+def _applied(
+    lead: float, q: Tensor, x: Tensor, rounded: Tensor, root: Tensor, space: Workspace
+) -> Tensor:
+    """(lead·x + Q·fl(x))·root in half precision, given x in float32 and fl(x), which is rounded.
 
-    What is large in lead·x and in Qx cancels, so they are added before they are rounded.
+    What is large in lead·fl(x) and in Q·fl(x) cancels, so they are added before they are rounded;
+    lead·(x − fl(x)) follows.
     """
-    sums = plus_matmul_like(lead, q, x)
-    return torch.add(sums, wide - x, alpha=lead).mul_(root).to(x.dtype)
+    sums = space.product_like(q, rounded, beta=lead)
+    if not space.writes:
+        return torch.add(sums, x - rounded, alpha=lead).mul_(root).to(sums.dtype)
+    lost = converted(rounded, torch.float32)
+    torch.sub(x, lost, out=lost)
+    total = converted(sums, torch.float32).add_(lost, alpha=lead).mul_(root)
+    return converted(total, sums.dtype)
 
 
-def _polynomial(
+def _composed(
+    lead: float,
+    q: Tensor,
     gram: Tensor,
-    square: Tensor | None,
-    bound: Tensor | None,
-    steps: tuple[Quintic, ...],
+    steps: Sequence[Quintic],
     space: Workspace,
     *,
     apart: bool,
 ) -> tuple[float, Tensor]:
-    """(lead, Q') of q(R) = lead·I + Q' for the composed steps; lead is 0 unless `apart`.
+    """(lead, Q') of q(R) = lead·I + Q' for a first step and more; lead is 0 unless `apart`.
 
     Args:
-        gram: R, used up; or R·bound.
-        square: (R·bound)², used up; None to form R².
-        bound: its factor, shape (batch, 1, 1); None for 1.
-        steps: the coefficients.
+        lead: a of the first step.
+        q: bR + cR² of it, used up.
+        gram: R.
+        steps: the coefficients of the others.
         space: memory for results.
         apart: whether the identity stays out of Q' and Z'. In half precision it must, or rounding
             of it drowns small singular values; the lead of many steps would cost digits in others.
     """
-    (lead, b, c), *others = steps
-    if square is None or bound is None:
-        q = space.hermitian(gram, gram, plus=gram, beta=b, alpha=c)
-    else:
-        # In float32 at least, as the bound is: where λ is near 1, b and c nearly cancel.
-        terms = square * (c / bound**2), gram, b / bound
-        if space.reuses:
-            q = torch.addcmul(*terms, out=square)
-        else:
-            q = torch.addcmul(*terms).to(square.dtype)
-        gram = gram / bound.to(gram.dtype) if others else gram
     if not apart:
         q.diagonal(dim1=-2, dim2=-1).add_(lead)
     z, own = q, lead
-    for a, b, c in others:
+    for a, b, c in steps:
         # Of the step before, Z or own·I + Z'; everything here is a polynomial of R.
         half = space.hermitian(z, gram, plus=gram if apart else None, beta=own)
-        space.release(gram)
         gram = space.hermitian(z, half, plus=half if apart else None, beta=own)
-        space.release(half)
-        if z is not q:
-            space.release(z)
-        z, own = space.hermitian(gram, gram, plus=gram, beta=b, alpha=c), a
+        del half
+        z, own = space.own_product(gram, plus=gram, beta=b, alpha=c), a
         if apart:
-            longer = space.hermitian(q, z, plus=q, beta=a).add_(z, alpha=lead)
+            q = space.hermitian(q, z, plus=q, beta=a).add_(z, alpha=lead)
         else:
             z.diagonal(dim1=-2, dim2=-1).add_(a)
-            longer = space.hermitian(q, z)
-        space.release(q)
-        q, lead = longer, lead * a
-    if z is not q:
-        space.release(z)
-    space.release(gram)
+            q = space.hermitian(q, z)
+        lead *= a
     return lead if apart else 0.0, q

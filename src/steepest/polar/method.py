@@ -12,7 +12,7 @@ from jaxtyping import Inexact
 from torch import Tensor
 
 from steepest._common.errors import invalid, shape_text
-from steepest._common.numerics import HALF, full_precision, unit_scale
+from steepest._common.numerics import HALF, converted, full_precision, unit_scales
 from steepest._common.text import changed_fields
 
 
@@ -50,12 +50,18 @@ class PolarMethod(ABC):
     rounds: ClassVar[bool] = False
     """Whether `_factors` takes a wider input than its compute type and rounds it itself."""
 
+    any_scale: ClassVar[tuple[torch.dtype, ...]] = ()
+    """The compute types for which `_factors` takes matrices of any scale."""
+
     _shown: ClassVar[tuple[str, ...]] = ()
     """Names of the fields that its text has at their default too."""
 
     @abstractmethod
     def _factor(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Polar factor of (batch, m, n), m ≤ n, in compute type; `dtype` is the caller's type."""
+        """Polar factor of (batch, m, n), m ≤ n, in compute type; `dtype` is the caller's type.
+
+        Its largest entries are in [1/2, 1), unless `any_scale` holds. It is only read.
+        """
 
     @abstractmethod
     def accuracy(self, m: int, n: int, dtype: torch.dtype) -> Accuracy:
@@ -97,17 +103,17 @@ class PolarMethod(ABC):
         for method, (_, dtype, device), places in alike:
             compute = method.compute_dtype(dtype, device)
             held = torch.float32 if method.rounds and compute in HALF else compute
+            own = [xs[i] for i in places]
             with full_precision(device, compute):
-                # (batch, m, n) with m ≤ n, largest entries in [1/2, 1)
-                stacks = [
-                    unit_scale(x).to(held).reshape(-1, *x.shape[-2:])
-                    for x in (xs[i] for i in places)
-                ]
+                # (batch, m, n) with m ≤ n
+                scaled = own if compute in method.any_scale else unit_scales(own)
+                stacks = [x.to(held).reshape(-1, *x.shape[-2:]) for x in scaled]
                 tall = [x.shape[-2] > x.shape[-1] for x in stacks]
                 wide = [x.mH if t else x for x, t in zip(stacks, tall, strict=True)]
+                del own, scaled, stacks
                 for i, q, t in zip(places, method._factors(wide, dtype), tall, strict=True):
-                    q = q.mH if t else q
-                    out[i] = q.reshape(xs[i].shape).to(dtype).resolve_conj()
+                    q = (q.mH if t else q).reshape(xs[i].shape)
+                    out[i] = q.resolve_conj() if q.dtype == dtype else converted(q, dtype)
         return out
 
     def __repr__(self) -> str:

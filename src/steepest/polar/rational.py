@@ -15,11 +15,8 @@ from steepest._common.numerics import epsilon, safe_divisor, widened
 from steepest.polar._blocks import (
     MARGIN,
     Workspace,
-    gram_matrix,
     inverse_in,
     largest_eigenvalue,
-    matmul_like,
-    workspace,
 )
 from steepest.polar._rounding import factor_rounding, refine, refined_error
 from steepest.polar._scale import overestimate
@@ -154,47 +151,30 @@ class Zolotarev(PolarMethod):
         return self._factors([x], dtype)[0]
 
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        with workspace(xs[0]) as space:
-            grams = [gram_matrix(x, space) for x in xs]
-            gram = space.concatenate(grams)
-            root = self._root(gram, space)
-            parts = root.split([len(x) for x in xs])
-            out = [refine(matmul_like(q, x), self.refine) for q, x in zip(parts, xs, strict=True)]
-            space.release(root)
-        return out
+        space = Workspace(xs[0])
+        parts = self._root(space.gram(xs), space).split([len(x) for x in xs])
+        pairs = zip(parts, xs, strict=True)
+        return [refine(space.product_like(q, x), self.refine) for q, x in pairs]
 
     def _root(self, r: Tensor, space: Workspace) -> Tensor:
-        """Q of the polar factor QX for each Gram matrix R = XXᴴ, whose memory is given back."""
+        """Q of the polar factor QX for each Gram matrix R = XXᴴ."""
         if self.tight:
-            square = space.hermitian(r, r)
-            bound = largest_eigenvalue(r, square)
-            space.release(square)
+            bound = largest_eigenvalue(r, space.hermitian(r, r), space)
         else:
             bound = _largest_eigenvalue_bound(r, space)
         bound = safe_divisor(bound)
-        gram, r = r, space.times(r, 1 / bound)
-        space.release(gram)
+        r = space.times(r, 1 / bound)
         q: Tensor
         for k, stage in enumerate(self.stages):
             last = stage is self.stages[-1] and not self.degree
             z, rz = _apply(stage, r, last, space)
-            space.release(r)
-            if not last:
-                r = space.hermitian(rz, z)
-                space.release(rz)
-            q = _times(z, q, space) if k else z
+            r = r if last else space.hermitian(rz, z)
+            # Functions of R commute.
+            q = space.hermitian(z, q) if k else z
+            del z, rz
         if self.degree:
-            q = _times(_polynomial(self.polynomial[0], r, space), q, space)
-        scaled = space.times(q, bound.rsqrt())
-        space.release(q)
-        return scaled
-
-
-def _times(z: Tensor, q: Tensor, space: Workspace) -> Tensor:
-    """ZQ, a function of R as both are; their memory is given back."""
-    product = space.hermitian(z, q)
-    space.release(z, q)
-    return product
+            q = space.hermitian(_polynomial(self.polynomial[0], r, space), q)
+        return space.times(q, bound.rsqrt())
 
 
 def _apply(stage: Rational, r: Tensor, last: bool, space: Workspace) -> tuple[Tensor, Tensor]:
@@ -210,33 +190,25 @@ def _apply(stage: Rational, r: Tensor, last: bool, space: Workspace) -> tuple[Te
         if not last:
             # R·(R + cI)⁻¹ = I − c(R + cI)⁻¹
             rz.add_(inverse, alpha=-weight * shift).diagonal(dim1=-2, dim2=-1).add_(weight)
-        space.release(shifted, inverse)
+        del shifted, inverse
     z.diagonal(dim1=-2, dim2=-1).add_(stage.scale)
     return z, rz
 
 
 def _polynomial(coefficients: Sequence[float], r: Tensor, space: Workspace) -> Tensor:
-    """c₀I + c₁R + c₂R² + … for 3, 5 or 7 coefficients, by Paterson and Stockmeyer's scheme.
-
-    The memory of R is given back.
-    """
+    """c₀I + c₁R + c₂R² + … for 3, 5 or 7 coefficients, by Paterson and Stockmeyer's scheme."""
     a, b, c, *higher = coefficients
     square = space.hermitian(r, r)
     z = space.times(r, b).add_(square, alpha=c)
     z.diagonal(dim1=-2, dim2=-1).add_(a)
     if len(higher) == 2:
         rest = space.times(r, higher[0]).add_(square, alpha=higher[1])
-        top = space.hermitian(square, rest)
-        z.add_(top)
-        space.release(rest, top)
+        z.add_(space.hermitian(square, rest))
     elif higher:
         cube = space.hermitian(r, square)
         rest = space.times(r, higher[1]).add_(square, alpha=higher[2]).add_(cube, alpha=higher[3])
         rest.diagonal(dim1=-2, dim2=-1).add_(higher[0])
-        top = space.hermitian(cube, rest)
-        z.add_(top)
-        space.release(cube, rest, top)
-    space.release(square, r)
+        z.add_(space.hermitian(cube, rest))
     return z
 
 
@@ -252,7 +224,6 @@ def _largest_eigenvalue_bound(gram: Tensor, space: Workspace) -> Tensor:
     centred = space.copy(gram)
     centred.diagonal(dim1=-2, dim2=-1).sub_(mean[..., 0])
     deviation = torch.linalg.vector_norm(centred, dim=(-2, -1), keepdim=True)
-    space.release(centred)
     bound: Tensor = (mean + math.sqrt((m - 1) / m) * deviation) * (1 + MARGIN)
     return bound
 
