@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
 from steepest.optim.options import Group
 from steepest.optim.remedies import no_matrix
+from steepest.optim.rule import check_average
 from steepest.optim.updates import average_dtype
 from steepest.polar import PolarMethod
 from steepest.sharding import RankGroup
@@ -88,22 +89,6 @@ def plain_numbers(group: dict[str, Any]) -> None:
             group[key] = value if type(value) in (int, float) else number(value)
     if "betas" in group:
         group["betas"] = two_weights(group["betas"])
-
-
-def check_average(group: Mapping[str, Any]) -> None:
-    """Raise if a group that has `betas` has another momentum, which would be ignored.
-
-    Raises:
-        ValueError: it has.
-    """
-    for key in ("momentum", "nesterov"):
-        if group.get(key):
-            raise invalid(
-                key,
-                group[key],
-                f"betas={group['betas']} are the weights of this average: change them instead, and "
-                "give a scheduler cycle_momentum=False",
-            )
 
 
 def check_ball(group: Group, ball: Norm | None) -> None:

@@ -18,7 +18,7 @@ from steepest.optim.adamw import new_state, step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
 from steepest.optim.choices import Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
-from steepest.optim.groups import check_average, check_ball, name_of
+from steepest.optim.groups import check_ball, name_of
 from steepest.optim.options import (
     Group,
     StepOptions,
@@ -32,7 +32,7 @@ from steepest.optim.parameter_view import ParameterView, group_views
 from steepest.optim.plan import StepPlan, planned
 from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
-from steepest.optim.rule import UpdateRule
+from steepest.optim.rule import UpdateRule, check_average
 from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
 from steepest.optim.summary import summary

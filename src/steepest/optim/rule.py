@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from steepest._common.errors import invalid
 from steepest.maps import ConvexMap, FromNorm, NuclearMap
 from steepest.norms import Geometry, Norm
 from steepest.optim.choices import ShapeRule
@@ -38,6 +39,22 @@ def shape_factor(m: int, n: int, rule: ShapeRule) -> float:
     if rule == "match_rms_adamw":
         return float(0.2 * max(m, n) ** 0.5)
     return float((m / n if rule == "spectral_unclamped" else max(1.0, m / n)) ** 0.5)
+
+
+def check_average(group: Mapping[str, Any]) -> None:
+    """Raise if a group that has `betas` has another momentum, which would be ignored.
+
+    Raises:
+        ValueError: it has.
+    """
+    for key in ("momentum", "nesterov"):
+        if group.get(key):
+            raise invalid(
+                key,
+                group[key],
+                f"betas={group['betas']} are the weights of this average: change them instead, and "
+                "give a scheduler cycle_momentum=False",
+            )
 
 
 class UpdateRule(ABC):

@@ -165,8 +165,8 @@ def accumulate(
         u = 0  in an entry where grad is exactly 0 and |u| ≤ 1e-12
 
     With betas = (β₁, β₂), u = β₁·buffer + (1 − β₁)·grad is made from the buffer before the step,
-    and β₂ is its momentum; Nesterov's u is that of β₁ = momentum². Under `maximize`, −grad stands
-    for grad. Where a flag is false the buffer stays and is u. Gradients are never written to.
+    whose momentum is β₂; Nesterov's u is that of β₁ = momentum². `maximize` takes −grad for grad.
+    Where a flag is false the buffer stays and is u.
 
     Args:
         grads: The gradients.
@@ -186,8 +186,7 @@ def accumulate(
     grads = torch._foreach_neg(list(grads)) if maximize else grads
     safe = [g if g.dtype == b.dtype else g.to(b.dtype) for g, b in zip(grads, buffers, strict=True)]
     safe = _held(safe, buffers, finite) if any(isinstance(k, Tensor) for k in finite) else safe
-    us = safe if out is None else list(out)
-    starts = (_parts(safe, views) if views else safe) if out else us
+    us, starts = safe if out is None else list(out), _parts(safe, views) if views else safe
     if out and zeros:
         torch._foreach_copy_(us, list(starts))
     sizes = [_sizes(stack) for stack in stacks] if zeros else []
