@@ -7,8 +7,9 @@ import torch
 
 from steepest import polar_factor
 from steepest.polar import Auto, CostTable, GramEigh, GramNewtonSchulz, Svd
+from steepest.polar._measured import AVX512
 from steepest.polar.costs import seconds_at
-from steepest.polar.tables import ACCELERATED, AVX512
+from steepest.polar.tables import ACCELERATED
 from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
 
 HOST = torch.device("cpu")

@@ -6,7 +6,8 @@ from dataclasses import fields
 import pytest
 
 from steepest.polar import Auto, CostTable
-from steepest.polar.tables import AVX2_ONE, table_of
+from steepest.polar._measured import AVX2_ONE
+from steepest.polar.tables import table_of
 
 PAIRS = ((8, 1e-6), (16, 4e-6))
 
