@@ -117,8 +117,12 @@ def judged(
         some, pieces = pieces[: bisect(ends, most)], pieces[bisect(ends, most) :]
         entries = [p for _, p in some]
         ratios = empty((sum(map(len, entries)),), entries[0])
-        whole = torch.cat(entries, out=ratios) if len(entries) > 1 else entries[0]
-        torch.div(whole, whole, out=ratios)
+        if len(entries) * ONE_THREAD > len(ratios):
+            torch.cat(entries, out=ratios).div_(ratios)
+        else:  # long ones are worth a call each
+            parts = ratios.split([len(p) for p in entries])
+            for p, part in zip(entries, parts, strict=True):
+                torch.div(p, p, out=part)
         if float(ratios.max()) == 1:
             continue
         tops = torch._foreach_max(ratios.split([len(p) for p in entries]))
