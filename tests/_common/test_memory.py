@@ -101,3 +101,12 @@ def test_a_result_is_not_written_over():
         del first
         assert all(address(method(x)) != place for _ in range(3))
         assert torch.equal(kept, before[1].mT)
+
+
+def test_a_large_piece_leaves_small_ones_where_they_are():
+    like = torch.zeros(1)
+    empty((SIZE,), like)
+    kept = dict(numerics._pieces.by_size)
+    for _ in range(3):
+        assert empty((numerics.LARGEST_PIECE,), like).numel() == numerics.LARGEST_PIECE
+    assert numerics._pieces.by_size == kept

@@ -181,8 +181,9 @@ def test_a_learning_rate_in_a_tensor_of_one_axis_is_that_number(name):
             model(torch.ones(2, 4)).square().sum().backward()
             optimizer.step()
         weights.append(model[0].weight.detach().clone())
-    assert torch.allclose(weights[0], weights[1])
-    assert torch.allclose(weights[0], weights[2])
+    # A product with a tensor rounds elsewhere.
+    assert torch.allclose(weights[0], weights[1], atol=1e-5)
+    assert torch.allclose(weights[0], weights[2], atol=1e-5)
 
 
 def test_the_override_in_the_warning_of_a_guess_works_as_it_is_written():

@@ -81,8 +81,9 @@ def looked_at(a: Tensor) -> bool | None:
 PLAIN = (Tensor, torch.nn.Parameter)
 """Types of tensors that are nothing but memory."""
 
-# Memory of the host that a thread keeps from one call to the next.
-KEPT_BYTES = 2**27
+# Memory of the host that a thread keeps from one call to the next: so much in all, in pieces of at
+# most so much, since a large one would take the place of many.
+KEPT_BYTES, LARGEST_PIECE = 2**27, 2**24
 
 
 class _Pieces(threading.local):
@@ -113,10 +114,10 @@ _pieces = _Pieces()
 def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """A contiguous tensor with anything in it, on the device of `like`.
 
-    On the host it lies in memory that was used before, if there is some that no tensor refers to
-    any more: the system clears the pages of fresh memory, which on small matrices takes longer than
-    all the products of a polar factor. An accelerator's allocator keeps memory itself. Where
-    autograd, a compiler or inference mode follows, all memory is fresh.
+    On the host it lies, up to 16 MiB, in memory that was used before, if there is some that no
+    tensor refers to any more: the system clears the pages of fresh memory, which on small matrices
+    takes longer than all the products of a polar factor. An accelerator's allocator keeps memory
+    itself. Where autograd, a compiler or inference mode follows, all memory is fresh.
 
     Args:
         shape: the shape.
@@ -126,7 +127,7 @@ def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None
     dtype = dtype or like.dtype
     nbytes = math.prod(shape) * dtype.itemsize
     if (
-        nbytes == 0
+        not 0 < nbytes <= LARGEST_PIECE
         or type(like) not in PLAIN
         or like.device.type != "cpu"
         or torch.is_grad_enabled()

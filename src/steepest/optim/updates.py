@@ -32,13 +32,8 @@ RATIOS = 2**21
 FORGOTTEN = 1e-12
 """Size at which an average is forgotten where the gradient is exactly zero."""
 
-FUSED: dict[str, Any] = {
-    "fused": True,
-    "momentum": 0.0,
-    "dampening": 0.0,
-    "nesterov": False,
-    "maximize": False,
-}
+FUSED: dict[str, Any] = {"fused": True, "nesterov": False, "maximize": False}
+FUSED |= {"momentum": 0.0, "dampening": 0.0}
 """Arguments of torch's functional SGD for one pass of its fused kernel."""
 
 Flag = Tensor | bool
@@ -113,19 +108,19 @@ def judged(
     flat = [(i, grads[i].reshape(-1)) for i, fits in enumerate(flags) if fits]
     pieces = [(i, p) for i, x in flat for p in (x.split(most) if len(x) > most else (x,))]
     while pieces:
-        ends = list(accumulated(len(p) for _, p in pieces))
-        some, pieces = pieces[: bisect(ends, most)], pieces[bisect(ends, most) :]
-        entries = [p for _, p in some]
-        ratios = empty((sum(map(len, entries)),), entries[0])
+        count = bisect(list(accumulated(len(p) for _, p in pieces)), most)
+        some, pieces = pieces[:count], pieces[count:]
+        entries, sizes = [p for _, p in some], [len(p) for _, p in some]
+        ratios = empty((sum(sizes),), entries[0])
+        parts = ratios.split(sizes)
         if len(entries) * ONE_THREAD > len(ratios):
             torch.cat(entries, out=ratios).div_(ratios)
         else:  # long ones are worth a call each
-            parts = ratios.split([len(p) for p in entries])
-            for p, part in zip(entries, parts, strict=True):
-                torch.div(p, p, out=part)
+            for entry, part in zip(entries, parts, strict=True):
+                torch.div(entry, entry, out=part)
         if float(ratios.max()) == 1:
             continue
-        tops = torch._foreach_max(ratios.split([len(p) for p in entries]))
+        tops = torch._foreach_max(parts)
         for (i, _), top in zip(some, torch.stack(tops).tolist(), strict=True):
             flags[i] = flags[i] and top == 1
     rest = [i for i, good in enumerate(flags) if not good]

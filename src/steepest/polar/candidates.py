@@ -83,7 +83,7 @@ def _iterations(
         eps = epsilon(work) if half else epsilon(torch.float32)
         safety = SAFETY.get(work, SINGLE_SAFETY)
         share, thin = _share(m, work if half else torch.float32), product * n / m
-        for tight in (False, True):
+        for tight in (False, True, 2):
             lower = min(0.5, resolution / overestimate(m, tight=tight))
             for part in HALF_SHARES if half else SHARES:
                 target = max(part * error, SCHEDULE_FLOOR)

@@ -136,11 +136,12 @@ class GramNewtonSchulz(_Iteration):
         dtype: compute type. None means the input's, with half precision widened to float32.
         segments: numbers of steps between restarts, whose sum is that of the schedule; None makes
             them as long as rounding in the compute type allows.
-        tight: bound σ₁ from R² and R⁴ in the same way, at the price of one product.
+        tight: bound σ₁ from R² and R⁴ in the same way, at the price of one product; 2 for R⁴ and
+            R⁸, at that of two.
 
     Raises:
-        ValueError: a compute type other than float16, bfloat16, float32 and float64, or segments
-            that do not add up to the steps of the schedule.
+        ValueError: a compute type other than float16, bfloat16, float32 and float64, segments
+            that do not add up to the steps of the schedule, or another `tight`.
 
     Examples:
         >>> import torch
@@ -157,7 +158,7 @@ class GramNewtonSchulz(_Iteration):
     rounds = True
     any_scale = (torch.bfloat16,)
     segments: tuple[int, ...] | None = None
-    tight: bool = False
+    tight: bool | int = False
     _steps: dict[torch.dtype, tuple[tuple[Quintic, ...], ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -167,6 +168,8 @@ class GramNewtonSchulz(_Iteration):
         steps, own = self.schedule.folded, self.segments
         if own is not None and (sum(own) != len(steps) or any(length < 1 for length in own)):
             raise invalid("segments", own, f"give positive numbers whose sum is {len(steps)}")
+        if self.tight not in (0, 1, 2):
+            raise invalid("tight", self.tight, "give False, True or 2")
         real = (*HALF, torch.float32, torch.float64)
         # For each compute type, before a step that may be traced.
         for dtype in (*real, torch.complex64, torch.complex128):
@@ -216,7 +219,7 @@ class GramNewtonSchulz(_Iteration):
         gram = space.gram(xs)
         square = space.own_product(gram)
         if self.tight:
-            bound = self._tight_bound(square, space)
+            bound = _tight_bound(square, self.tight, space)
         else:
             bound = largest_eigenvalue(gram, square, space)
         q = square.mul_(c / bound**2) if space.writes else square * (c / bound**2)
@@ -255,7 +258,7 @@ class GramNewtonSchulz(_Iteration):
         gram = converted(own, work)
         fine = converted(space.own_product(gram), wide)
         if self.tight:
-            bound = self._tight_bound(fine, space)
+            bound = _tight_bound(fine, self.tight, space)
         else:
             bound = largest_eigenvalue(own, fine, space)
         fine = fine.mul_(c / bound**2) if space.writes else fine * (c / bound**2)
@@ -266,17 +269,24 @@ class GramNewtonSchulz(_Iteration):
         each = zip(q.split(counts), xs, rounded, (bound / unit).rsqrt().split(counts), strict=True)
         return [_applied(lead, part, x, own, root, space) for part, x, own, root in each]
 
-    def _tight_bound(self, square: Tensor, space: Workspace) -> Tensor:
-        """The bound of the largest eigenvalue by R⁴, from R² in single or double precision."""
-        # R² in units of its size: R⁴ may leave the range of the type.
-        size = safe_divisor(torch.linalg.vector_norm(square, dim=(-2, -1), keepdim=True))
-        inner = space.times(square, 1 / size)
-        if space.dtype in HALF:
-            inner = converted(inner, space.dtype)
-        fourth = space.own_product(inner)
-        if space.dtype in HALF:
-            inner, fourth = (converted(x, torch.float32) for x in (inner, fourth))
-        return (size * largest_eigenvalue(inner, fourth, space)).sqrt()
+
+def _tight_bound(square: Tensor, squarings: int, space: Workspace) -> Tensor:
+    """A bound of the largest eigenvalue of R, from R² in single or double precision.
+
+    It is the root of that of R², for which R⁴ is formed in the compute type; so again for another
+    squaring.
+    """
+    # R² in units of its size: R⁴ may leave the range of the type.
+    size = safe_divisor(torch.linalg.vector_norm(square, dim=(-2, -1), keepdim=True))
+    inner = space.times(square, 1 / size)
+    if space.dtype in HALF:
+        inner = converted(inner, space.dtype)
+    fourth = space.own_product(inner)
+    if space.dtype in HALF:
+        inner, fourth = (converted(x, torch.float32) for x in (inner, fourth))
+    more = squarings > 1
+    bound = _tight_bound(fourth, 1, space) if more else largest_eigenvalue(inner, fourth, space)
+    return (size * bound).sqrt()
 
 
 def _applied(
