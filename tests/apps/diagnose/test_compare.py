@@ -124,7 +124,7 @@ def test_two_runs_become_one_page(
     for words in ("A: muon seed 0", "B: muon seed 0", " below ", "--lr", "0.04", "0.01"):
         assert words in page.text and words in result.stdout, words
     assert "--width" not in result.stdout
-    # A checkpoint of a run against its end is no comparison with itself.
+    # A checkpoint of a run against its end is not a comparison with itself.
     older = run / "muon" / "seed-0" / "step-000010.pt"
     result = call("diagnose", run / "muon" / "seed-0", older, "--out", out)
     assert result.exit_code == 0, result.stderr

@@ -81,7 +81,7 @@ class Evidence:
 
     @property
     def diverged(self) -> Record | None:
-        """The record whose loss is no number, if there is one."""
+        """The record whose loss is not a number, if there is one."""
         return next(filter(diverged, self.metrics), None)
 
     @property

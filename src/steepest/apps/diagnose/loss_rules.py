@@ -22,7 +22,7 @@ NEAR = 10
 
 
 def diverged(e: Evidence) -> Finding | None:
-    """The loss is no number."""
+    """The loss is not a number."""
     if (record := e.diverged) is None:
         return None
     return Finding(

@@ -32,7 +32,7 @@ OPTIMIZER, SCHEDULE, SEVERAL = "Optimizer", "Schedule", "Several processes"
 
 
 def device_text(text: str) -> None:
-    """Raise for what is no device of torch's; whether this machine has it is seen later."""
+    """Raise for what is not a device of torch's; whether this machine has it is seen later."""
     if text.partition(":")[0] not in ("auto", "cpu", "cuda", "mps", "xpu"):
         raise invalid("device", text, "choose from auto, cpu, cuda, cuda:1, mps, xpu")
 

@@ -62,7 +62,7 @@ def decode(raw: bytes, path: Path) -> str:
     """UTF-8 text with line ends as newlines.
 
     Raises:
-        ValueError: the bytes are no text.
+        ValueError: the bytes are not text.
     """
     remedy = "is not UTF-8 text; give a text file, or convert it to UTF-8 first"
     if b"\0" in raw:
@@ -106,7 +106,7 @@ def read_path(path: Path) -> Text:
     """The text of a file, or of every file below a folder.
 
     Raises:
-        ValueError: nothing is there, or it is empty or no text.
+        ValueError: nothing is there, or it is empty or not text.
         OSError: the file exists and cannot be read.
     """
     if path.is_dir():
