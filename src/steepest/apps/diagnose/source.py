@@ -259,7 +259,7 @@ def corpus_of(subject: Subject, data: Path | None) -> Corpus:
 
     Args:
         subject: one with a configuration.
-        data: the place where the text lies now; None for where it lay.
+        data: the place where the text is now; None for where it was.
 
     Raises:
         ValueError: it is another text.

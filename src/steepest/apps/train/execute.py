@@ -98,7 +98,7 @@ def _torchrun() -> str:
 
 @contextmanager
 def _deterministic(device: str) -> Iterator[None]:
-    """Ask for repeatable kernels on a GPU; the CPU's are repeatable as they are."""
+    """Ask for deterministic kernels on a GPU; the CPU's are deterministic as they are."""
     if torch.device(device).type == "cpu":
         yield
         return
