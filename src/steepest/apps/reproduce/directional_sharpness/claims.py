@@ -183,7 +183,7 @@ def _newton_schulz(results: Sequence[Record]) -> Outcome:
 
 
 def _counts(network: str, *, whole: bool = True) -> tuple[Need, ...]:
-    """The need of a claim on a part of the observations: so many that one is at most the tenth part."""
+    """The need of a claim on a part of the observations: so many that one is at most a tenth."""
     return (
         Need(
             what="observations after the start"
