@@ -170,7 +170,7 @@ def title_of(model: ModelConfig, text: str) -> str:
     Examples:
         >>> title_of(ModelConfig(), "King James Bible")
         'GPT, 4 layers of width 128, on the King James Bible'
-        >>> title_of(ModelConfig(), "/home/me/plays.txt")
+        >>> title_of(ModelConfig(), "texts/plays.txt")
         'GPT, 4 layers of width 128, on plays.txt'
     """
     name = f"the {text}" if text in (BIBLE, LIBRARY) else Path(text).name
