@@ -60,6 +60,17 @@ def test_a_list_has_the_first_line_of_each_name() -> None:
         api_pages.summary("steepest.optim.presets.FAST")
 
 
+def test_the_overview_has_a_name_once_and_no_private_path() -> None:
+    hidden = "    options: { show_root_full_path: false }\n"
+    text = f"# T\n\n## Of a\n\n::: p.X\n\n::: p._q.Y\n{hidden}\n## Of b c\n\n::: p.q.Z\n{hidden}"
+    text += f"\n::: p.r.X\n{hidden}"
+    assert api_pages.short_links("t.md", text) == [
+        "[`X`](t.md)",
+        "[`Y`](t.md#of-a)",
+        "[`Z`](t.md#of-b-c)",
+    ]
+
+
 @pytest.fixture(scope="module")
 def shown() -> griffe.Module:
     """The package as the site shows it."""

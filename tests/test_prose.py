@@ -13,7 +13,7 @@ from griffe import Docstring, DocstringSectionKind
 
 from tests.test_house import ROOT, SOURCES, nodes, of_every_file
 
-# What begins with one of these is no sentence of its own: "of its group." says nothing under a
+# What begins with one of these is not a sentence of its own: "of its group." says nothing under a
 # heading `lr`, and a page of the documentation shows the name and the text apart.
 PREPOSITIONS = """
     about above across after against along among around at before behind below beneath beside
@@ -99,13 +99,26 @@ def test_a_summary_stands_alone(path: Path) -> None:
     assert not wrong, "begin with a verb or with a noun:\n  " + "\n  ".join(wrong)
 
 
+UNIT = r"(?:step|token|cell|claim|round|head|parameter|evaluation|optimizer|block|expert|layer)"
+RELATION = r"(?:of|in|for|to|by|that|which|than|with|per|a|an|on|as|if|when|from|at|is|are)\b"
+VERB = "is|has|takes|holds|moves|needs|shares|consists|says"
+NOUN = (
+    r"(?:matri(?:x|ces)|number|module|text|scalar|tensor|norm|direction|device|collective|folder"
+    r"|head|method|error)"
+)
 # Each was found where a native reader stumbled: a distributive "a" for "per", "training" as a thing
 # that can be counted, and words that name a cost or a person where a number or a rank is meant.
 FOREIGN = re.compile(
     r"\b[Tt]rainings\b"
     r"|\b[Aa] training\b(?! (?:run|step|text|batch|command|loop|script|loss|example))"
     r"|\bnats a \w+|\ba (?:line|panel|row|bar|point|column) an? \w+"
-    r"|\bone an? (?:core|parameter|trial|claim)\b"
+    r"|\bone an? (?:core|trial)\b"
+    # "One per step", "a finished run per seed"; not "numbers of a layer", "once a step is over".
+    r"|\b(?:[Oo]ne|once|(?:object|second|token|number|row|matri(?:x|ces)|norm|divisor|activation)s?"
+    rf"|tenfold|flops|[Tt]ime)(?:\s+(?!{RELATION})\w+)?\s+an?\s+{UNIT}\b(?! \*?(?:{VERB}))"
+    r"|\bthem a second\b"
+    # German's "kein": "is not a matrix". "There is no matrix" is English.
+    rf"|\b(?!there\b)\w+[)}}'\"`]*\s+(?:is|are)\s+no\s+(?:(?:whole|positive|finite|UTF-8)\s)?{NOUN}\b"
     r"|\bdearest\b|\bwhoever\b|\bfullest\b|\bno place to stay\b"
 )
 # `trainings` is also the name of a function.
@@ -120,6 +133,33 @@ PROSE = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md")), *SO
         ("What a training has done", True),
         ("a line a width", True),
         ("one a core", True),
+        ("one object a claim, with id", True),
+        ("seconds a cell", True),
+        ("the optimizer, time a step", True),
+        ("4,096 tokens a step, on the mesh", True),
+        ("divisors, one a step", True),
+        ("numbers a token that go to experts", True),
+        ("6 flops a parameter and token", True),
+        ("sums of activations a\n    block", True),
+        ("one number a round", True),
+        ("run once a round", True),
+        ("one an optimizer, means", True),
+        ("one row an evaluation", True),
+        ("one matrix a head", True),
+        ("grows tenfold a step", True),
+        ("how many of them a second", True),
+        ("'x' is no number", True),
+        ("a parameter that is no\nmatrix", True),
+        ("k is no whole number", True),
+        ("tokens per step", False),
+        ("the seconds of a step", False),
+        ("which matrices a parameter is", False),
+        ("one that a step leaves", False),
+        ("which number a token has", False),
+        ("there is no matrix", False),
+        ("where there\n    is no matrix", False),
+        ("it is no longer a matrix", False),
+        ("is not a number", False),
         ("a training run", False),
         ("nats per character", False),
     ],

@@ -80,11 +80,11 @@ def test_the_core_is_all_of_the_library() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["2.14"], "'2.14' is no release of torch: write it as 2.14.1"),
-        (["2.14.1;true"], "is no release"),
+        (["2.14"], "'2.14' is not a release of torch: write it as 2.14.1"),
+        (["2.14.1;true"], "is not a release"),
         (["--index-url=x"], "unrecognized arguments"),
         (["2.14.1", "--tests", "tests/nowhere"], "'tests/nowhere' is not in"),
-        (["2.14.1", "--folder", "nowhere"], "--folder=nowhere: it is no folder"),
+        (["2.14.1", "--folder", "nowhere"], "--folder=nowhere: it is not a folder"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_made(

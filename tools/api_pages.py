@@ -70,13 +70,50 @@ def table(text: str) -> str:
     return "\n".join([*lines, "", "</div>"])
 
 
+def anchor(heading: str) -> str:
+    """The address of a heading on its page.
+
+    Examples:
+        >>> anchor("Of norms and polar methods")
+        'of-norms-and-polar-methods'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+
+
+def short_links(page: str, text: str) -> list[str]:
+    """A link for each name of a page, once.
+
+    A name without a path to import it by leads to its section, and one that several things have to
+    the page: a path would say what nobody can write.
+    """
+    places: dict[str, list[tuple[str, str]]] = {}
+    for heading, names in sections(text):
+        for path in names:
+            places.setdefault(path.rpartition(".")[2], []).append((heading, path))
+    found = []
+    for name, (first, *others) in places.items():
+        heading, path = first
+        if others:
+            found.append(f"[`{name}`]({page})")
+        elif path in inside(text):
+            found.append(f"[`{name}`]({page}#{anchor(heading)})")
+        else:
+            found.append(link(path))
+    return found
+
+
+def inside(text: str) -> set[str]:
+    """The names of a page whose path is not for import, and is not shown."""
+    return set(re.findall(r"^::: ([\w.]+)\n    options:.*show_root_full_path: false", text, re.M))
+
+
 def contents() -> str:
     """Every page with its names, for the page that begins the API."""
     lines = ["", "| page | names |", "| --- | --- |"]
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (PAGES / name for name in re.findall(r": api/(\w+\.md)$", nav, re.MULTILINE)):
         text = page.read_text(encoding="utf-8")
-        names = [link(n) for _, group in sections(text) for n in group]
+        names = short_links(page.name, text)
         if names:
             title = next(m["title"] for m in TOKEN.finditer(text) if m["title"])
             lines.append(f"| [{title}]({page.name}) | {', '.join(names)} |")

@@ -39,7 +39,7 @@ def collect(name: str, folder: Path) -> None:
     """Copy the results in a folder under a name."""
     DATA.mkdir(exist_ok=True)
     data = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    # Where somebody kept results is no part of the command that gives them.
+    # Where somebody kept results is not part of the command that gives them.
     data["machine"]["command"] = re.sub(r" --out[ =]('[^']*'|\S+)", "", data["machine"]["command"])
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (DATA / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")

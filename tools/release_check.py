@@ -1,6 +1,6 @@
 """Check a release before it is made: build it, install it into empty environments, use it there.
 
-Nothing is published. Without `--release` what only a release needs is listed, and is no error:
+Nothing is published. Without `--release` what only a release needs is listed, and is not an error:
 
     python tools/release_check.py
     python tools/release_check.py --release

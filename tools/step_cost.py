@@ -89,7 +89,7 @@ MAKE: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
 
 
 def times(shapes: Sequence[tuple[int, int]]) -> tuple[dict[str, list[float]], dict[str, Optimizer]]:
-    """Seconds of this thread in each step, of which waiting for other programs is no part."""
+    """Seconds of this thread in each step, of which waiting for other programs is not a part."""
     params = {name: [nn.Parameter(torch.randn(s)) for s in shapes] for name in MAKE}
     optimizers = {name: make(params[name]) for name, make in MAKE.items()}
     found: dict[str, list[float]] = {name: [] for name in MAKE}

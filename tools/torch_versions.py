@@ -53,7 +53,7 @@ def version(text: str) -> str:
         argparse.ArgumentTypeError: it is none, such as a range or an option of pip.
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?(\+\w+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no release of torch: write it as 2.14.1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a release of torch: write it as 2.14.1")
     return text
 
 
@@ -184,7 +184,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     arguments = parser.parse_args(argv)
     if not arguments.folder.is_dir():
-        parser.error(f"--folder={arguments.folder}: it is no folder: make it, or name another")
+        parser.error(f"--folder={arguments.folder}: it is not a folder: make it, or name another")
     free = shutil.disk_usage(arguments.folder).free / 2**30
     if free < NEEDED_GIB:
         parser.error(

@@ -186,7 +186,7 @@ INPUT_FIRST = MatrixView(rows=(1,), cols=(0,))
 """A weight of shape in × out, as in the `Conv1D` of Hugging Face's GPT-2."""
 
 EXPERTS = MatrixView(batch=(0,), rows=(1,), cols=(2,))
-"""Stacked weights of shape experts × out × in: one matrix an expert."""
+"""Stacked weights of shape experts × out × in: one matrix per expert."""
 
 
 def conv(spatial: int, *, groups: int = 1) -> MatrixView:

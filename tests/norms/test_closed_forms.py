@@ -28,7 +28,7 @@ def close(a, b, rtol=1e-9):
 
 
 def signs(d):
-    """All 2^d vectors of ±1, one a column."""
+    """All 2^d vectors of ±1, one per column."""
     return torch.tensor(list(itertools.product((-1.0, 1.0), repeat=d)), dtype=torch.float64).T
 
 

@@ -118,7 +118,7 @@ def check_lemma(norm, apply, sharpness, shape):
 
 
 def check_failure(norm, apply, sharpness, worst):
-    """With L/2 the model is no upper bound: it fails at x for the worst direction Δ = x."""
+    """With L/2 the model is not an upper bound: it fails at x for the worst direction Δ = x."""
 
     def value(x):
         return float(0.5 * (x * apply(x)).sum())

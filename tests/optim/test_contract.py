@@ -232,7 +232,7 @@ def test_complex_parameters(make):
 @every_optimizer
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_does_not_corrupt_the_momentum(make, dtype):
-    """An in-place normalisation of `grad.bfloat16()`, which is no copy, would write the buffer."""
+    """An in-place normalisation of `grad.bfloat16()`, not a copy, would write the buffer."""
     w = nn.Parameter(torch.randn(6, 8).to(dtype))
     optimizer = make([w], momentum=0.5)
     expected = torch.zeros(6, 8, dtype=dtype)

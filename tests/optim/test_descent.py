@@ -294,7 +294,7 @@ def test_names_that_do_not_match(unchecked):
     with pytest.raises(ValueError, match=r"params=.*give each name once"):
         SteepestDescent([*named, *named], MODULAR, lr=0.1)
     kernel = norms.MaxOf({"weight": norms.Spectral()})
-    with pytest.raises(ValueError, match=r"4×3×3×3 is no matrix: take norms.Conv"):
+    with pytest.raises(ValueError, match=r"4×3×3×3 is not a matrix: take norms.Conv"):
         SteepestDescent(nn.Conv2d(3, 4, 3, bias=False), kernel, lr=0.1)
     with pytest.raises(ValueError, match="does not fit every parameter"):
         SteepestDescent(nn.Linear(2, 2), norms.Conv(2), lr=0.1)

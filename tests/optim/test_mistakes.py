@@ -107,9 +107,9 @@ MISTAKES = [
     (lambda m: steepest.SteepestDescent(m, "schatten", lr=0.1), "as in schatten:4"),
     (lambda m: steepest.SteepestDescent(m, "spectrl", lr=0.1), "did you mean spectral"),
     (lambda m: steepest.SteepestDescent(m, "l2:2", lr=0.1), "nothing follows l2"),
-    (lambda m: steepest.SteepestDescent(m, "schatten:x", lr=0.1), "'x' is no number"),
-    (lambda m: steepest.SteepestDescent(m, "kyfan:1.5", lr=0.1), "'1.5' is no whole number"),
-    (lambda m: steepest.SteepestDescent(m, "schatten:0.5", lr=0.1), "below 1 it is no norm"),
+    (lambda m: steepest.SteepestDescent(m, "schatten:x", lr=0.1), "'x' is not a number"),
+    (lambda m: steepest.SteepestDescent(m, "kyfan:1.5", lr=0.1), "'1.5' is not a whole number"),
+    (lambda m: steepest.SteepestDescent(m, "schatten:0.5", lr=0.1), "below 1 it is not a norm"),
     (lambda m: steepest.polar_factor([[1.0]]), "x='list': give a tensor"),
 ]
 

@@ -172,7 +172,7 @@ def test_what_it_accepts(kind):
 MUON_GOT_A_VECTOR = (
     r"^Muon got a parameter of shape \(4,\)\. Pass the module instead: "
     r"`steepest\.Muon\(model, lr=0\.02\)` sends biases, embeddings and heads to AdamW\. "
-    r"It is no matrix \(parameter 1 of its group\): .*adamw=True$"
+    r"It is not a matrix \(parameter 1 of its group\): .*adamw=True$"
 )
 
 

@@ -170,7 +170,7 @@ def test_gradients_are_not_kept_alive():
 
 
 def test_half_precision_weights_are_rounded_once():
-    """1 − lr·decay = 0.999 is no bfloat16 number: decaying in bfloat16 does nothing."""
+    """1 − lr·decay = 0.999 is not a bfloat16 number: decaying in bfloat16 does nothing."""
     w = nn.Parameter(torch.linspace(1, 2, 64, dtype=torch.bfloat16).reshape(8, 8))
     before = w.detach().float()
     w.grad = torch.randn(8, 8).bfloat16()

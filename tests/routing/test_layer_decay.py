@@ -64,7 +64,7 @@ def test_heads_and_embeddings_have_their_layers_wherever_they_are_registered():
     assert (depths["lm_head.weight"], depths["embed.weight"]) == (4, 0)
     groups = layer_decay(transformer(), 0.5, lr=1.0, overrides={"blocks.0.attn.weight": "adamw"})
     rates = {name: g["lr"] for g in groups for name, _ in g["params"]}
-    assert rates["blocks.0.attn.weight"] == pytest.approx(3e-4 / 8), "an override is no head"
+    assert rates["blocks.0.attn.weight"] == pytest.approx(3e-4 / 8), "an override is not a head"
 
 
 def tower(depth):

@@ -67,7 +67,7 @@ def test_an_optimizer_that_moves_matrices_knows_better() -> None:
     # torch's takes whatever has two axes as one matrix.
     theirs = torch.optim.Muon([model.qkv.weight])
     assert matrix_views(model, optimizer=theirs) == {QKV: LINEAR, CONV: conv(2)}
-    # Entries, and the kernels of Scion, are no matrices to the step: then the routing decides.
+    # Entries, and the kernels of Scion, are not matrices to the step: then the routing decides.
     assert matrix_views(model, optimizer=steepest.SignSGD(model, lr=0.1)) == ROUTED
     scion = matrix_views(model, optimizer=steepest.Scion(model, lr=0.1))
     assert scion == {EMBED: LINEAR, **ROUTED, HEAD: LINEAR}

@@ -253,7 +253,7 @@ def test_heads_are_matrices_of_their_own(
 ) -> None:
     a = route(model, heads=heads)[name]
     assert a.matrices == (matrices or "12 × 4×16")
-    assert a.reason.endswith(", one matrix a head")
+    assert a.reason.endswith(", one matrix per head")
     assert a.certain
 
 

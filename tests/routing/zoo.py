@@ -316,7 +316,7 @@ class KarpathyHead(nn.Module):
 
 
 class HeadsInAList(nn.Module):
-    """Attention heads in a ModuleList called `heads`; they are no output heads."""
+    """Attention heads in a ModuleList called `heads`; they are not output heads."""
 
     def __init__(self, name: str = "sa", width: int = 16) -> None:
         super().__init__()

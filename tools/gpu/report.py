@@ -101,7 +101,7 @@ def accuracies(checks: Sequence[Check]) -> str:
 
 
 def times(result: Result, flops: Mapping[str, int]) -> str:
-    """The rows of a set, with the flops of the products and how many of them a second are done."""
+    """The rows of a set, with the flops of the products and how many are done per second."""
 
     def cell(row: ContenderRow) -> list[str]:
         if row.status != MEASURED or row.ms is None:

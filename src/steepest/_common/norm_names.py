@@ -61,12 +61,12 @@ def _word(text: str, word: str, follows: str) -> Word:
     if follows == ":A:B" and word == "rms":
         return word
     if follows == ":K" and not word.isdecimal():
-        raise invalid("norm", text, f"{word!r} is no whole number of singular values")
+        raise invalid("norm", text, f"{word!r} is not a whole number of singular values")
     try:
         number = float(word)
     except ValueError:
         number = float("nan")
     if isnan(number):
         other = ', inf or "rms"' if follows == ":A:B" else " or inf"
-        raise invalid("norm", text, f"{word!r} is no number: give one{other}")
+        raise invalid("norm", text, f"{word!r} is not a number: give one{other}")
     return number

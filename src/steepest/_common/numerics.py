@@ -201,7 +201,7 @@ def power_of_two_scales(xs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     # On small matrices the dozen calls on these few numbers take longer than those on all entries.
     entries = torch.cat([most.reshape(-1) for most in largest]) if len(xs) > 1 else largest[0]
     exponent = torch.frexp(entries.float() if entries.dtype in HALF else entries).exponent
-    # The power must itself be a normal number of the type: 2^149 is no float32.
+    # The power must itself be a normal number of the type: 2^149 is not a float32.
     limit = math.frexp(torch.finfo(entries.dtype).max)[1] - 2
     first = (-exponent).clamp(-limit, limit)
     one = torch.ones_like(entries)

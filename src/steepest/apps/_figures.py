@@ -52,7 +52,7 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
     Args:
         height: the height in inches.
-        width: the width in inches, where a picture is no wide one.
+        width: the width in inches, where a picture is not a wide one.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)

@@ -45,7 +45,7 @@ def make_folder(out: Path) -> None:
 
 
 def say(console: Console, text: str) -> None:
-    """Print text as it is: paths and samples are no markup, and a command must stay one line."""
+    """Print text as it is: paths and samples are not markup, and a command must stay one line."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "train": "Train a character GPT with each optimizer and compare them.",
     "reproduce": "Measure published claims again; the same command goes on after an interruption.",
     "gallery": "Draw norms, their duals and their duality maps as pictures.",
-    "diagnose": "Show what is wrong with a run and what to change, or compare two runs, in one "
+    "diagnose": "Show what is wrong with a run and what to change, or compare two runs, on one "
     "page.",
     "bench": "Time polar methods and optimizer steps on the matrices of real models, with their "
     "errors.",

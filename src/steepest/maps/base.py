@@ -254,7 +254,7 @@ class Separable(ConvexMap):
         basis: entries, rows, columns or singular values.
 
     Raises:
-        ValueError: something that is no scalar or no basis.
+        ValueError: something that is not a scalar or not a basis.
 
     Examples:
         >>> import torch

@@ -151,7 +151,7 @@ class Singular(Basis):
     polar: PolarMethod | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _ = self.ball  # which refuses what is no method
+        _ = self.ball  # which refuses what is not a method
 
     def __repr__(self) -> str:
         return f"Singular({'' if self.polar is None else f'polar={self.polar}'})"

@@ -94,7 +94,7 @@ def TopK(k: int, *, polar: PolarMethod | None = None) -> ConvexMap:
         polar: a method of `steepest.polar`; None means an SVD.
 
     Raises:
-        ValueError: k is no positive whole number; when used, k > min(m, n).
+        ValueError: k is not a positive whole number; when used, k > min(m, n).
     """
     return FromNorm(KyFan(k, polar=polar))
 

@@ -120,7 +120,7 @@ def FromNorm(norm: Norm) -> ConvexMap:
         norm: n.
 
     Raises:
-        ValueError: it is no norm of tensors.
+        ValueError: it is not a norm of tensors.
 
     Examples:
         >>> from steepest import norms

@@ -29,7 +29,7 @@ class Weighted(Scalar):
         terms: pairs (c, φ); no φ twice, in the order of their names: `Weighted.of` sees to that.
 
     Raises:
-        ValueError: no terms, a weight that is not positive and finite, something that is no scalar.
+        ValueError: no terms, a weight that is not positive and finite, something not a scalar.
     """
 
     terms: tuple[tuple[float, Scalar], ...]

@@ -84,7 +84,7 @@ class Flow(ABC):
 
     A part is the name of a child, where `*` stands for any one name between dots (`"blocks.*"` is
     every member of `blocks`, in order); another flow; an `Atom`; or a number, the sensitivity of
-    some function that is no module.
+    some function that is not a module.
     """
 
     parts: tuple[FlowPart, ...]
@@ -96,7 +96,7 @@ class Flow(ABC):
 
 FlowPart: TypeAlias = str | float | Flow | Atom
 """A part of a flow: the name of a child or a pattern of names, another flow, an `Atom`, or the
-sensitivity of a function that is no module."""
+sensitivity of a function that is not a module."""
 
 
 @dataclass(frozen=True, init=False, repr=False)

@@ -58,7 +58,7 @@ _MOVING: dict[type[nn.Module], Told] = {
     **dict.fromkeys(
         (nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), 1.0
     ),
-    # With a divisor of its own it is no mean.
+    # With a divisor of its own it is not a mean.
     **dict.fromkeys(
         (nn.AvgPool2d, nn.AvgPool3d), lambda m: 1.0 if m.divisor_override is None else None
     ),

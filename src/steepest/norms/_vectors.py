@@ -36,7 +36,7 @@ class Exponent:
             ValueError: p < 1, or no number.
         """
         if not (isinstance(p, int | float) and p >= 1):
-            raise invalid("p", p, "an ℓp norm needs p in [1, inf]; below 1 it is no norm")
+            raise invalid("p", p, "an ℓp norm needs p in [1, inf]; below 1 it is not a norm")
         p = float(p)
         return Exponent(p, math.inf if p == 1 else 1.0 if p == math.inf else p / (p - 1))
 

@@ -58,7 +58,7 @@ class KyFan(_FirstK):
         polar: a method of `steepest.polar` in the place of the SVD.
 
     Raises:
-        ValueError: k is no positive whole number; when used, k > min(m, n).
+        ValueError: k is not a positive whole number; when used, k > min(m, n).
 
     Examples:
         >>> import torch
@@ -105,7 +105,7 @@ class KyFanDual(_FirstK):
         polar: a method of `steepest.polar` in the place of the SVD.
 
     Raises:
-        ValueError: k is no positive whole number; when used, k > min(m, n).
+        ValueError: k is not a positive whole number; when used, k > min(m, n).
 
     Sources:
         See `KyFan`.

@@ -32,7 +32,7 @@ class ProductNorm(ABC):
         blocks: the norm of each block by its name.
 
     Raises:
-        ValueError: there is no block, or something in it is no norm of tensors.
+        ValueError: there is no block, or something in it is not a norm of tensors.
     """
 
     def __init__(self, blocks: Mapping[str, Norm]) -> None:

@@ -1,4 +1,4 @@
-"""AdamW for the parameters that are no matrices, in the same optimizer."""
+"""AdamW for the parameters that are not matrices, in the same optimizer."""
 
 from __future__ import annotations
 

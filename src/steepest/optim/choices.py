@@ -30,8 +30,8 @@ NonFinite = Literal["skip", "raise"]
 """Answer to NaN or inf in a gradient: "skip" leaves the parameter as it is, "raise" names it."""
 
 Unrouted = Literal["adamw"] | None
-"""Reading of parameters without names: "adamw", by their shapes, with AdamW for what is no matrix;
-None makes a parameter that is no matrix an error."""
+"""Reading of parameters without names: "adamw", by their shapes, with AdamW for what is not a
+matrix; None makes a parameter that is not a matrix an error."""
 
 ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
 """Factor of Muon's learning rate for an m × n matrix: "original" or None, √max(1, m/n);

@@ -321,7 +321,7 @@ def _by_name(params: Params, norm: ProductNorm) -> Iterator[dict[str, Any]]:
             raise invalid(
                 f"norm[{name!r}]",
                 block,
-                f"{shape_text(named[name].shape)} is no matrix: take norms.Conv(spatial) for a "
+                f"{shape_text(named[name].shape)} is not a matrix: take norms.Conv(spatial) for a "
                 "kernel, or give groups with views and norms of their own",
             )
         groups.setdefault(block, []).append((name, named[name]))

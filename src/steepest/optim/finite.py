@@ -138,7 +138,7 @@ def all_reduce_finite(
 
 
 def _codes(flags: Sequence[Flag | None], device: torch.device) -> Tensor:
-    """A code for each flag; None is no gradient."""
+    """A code for each flag; None stands for no gradient."""
     codes = [NONE if flag is None else FINE if flag is True else BAD for flag in flags]
     judged = [flag for flag in flags if isinstance(flag, Tensor)]
     if not judged:

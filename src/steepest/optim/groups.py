@@ -194,7 +194,7 @@ def views_of(group: Group, views: Any, norm: Geometry, optimizer: type) -> Views
         optimizer: The class of the optimizer.
 
     Raises:
-        ValueError: a view does not fit its parameter, or one without a view is no matrix.
+        ValueError: a view does not fit its parameter, or one without a view is not a matrix.
     """
     params = group["params"]
     if norm.axes != 2:

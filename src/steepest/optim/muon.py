@@ -32,7 +32,7 @@ TORCH_STEPS = 5
 
 
 class Muon(SteepestOptimizer):
-    """Steepest descent in the spectral norm: momentum, then the polar factor. A torch.optim.Muon.
+    """Momentum, then the polar factor: spectral steepest descent. A drop-in for torch.optim.Muon.
 
         buffer ← momentum·buffer + (1 − momentum)·grad
         u = momentum·buffer + (1 − momentum)·grad  if nesterov else buffer
@@ -56,7 +56,7 @@ class Muon(SteepestOptimizer):
             group may hold `views`, and with `adamw=True` belongs to AdamW.
         lr: Spectral norm of a step, before the factor. None is torch's 1e-3 for matrices alone and
             with "match_rms_adamw", and 0.02 for all that torch's does not take: a module, groups
-            of AdamW, parameters that are no matrices.
+            of AdamW, parameters that are not matrices.
         weight_decay: Decoupled decay; bounds the weights by ‖W‖₂ ≤ factor·upper/weight_decay,
             where upper is the method's largest output singular value.
         momentum: Weight of the past in the average, in [0, 1).
@@ -74,8 +74,8 @@ class Muon(SteepestOptimizer):
             "match_rms_adamw" unless it is given.
 
     Raises:
-        ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is no
-            matrix outside an `adamw` group, or no matrix at all.
+        ValueError: a value out of range, `ns_*` together with `polar`, a parameter that is not
+            a matrix outside an `adamw` group, or no matrix at all.
 
     Examples:
         >>> import torch

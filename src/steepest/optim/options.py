@@ -57,7 +57,7 @@ class StepOptions(TypedDict, total=False):
         unrouted: "adamw" for a framework that gives parameters without their module and without
             names: two axes are taken as a matrix, four or five as a convolution kernel, and AdamW
             gets everything else. Embeddings and output heads are not told by their shapes. None,
-            the default, makes a parameter that is no matrix an error. Names always route.
+            the default, makes a parameter that is not a matrix an error. Names always route.
         embedding_lr: Learning rate of the embeddings of a module; None, the default, is `adamw_lr`.
         head_lr: Learning rate of its output heads; None, the default, is `adamw_lr`.
         vector_lr: Learning rate of its biases, gains and other vectors; None is `adamw_lr`.

@@ -48,7 +48,7 @@ READINGS = (
 
 
 def no_matrix(cls: type, param: Tensor, name: str, lr: float | Tensor | None) -> ValueError:
-    """The error for a parameter that came without its module and is no matrix.
+    """The error for a parameter that came without its module and is not a matrix.
 
     Args:
         cls: The optimizer.
@@ -67,7 +67,7 @@ def no_matrix(cls: type, param: Tensor, name: str, lr: float | Tensor | None) ->
         call = f"{path}(model, {ARGUMENTS.get(cls.__name__, '')}lr={rate})"
         text = (
             f". Pass the module instead: `{call}` {others} biases, embeddings and "
-            f"heads {where}. It is no matrix "
+            f"heads {where}. It is not a matrix "
             f"({name}): without the module pass names, model.named_parameters(), or "
             'unrouted="adamw" to tell matrices by their shape, or put it into a group with '
             "adamw=True"

@@ -291,7 +291,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
                 routing knows are matrices out × in.
 
         Raises:
-            ValueError: a parameter that is no matrix, a view that does not fit it, a negative
+            ValueError: a parameter that is not a matrix, a view that does not fit it, a negative
                 hyper-parameter, or a parameter that is in a group already. Nothing has changed.
         """
         count = len(self.param_groups)

@@ -15,7 +15,7 @@ from steepest.norms import Geometry, Norm
 from steepest.optim.choices import ShapeRule
 
 Shapes = Sequence[tuple[int, int, int]]
-"""(batch, rows, columns) of each matrix of a parameter; empty for one that is no matrix."""
+"""(batch, rows, columns) of each matrix of a parameter; empty for one that is not a matrix."""
 
 
 def shape_factor(m: int, n: int, rule: ShapeRule) -> float:

@@ -161,7 +161,7 @@ def bounded(x: Tensor, q: Tensor, cutoff: float) -> dict[str, Ends]:
     sigma, w = _rooted(judged.unit)
     found = _nearest(x, w, cutoff)
     if not bool((found.settled & (found.away < math.inf)).all()):
-        # q may be no factor, or have lost a direction. Where x is well-conditioned it does alone.
+        # q may be none, or have lost a direction. Where x is well-conditioned it does alone.
         found = found.better(_nearest(x, _rooted(x)[1], cutoff))
     full, zero = found.away < math.inf, frobenius(x) == 0
     low, high = outwards(*sigma, judged.power.unsqueeze(-1))

@@ -35,7 +35,7 @@ class CostTable:
 
     Raises:
         ValueError: a list of costs with a single entry, not ascending in m, or with a size or a
-            time that is not positive; a ratio that is not positive; a source that is no text.
+            time that is not positive; a ratio that is not positive; a source that is not text.
 
     Examples:
         >>> table = CostTable(product=((64, 3e-6), (128, 2e-5)))

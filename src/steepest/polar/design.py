@@ -82,7 +82,7 @@ def polar_express_coefficients(
         cushion: fraction of u_t below which a polynomial is not fitted; 0 is the optimum in exact
             arithmetic.
         safety: room above the largest singular value, in every step. The top of the interval is
-            steep: what rounding lifts above it grows tenfold a step.
+            steep: what rounding lifts above it grows tenfold per step.
 
     Returns:
         (a, b, c) of each step.

@@ -116,7 +116,7 @@ class GramNewtonSchulz(_Iteration):
     since λ₁² − cλ₁ is an eigenvalue of R² − cR. It uses the schedule's interval better than
     ‖X‖_F ≤ √m·σ₁ does: √ρ ≤ 1.65·σ₁ for 768 rows, 1.96·σ₁ for 4096.
 
-    Rounding leaves eigenvalues of R slightly below zero, and they grow by a² a step. Before
+    Rounding leaves eigenvalues of R slightly below zero, and they grow by a² per step. Before
     they matter the iteration restarts: X ← QX, R = XXᴴ, Q = I. A segment is what lies between two
     restarts. Segments of one step make the standard iteration, X ← aX + (bR + cR²)X.
 

@@ -58,7 +58,7 @@ class Schedule:
         if not 0 < lower < upper:
             raise invalid("interval", self.interval, "give 0 < lower < upper")
         if self.prescale and len(self.prescale) != self.steps:
-            raise invalid("prescale", self.prescale, f"give {self.steps} divisors, one a step")
+            raise invalid("prescale", self.prescale, f"give {self.steps} divisors, one per step")
 
     def __repr__(self) -> str:
         """The name of a constant of `steepest.polar`; of others what tells them apart, and a hash.

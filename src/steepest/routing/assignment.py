@@ -125,7 +125,7 @@ def by_head(a: Assignment, verdict: RuleMatch, heads: int) -> Assignment:
         split = _counted(a, query or 0, heads, a.shape[dim])
     view = replace(view, split=split, split_dim=dim)
     # Heads settle the one guess that has query rows: whether they are stored head by head.
-    return replace(a, view=view, reason=f"{a.reason}, one matrix a head", certain=True, settle="")
+    return replace(a, view=view, reason=f"{a.reason}, one matrix per head", certain=True, settle="")
 
 
 def _told(a: Assignment, layout: HeadLayout, heads: int, rows: int) -> tuple[int, ...]:

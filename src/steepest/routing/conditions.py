@@ -163,7 +163,7 @@ def in_attention(place: ParameterPlace, model: ModelIndex) -> bool:
 
 
 def not_of_attention(place: ParameterPlace, _: ModelIndex) -> bool:
-    """The container is no attention module."""
+    """The container is not an attention module."""
     return not place.of_attention
 
 

@@ -18,7 +18,7 @@ STAGE = 0.75
 """The share of its parameters that a stage has in its blocks; a block has less in its own lists."""
 
 SMALL = 0.05
-"""The share of the largest stack below which another one is no tower, but a stem or a head."""
+"""The share of the largest stack below which another one is not a tower, but a stem or a head."""
 
 
 def layer_decay(

@@ -119,8 +119,8 @@ LAYER_NORMS: Mapping[str, LayerNorms] = {
         modular=_filters,
         monitor=Spectral(),
         step="its gradient over its root mean square",
-        why="Scion has one norm for all that is no matrix; `modular` needs what a filter does to "
-        "its channel; the monitor shows how alike the filters are",
+        why="Scion has one norm for all that is not a matrix; `modular` needs what a filter does "
+        "to its channel; the monitor shows how alike the filters are",
         example=(64, 1, 3, 3),
     ),
     "embedding": LayerNorms(

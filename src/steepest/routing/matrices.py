@@ -18,7 +18,7 @@ Model: TypeAlias = nn.Module | Routing | Mapping[str, Tensor] | Iterable[tuple[s
 """Parameters to see as matrices: a module, a `Routing`, or tensors by name."""
 
 Views: TypeAlias = Mapping[str, MatrixView | None]
-"""Views by name of the parameter, or by a pattern of names; None for one that is no matrix."""
+"""Views by name of the parameter, or by a pattern of names; None for one that is not a matrix."""
 
 
 def matrix_views(
@@ -35,7 +35,7 @@ def matrix_views(
     1. `views`;
     2. the optimizer, if it moves the parameter as matrices: one of this library by the views of its
        groups, `torch.optim.Muon` by taking two axes as one matrix. What AdamW has in an optimizer
-       of this library is no matrix;
+       of this library is not a matrix;
     3. the routing of a module;
     4. without a module the number of axes: two are a matrix, four or five a convolution kernel.
 

@@ -33,7 +33,7 @@ def _beside(place: ParameterPlace, model: ModelIndex) -> int:
 
 
 def _is_in_proj(place: ParameterPlace) -> bool:
-    """An `in_proj` of something else than attention, whose number of parts is no convention."""
+    """An `in_proj` of something else than attention, whose number of parts is not a convention."""
     return place.given_name.lower() == "in_proj" and not place.of_attention
 
 

@@ -112,7 +112,7 @@ RULES: tuple[Rule, ...] = (
         view=parts.cut_as_told,
     ),
     matrix(
-        "fused query, key and value, stored head by head: one block a head",
+        "fused query, key and value, stored head by head: one block per head",
         ask.one_matrix,
         parts.head_by_head,
         parts.has_head_counts,

@@ -63,8 +63,8 @@ class CollectiveCounter(TorchDispatchMode):
     has for itself does not leave it. The buffer of a broadcast counts on every rank.
 
     Not seen are threads that the program itself has started, calls on a back end that go around
-    torch's dispatcher (symmetric memory), and traffic that is no collective, such as a store's. A
-    collective of objects counts as the collectives of tensors that it is made of.
+    torch's dispatcher (symmetric memory), and traffic that is not a collective, such as a store's.
+    A collective of objects counts as the collectives of tensors that it is made of.
 
     Attributes:
         calls: number of calls by name, such as "all_to_all_single".

@@ -306,7 +306,7 @@ def sharded_like(part: Tensor, other: Tensor) -> Tensor:
 
 
 def whole(x: Tensor) -> Tensor:
-    """A tensor on every rank of its mesh, all of which have to call; itself if it is no DTensor."""
+    """A tensor on every rank of its mesh, all of which have to call; itself if not a DTensor."""
     if not is_sharded(x):
         return x
     full: Tensor = x.full_tensor()

@@ -56,7 +56,7 @@ def test_costs_are_those_of_one_matrix() -> None:
 @pytest.mark.parametrize(
     ("unit", "single", "sizes"),
     [
-        # What float32 takes is no limit to it.
+        # What float32 takes is not a limit to it.
         (2 * SLOW, None, (1, 2, 3, 4)),
         # Slower than float32 and than the limit; but one size alone makes no costs.
         (2 * SLOW, {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}, (1, 2)),

@@ -37,7 +37,7 @@ class Clock:
 
 
 class Fake:
-    """A runner that takes given seconds a round, writes down what it sees, and may raise.
+    """A runner that takes given seconds per round, writes down what it sees, and may raise.
 
     Args:
         clock: which it moves.

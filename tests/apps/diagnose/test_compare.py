@@ -18,7 +18,7 @@ from steepest.apps.diagnose.compare import compared, different, incomparable, pa
 from steepest.apps.diagnose.pictures import outliers
 from steepest.apps.diagnose.progress import DiagnosisProgress
 from steepest.apps.diagnose.records import grid
-from steepest.apps.diagnose.source import Subject
+from steepest.apps.diagnose.source import Subject, find
 from steepest.apps.train import trial
 from steepest.apps.train.config import Config, ModelConfig, OptimizerConfig
 from steepest.apps.train.trial import Trial
@@ -54,7 +54,7 @@ def test_the_better_run_and_where_it_passes_the_end_of_the_other() -> None:
     for one, other in ((A, B), (B, A)):
         (found,) = compared(one, other)
         assert found.what == (
-            "B ends at 2.000, 16.7% below A (2.400), and reaches its final loss at step 10 of 30"
+            "B ends at 2.000, 16.7% below A (2.400), and reaches A's final loss at step 10 of 30"
         )
         assert found.confidence == "likely" and "settings of B" in found.advice
     late = subject("B", [4.0, 2.9, 2.3, 2.0])
@@ -64,7 +64,64 @@ def test_the_better_run_and_where_it_passes_the_end_of_the_other() -> None:
 
 def test_a_difference_like_that_of_two_seeds_is_none() -> None:
     (found,) = compared(A, subject("B", [4.0, 3.0, 2.5, 2.39]))
-    assert found.confidence == "a hint" and found.advice.startswith("nothing to change")
+    assert found.confidence == "a hint" and not found.change and "--seed 2" in found.advice
+
+
+def seeded(name: str, *finals: float | None) -> Subject:
+    """A subject of seed 0, with one more seed for each further final loss."""
+    own, *others = (subject(name, [4.0, 3.0, final]) for final in finals)
+    return replace(
+        own,
+        name=f"{name} seed 0",
+        others={seed: other.metrics for seed, other in enumerate(others, start=1)},
+    )
+
+
+def test_with_several_seeds_the_means_are_compared() -> None:
+    # Seed 0 alone says the other way round.
+    one, two = seeded("one", 2.0, 2.4, 2.5), seeded("two", 2.1, 2.0, 2.0)
+    (found,) = compared(one, two)
+    assert found.what == "two ends at 2.033, 11.6% below one (2.300) in the mean of 3 seeds"
+    assert found.confidence == "a hint" and not found.change
+    assert found.why.startswith("it is lower with 2 of 3 seeds")
+    (found,) = compared(one, seeded("two", 1.9, 2.0, 2.0))
+    assert found.confidence == "likely" and found.change
+    assert found.advice == "take the settings of two" and "3 of 3 seeds" in found.why
+    (found,) = compared(seeded("one", 2.0, 2.0), seeded("two", 1.99, 1.99))
+    assert found.confidence == "a hint" and not found.change
+    assert [s.name for pair in ranked([one, two, A], A) for s in pair] == ["A", "two seed 0"]
+
+
+def test_seeds_that_one_side_lacks_are_asked_for() -> None:
+    (found,) = compared(seeded("one", 2.4, 2.4), seeded("two", 2.0))
+    assert found.what.startswith("two seed 0 ends at 2.000") and found.why.startswith("one seed")
+    assert "once a second seed" not in found.advice and "the same seeds" in found.advice
+
+
+def test_a_seed_that_diverged_or_is_not_through_is_not_in_a_mean() -> None:
+    (found,) = compared(seeded("one", 2.4, 2.4), seeded("two", 2.0, None))
+    assert "two seed 1 diverged" in found.what and "lr" in found.advice
+    running = seeded("two", 2.0, 2.0)
+    running = replace(running, others={1: running.others[1][:2]})
+    (found,) = compared(seeded("one", 2.4, 2.4), running)
+    assert found.what.startswith("two seed 0 ends at 2.000")
+
+
+def test_the_other_seeds_of_a_run_are_read(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config["config"]["seeds"] = [0, 1]
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for name in ("muon", "adamw"):
+        shutil.copytree(copy / name / "seed-0", copy / name / "seed-1")
+    muon, adamw = find(copy, optimizers=[], seed=None)
+    assert muon.others == {1: muon.metrics}
+    (found,) = compared(adamw, muon)
+    assert "in the mean of 2 seeds" in found.what and "second seed" not in found.advice
+    older = copy / "muon" / "seed-0" / "step-000010.pt"
+    (early,) = find(older, optimizers=[], seed=None)
+    assert early.others[1][-1]["step"] == 10
 
 
 def test_losses_of_other_texts_or_windows_are_not_held_against_each_other() -> None:
@@ -74,7 +131,7 @@ def test_losses_of_other_texts_or_windows_are_not_held_against_each_other() -> N
     assert "--context" in incomparable(A, windows)
     for apart in (other, windows):
         (found,) = compared(A, apart)
-        assert "not comparable" in found.what and "ends at" not in found.what
+        assert "not comparable" in found.what and "ends at" not in found.what and not found.change
     assert incomparable(A, replace(B, config=None)) and not incomparable(A, B)
 
 
@@ -124,7 +181,7 @@ def test_two_runs_become_one_page(
     for words in ("A: muon seed 0", "B: muon seed 0", " below ", "--lr", "0.04", "0.01"):
         assert words in page.text and words in result.stdout, words
     assert "--width" not in result.stdout
-    # A checkpoint of a run against its end is no comparison with itself.
+    # A checkpoint of a run against its end is not a comparison with itself.
     older = run / "muon" / "seed-0" / "step-000010.pt"
     result = call("diagnose", run / "muon" / "seed-0", older, "--out", out)
     assert result.exit_code == 0, result.stderr

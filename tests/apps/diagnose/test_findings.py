@@ -135,7 +135,7 @@ CASES: Mapping[Callable[..., Any], tuple[Evidence, str, str, Evidence]] = {
     ),
     loss_rules.rising: (
         with_curve([4.0, 2.5, 2.0, 2.02, 2.05, 2.1]),
-        "learns its text by heart",
+        "memorising its text",
         "stop at step 20",
         with_curve([4.0, 2.5, 2.0, 2.01, 2.02, 2.03]),
     ),
@@ -177,7 +177,7 @@ CASES: Mapping[Callable[..., Any], tuple[Evidence, str, str, Evidence]] = {
     ),
     layer_rules.growth: (
         watched("rms_out", b_0=[1.0], b_1=[2.5], b_2=[6.0], b_3=[15.0]),
-        "grow 2.5 times per block",
+        "grow by a factor of 2.5 per block in b,",
         "scale down",
         watched("rms_out", b_0=[1.0], b_1=[1.4], b_2=[1.7], b_3=[2.0]),
     ),
@@ -189,7 +189,7 @@ CASES: Mapping[Callable[..., Any], tuple[Evidence, str, str, Evidence]] = {
     ),
     layer_rules.low_rank_momentum: (
         watched("momentum_nuclear_rank", a=[1.5], b=[9.0]),
-        "1 layer has one direction",
+        "1 layer is essentially one direction",
         "--batch",
         watched("momentum_nuclear_rank", a=[2.5], b=[9.0]),
     ),
@@ -249,12 +249,14 @@ def test_what_spoils_a_run_comes_first() -> None:
 
 def test_a_loss_that_rises_with_its_minibatches_is_an_lr_that_is_too_large() -> None:
     (found,) = results(loss_rules.rising, with_curve([4.0, 2.5, 2.0, 2.02, 2.05, 2.1], batch=0.01))
-    assert "by heart" not in found.what and "--lr muon=0.013" in found.advice
+    assert "memorising" not in found.what and "--lr muon=0.013" in found.advice
 
 
 def test_a_few_skipped_updates_are_no_reason_to_change_anything() -> None:
     (found,) = results(loss_rules.skipped, replace(FINE, skipped=1))
-    assert found.advice.startswith("nothing to change")
+    assert not found.change and found.advice.startswith("they are few")
+    (many,) = results(loss_rules.skipped, replace(FINE, skipped=5))
+    assert many.change
 
 
 def test_an_advantage_that_one_of_two_tests_does_not_show_is_none() -> None:
@@ -277,7 +279,12 @@ def test_warnings_of_one_cause_are_one_finding_with_the_worst_and_its_remedy() -
         ("Step 5: 2 layers, worst b: off by 3.0", "do 3.0")
     ]
     old = replace(FINE, monitor=[{"step": 4, "warnings": ["a: off; halve it"]}])
-    assert [f.what for f in results(layer_rules.monitored, old)] == ["Step 4: a: off; halve it"]
+    assert [(f.what, f.advice) for f in results(layer_rules.monitored, old)] == [
+        ("Step 4: a: off", "halve it")
+    ]
+    short = replace(FINE, monitor=[{"step": 4, "warnings": ["a: off"]}])
+    (bare,) = results(layer_rules.monitored, short)
+    assert "look at this layer" in bare.advice
 
 
 def test_a_warm_up_and_missing_numbers_judge_nothing() -> None:

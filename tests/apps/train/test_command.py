@@ -157,7 +157,7 @@ def test_a_diverged_training_has_its_own_exit_code(
         (["--weight-decay", "muon=100"], ["--weight-decay muon=100: ", "this one at most 25"]),
         (["--norm", "schatten"], ["--norm schatten: write schatten:P, as in schatten:4"]),
         (["--norm", "schaten:4"], ["--norm schaten:4: did you mean schatten?", "operator:A:B"]),
-        (["--norm", "schatten:x"], ["--norm schatten:x: 'x' is no number: give one or inf"]),
+        (["--norm", "schatten:x"], ["--norm schatten:x: 'x' is not a number: give one or inf"]),
         (["--norm", "schatten:0.5", "--lr", "descent=1"], ["--norm schatten:0.5: p=0.5"]),
         (["--steps", "0"], ["--steps 0: give a whole number >= 1"]),
         (["--steps", "1e3"], ["--steps 1e3: not a whole number; write --steps 1000"]),

@@ -1,4 +1,4 @@
-"""Metrics: a line a step, the same in TensorBoard, and cut back where a trial goes on."""
+"""Metrics: a line per step, the same in TensorBoard, and cut back where a trial goes on."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_a_process_that_dies_costs_the_steps_since_the_last_checkpoint(
         (2, ("--parallel", "zero"), "choose from none, ddp, fsdp, tp, fsdp"),
         (3, ("--parallel", "ddp"), "--batch 4: .* give a multiple of 3"),
         (3, ("--parallel", "tp"), "--heads 2: .* give a multiple of 3"),
-        (3, ("--parallel", "fsdp+tp"), "--parallel fsdp.tp: 3 processes are no groups of 2"),
+        (3, ("--parallel", "fsdp+tp"), "--parallel fsdp.tp: 3 processes cannot form groups of 2"),
     ],
 )
 def test_what_cannot_be_shared_is_one_line(

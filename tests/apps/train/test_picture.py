@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from steepest.apps.train.picture import COLOURS, draw
+from steepest.apps.train.picture import COLOURS, draw, limits
 from steepest.apps.train.report import Curve, Report, SummaryRow
 
 STEPS = tuple(range(0, 101, 5))
@@ -67,6 +67,13 @@ def test_both_panels_show_every_optimizer() -> None:
     for half in (image[:, :middle], image[:, middle:]):
         for name in ("muon", "adamw"):
             assert amount(half, COLOURS[name]) > 200
+
+
+def test_only_the_untrained_model_may_be_above_the_panel() -> None:
+    curves = report().curves
+    low, high = limits(curves)
+    assert all(low < v < high for c in curves for v in c.losses[1:])
+    assert high < max(c.losses[0] for c in curves)
 
 
 def test_several_seeds_have_a_band() -> None:

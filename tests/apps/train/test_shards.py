@@ -74,7 +74,7 @@ def test_code_in_a_table_of_contents_does_not_run(tmp_path: Path) -> None:
     table = tmp_path / "a" / sharded_checkpoint.METADATA
     table.write_bytes(pickle.dumps(Harmful(tmp_path / "harm")))
     marks[table.name] = sharded_checkpoint.fingerprint(table)
-    with pytest.raises(ValueError, match=r"checkpoint=.*mkdir is no part of a table"):
+    with pytest.raises(ValueError, match=r"checkpoint=.*mkdir does not belong in a table"):
         read(tmp_path / "a", marks)
     assert not (tmp_path / "harm").exists()
 
@@ -85,7 +85,7 @@ def test_code_in_the_place_of_a_tensor_does_not_run(tmp_path: Path) -> None:
         dcp.save(tree, storage_writer=dcp.FileSystemWriter(tmp_path / "a"), no_dist=True)
     marks = {p.name: sharded_checkpoint.fingerprint(p) for p in (tmp_path / "a").iterdir()}
     with pytest.raises(
-        ValueError, match=r"checkpoint=.*BytesStorageMetadata is no part of a table"
+        ValueError, match=r"checkpoint=.*BytesStorageMetadata does not belong in a table"
     ):
         read(tmp_path / "a", marks)
     assert not (tmp_path / "harm").exists()

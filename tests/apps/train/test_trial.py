@@ -100,7 +100,7 @@ def golden_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_golden_curve(tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     # Written by: STEEPEST_GOLDEN=1 pytest tests/apps/train/test_trial.py, on purpose and by itself.
     # Polar factors are exact here: `Auto` may be retuned, and takes other methods on other
-    # processors, which is no change of the training.
+    # processors, which is not a change of the training.
     monkeypatch.setattr(Auto, "choose", lambda *_: Svd())
     curves = {n: losses(tmp_path, config(n, steps=24), corpus) for n in RECIPES}
     if os.environ.get("STEEPEST_GOLDEN"):

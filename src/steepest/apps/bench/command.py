@@ -24,7 +24,7 @@ WHAT, HOW, WHERE = "What is measured", "How", "Files"
 Set = Annotated[
     list[str] | None,
     flag(
-        f"Measure on it (repeatable): {', '.join(SETS)}.",
+        f"Set of matrices to measure (repeatable): {', '.join(SETS)}.",
         "--set",
         kind=OneOf(SETS, several=True),
         default="all, with --quick gpt-128",

@@ -91,13 +91,27 @@ def _panel(axes: Axes, result: Result, names: Sequence[str], limits: tuple[float
     axes.spines["left"].set_visible(False)
 
 
+def without_row(rows: Sequence[ContenderRow]) -> list[str]:
+    """The contenders without a row, a line for each reason.
+
+    Examples:
+        >>> rows = [ContenderRow(name=n, note="", status=ABSENT, message="left out") for n in "ab"]
+        >>> without_row(rows)
+        ['left out: a, b']
+    """
+    names: dict[str, dict[str, None]] = {}
+    for row in rows:
+        names.setdefault(reason(row), {})[row.name] = None
+    return [f"{why}: {', '.join(found)}" for why, found in names.items()]
+
+
 def draw(results: Sequence[Result]) -> bytes:
     """One bench over its sets, as PNG: speeds on a logarithmic axis, errors beside them."""
-    # Who is nowhere, since his package is not installed, is named below the panels of the others.
+    # A contender that is absent everywhere is named below the panels, with the reason.
     rows_of = [r for x in results for r in x.rows if r.name != FLOOR]
     there = {r.name for r in rows_of if r.status != ABSENT}
     names = [name for name in dict.fromkeys(r.name for r in rows_of) if name in there]
-    absent = list(dict.fromkeys(r.name for r in rows_of if r.name not in there))
+    missing = without_row([r for r in rows_of if r.name not in there])
     # Three panels in a row rather than two rows with a hole.
     columns = len(results) if len(results) <= 3 else COLUMNS
     rows = math.ceil(len(results) / columns)
@@ -110,10 +124,9 @@ def draw(results: Sequence[Result]) -> bytes:
         for axes in panels.flat[len(results) :]:
             axes.set_axis_off()
         first = results[0]
-        missing = f"\nnot installed: {', '.join(absent)}" if absent else ""
         figure.supxlabel(
             f"times as fast as {first.baseline}, and the largest relative error "
-            f"of a polar factor ({first.data}){missing}",
+            f"of a polar factor ({first.data})" + "".join(f"\n{line}" for line in missing),
             fontsize=9,
             color=figures.INK,
         )

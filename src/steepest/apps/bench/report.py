@@ -18,7 +18,7 @@ HEADINGS = ("contender", "ms", "quartiles", "× as fast", "× floor", "error")
 
 
 def title(name: str) -> str:
-    """The title of a set; a set that is no more keeps its name.
+    """The title of a set; a set that no longer exists keeps its name.
 
     Examples:
         >>> title("gpt-128")

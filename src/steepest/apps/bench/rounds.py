@@ -63,8 +63,8 @@ class Times:
     """Seconds of every contender in every round, and the contenders that failed.
 
     Args:
-        seconds: one number a round; a contender that failed is not among them, and one that was too
-            slow for more has the one number of its first step.
+        seconds: one number per round; a contender that failed is not among them, and one that was
+            too slow for more has the one number of its first step.
         failures: the error of each of the others.
         once: the contenders with one number.
     """
@@ -84,7 +84,7 @@ def take_turns(
     clock: Clock = time.perf_counter,
     patience: float = math.inf,
 ) -> Times:
-    """Let every contender run once a round on the same new matrices, in an order that is drawn.
+    """Let every contender run once per round on the same new matrices, in an order that is drawn.
 
     A contender that raises is out from then on; the others go on. So is one whose run in the
     warm-up takes longer than the patience: what it took is all that is known of it.

@@ -32,7 +32,7 @@ Where = Annotated[
 Optimizers = Annotated[
     list[str] | None,
     flag(
-        "Only this one of a run (repeatable).",
+        "Only this optimizer of the run (repeatable).",
         "--optimizer",
         kind=OneOf(TUNED, several=True),
         default="all",
@@ -47,7 +47,7 @@ Data = Annotated[
     Path | None,
     flag(
         "The text of the run, if it has moved.",
-        default="where it lay",
+        default="where it was",
         group=HOW,
         metavar="FILE",
     ),
@@ -69,7 +69,7 @@ def diagnose(
     windows: Windows = WINDOWS,
     out: Out = None,
 ) -> None:
-    """Show what is wrong with a run and what to change, or compare two runs, in one page."""
+    """Show what is wrong with a run and what to change, or compare two runs, on one page."""
     start(
         "diagnose",
         paths=paths,

@@ -16,8 +16,8 @@ from steepest.diagnostics import ConstraintReport, DirectionReport, Verdict
 
 DIRECTIONS = (
     "Along a direction d the loss falls at best by ⟨g,d⟩²/(2dᵀHd): much where d agrees with the "
-    "gradient g and the loss is flat along it. Of a layer, everything else is held still. Where "
-    "dᵀHd ≤ 0 there is no best step, and no mark."
+    "gradient g and the loss is flat along it. For a single layer, everything else is held fixed. "
+    "Where dᵀHd ≤ 0 there is no best step, and no mark."
 )
 VERDICT = (
     "Muon's step of a layer guarantees more than a gradient step if the nuclear rank of its "
@@ -28,14 +28,14 @@ VERDICT = (
 BALLS = (
     "Decoupled weight decay keeps each weight in a ball of its norm. A weight on the boundary is "
     "held back by it: lower the weight decay if you do not want that. One far inside is not, and "
-    "nothing is to be done."
+    "no action is needed."
 )
 SMOOTHNESS = (
-    "How much the gradient can turn for a step of length 1 in a norm. Each L has the unit of its "
-    "norm, so they are not comparable; what each predicts is: a step of length ‖g‖†/L, by which "
-    "the loss falls by ‖g‖†²/(2L). L is the largest that a few products with the Hessian have "
-    "found, a lower bound, so the step may be too long and the fall too large. Nothing is to be "
-    "done with it; it is where a search for lr may start."
+    "How much the gradient can change over a step of length 1 in a norm. Each L has the unit of "
+    "its norm, so they are not comparable; what each predicts is: a step of length ‖g‖†/L, by "
+    "which the loss falls by ‖g‖†²/(2L). L is the largest that a few products with the Hessian "
+    "have found, a lower bound, so the step may be too long and the fall too large. No action is "
+    "needed; it is a starting point for a search for lr."
 )
 STEPS = {"ℓ2": "gradient descent", "ℓ∞": "sign descent", "spectral": "Muon"}
 ONE_STEP = 'L of one step is what SteepestDescent(sharpness="estimate") would see here.'
@@ -107,10 +107,10 @@ def best_direction(report: DirectionReport, subject: Subject) -> str:
         text += f". Layer by layer: {layers}"
     own = OWN.get("" if subject.trial is None else subject.trial.optimizer)
     if own in known and known[own] >= 0.9 * known[best]:
-        return f"{text}. This run steps along such a direction, so nothing is to be done."
+        return f"{text}. This run steps along such a direction, so no action is needed."
     return (
-        f"{text}. That is one batch at one point, a reason to try and none to switch: compare two "
-        "short runs."
+        f"{text}. That is one batch at one point, a reason to try something, but not to switch to "
+        "it: compare two short runs."
     )
 
 
@@ -217,7 +217,7 @@ def _balls(measured: CheckpointMeasurements) -> Panel:
             return Panel(title=title, missing=f"Not computed: {reason}.")
         return Panel(
             title=title,
-            text=["None: this optimizer keeps no weight in a ball, and nothing is to be done."],
+            text=["None: this optimizer keeps no weight in a ball, and no action is needed."],
         )
     worst = report.worst
     text = [BALLS]

@@ -26,8 +26,9 @@ class Finding:
         what: the matter, a sentence without its full stop.
         confidence: how sure that is.
         why: the reason for the confidence.
-        advice: the change to make; says so where none is.
+        advice: the change to make, or the reason why none is.
         evidence: the title of the part of the page that shows it.
+        change: whether there is something to change.
     """
 
     what: str
@@ -35,6 +36,7 @@ class Finding:
     why: str
     advice: str
     evidence: str
+    change: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ class Evidence:
 
     @property
     def diverged(self) -> Record | None:
-        """The record whose loss is no number, if there is one."""
+        """The record whose loss is not a number, if there is one."""
         return next(filter(diverged, self.metrics), None)
 
     @property

@@ -46,9 +46,9 @@ def monitored(e: Evidence) -> Iterator[Finding]:
         yield _of_monitor(f"Step {step}: {text}", cause, worst.get("remedy") or "")
     # Records of older versions have lines alone, with the remedy in them.
     lines = [r for r in e.monitor if not r.get("findings")]
-    yield from (
-        _of_monitor(f"Step {step}: {text}", "", "") for step, text in monitor_warnings(lines)
-    )
+    for step, text in monitor_warnings(lines):
+        what, _, remedy = text.partition("; ")
+        yield _of_monitor(f"Step {step}: {what}", "", remedy)
 
 
 def _of_monitor(what: str, cause: str, remedy: str) -> Finding:
@@ -61,7 +61,7 @@ def _of_monitor(what: str, cause: str, remedy: str) -> Finding:
         why="the monitor has read it off the step"
         if cause in SEEN
         else "the monitor infers it from the steps that it observed",
-        advice=remedy or "do as it says",
+        advice=remedy or "look at this layer in the sections below: its ranks, updates and outputs",
         evidence=titles.WARNINGS,
     )
 
@@ -106,7 +106,7 @@ def table_rate(e: Evidence) -> Iterator[Finding]:
             what=f"A step changes {name} {factor:.2g} times as {'much' if more else 'little'} as "
             "the hidden matrices, each against its own size",
             confidence="a hint",
-            why="rates may differ for good reason, and by more than ten they rarely do",
+            why="rates may differ for good reason, but rarely by more than a factor of ten",
             advice=f"try --adamw-lr {e.optimizer}={lr:.2g}",
             evidence=titles.UPDATES,
         )
@@ -142,8 +142,8 @@ def growth(e: Evidence) -> Finding | None:
     if factor <= PER_BLOCK:
         return None
     return Finding(
-        what=f"Activations grow {factor:.2g} times per block of {name}, from {start:.3g} to "
-        f"{end:.3g}",
+        what=f"Activations grow by a factor of {factor:.2g} per block in {name}, from {start:.3g} "
+        f"to {end:.3g}",
         confidence="likely",
         why="adding branches of equal size makes them grow by less",
         advice="scale down what each block adds, or normalise before it",
@@ -165,8 +165,9 @@ def low_rank_momentum(e: Evidence) -> Finding | None:
         return None
     worst = min(low, key=low.__getitem__)
     return Finding(
-        what=f"The momentum of {counted(len(low), 'layer')} has one direction (nuclear rank "
-        f"{low[worst]:.2f} of {e.sides[worst]} in {worst}), and Muon's step has all of them alike",
+        what=f"The momentum of {counted(len(low), 'layer')} is essentially one direction (nuclear "
+        f"rank {low[worst]:.2f} of {e.sides[worst]} in {worst}), while Muon steps along all "
+        "directions equally",
         confidence="a hint",
         why="what a polar factor adds to a matrix of low rank may be signal or noise",
         advice="compare with a larger --batch, or with --optimizer adamw",
@@ -192,7 +193,7 @@ def balls(e: Evidence) -> Finding | None:
         f"{worst.filled:.2f} of its radius",
         confidence="certain",
         why="decoupled decay bounds the norm by 1/weight_decay",
-        advice=f"nothing to change if you want that bound; else halve the weight decay{flag}",
+        advice=f"if you do not want that bound, halve the weight decay{flag}",
         evidence=titles.BALLS,
     )
 

@@ -22,13 +22,13 @@ NEAR = 10
 
 
 def diverged(e: Evidence) -> Finding | None:
-    """The loss is no number."""
+    """The loss is not a number."""
     if (record := e.diverged) is None:
         return None
     return Finding(
         what=f"The loss is not finite at step {record['step']}: the run has diverged",
         confidence="certain",
-        why="it stands in the record of that step",
+        why="the record of that step says so",
         advice=f"{e.smaller_lr()}, or give a longer warm-up"
         + (" with --warmup" if e.config else ""),
         evidence=titles.LOSS,
@@ -46,8 +46,9 @@ def skipped(e: Evidence) -> Finding | None:
         why="the optimizer has counted them",
         advice=f"{e.smaller_lr()}, or clip gradients"
         if many
-        else "nothing to change for so few; if there are more, lower lr or clip gradients",
+        else "they are few. If there are more, lower lr or clip gradients",
         evidence=titles.LOSS,
+        change=many,
     )
 
 
@@ -64,10 +65,10 @@ def rising(e: Evidence) -> Finding | None:
     what = f"Validation loss ends at {final:.3f}, above its {best:.3f} at step {at}"
     if learnt:
         return Finding(
-            what=f"{what}, while the loss of minibatches still falls: the model learns its text "
-            "by heart",
+            what=f"{what}, while the loss of minibatches still falls: the model is "
+            "memorising its text",
             confidence="likely",
-            why="the two losses part",
+            why="the two losses move apart",
             advice=f"stop at step {at}, train on more text, or raise the weight decay",
             evidence=titles.LOSS,
         )
@@ -111,8 +112,8 @@ def constant_schedule(e: Evidence) -> Finding | None:
     if e.config.schedule != "constant":
         return None
     return Finding(
-        what=f"lr is {e.settings.lr:g} to the last step, and steps of {e.optimizer} are as long as "
-        "lr says: the weights never settle",
+        what=f"lr stays at {e.settings.lr:g} to the last step, and each step of {e.optimizer} has "
+        "length lr: the weights never settle",
         confidence="likely",
         why="its steps do not shrink with the gradient",
         advice="let lr end at zero: --schedule linear",
@@ -133,9 +134,9 @@ def falling(e: Evidence) -> Finding | None:
         what=f"The loss was still falling at the end: by {fell:.1%} over the last tenth "
         f"({late[0]:.3f} to {late[-1]:.3f})",
         confidence="a hint" if decays else "likely",
-        why="a part of it is the decay of lr, which any run ends with"
+        why="part of this comes from lr falling to zero, as at the end of any run"
         if decays
-        else "lr was constant, so it is not its decay",
+        else "lr was constant, so this does not come from lr falling",
         advice=f"if you have the time, train for longer: --steps {2 * e.config.steps}",
         evidence=titles.LOSS,
     )
@@ -149,8 +150,8 @@ def unfinished(e: Evidence) -> Finding | None:
         what=f"This is step {e.last} of {e.config.steps}: lr has not come down yet",
         confidence="certain",
         why="the records end there",
-        advice="if the run was interrupted, go on with it by steepest train --resume; nothing to "
-        "change if you chose this checkpoint, or it is still training",
+        advice="if the run was interrupted, continue it with steepest train --resume; a checkpoint "
+        "that you chose, or a run that is still training, needs no change",
         evidence=titles.LOSS,
     )
 

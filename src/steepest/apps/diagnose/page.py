@@ -80,7 +80,8 @@ class Item:
         what: the matter.
         confidence: how sure that is; empty where nothing is to be changed.
         why: the reason for the confidence.
-        advice: the change to make, or that there is none.
+        advice: the change to make, or the reason why there is none.
+        change: whether there is something to change.
         link: the anchor of its evidence; empty without one.
     """
 
@@ -89,7 +90,13 @@ class Item:
     confidence: str = ""
     why: str = ""
     advice: str = ""
+    change: bool = True
     link: str = ""
+
+    @property
+    def label(self) -> str:
+        """The words before the advice."""
+        return "What to change" if self.change else "Nothing to change"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ COLUMNS = {
 RANKS_TEXT = (
     "The nuclear rank ‖·‖_*²/‖·‖_F² counts the directions that carry a matrix; it is at most its "
     "smaller side. The larger that of a gradient, the more Muon may gain there. A rank near 1 in "
-    "every column means one direction: then look at the batch size. Else nothing is to be done."
+    "every column means one direction: then look at the batch size. Otherwise no action is needed."
 )
 UPDATES_TEXT = (
     "How much of its weight one step changes, in the norm of the layer: of the matrices, with "
@@ -94,7 +94,7 @@ def _warnings(subject: Subject) -> Panel:
         return Panel(title=title, missing=no_monitor(subject))
     found = monitor_warnings(subject.monitor)
     if not found:
-        return Panel(title=title, text=["None: nothing is to be done."])
+        return Panel(title=title, text=["None: no action is needed."])
     return Panel(
         title=title,
         text=["Each cause is listed once, with the step at which it was first seen."],
@@ -155,9 +155,7 @@ def _ranks(subject: Subject, sides: Mapping[str, int]) -> Panel:
     if all(sides.get(name, 2) < 2 for g in grids.values() for name in g.layers):
         return Panel(
             title=title,
-            text=[
-                "Every matrix has one row or one column: all ranks are 1. Nothing is to be done."
-            ],
+            text=["Every matrix has one row or one column: all ranks are 1. No action is needed."],
         )
     text = [RANKS_TEXT]
     if "gradient" in grids:
@@ -227,9 +225,9 @@ def _depth(subject: Subject) -> Panel:
         name, start, end, between = found
         factor = (end / start) ** (1 / between)
         text.append(
-            f"Through {name} the stream goes from {start:.3g} to {end:.3g}, {factor:.2g} times per "
-            f"block: "
-            + ("too much, see the findings." if factor > PER_BLOCK else "nothing is to be done.")
+            f"Through {name} the stream goes from {start:.3g} to {end:.3g}, by a factor of "
+            f"{factor:.2g} per block: "
+            + ("too much, see the findings." if factor > PER_BLOCK else "no action is needed.")
         )
     return Panel(title=title, text=text, picture=pictures.depth(outputs, gains))
 

@@ -263,6 +263,7 @@ def _item(subject: str, found: Finding, sections: Sequence[Section], owner: str 
         confidence=found.confidence,
         why=found.why,
         advice=found.advice,
+        change=found.change,
         link=_anchor(sections, owner, found.evidence),
     )
 
@@ -308,7 +309,7 @@ def show(page: Page, console: Console) -> None:
         of = f"{item.subject}: " if item.subject else ""
         say(console, f"{number}. {of}{item.what}.")
         if item.advice:
-            say(console, f"   {item.confidence} ({item.why}). To change: {item.advice}.")
+            say(console, f"   {item.confidence} ({item.why}). {item.label}: {item.advice}.")
     for remark in page.remarks:
         say(console, f"Not judged: {remark}.")
     said: dict[str, list[str]] = {}

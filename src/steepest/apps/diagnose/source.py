@@ -31,6 +31,7 @@ class Subject:
         name: the name to call it by.
         folder: the folder of its files.
         metrics: the records of `metrics.jsonl`.
+        others: those of the same optimizer in the same run with its other seeds, by seed.
         monitor: the records of `monitor.jsonl`.
         spectra: the contents of `spectra.npz`.
         trial: the trial it is; None for a run of the user's own code.
@@ -50,6 +51,7 @@ class Subject:
     text: str | None = None
     data: str = ""
     checkpoint: Path | None = None
+    others: Mapping[int, Sequence[Record]] = field(default_factory=dict)
 
     def trainer(self, corpus: Corpus) -> Trainer | None:
         """The trial as its checkpoint has it; None without one.
@@ -189,10 +191,15 @@ def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
     return Subject(
         name=name,
         folder=folder,
-        metrics=[r for r in read_metrics(folder) if _is_up_to(step, r)],
+        metrics=_metrics(folder, step),
         monitor=[r for r in read_lines(folder / MONITOR) if _is_up_to(step, r)],
         spectra=_spectra(folder, step),
     )
+
+
+def _metrics(folder: Path, step: float) -> list[Record]:
+    """The records of a trial up to a step."""
+    return [r for r in read_metrics(folder) if _is_up_to(step, r)]
 
 
 def _is_up_to(step: float, record: Record) -> bool:
@@ -214,6 +221,11 @@ def _trial(run: Path, trial: Trial, checkpoint: Path | None = None) -> Subject:
         text=text.get("sha256"),
         data=_described(text),
         checkpoint=checkpoint or (kept[-1] if kept else None),
+        others={
+            other.seed: _metrics(other.folder(run), step)
+            for other in trials(config)
+            if other.optimizer == trial.optimizer and other.seed != trial.seed
+        },
     )
 
 
@@ -259,7 +271,7 @@ def corpus_of(subject: Subject, data: Path | None) -> Corpus:
 
     Args:
         subject: one with a configuration.
-        data: the place where the text lies now; None for where it lay.
+        data: the place where the text is now; None for where it was.
 
     Raises:
         ValueError: it is another text.

@@ -59,7 +59,7 @@ DeviceName = Annotated[str, flag(f"{', '.join(DEVICES)}.", "--device", kind=OneO
 Tokens = Annotated[
     int | None,
     # Ours: a thousand times the largest step that has been published.
-    flag("Tokens per step.", kind=Whole(1, 2**40), default="as the model's source"),
+    flag("Tokens per step.", kind=Whole(1, 2**40), default="that of the model's source"),
 ]
 Dtype = Annotated[
     str, flag(f"Of parameters, gradients and states: {', '.join(DTYPES)}.", kind=OneOf(DTYPES))

@@ -57,7 +57,7 @@ class Mesh:
         """The mesh that a text names.
 
         Raises:
-            ValueError: an axis that is unknown or named twice, or a size that is no whole number.
+            ValueError: an axis that is unknown or named twice, or a size that is not whole.
         """
         sizes: dict[str, int] = {}
         for item in text.split(","):

@@ -58,8 +58,8 @@ class Model:
         active: numbers of `rest` that a token is multiplied with, the output head's.
         tokens: the tokens of a step, unless another number is asked for.
         blocks: the number of pieces in which FSDP2 gathers the weights.
-        added: numbers a token that tensor parallelism adds up in a forward pass.
-        sent: numbers a token that go to experts in a forward pass, and come back.
+        added: numbers per token that tensor parallelism adds up in a forward pass.
+        sent: numbers per token that go to experts in a forward pass, and come back.
     """
 
     name: str
@@ -108,7 +108,7 @@ def _gpt2(name: str, layers: int, width: int) -> Model:
         # Batches of 512 × 1024 tokens: section 2.3.
         source="Radford et al., Language models are unsupervised … learners (2019), table 2",
         weights=tuple(linear(layers, *shape) for shape in block),
-        # Table and head are one; four biases and two norms a block, one norm at the end.
+        # Table and head are one; four biases and two norms per block, one norm at the end.
         rest=((vocabulary + context) * width + layers * 13 * width + 2 * width, 8 * layers + 4),
         active=vocabulary * width,
         tokens=512 * context,
@@ -137,7 +137,7 @@ def _llama3(name: str, layers: int, width: int, hidden: int, tokens: int) -> Mod
 
 
 def _kimi_k2() -> Model:
-    # 64 heads: queries through 1536, keys and values through 512, 128 + 64 and 128 numbers a head.
+    # 64 heads: queries through 1536, keys and values through 512; 128 + 64 and 128 per head.
     layers, width, routed, hidden, taken, heads = 61, 7168, 384, 2048, 8, 64
     vocabulary, moe = 163840, layers - 1
     attention = (
@@ -149,7 +149,7 @@ def _kimi_k2() -> Model:
     )
     return Model(
         name="moe-1t",
-        # 67M tokens a step: section 2.5 of the report; the other numbers as in its config.json.
+        # 67M tokens per step: section 2.5 of the report; the other numbers as in its config.json.
         source="Kimi Team, Kimi K2, arXiv 2507.20534, table 2, and its published config.json",
         weights=(
             *attention,
@@ -181,7 +181,7 @@ _ALL = (
     _gpt2("gpt2-medium", 24, 1024),
     _gpt2("gpt2-large", 36, 1280),
     _gpt2("gpt2-xl", 48, 1600),
-    # 4M tokens a step: the first batch of the 405B in section 3.4.1, which ends at 16M.
+    # 4M tokens per step: the first batch of the 405B in section 3.4.1, which ends at 16M.
     _llama3("llama-8b", 32, 4096, 14336, 2**22),
     _llama3("llama-70b", 80, 8192, 28672, 2**22),
     _llama3("llama-405b", 126, 16384, 53248, 2**24),

@@ -79,8 +79,8 @@ def draw(plans: Sequence[Plan]) -> bytes:
             _line(right, plans, name, share=True)
         left.set_yscale("log")
         left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "s")))
-        _axis(left, "the optimizer, time a step")
-        _axis(right, "the optimizer, percent of the training step")
+        _axis(left, "optimizer time per step")
+        _axis(right, "optimizer, percent of the training step")
         right.set_ylim(-2, 102)
         handles = [left.plot([], [], color=c, linewidth=2.4)[0] for c in COLOURS.values()]
         handles.append(left.plot([], [], "o:", color=figures.INK, markerfacecolor="white")[0])
@@ -88,8 +88,8 @@ def draw(plans: Sequence[Plan]) -> bytes:
         names += ["Muon: layer owners", "AdamW", "does not fit in memory"]
         figure.legend(handles, names, loc="outside lower center", ncols=3)
         figure.suptitle(
-            f"{first.model.name} on {first.device.name}, {plans[0].tokens:,} tokens a step, "
-            "on the best mesh of each number of devices",
+            f"{first.model.name} on {first.device.name}, {plans[0].tokens:,} tokens per step, "
+            "on the best mesh for each number of devices",
             fontsize=10.5,
             x=0.01,
             ha="left",

@@ -277,6 +277,6 @@ def _reason(ranked: list[Plan], fitting: int, tried: int) -> str:
         f"{p.task.mesh} {p.seconds(p.costs[0]) / seconds - 1:+.1%}"
         for p in (each[0] for each in others.values() if each)
     ]
-    text = f"{best.task.mesh}: of {tried} meshes {fitting} fit, and none takes less time"
+    text = f"{best.task.mesh}: {fitting} of {tried} meshes fit, and none is faster"
     text += f" ({'; '.join(compared)})." if compared else "."
     return text

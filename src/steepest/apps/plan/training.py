@@ -49,8 +49,8 @@ def step(task: Task, tokens: int) -> Step:
         tokens: the tokens of the step.
 
     Sources:
-        6 flops a parameter and token: Kaplan et al., arXiv 2001.08361. Four sums of activations a
-        block under tensor parallelism: Shoeybi et al., arXiv 1909.08053.
+        6 flops per parameter and token: Kaplan et al., arXiv 2001.08361. Four sums of activations
+        per block under tensor parallelism: Shoeybi et al., arXiv 1909.08053.
     """
     model, mesh, links = task.model, task.mesh, task.links
     device = task.device

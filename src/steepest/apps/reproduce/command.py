@@ -75,9 +75,7 @@ Seeds = Annotated[
 ]
 Instances = Annotated[
     int | None,
-    flag(
-        "Initialisations of each problem.", kind=Whole(), default="as the scale has it", group=SIZE
-    ),
+    flag("Initialisations of each problem.", kind=Whole(), default="set by --scale", group=SIZE),
 ]
 Jobs = Annotated[
     int | None,

@@ -68,7 +68,7 @@ def _adamw(model: nn.Module, lr: float) -> Optimizer:
 
 
 def _modular(model: nn.Module, lr: float) -> Optimizer:
-    # Its error is far below what a learning rate off by a factor of 2 does, and it is no SVD.
+    # Its error is far below what a learning rate off by a factor of 2 does, and it is not an SVD.
     norm = steepest.modular(model, polar=Auto(error=1e-3))
     return steepest.SteepestDescent(model, norm=norm, lr=lr, momentum=MOMENTUM)
 

@@ -32,7 +32,7 @@ OPTIMIZER, SCHEDULE, SEVERAL = "Optimizer", "Schedule", "Several processes"
 
 
 def device_text(text: str) -> None:
-    """Raise for what is no device of torch's; whether this machine has it is seen later."""
+    """Raise for what is not a device of torch's; whether this machine has it is seen later."""
     if text.partition(":")[0] not in ("auto", "cpu", "cuda", "mps", "xpu"):
         raise invalid("device", text, "choose from auto, cpu, cuda, cuda:1, mps, xpu")
 
@@ -53,7 +53,7 @@ def whole(text: str, group: str, default: object, least: int = 1) -> Any:
 Optimizers = Annotated[
     list[str] | None,
     flag(
-        f"Train with it (repeatable): {', '.join(TUNED)}.",
+        f"Optimizer to train with (repeatable): {', '.join(TUNED)}.",
         "--optimizer",
         kind=OneOf(TUNED, several=True),
         default=", ".join(DEFAULT.optimizers),
@@ -149,7 +149,7 @@ CheckpointEvery = Annotated[
 MonitorEvery = Annotated[
     int | None,
     whole(
-        "Steps between two looks of the monitor at every layer; 0 for none.",
+        "Steps between observations by the monitor; 0 for none.",
         RUN,
         DEFAULT.monitor_every,
         least=0,

@@ -86,7 +86,7 @@ class Spectra:
         names: the names of the layers.
         kinds: the kind of the magnitudes of each layer.
         limits: the largest magnitude in the ball of each layer.
-        values: one row an evaluation for each layer, in falling order.
+        values: one row per evaluation for each layer, in falling order.
     """
 
     steps: list[int] = field(default_factory=list)

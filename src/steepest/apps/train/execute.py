@@ -18,7 +18,9 @@ from rich.table import Table
 
 from steepest._common.files import read_lines, write_json
 from steepest.apps._terminal import program, say
+from steepest.apps.train.config import ModelConfig
 from steepest.apps.train.constraint import largest
+from steepest.apps.train.data import BIBLE, LIBRARY
 from steepest.apps.train.metrics import MONITOR, read_metrics
 from steepest.apps.train.parallel.mesh import NONE
 from steepest.apps.train.parallel.team import SINGLE, Launch, Team
@@ -98,7 +100,7 @@ def _torchrun() -> str:
 
 @contextmanager
 def _deterministic(device: str) -> Iterator[None]:
-    """Ask for repeatable kernels on a GPU; the CPU's are repeatable as they are."""
+    """Ask for deterministic kernels on a GPU; the CPU's are deterministic as they are."""
     if torch.device(device).type == "cpu":
         yield
         return
@@ -162,13 +164,24 @@ def _begin(run: Run) -> None:
         write_json(run.folder / CONFIG, description(run))
 
 
+def title_of(model: ModelConfig, text: str) -> str:
+    """The model and the text in words, the text without the way to its file.
+
+    Examples:
+        >>> title_of(ModelConfig(), "King James Bible")
+        'GPT, 4 layers of width 128, on the King James Bible'
+        >>> title_of(ModelConfig(), "texts/plays.txt")
+        'GPT, 4 layers of width 128, on plays.txt'
+    """
+    name = f"the {text}" if text in (BIBLE, LIBRARY) else Path(text).name
+    return f"GPT, {model.layers} layers of width {model.width}, on {name}"
+
+
 def _finish(run: Run, console: Console) -> int:
     """Write and show the report; the exit code."""
     report = make_report(run.folder, run.config)
     write_report(run.folder, report)
-    model, text = run.config.model, run.corpus.name
-    title = f"GPT of {model.layers} layers and width {model.width} on the text {text}"
-    write_picture(run.folder, report, title)
+    write_picture(run.folder, report, title_of(run.config.model, run.corpus.name))
     spectra = write_spectra(run.folder, run.config)
     _show(run, report, console)
     _show_balls(run, spectra, console)

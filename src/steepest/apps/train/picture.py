@@ -33,17 +33,17 @@ def _panel(axes: Axes, report: Report, *, by_time: bool) -> None:
             )
     axes.set_xlabel("seconds of training" if by_time else "steps")
     axes.set_xlim(left=0)
-    axes.set_ylim(*_limits(report.curves))
+    axes.set_ylim(*limits(report.curves))
     figures.graph(axes)
     axes.tick_params(colors=INK)
 
 
-def _limits(curves: tuple[Curve, ...]) -> tuple[float, float]:
-    """The range where the curves differ: the fall of the first steps is left out."""
-    late = [v for c in curves for v in c.high[len(c.high) // 10 + 1 :] or c.high]
+def limits(curves: tuple[Curve, ...]) -> tuple[float, float]:
+    """The range of all evaluations but the first, which is that of the untrained model."""
+    trained = [v for c in curves for v in c.high[1:] or c.high]
     low = min(v for c in curves for v in c.low)
-    margin = 0.05 * (max(late) - low) or 0.05
-    return low - margin, max(late) + margin
+    margin = 0.05 * (max(trained) - low) or 0.05
+    return low - margin, max(trained) + margin
 
 
 def draw(report: Report, title: str = "") -> bytes:

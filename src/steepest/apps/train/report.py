@@ -135,7 +135,7 @@ class Report:
     """All results of a run.
 
     Args:
-        rows: one an optimizer, means over the seeds.
+        rows: one per optimizer, means over the seeds.
         runs: one per trial, the baseline being that of the same seed.
         curves: the mean curve of each optimizer, in the order of `rows`.
         baseline: name of the optimizer that the others are measured against.

@@ -115,7 +115,7 @@ def read_config(folder: Path, *, argument: str = "folder") -> tuple[Config, dict
         argument: the argument that it was given as, for the message.
 
     Raises:
-        ValueError: this is no run folder.
+        ValueError: this is not a run folder.
     """
     try:
         stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -69,7 +69,7 @@ def is_done(folder: Path, config: Config) -> bool:
 
 
 def diverged(record: Record) -> bool:
-    """Whether a loss of this record is no number."""
+    """Whether a loss of this record is not a number."""
     return None in (record.get("loss", 0.0), record.get("val_loss", 0.0))
 
 

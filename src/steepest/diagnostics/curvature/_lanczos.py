@@ -94,7 +94,7 @@ def _krylov(
     space: list[Tensor] = []
     for step in range(1, steps + 1):
         w = product(q)
-        # What rounding leaves of a vector in the space is no new direction.
+        # What rounding leaves of a vector in the space is not a new direction.
         rounding = math.sqrt(w.numel()) * epsilon(w.dtype) * math.sqrt(_dot(w, w))
         alpha.append(_dot(q, w))
         w = w - alpha[-1] * q - (beta[-1] if beta else 0.0) * before

@@ -132,7 +132,7 @@ def direction_of(
     """A direction at a point, to be added to the parameters: −dualize(g) for a norm.
 
     Raises:
-        ValueError: as `LossAt.direction` and `joint_norm`, or something that is no direction.
+        ValueError: as `LossAt.direction` and `joint_norm`, or something that is not a direction.
     """
     if isinstance(chosen, Norm | ProductNorm):
         measured = joint_norm(chosen, point.params, views, exact=False)

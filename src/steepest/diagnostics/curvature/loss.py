@@ -90,8 +90,8 @@ class LossAt:
         model: a module, if `params` is only a part of it.
 
     Raises:
-        ValueError: as `named`; a loss that is no scalar tensor, has no graph or is not finite, or
-            that has no second derivative.
+        ValueError: as `named`; a loss that is not a scalar tensor, has no graph or is not finite,
+            or that has no second derivative.
     """
 
     def __init__(self, loss: Loss, params: Params, model: Params | None = None) -> None:
@@ -185,7 +185,7 @@ def checked(value: Any) -> Tensor:
     """A loss that can be differentiated.
 
     Raises:
-        ValueError: it is no scalar tensor, has no graph, or is not finite.
+        ValueError: it is not a scalar tensor, has no graph, or is not finite.
     """
     if not isinstance(value, Tensor):
         raise invalid("loss", type(value).__name__, "return the loss as a tensor")

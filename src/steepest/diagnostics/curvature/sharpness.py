@@ -75,7 +75,7 @@ def directional_sharpness(loss: Loss, params: Params, direction: Direction) -> f
             still.
 
     Raises:
-        ValueError: a loss that is no finite scalar with a graph or has no second derivative,
+        ValueError: a loss that is not a finite scalar with a graph or has no second derivative,
             parameters in half precision, or a direction that does not fit.
 
     Examples:

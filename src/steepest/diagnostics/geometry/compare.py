@@ -65,8 +65,8 @@ def compare_geometries(
         tolerance: the residual that is added to c, relative to it; c is an estimate nevertheless.
 
     Raises:
-        ValueError: a loss that is no scalar with a graph and second derivatives, or is not called
-            with model and batch; half precision; a named layer that is unknown or not used.
+        ValueError: a loss that is not a scalar with a graph and second derivatives, or is not
+            called with model and batch; half precision; a named layer that is unknown or not used.
 
     Examples:
         >>> model = nn.Linear(4, 2, bias=False)

@@ -119,7 +119,7 @@ def counts(products: Sequence[Product]) -> Tensor:
 
 
 def side_by_side(products: Sequence[Product]) -> Tensor:
-    """The inputs of one weight that are no indices, (groups, in, samples), in double precision."""
+    """The inputs of one weight that are not indices, (groups, in, samples), in double precision."""
     return torch.cat(
         [in_double(p.to_columns(p.source.detach())) for p in products if p.to_columns], -1
     )
@@ -160,7 +160,7 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Product | None:
-    if scale_grad_by_freq:  # what backward gives is no gradient then
+    if scale_grad_by_freq:  # what backward gives is not a gradient then
         return None
     ignored = None if padding_idx is None else padding_idx % weight.shape[0]
     return Product(

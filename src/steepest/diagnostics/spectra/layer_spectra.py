@@ -36,7 +36,7 @@ def layer_spectra(
     A parameter is seen as `steepest.routing.matrix_views(model, optimizer=optimizer, tables=True)`
     says: as the matrices that the optimizer moves, else as `route` sees it: a convolution as
     out × (in·k), a fused projection as its parts, which are called "qkv.weight[0]",
-    "qkv.weight[1]", … A vector is no matrix and is left out, as is what does not exist yet or is
+    "qkv.weight[1]", … A vector is not a matrix and is left out, as is what does not exist yet or is
     not finite.
 
     Args:

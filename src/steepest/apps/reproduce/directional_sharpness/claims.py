@@ -45,7 +45,7 @@ def of(results: Sequence[Record], network: str) -> list[Record]:
 
 
 def looks(results: Sequence[Record], network: str, *, whole: bool = True) -> list[Record]:
-    """All layers together, or each by itself, at every look of a network after the start."""
+    """All layers together, or each by itself, at every observation of a network after the start."""
     return [p for p in later(points(of(results, network))) if (p["layer"] == WHOLE) == whole]
 
 
@@ -98,7 +98,7 @@ def _grows(network: str) -> Check:
         found = looks(results, network)
         steps = sorted({p["step"] for p in found})
         if len(steps) < 2:
-            raise UndecidedError("needs two looks after the start, has one")
+            raise UndecidedError("needs two observations after the start, has one")
         texts, ratios = [], []
         for optimizer in dict.fromkeys(p["optimizer"] for p in found):
             halves: tuple[list[float], list[float]] = ([], [])
@@ -107,7 +107,9 @@ def _grows(network: str) -> Check:
                 if p["optimizer"] == optimizer and value is not None:
                     halves[p["step"] >= steps[len(steps) // 2]].append(value)
             if not all(halves):
-                raise UndecidedError(f"needs a minimum in both halves of {optimizer}'s looks")
+                raise UndecidedError(
+                    f"needs a minimum in both halves of {optimizer}'s observations"
+                )
             early, late = map(geometric_mean, halves)
             ratios.append(late / early)
             texts.append(f"{optimizer} ×{early:.3g}, then ×{late:.3g}")
@@ -181,10 +183,12 @@ def _newton_schulz(results: Sequence[Record]) -> Outcome:
 
 
 def _counts(network: str, *, whole: bool = True) -> tuple[Need, ...]:
-    """The need of a claim on a part of the looks: so many that one is at most the tenth part."""
+    """The need of a claim on a part of the observations: so many that one is at most a tenth."""
     return (
         Need(
-            what="looks after the start" if whole else "layers in looks after the start",
+            what="observations after the start"
+            if whole
+            else "layers in observations after the start",
             least=1 / (1 - MOST),
             has=lambda results: float(len(looks(results, network, whole=whole))),
             why="fewer cannot tell nine tenths from all",
@@ -227,7 +231,7 @@ def _each(
     ]
 
 
-MOSTLY = f"at {100 * MOST:.0f} % of the looks or more"
+MOSTLY = f"at {100 * MOST:.0f} % of the observations or more"
 
 CLAIMS = (
     *_each(
@@ -255,7 +259,7 @@ CLAIMS = (
     *_each(
         "grows",
         "On {} the sign's lead grows in training: its best decrease over the gradient's, first "
-        "half of the looks and second half.",
+        "half of the observations and second half.",
         PAN,
         "larger in the second half, whatever trains",
         _grows,
@@ -271,7 +275,7 @@ CLAIMS = (
     ),
     *_each(
         "layers",
-        "On {} so it has in most layers and looks, each layer moved by itself.",
+        "On {} so it has in most layers and observations, each layer moved by itself.",
         BERNSTEIN,
         "more than half",
         _layers,
@@ -312,7 +316,7 @@ CLAIMS = (
         "On {} it does not exceed that ratio, as it cannot for a squared loss where a layer has no "
         "fewer outputs than inputs and its gradient full rank.",
         "dᵀHd = c‖DA‖_F² there: ‖UVᵀA‖_F² = ‖A‖_F², ‖GA‖_F ≤ ‖G‖_F·‖A‖₂",
-        f"at {100 * MOST:.0f} % of the layers and looks or more",
+        f"at {100 * MOST:.0f} % of the layers and observations or more",
         _bounded,
     ),
     Claim(
@@ -320,7 +324,7 @@ CLAIMS = (
         statement="The best decrease along Jordan's inexact polar factor is that along the exact "
         f"one, up to factors of {JORDAN[0]:g} and {JORDAN[1]:g}.",
         source="its singular values are from 0.68 to 1.2 where those of G are not tiny",
-        expected=f"at {100 * NEARLY_ALL:.0f} % of the layers and looks or more",
+        expected=f"at {100 * NEARLY_ALL:.0f} % of the layers and observations or more",
         check=_newton_schulz,
         needs=TRAINED,
     ),

@@ -116,7 +116,7 @@ def draw_sharpnesses(rows: Sequence[Record]) -> Figure:
 
 
 def draw_advantages(rows: Sequence[Record]) -> Figure:
-    """Best decrease of the polar direction over the gradient's, a point per layer and look."""
+    """Best decrease of the polar direction over the gradient's, per layer and observation."""
     networks = _distinct(rows, "network")
     columns = {"nuclear": "nr(G)", "ratio": "nr(G)/st(A)"}
     places = [(n, c) for n in networks for c in columns]

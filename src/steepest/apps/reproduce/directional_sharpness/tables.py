@@ -185,7 +185,7 @@ def correlation(
     Args:
         rows: rows of `advantages` for one network.
         against: the other column.
-        within: whether to take from both logarithms their mean over the looks of a layer in a
+        within: whether to take from both logarithms their mean over all steps of a layer in a
             training first: what is left is how they change through training.
 
     Returns:

@@ -91,7 +91,7 @@ def zero(family: str) -> Check:
     """Hold the orders by which GD falls against those at which a bar is cut off.
 
     The two spiked families have two curvatures. At the rate 1/10 the large one is gone after one
-    step, and the rest shrinks by (1 − lr·s_min)² a step: a short run tells what 500 steps reach.
+    step, and the rest shrinks by (1 − lr·s_min)² per step: a short run tells what 500 steps reach.
     """
 
     def check(results: Sequence[Record]) -> Outcome:

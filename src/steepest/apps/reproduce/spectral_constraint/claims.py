@@ -258,7 +258,7 @@ QUADRATIC = (
     Claim(
         id="loss-rises",
         statement="The loss itself rises along the same steps, hundreds of times.",
-        source=f"{LION}: the loss is no Lyapunov function",
+        source=f"{LION}: the loss is not a Lyapunov function",
         expected=f"at least {RISES} times",
         check=_loss_rises,
         needs=(FLOW,),

@@ -85,7 +85,7 @@ class ConstraintRecorder:
         radius: 1/λ.
         rate: ηλ.
         decays: whether there is decay; the learning rate is the same without.
-        every: the number of steps between two looks.
+        every: the number of steps between two observations.
     """
 
     def __init__(

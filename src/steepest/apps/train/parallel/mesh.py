@@ -87,7 +87,7 @@ def grid(parallel: str, *, world: int) -> ProcessGrid:
         raise invalid(
             "parallel",
             parallel,
-            f"{world} processes are no groups of {tensor}; start a multiple of {tensor} with "
+            f"{world} processes cannot form groups of {tensor}; start a multiple of {tensor} with "
             "torchrun --nproc-per-node, or give fsdp+tp:N with an N that divides them",
         )
     return ProcessGrid(data=world // tensor, tensor=tensor, sharded=kind.startswith("fsdp"))

@@ -43,7 +43,7 @@ def _divide(block: Block, mesh: DeviceMesh) -> None:
     """Divide the matrices of a block by rows and columns as Megatron does, arXiv 1909.08053, 3.
 
     The fused projection is the exception. Its rows are queries, then keys, then values, so an even
-    part of the rows is no set of whole heads: its output is gathered, and each process takes its
+    part of the rows is not a set of whole heads: its output is gathered, and each process takes its
     heads of it.
     """
     parallelize_module(

@@ -218,5 +218,5 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         plain = module == "torch" and isinstance(vars(torch).get(name), torch.dtype)
         if not plain and f"{module}.{name}" not in CONTENTS:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of a table of contents")
+            raise pickle.UnpicklingError(f"{module}.{name} does not belong in a table of contents")
         return super().find_class(module, name)
