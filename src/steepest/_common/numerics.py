@@ -83,7 +83,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 # Memory of the host that a thread keeps from one call to the next: so much in all, in pieces of at
 # most so much, since a large one would take the place of many.
-KEPT_BYTES, LARGEST_PIECE = 2**27, 2**24
+KEPT_BYTES, LARGEST_PIECE = 2**29, 2**26
 
 
 class _Pieces(threading.local):
@@ -114,7 +114,7 @@ _pieces = _Pieces()
 def empty(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """A contiguous tensor with anything in it, on the device of `like`.
 
-    On the host it lies, up to 16 MiB, in memory that was used before, if there is some that no
+    On the host it lies, up to 64 MiB, in memory that was used before, if there is some that no
     tensor refers to any more: the system clears the pages of fresh memory, which on small matrices
     takes longer than all the products of a polar factor. An accelerator's allocator keeps memory
     itself. Where autograd, a compiler or inference mode follows, all memory is fresh.
