@@ -40,7 +40,8 @@ COLUMNS = (
 
 # The kinds of processor whose results are stored, and how a reader knows his.
 KINDS = {
-    "zen3": "AMD Zen 3",
+    "zen5": "AMD Zen 5, fast bfloat16",
+    "zen3": "AMD Zen 3, bfloat16 emulated",
     "amx-hidden": "Intel, AVX-512, matrix units hidden",
     "amx": "Intel with AMX",
 }

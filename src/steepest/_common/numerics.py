@@ -168,11 +168,6 @@ def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
     return empty_like(x, dtype).copy_(x)
 
 
-def power_below(x: Tensor) -> Tensor:
-    """The largest power of two that is at most x."""
-    return torch.ldexp(torch.ones_like(x), torch.frexp(x).exponent - 1)
-
-
 def power_of_two_scale(x: Tensor) -> Tensor:
     """The first of `power_of_two_scales`: the largest entry may land in [eps/2, 4) at the ends."""
     return power_of_two_scales([x])[0][0]

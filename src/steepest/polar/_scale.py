@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import power_below, safe_divisor
+from steepest._common.numerics import safe_divisor
 
 # ‖X‖_F² ≤ 2^14 keeps XXᴴ away from the largest float16, 65504, and √m·‖X‖_F from the smallest.
 LARGEST_SCALE = 128.0
@@ -40,9 +40,14 @@ def fitted(x: Tensor) -> Tensor:
     With ‖x‖_F = 1 the Gram matrix of a large flat one would lie below the normal numbers, without
     any normalisation its entries, up to n, beyond the largest.
     """
-    return x * power_below(min(x.shape[-2] ** 0.5, LARGEST_SCALE) / safe_divisor(_norm(x)))
+    return x * _power_below(min(x.shape[-2] ** 0.5, LARGEST_SCALE) / safe_divisor(_norm(x)))
 
 
 def _norm(x: Tensor) -> Tensor:
     size: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32)
     return size
+
+
+def _power_below(x: Tensor) -> Tensor:
+    """The largest power of two that is at most x."""
+    return torch.ldexp(torch.ones_like(x), torch.frexp(x).exponent - 1)

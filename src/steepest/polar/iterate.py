@@ -15,7 +15,7 @@ from steepest._common.numerics import (
     converted,
     epsilon,
     is_known,
-    power_below,
+    looked_at,
     safe_divisor,
     unit_scales,
 )
@@ -249,11 +249,11 @@ class GramNewtonSchulz(_Iteration):
             rounded = [converted(x, work) for x in xs]
             own = converted(space.gram(rounded), wide)
             size = torch.linalg.vector_norm(own, dim=(-2, -1), keepdim=True)
-            if in_range or bool(((size > SMALLEST_GRAM) & (size < LARGEST_GRAM)).all()):
+            if in_range or looked_at(((size > SMALLEST_GRAM) & (size < LARGEST_GRAM)).all()):
                 break
             in_range, xs = True, unit_scales(xs)
-        # R with ‖R‖_F in (1/2, 1], so that R² is in the range.
-        unit = power_below(1 / torch.where(size > 0, size, 1.0))
+        # R with ‖R‖_F in [1/2, 1), so that R² is in the range.
+        unit = torch.ldexp(torch.ones_like(size), -torch.frexp(size).exponent)
         own = own.mul_(unit) if space.writes else own * unit
         gram = converted(own, work)
         fine = converted(space.own_product(gram), wide)
@@ -282,11 +282,12 @@ def _tight_bound(square: Tensor, squarings: int, space: Workspace) -> Tensor:
     if space.dtype in HALF:
         inner = converted(inner, space.dtype)
     fourth = space.own_product(inner)
-    if space.dtype in HALF:
-        inner, fourth = (converted(x, torch.float32) for x in (inner, fourth))
-    more = squarings > 1
-    bound = _tight_bound(fourth, 1, space) if more else largest_eigenvalue(inner, fourth, space)
-    return (size * bound).sqrt()
+    half = space.dtype in HALF
+    fine = converted(fourth, torch.float32) if half else fourth
+    if squarings > 1:
+        return (size * _tight_bound(fine, squarings - 1, space)).sqrt()
+    inner = converted(inner, torch.float32) if half else inner
+    return (size * largest_eigenvalue(inner, fine, space)).sqrt()
 
 
 def _applied(

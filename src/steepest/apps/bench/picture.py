@@ -12,11 +12,13 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from steepest.apps import _figures as figures
 from steepest.apps.bench.contenders import FLOOR
 from steepest.apps.bench.measure import ABSENT, MEASURED, ContenderRow, Result
-from steepest.apps.bench.report import ONCE, number, reason, title
+from steepest.apps.bench.report import number, reason, title
 
 COLUMNS = 2
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 DECADES = (0.001, 0.01, 0.1, 1, 10, 100, 1000)
+SLOWEST = 0.1
+"""End of the bars of slower contenders, so that the others can be told apart."""
 BAR = 0.62
 SMALL = 8.5
 OURS = ("steepest.", "Auto(")
@@ -28,11 +30,12 @@ def colour(row: ContenderRow) -> str:
 
 
 def _limits(results: Sequence[Result]) -> tuple[float, float]:
-    """A common range of speeds, with room for the numbers at the ends of the bars."""
-    speeds = [1.0, *(r.speed for result in results for r in result.rows if r.speed is not None)]
-    low, high = min(speeds), max(speeds)
+    """A common range of speeds, with room for the words at the ends of the bars."""
+    rows = [r for result in results for r in result.rows]
+    speeds = [1.0, *(r.speed for r in rows if r.speed is not None)]
+    low, high = max(SLOWEST, min(speeds)), max(speeds)
     room = 1.15 * (high / low) ** 0.12
-    return low / (room**2 if low < 1 else room), high * room
+    return low / (room if low in (1, SLOWEST) else room**2), high * room
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -50,10 +53,15 @@ def _row(axes: Axes, y: int, row: ContenderRow) -> None:
         return
     # From 1, so that a slower contender points the other way.
     axes.barh(y, row.speed - 1, left=1, height=BAR, color=colour(row), zorder=2)
-    side, ha = (4, "left") if row.speed >= 1 else (-4, "right")
-    once = f", {ONCE}" if row.once else ""
-    speed = f"{number(row.speed, 2 if row.speed < 10 else 3)}×{once}"
-    axes.annotate(speed, (row.speed, y), (side, 0), ha=ha, color=figures.INK, **small)
+    once = ", once" if row.once else ""
+    cut = row.speed < SLOWEST
+    speed = f"{'← ' if cut else ''}{number(row.speed, 2 if row.speed < 10 else 3)}×{once}"
+    # Beside the end of the bar, and on the other side of 1 where there is no room.
+    away = row.speed < 1 and not (cut or once)
+    side, ha = (-4, "right") if away else (4, "left")
+    end = row.speed if away else max(1.0, row.speed)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over the line of the floor
+    axes.annotate(speed, (end, y), (side, 0), ha=ha, color=figures.INK, bbox=box, **small)
     right = axes.get_yaxis_transform()
     axes.text(
         1.12, y, number(row.error, 2), transform=right, ha="right", va="center", fontsize=SMALL
