@@ -22,7 +22,7 @@ HALVED = 512
 # one and two threads, bfloat16, for 512 to 4096 rows and as many or four times as many columns: up
 # to 4 blocks a side, and more of 192 rows or more, take 0.60 to 0.91 of the time of the whole
 # product. oneDNN is fast for contiguous factors alone, so the blocks are copied first.
-FEW_BLOCKS, HALF_BLOCK, MOST_BLOCKS = 4, 192, 8
+FEW_BLOCKS, HALF_BLOCK, MOST_BLOCKS = 4, 192, 16
 # Where LAPACK takes over: a smaller leaf costs more calls.
 LEAF = 32
 # `torch.bmm` has a batched kernel for contiguous factors alone; larger blocks are worth a call
@@ -109,8 +109,12 @@ class Workspace:
         beta: float = 1.0,
         alpha: float = 1.0,
     ) -> Tensor:
-        """`product`, known to be Hermitian: of a large one in float32 little more than half."""
-        if not self.writes or a.shape[1] < HALVED or a.dtype in HALF:
+        """`product`, known to be Hermitian: of a large one little more than half.
+
+        Not in half precision on the host, where oneDNN is slow for parts of matrices.
+        """
+        slow = a.dtype in HALF and a.device.type == "cpu"
+        if not self.writes or a.shape[1] < HALVED or slow:
             return self.product(a, b, plus=plus, beta=beta, alpha=alpha)
         out = self.empty(len(a), a.shape[1], a.shape[1])
         _write_hermitian(a, b, out, plus, beta, alpha)
@@ -183,7 +187,8 @@ class Workspace:
                 # (count − k, batch, size, size)
                 shifted = own.diagonal(-k, dim1=1, dim2=3).movedim(-1, 0)
                 block.view_as(shifted).copy_(shifted)
-                block.baddbmm_(below, above.mH, beta=beta, alpha=alpha)
+                # torch counts the flops of this form, and not of `baddbmm_`.
+                torch.baddbmm(block, below, above.mH, beta=beta, alpha=alpha, out=block)
             block = block.view(count - k, batch, size, size)
             grid.diagonal(-k, dim1=1, dim2=3).movedim(-1, 0).copy_(block)
             if k:
