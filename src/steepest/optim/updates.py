@@ -112,15 +112,14 @@ def judged(
         some, pieces = pieces[:count], pieces[count:]
         entries, sizes = [p for _, p in some], [len(p) for _, p in some]
         ratios = empty((sum(sizes),), entries[0])
-        parts = ratios.split(sizes)
         if len(entries) * ONE_THREAD > len(ratios):
             torch.cat(entries, out=ratios).div_(ratios)
         else:  # long ones are worth a call each
-            for entry, part in zip(entries, parts, strict=True):
+            for entry, part in zip(entries, ratios.split(sizes), strict=True):
                 torch.div(entry, entry, out=part)
         if float(ratios.max()) == 1:
             continue
-        tops = torch._foreach_max(parts)
+        tops = torch._foreach_max(ratios.split(sizes))
         for (i, _), top in zip(some, torch.stack(tops).tolist(), strict=True):
             flags[i] = flags[i] and top == 1
     rest = [i for i, good in enumerate(flags) if not good]
