@@ -32,9 +32,8 @@ RATIOS = 2**21
 FORGOTTEN = 1e-12
 """Size at which an average is forgotten where the gradient is exactly zero."""
 
-FUSED: dict[str, Any] = {"fused": True, "nesterov": False, "maximize": False}
-FUSED |= {"momentum": 0.0, "dampening": 0.0}
-"""Arguments of torch's functional SGD for one pass of its fused kernel."""
+ONE_PASS: dict[str, Any] = {"momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
+"""Arguments of torch's functional SGD, fused, for one pass over the weights."""
 
 Flag = Tensor | bool
 """Whether a gradient is finite: on its device, or as a boolean where that is known."""
@@ -164,7 +163,7 @@ def accumulate(
 
     With betas = (β₁, β₂), u = β₁·buffer + (1 − β₁)·grad is made from the buffer before the step,
     whose momentum is β₂; Nesterov's u is that of β₁ = momentum². `maximize` takes −grad for grad.
-    Where a flag is false the buffer stays and is u.
+    Where a flag is false the buffer stays and is u. Gradients are never written to.
 
     Args:
         grads: The gradients.
@@ -186,14 +185,14 @@ def accumulate(
     safe = _held(safe, buffers, finite) if any(isinstance(k, Tensor) for k in finite) else safe
     us, starts = safe if out is None else list(out), _parts(safe, views) if views else safe
     if out and zeros:
-        torch._foreach_copy_(us, list(starts))
+        torch._foreach_copy_(us, starts)
     sizes = [_sizes(stack) for stack in stacks] if zeros else []
     ahead, momentum = betas or (momentum, momentum)
     if betas is not None:
-        us = _mixed(us, starts, buffers, views, ahead, dtype)
+        us = _mixed(us, us if zeros else starts, buffers, views, ahead, dtype)
     torch._foreach_lerp_(list(buffers), safe, 1 - momentum)
     if betas is None and nesterov:
-        us = _mixed(us, starts, buffers, views, momentum, dtype)
+        us = _mixed(us, us if zeros else starts, buffers, views, momentum, dtype)
     elif betas is None and out is None:
         us = [b if b.dtype == dtype else b.to(dtype) for b in buffers]
     elif betas is None and out:
@@ -350,7 +349,8 @@ def descend(
                 if real and all(x.is_contiguous() for x in (*targets, *moves)):
                     # In one pass: SGD decays by lr·λ·W, decoupled for λ = weight_decay/length.
                     share = float(weight_decay) / float(length)
-                    sgd(targets, moves, [None] * len(mine), lr=rate, weight_decay=share, **FUSED)
+                    own: dict[str, Any] = {"lr": rate, "weight_decay": share, "fused": True}
+                    sgd(targets, moves, [None] * len(mine), **own, **ONE_PASS)
                     continue
             if decays:
                 torch._foreach_mul_(targets, 1 - rates * weight_decay)

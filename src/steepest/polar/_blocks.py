@@ -117,7 +117,7 @@ class Workspace:
         if not self.writes or a.shape[1] < HALVED or slow:
             return self.product(a, b, plus=plus, beta=beta, alpha=alpha)
         out = self.empty(len(a), a.shape[1], a.shape[1])
-        _write_hermitian(a, b, out, plus, beta, alpha)
+        self._write_by_halves(a, b, out, plus, beta, alpha)
         return out
 
     def gram(self, xs: Sequence[Tensor]) -> Tensor:
@@ -158,8 +158,26 @@ class Workspace:
         if a.dtype in HALF and count > 1:
             self._write_by_blocks(a, count, out, plus, beta, alpha)
         else:
-            _write_hermitian(a, a.mH, out, plus, beta, alpha)
+            self._write_by_halves(a, a.mH, out, plus, beta, alpha)
         return out
+
+    def _write_by_halves(
+        self, a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
+    ) -> None:
+        """The halves on the diagonal in the same way, one of the others, and its mirror image."""
+        m = a.shape[-2]
+        if m < HALVED:
+            self.product(a, b, plus=plus, beta=beta, alpha=alpha, out=out)
+            return
+        upper, lower = slice(None, m // 2), slice(m // 2, None)
+        for rows, columns in ((upper, upper), (lower, lower), (lower, upper)):
+            block = None if plus is None else plus[:, rows, columns]
+            parts = a[:, rows], b[..., columns], out[:, rows, columns]
+            if rows == columns:
+                self._write_by_halves(*parts, block, beta, alpha)
+            else:
+                self.product(*parts[:2], plus=block, beta=beta, alpha=alpha, out=parts[2])
+        out[:, upper, lower] = out[:, lower, upper].mH
 
     def _write_by_blocks(
         self, a: Tensor, count: int, out: Tensor, plus: Tensor | None, beta: float, alpha: float
@@ -242,30 +260,6 @@ def gram_matrix(x: Tensor) -> Tensor:
     whole = torch.bmm(pieces, pieces.mH).unflatten(0, (batch, count)).sum(dim=1)
     rest = x[..., count * length :]
     return torch.baddbmm(whole, rest, rest.mH) if rest.shape[-1] else whole
-
-
-def _write_hermitian(
-    a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
-) -> None:
-    m = a.shape[-2]
-    if m < HALVED:
-        _write_product(a, b, out, plus, beta, alpha)
-        return
-    upper, lower = slice(None, m // 2), slice(m // 2, None)
-    for rows, columns in ((upper, upper), (lower, lower), (lower, upper)):
-        write = _write_hermitian if rows == columns else _write_product
-        block = None if plus is None else plus[:, rows, columns]
-        write(a[:, rows], b[..., columns], out[:, rows, columns], block, beta, alpha)
-    out[:, upper, lower] = out[:, lower, upper].mH
-
-
-def _write_product(
-    a: Tensor, b: Tensor, out: Tensor, plus: Tensor | None, beta: float, alpha: float
-) -> None:
-    if plus is None:
-        torch.bmm(a, b, out=out)
-    else:
-        torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
 
 
 def definite_inverse(a: Tensor) -> Tensor:
