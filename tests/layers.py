@@ -71,6 +71,7 @@ LAYERS = (
     ("optim.updates", "optim.line_search"),
     ("optim.rule",),
     ("optim.options",),
+    ("optim.member",),
     ("optim.presets", "optim.batching", "optim.objects", "optim.membership", "optim.remedies"),
     ("optim.groups",),
     ("optim.member_views",),

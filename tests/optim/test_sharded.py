@@ -19,7 +19,8 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 import steepest
 from steepest import maps, norms
 from steepest.optim import finite, updates
-from steepest.optim.batching import GroupStep, Member
+from steepest.optim.batching import GroupStep
+from steepest.optim.member import Member
 from steepest.optim.plan import StepPlan, _axes_stay, _by_members
 from steepest.optim.rule import NormRule
 from steepest.optim.sharded import projected, sharded_batches, travelling

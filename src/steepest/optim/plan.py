@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from steepest.norms import Coupling, Geometry
-from steepest.optim.batching import Bundle, Member, bundles, stackable
+from steepest.optim.batching import Bundle, bundles, stackable
+from steepest.optim.member import Member
 from steepest.optim.updates import average_dtype
 from steepest.sharding import (
     BUCKET,

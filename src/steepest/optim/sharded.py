@@ -16,11 +16,11 @@ from steepest.optim.batching import (
     Batch,
     GroupStep,
     Lengths,
-    Member,
     StackedBatch,
     Update,
     scalar,
 )
+from steepest.optim.member import Member
 from steepest.optim.plan import Bucket, StepPlan
 from steepest.sharding import RankGroup, is_sharded, layout_of, local_like, sharded_like, whole
 
