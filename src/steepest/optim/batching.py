@@ -11,11 +11,15 @@ from torch import Tensor
 
 from steepest._common.numerics import empty
 from steepest.norms import Norm
+from steepest.optim.kept import recall
 from steepest.optim.member import Member, local_grad
 from steepest.optim.options import Group
+from steepest.optim.retracted import move, pulled
 from steepest.optim.rule import UpdateRule
-from steepest.optim.updates import Flag, accumulate, descend, without_momentum
+from steepest.optim.updates import Flag, accumulate, descend, replace, without_momentum
+from steepest.retractions import Retraction, StepSize
 from steepest.sharding import local
+from steepest.transforms import State
 
 T = TypeVar("T")
 Lengths = Sequence[Tensor | float]
@@ -93,6 +97,8 @@ class GroupStep:
     inner: Norm | None = None
     kept: list[Update] | None = None
     zeros: Set[Tensor] = frozenset()
+    pulled: dict[Tensor, Tensor] = field(default_factory=dict)
+    """Gradients that a retraction has pulled."""
 
     def average(
         self,
@@ -118,6 +124,8 @@ class GroupStep:
         grads = [
             p.grad if type(p.grad) is Tensor else local_grad(p) for p in (m.param for m in members)
         ]
+        if self.rule.retraction is not None and self.rule.retraction.pulls:
+            grads = self.pull(members)
         views = None if not split or all(m.is_one_part for m in members) else members
         betas, momentum = group.get("betas"), group.get("momentum", 0.0)
         weights: tuple[object, ...] = betas or (momentum,)
@@ -149,6 +157,31 @@ class GroupStep:
             zeros=[i for i, m in enumerate(members) if m.param in zeros] if zeros else [],
         )
 
+    def recall(self, member: Member) -> list[dict[str, Tensor]]:
+        """What the rule keeps of each part of a parameter, by name: shape (matrices, …)."""
+        return recall(member, self.rule.state_shapes, self.state)
+
+    def observed(self, member: Member) -> Tensor:
+        """The gradient that the rule looks at: zero where it is not finite."""
+        finite, retraction = self.finite[member.param], self.rule.retraction
+        pulls = retraction is not None and retraction.pulls
+        grad = self.pull([member])[0] if pulls else local_grad(member.param)
+        grad = -grad if self.group["maximize"] else grad
+        return torch.where(finite, grad, 0) if isinstance(finite, Tensor) else grad
+
+    def pull(self, members: Sequence[Member]) -> list[Tensor]:
+        """The gradients that a retraction averages; once for each parameter in a step.
+
+        Ranks that hold a parameter together have to ask for the same ones.
+        """
+        retraction = self.rule.retraction
+        assert retraction is not None, "so says the caller"
+        if rest := [m for m in members if m.param not in self.pulled]:
+            finite = [self.finite[m.param] for m in rest]
+            found = pulled(rest, finite, retraction, self.state)
+            self.pulled.update((m.param, g) for m, g in zip(rest, found, strict=True))
+        return [self.pulled[m.param] for m in members]
+
     def apply(self, updates: Sequence[Update], lengths: Sequence[Lengths] | None = None) -> None:
         """Decay the weights and move them by −lr·length·direction, or keep the updates.
 
@@ -160,6 +193,9 @@ class GroupStep:
         """
         if self.kept is not None:
             self.kept += updates
+            return
+        if self.rule.retraction is not None:
+            self._retract(self.rule.retraction, updates)
             return
         lr, weight_decay = self.group["lr"], self.group["weight_decay"]
         if lengths is None and updates and not updates[0].member.shapes:
@@ -178,6 +214,18 @@ class GroupStep:
             weight_decay=scalar(weight_decay) if isinstance(weight_decay, Tensor) else weight_decay,
             decay=self.group["decay"],
         )
+
+    def _retract(self, retraction: Retraction, updates: Sequence[Update]) -> None:
+        """Move the weights as a retraction does."""
+        members = [update.member for update in updates]
+        decay = scalar(self.group["weight_decay"])
+        directions, sizes = list[Tensor](), list[StepSize]()
+        for update in updates:
+            rate = update.rate(self.group["lr"])
+            joined, length = update.joined(self.rule.lengths(update.member.shapes))
+            directions.append(joined)
+            sizes.append(StepSize(lr=rate, factor=length, decay=rate * decay))
+        move(members, directions, sizes, [u.finite for u in updates], retraction, self.state)
 
 
 def scalar(x: float | Tensor) -> float | Tensor:
@@ -237,6 +285,9 @@ class Batch(Protocol):
     def averages(self) -> list[Tensor]:
         """Update the momentum; the averages u, as the norm measures them."""
 
+    def states(self) -> list[State]:
+        """What the rule keeps of each of them, if it keeps a state."""
+
     def apply(self, directions: Sequence[Tensor]) -> None:
         """Move the parameters along the directions of these averages, which are used up."""
 
@@ -254,6 +305,10 @@ class StackedBatch:
     step: GroupStep
     u: list[list[Tensor]] = field(default_factory=list, init=False)
     """The parts of each average, in the memory of the stacks."""
+    kept: list[list[dict[str, Tensor]]] = field(default_factory=list, init=False)
+    """What the rule keeps of each part of each parameter, if it keeps a state."""
+    stacked: list[State] = field(default_factory=list, init=False)
+    """The same in stacks, as the step changes it."""
 
     def averages(self) -> list[Tensor]:
         """Update the momentum and stack the averages u, shape (matrices, rows, columns) each.
@@ -275,12 +330,39 @@ class StackedBatch:
         self.step.average(self.members, [part for parts in self.u for part in parts], stacks)
         return stacks
 
+    def states(self) -> list[State]:
+        """What the rule keeps of each stack."""
+        self.kept = [self.step.recall(m) for m in self.members]
+        self.stacked = [
+            {name: torch.cat([kept[k][name] for kept in self.kept]) for name in part}
+            for k, part in enumerate(self.kept[0])
+        ]
+        if self.step.rule.observes:
+            dtype = self.members[0].stack_dtype
+            seen = [m.split(self.step.observed(m).to(dtype)) for m in self.members]
+            places = [[_stack(part) for part in parts] for parts in seen]
+            gradients = [torch.cat(list(parts)) for parts in zip(*places, strict=True)]
+            self.step.rule.observe(gradients, self.stacked)
+        return self.stacked
+
     def apply(self, directions: Sequence[Tensor]) -> None:
-        """Move the parameters along stacks of directions, which are used up."""
+        """Move the parameters along stacks of directions, which are used up; keep the state."""
         finite = [self.step.finite[m.param] for m in self.members]
+        if self.kept:
+            self._keep(finite)
         updates = list(map(Update, self.members, finite, self.u, self.places(directions)))
         self.u = []  # the memory of the averages goes with the batch
         self.step.apply(updates)
+
+    def _keep(self, finite: Sequence[Flag]) -> None:
+        """Write the state back; it stays where a gradient was not finite."""
+        old, new, flags = list[Tensor](), list[Tensor](), list[Flag]()
+        for k, stacks in enumerate(self.stacked):
+            for name, stack in stacks.items():
+                old += (kept[k][name] for kept in self.kept)
+                new += stack.split([len(kept[k][name]) for kept in self.kept])
+                flags += finite
+        replace(old, new, flags)
 
     def places(self, stacks: Sequence[Tensor]) -> list[list[Tensor]]:
         """The parts of each parameter in the stacks, each of the shape that its view gives it."""
@@ -302,3 +384,8 @@ class StackedBatch:
                 place = place.squeeze(0) if member.is_one_part else place
                 parts.append(place.mT if member.transposed[k] else place)
         return places
+
+
+def _stack(part: Tensor) -> Tensor:
+    """A part of a parameter as a stack, (matrices, rows, columns)."""
+    return part if part.ndim > 2 else part.unsqueeze(0)

@@ -19,6 +19,7 @@ from steepest.optim.groups import (
     Views,
     check_ball,
     check_group,
+    check_maps,
     choose_polar,
     named_replicas,
     plain_numbers,
@@ -39,9 +40,9 @@ from steepest.optim.membership import (
 )
 from steepest.optim.notices import Notices
 from steepest.optim.objects import GroupObjects
-from steepest.optim.options import Group
+from steepest.optim.options import SLOTS, Group
 from steepest.optim.remedies import SHARDING, framework
-from steepest.optim.rule import UpdateRule
+from steepest.optim.rule import TransformedRule, UpdateRule
 from steepest.optim.unrouted import normalised, sort_params, split_by_shape, takes_matrices
 from steepest.optim.updates import check_decay
 from steepest.routing.rules import Kind
@@ -98,7 +99,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     ) -> None:
         if unrouted not in (None, "adamw"):
             raise invalid("unrouted", unrouted, 'give "adamw" or None')
-        self._objects = GroupObjects(self.objects)
+        self._objects = GroupObjects((*self.objects, *SLOTS))
         self._views = MemberViews()
         # Not while torch adds the first groups, which are routed already.
         self._routed: RoutingMemory | None = None
@@ -152,6 +153,12 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _make_rule(self, group: Group) -> UpdateRule:
         """The rule of a group, from its values of `rule_keys`; objects are there as such."""
+
+    def _rule_of(self, group: Group) -> UpdateRule:
+        """The rule of a group, with the maps and the retraction that it asks for."""
+        rule = self._make_rule(group)
+        asked: dict[str, Any] = {key: group.get(key) for key in SLOTS}
+        return TransformedRule(rule, **asked) if any(asked.values()) else rule
 
     @abstractmethod
     def _rule(self, place: int) -> UpdateRule:
@@ -349,7 +356,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             raise invalid("params", "a parameter twice", "give each parameter once")
         self._check_group(self._objects.opened(group))
         if not group["adamw"]:
-            rule = self._make_rule(self._objects.opened(group))
+            rule = self._rule_of(self._objects.opened(group))
             self._check_rule(group, rule)
             self._seat(len(self.param_groups) - 1, views, rule)
         self._objects.close(group)
@@ -364,7 +371,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         group = self._objects.opened(group)
         self._check_group(group)
         if not group["adamw"]:
-            rule = self._make_rule(group)
+            rule = self._rule_of(group)
             self._check_rule(group, rule)
             self._check_shapes(group, self._views[place], rule)
 
@@ -372,6 +379,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         """Raise if a rule does not fit the decay of a group."""
         check_decay(group["lr"], group["weight_decay"], group["decay"])
         check_ball(group, rule.ball)
+        check_maps(group, rule)
 
     def _check_shapes(self, group: Group, views: Views, rule: UpdateRule) -> None:
         """Raise if the geometry of a rule cannot be used for the shapes of a group."""

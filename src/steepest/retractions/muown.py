@@ -1,0 +1,87 @@
+"""Rows as magnitudes and directions: Muown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from steepest._common.checks import positive, weight
+from steepest.retractions.retraction import Combination, Products, Retraction, StepSize
+from steepest.transforms import State
+
+
+@dataclass(frozen=True)
+class RowMagnitudes(Retraction):
+    """Weights W = g·v/‖v‖ by rows: v moves along the direction, the magnitudes g by Adam.
+
+        γ = ⟨G, W⟩_row/g;  the gradient that is averaged is (g/‖v‖)·(G − γ·W/g)
+        v ← v − lr·factor·d;  g ← g − lr·Adam(γ)
+        W ← g·v/‖v‖ − lr·weight_decay·W_before;  then g ← ‖W‖_row
+
+    Only g, ‖v‖ and Adam's two averages are kept, for each row: v is W·‖v‖/g. Rows begin with
+    g = ‖v‖ = ‖W‖_row; one that is zero, which has no direction, with `zero_row`.
+
+    Args:
+        betas: The weights of the past in Adam's two averages.
+        eps: Adam's eps.
+        zero_row: The magnitude of a row that begins as zero.
+
+    Sources:
+        Lion, Hübler et al., Muown, arXiv 2605.10797; kcc-lion/muown; `zero_row` as in its entry in
+        KellerJordan/modded-nanogpt, records/track_3_optimization, record 23.
+    """
+
+    rows: ClassVar[bool] = True  # type: ignore[misc]
+    names: ClassVar[tuple[str, ...]] = ("magnitude", "length", "average", "square", "steps")
+    pulls: ClassVar[bool] = True
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    zero_row: float = 0.33**0.5
+
+    def __post_init__(self) -> None:
+        for beta in self.betas:
+            weight("betas", beta)
+        positive("eps", self.eps)
+        positive("zero_row", self.zero_row)
+
+    def pull(self, products: Products, state: State) -> Combination:
+        """The weights of W and G in the gradient that is averaged."""
+        ww, wg, _ = products
+        begins, norm = state["steps"] == 0, ww.sqrt()
+        for name in ("magnitude", "length"):
+            first = torch.where(norm > 0, norm, self.zero_row)
+            state[name].copy_(torch.where(begins, first, state[name]))
+        magnitude, length = state["magnitude"], state["length"]
+        slope = wg / magnitude
+        state["average"].lerp_(slope, 1 - self.betas[0])
+        state["square"].lerp_(slope.square(), 1 - self.betas[1])
+        state["steps"] += 1
+        return Combination(-slope / length, magnitude / length)
+
+    def move(self, products: Products, size: StepSize, state: State) -> Combination:
+        """The weights of W and d in the new W."""
+        ww, wd, dd = products
+        stretch, step = state["length"] / state["magnitude"], size.length
+        v = Combination(stretch, (-step).expand_as(stretch))
+        length = _norm(v, ww, wd, dd)
+        magnitude = state["magnitude"] - size.lr * self._adam(state)
+        scale = magnitude / torch.where(length > 0, length, 1)
+        new = Combination(scale * v.x - size.decay, scale * v.y)
+        state["length"].copy_(length)
+        # Where there is decay the rows are shorter than their magnitudes.
+        state["magnitude"].copy_(torch.where(size.decay > 0, _norm(new, ww, wd, dd), magnitude))
+        return new
+
+    def _adam(self, state: State) -> Tensor:
+        """Adam's update of the magnitudes over the learning rate."""
+        first, second = (1 - beta ** state["steps"] for beta in self.betas)
+        return state["average"] / first / ((state["square"] / second).sqrt() + self.eps)
+
+
+def _norm(a: Combination, ww: Tensor, wd: Tensor, dd: Tensor) -> Tensor:
+    """‖a.x·W + a.y·d‖."""
+    return (a.x**2 * ww + 2 * a.x * a.y * wd + a.y**2 * dd).clamp(min=0).sqrt()
