@@ -13,12 +13,12 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import widened
 from steepest.optim.choices import SHAPE_RULES, ShapeRule
 from steepest.optim.groups import Views
+from steepest.optim.momentum import average_dtype
 from steepest.optim.optimizer import Params, SteepestOptimizer
 from steepest.optim.options import Group, StepOptions
 from steepest.optim.presets import PRESETS
 from steepest.optim.rule import ShapedRule, UpdateRule
 from steepest.optim.unrouted import grouped
-from steepest.optim.updates import average_dtype
 from steepest.polar import JORDAN_QUINTIC, NewtonSchulz, PolarMethod, Schedule
 from steepest.routing.table import Routing
 

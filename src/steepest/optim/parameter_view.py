@@ -17,9 +17,9 @@ from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
 from steepest.optim.groups import Views, name_of
+from steepest.optim.momentum import average_dtype, average_of
 from steepest.optim.options import SLOTS, Group
 from steepest.optim.rule import UpdateRule
-from steepest.optim.updates import average_dtype
 from steepest.sharding import whole
 from steepest.views import LINEAR, MatrixView
 
@@ -62,7 +62,7 @@ class ParameterView:
     @property
     def momentum(self) -> Tensor | None:
         """The optimizer's average of the gradients of F; None without one."""
-        return self.state.get("momentum_buffer")
+        return average_of(self.state)
 
     @property
     def maximize(self) -> bool:
