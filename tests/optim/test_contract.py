@@ -20,6 +20,9 @@ from tests.optim.suite import (
     parameters,
     train,
 )
+from tests.optim.suite import all_in_eight_bits as all_in_eight_bits
+
+pytestmark = pytest.mark.usefixtures("all_in_eight_bits")
 
 
 def test_the_table_is_complete():
@@ -216,7 +219,8 @@ def test_complex_parameters(make):
     w = nn.Parameter(torch.randn(4, 6, dtype=torch.complex64))
     b = nn.Parameter(torch.randn(4, dtype=torch.complex64))
     target = torch.randn(4, 6, dtype=torch.complex64)
-    optimizer = make([{"params": [w]}, {"params": [b], "adamw": True}], weight_decay=0.0)
+    groups = [{"params": [w]}, {"params": [b], "adamw": True}]
+    optimizer = make(groups, weight_decay=0.0, momentum_dtype=None)
 
     def value():
         return (w - target).abs().square().sum() + b.abs().square().sum()
@@ -234,7 +238,7 @@ def test_complex_parameters(make):
 def test_half_precision_does_not_corrupt_the_momentum(make, dtype):
     """An in-place normalisation of `grad.bfloat16()`, not a copy, would write the buffer."""
     w = nn.Parameter(torch.randn(6, 8).to(dtype))
-    optimizer = make([w], momentum=0.5)
+    optimizer = make([w], momentum=0.5, momentum_dtype=None)
     expected = torch.zeros(6, 8, dtype=dtype)
     for t in range(3):
         w.grad = torch.randn(6, 8, generator=torch.Generator().manual_seed(t)).to(dtype)

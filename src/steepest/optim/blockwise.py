@@ -28,7 +28,10 @@ SLACK = 1 + 2.0**-16
 
 
 def block_count(length: int) -> int:
-    """The number of blocks of a row; the last one may be short."""
+    """The number of blocks of a row of some length: as few as there can be, of equal lengths.
+
+    Where their number does not divide that of the entries, the last one is shorter.
+    """
     return -(-length // BLOCK)
 
 
@@ -39,7 +42,7 @@ def quantise(x: Tensor, blocks: int, shrinking: Tensor | None = None) -> tuple[T
         code = round(x/unit)     half to even
              = trunc(x/unit)     where the average shrinks to zero: it would stop on its way
 
-    So |x − code·unit| ≤ max|x|/254 where it is rounded, and what `dequantise` makes of it has the
+    So |x − code·unit| ≤ max|x|/253 where it is rounded, and what `dequantise` makes of it has the
     same codes and units again, bit for bit. A block whose unit would not be a normal number is
     zero.
 
@@ -55,18 +58,23 @@ def quantise(x: Tensor, blocks: int, shrinking: Tensor | None = None) -> tuple[T
         Gupta et al., arXiv 2509.23106: blocks, linear codes and the paper's results with them.
     """
     rows = x.flatten(1)
-    codes = torch.empty(rows.shape, dtype=torch.int8, device=x.device)
-    units = rows.new_zeros((rows.shape[0], blocks))
+    units = [_units(block) for block, _ in _blocks(rows)]
     masks = [None, None] if shrinking is None else [m for m, _ in _blocks(shrinking.flatten(1))]
-    for (block, place), (code, _), mask in zip(_blocks(rows), _blocks(codes), masks, strict=False):
-        unit = _units(block)
-        units[:, place] = unit.squeeze(-1)
-        ratio = torch.div(block, safe_divisor(unit), out=_reused(block))
+    _, places = _memory(rows, x.dtype)
+    _, more = _memory(rows, x.dtype) if shrinking is not None else (None, places)
+    codes: list[Tensor] = []
+    for (block, _), unit, mask, place, other in zip(
+        _blocks(rows), units, masks, places, more, strict=False
+    ):
+        ratio = torch.div(block, safe_divisor(unit), out=place)
         if mask is not None:
-            less = torch.mul(ratio, SLACK, out=_reused(block)).trunc_()
-            ratio = torch.where(mask, less, ratio, out=less if is_known(less) else None)
-        code.copy_(ratio.round_())
-    return codes.view(x.shape), units
+            less = torch.mul(ratio, SLACK, out=other).trunc_()
+            ratio = torch.where(mask, less, ratio, out=other)
+        codes.append(ratio.round_().to(torch.int8).flatten(1))
+    found = [unit.squeeze(-1) for unit in units]
+    missing = blocks - sum(unit.shape[1] for unit in found)
+    found += [rows.new_zeros((rows.shape[0], missing))] * bool(missing)
+    return _joined(codes, rows, torch.int8).view(x.shape), _joined(found, rows, x.dtype)
 
 
 def dequantise(codes: Tensor, units: Tensor) -> Tensor:
@@ -77,24 +85,44 @@ def dequantise(codes: Tensor, units: Tensor) -> Tensor:
         units: The unit of each block, (rows, blocks).
     """
     rows = codes.flatten(1)
-    out = empty(tuple(rows.shape), units)
-    for (code, place), (part, _) in zip(_blocks(rows), _blocks(out), strict=True):
-        part.copy_(code).mul_(units[:, place].unsqueeze(-1))
+    out, places = _memory(rows, units.dtype)
+    parts = [
+        torch.mul(code, units.narrow(1, *place).unsqueeze(-1), out=memory)
+        for (code, place), memory in zip(_blocks(rows), places, strict=False)
+    ]
+    if out is None:
+        out = _joined([part.flatten(1) for part in parts], rows, units.dtype)
     return out.view(codes.shape)
 
 
-def _reused(x: Tensor) -> Tensor | None:
-    """Memory for a tensor like `x`, where a function may be told to write there."""
-    return empty(tuple(x.shape), x) if is_known(x) else None
+def _memory(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Memory for all rows, and for their blocks; None where no function is told where to write."""
+    if not is_known(rows):
+        return None, [None, None]
+    out = empty(tuple(rows.shape), rows, dtype)
+    return out, [block for block, _ in _blocks(out)]
 
 
-def _blocks(rows: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """The blocks of all rows, (rows, blocks, entries), with their places; short ones come last."""
-    full, rest = divmod(rows.shape[1], BLOCK)
-    if full:
-        yield rows[:, : full * BLOCK].unflatten(1, (full, BLOCK)), slice(0, full)
+def _joined(parts: list[Tensor], rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The parts of all rows side by side."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts, 1) if parts else rows.new_zeros((rows.shape[0], 0), dtype=dtype)
+
+
+def _blocks(rows: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """The blocks of all rows, (rows, blocks, entries): those of one length, and the shorter ones.
+
+    With them come the number of the first block in its row, and their number.
+    """
+    count, length = rows.shape
+    if not length:
+        return
+    size = -(-length // block_count(length))
+    full, rest = divmod(length, size)
+    yield rows.narrow(1, 0, full * size).view(count, full, size), (0, full)
     if rest:
-        yield rows[:, full * BLOCK :].unsqueeze(1), slice(full, full + 1)
+        yield rows.narrow(1, full * size, rest).unsqueeze(1), (full, 1)
 
 
 def _units(block: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def units_shape(x: Tensor) -> tuple[int, ...]:
             axis = getattr(placement, "dim", None)
             if axis is not None and axis % x.ndim:
                 cuts[axis] *= ranks
-    length = math.prod(-(-size // cut) for size, cut in zip(x.shape[1:], cuts[1:], strict=True))
+    length = math.prod([-(-n // cut) for n, cut in zip(x.shape[1:], cuts[1:], strict=True)])
     return (x.shape[0], *cuts[1:], block_count(length))
 
 
