@@ -62,9 +62,8 @@ def units_shape(x: Tensor) -> tuple[int, ...]:
     cuts = [1] * x.ndim
     if is_sharded(x):
         for ranks, placement in zip(x.device_mesh.shape, x.placements, strict=True):
-            axis = getattr(placement, "dim", None)
-            if axis is not None and axis % x.ndim:
-                cuts[axis] *= ranks
+            axis = getattr(placement, "dim", 0)  # a replica has none, and the first is not cut
+            cuts[axis] *= ranks if axis else 1
     length = math.prod([-(-n // cut) for n, cut in zip(x.shape[1:], cuts[1:], strict=True)])
     return (x.shape[0], *cuts[1:], block_count(length))
 
