@@ -119,6 +119,9 @@ def keep(
         zeros: Parameters of whose gradients an entry may be zero.
         state: The state of the optimizer.
     """
+    old: list[Tensor] = []
+    new: list[Tensor] = []
+    flags: list[Flag] = []
     for member, average, grad, ok in zip(members, averages, grads, finite, strict=True):
         param = member.param
         if not in_eight_bits(param, EIGHT_BITS):
@@ -131,7 +134,11 @@ def keep(
         codes, units = local(own[CODES]), local(own[UNITS])
         shrinking = grad == 0 if param in zeros else None
         new_codes, new_units = quantise(average, units.shape[-1], shrinking)
-        replace([codes, units], [new_codes, new_units.view_as(units)], [ok, ok])
+        old += [codes, units]
+        new += [new_codes, new_units.view_as(units)]
+        flags += [ok, ok]
+    if old:
+        replace(old, new, flags)
 
 
 def loaded(
