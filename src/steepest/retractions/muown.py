@@ -13,7 +13,7 @@ from steepest.retractions.retraction import Combination, Products, Retraction, S
 from steepest.transforms import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RowMagnitudes(Retraction):
     """Weights W = g·v/‖v‖ by rows: v moves along the direction, the magnitudes g by Adam.
 
@@ -54,12 +54,12 @@ class RowMagnitudes(Retraction):
         begins, norm = state["steps"] == 0, ww.sqrt()
         for name in ("magnitude", "length"):
             first = torch.where(norm > 0, norm, self.zero_row)
-            state[name].copy_(torch.where(begins, first, state[name]))
+            state[name] = torch.where(begins, first, state[name])
         magnitude, length = state["magnitude"], state["length"]
         slope = wg / magnitude
-        state["average"].lerp_(slope, 1 - self.betas[0])
-        state["square"].lerp_(slope.square(), 1 - self.betas[1])
-        state["steps"] += 1
+        state["average"] = state["average"].lerp(slope, 1 - self.betas[0])
+        state["square"] = state["square"].lerp(slope.square(), 1 - self.betas[1])
+        state["steps"] = state["steps"] + 1
         return Combination(-slope / length, magnitude / length)
 
     def move(self, products: Products, size: StepSize, state: State) -> Combination:
@@ -71,10 +71,12 @@ class RowMagnitudes(Retraction):
         magnitude = state["magnitude"] - size.lr * self._adam(state)
         scale = magnitude / torch.where(length > 0, length, 1)
         new = Combination(scale * v.x - size.decay, scale * v.y)
-        state["length"].copy_(length)
         # Where there is decay the rows are shorter than their magnitudes.
-        state["magnitude"].copy_(torch.where(size.decay > 0, _norm(new, ww, wd, dd), magnitude))
-        return new
+        magnitude = torch.where(size.decay > 0, _norm(new, ww, wd, dd), magnitude)
+        moves = size.lr != 0
+        for name, value in (("length", length), ("magnitude", magnitude)):
+            state[name] = torch.where(moves, value, state[name])
+        return Combination(torch.where(moves, new.x, 1), torch.where(moves, new.y, 0))
 
     def _adam(self, state: State) -> Tensor:
         """Adam's update of the magnitudes over the learning rate."""

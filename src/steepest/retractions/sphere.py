@@ -11,21 +11,21 @@ from steepest.retractions.retraction import Combination, Products, Retraction, S
 from steepest.transforms import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sphere(Retraction):
     """A step of relative length lr along the direction, and back to the norm from before.
 
-        V = W − lr·‖W‖_F·d/‖d‖_F;  W ← ‖W‖_F·V/‖V‖_F
+        V = W − lr·‖W‖_F·d/‖d‖_F;  W ← (1 − lr·weight_decay)·‖W‖_F·V/‖V‖_F
 
-    Every matrix keeps the Frobenius norm that it begins with, so there is no weight decay, and `lr`
-    is about the angle of a step; a factor of the direction has no effect. Zero stays zero.
+    Without weight decay every matrix keeps the Frobenius norm that it begins with; decay shrinks
+    the sphere. `lr` is about the angle of a step, a factor of the direction has no effect, and zero
+    stays zero.
 
     Sources:
-        Hyperball (MuonH), arXiv 2606.16899.
+        Hyperball (MuonH), arXiv 2606.16899; with decay as in NVIDIA-NeMo/Emerging-Optimizers.
     """
 
     rows: ClassVar[bool] = False  # type: ignore[misc]
-    decays: ClassVar[bool] = False
 
     def move(self, products: Products, size: StepSize, state: State) -> Combination:
         """The weights of W and d in the new W."""
@@ -35,4 +35,5 @@ class Sphere(Retraction):
         step = size.lr * ratio
         squared = ww - 2 * step * wd + step**2 * dd
         scale = torch.where(squared > 0, (ww / torch.where(squared > 0, squared, 1)).sqrt(), 1)
-        return Combination(scale, -scale * step)
+        kept = (1 - size.decay) * scale
+        return Combination(kept, -kept * step)
