@@ -276,7 +276,7 @@ def is_sharded(x: Tensor) -> TypeGuard[DTensor]:
 
 
 def placements_along(x: DTensor, axis: int) -> tuple[Placement, ...]:
-    """Where a tensor lies that is cut along one axis, on the mesh axes along which `x` is cut."""
+    """The placements of a tensor that is cut along one axis where `x` is cut along any."""
     from torch.distributed.tensor import Replicate, Shard
 
     return tuple(Replicate() if p.is_replicate() else Shard(axis) for p in x.placements)

@@ -16,7 +16,7 @@ StateShapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The shape of each tensor that is kept of one matrix, by name."""
 
 State: TypeAlias = MutableMapping[str, Tensor]
-"""What is kept of a stack of matrices, by name: shape (matrices, *shape of one), zero at first."""
+"""The state of a stack of matrices, by name: shape (matrices, *shape of one), zero at first."""
 
 
 class Transform(ABC):
