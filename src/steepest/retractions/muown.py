@@ -73,8 +73,9 @@ class RowMagnitudes(Retraction):
         growth = (1 - 2 * step * wd / square + step**2 * dd / square).clamp(min=0).sqrt()
         growth = torch.where(zero, 1, growth)
         ratio = magnitude / state["magnitude"] / torch.where(growth > 0, growth, 1)
-        # A row that is zero points where its first step does.
-        points, norm = zero & (dd > 0), torch.where(dd > 0, dd, 1).sqrt()
+        # A row that is zero points where its first step does, if that is more than rounding.
+        points = zero & (dd > torch.finfo(dd.dtype).eps ** 2)
+        norm = torch.where(points, dd, 1).sqrt()
         length = torch.where(points, size.length * norm, growth * state["length"])
         first = torch.where(points, magnitude / norm, 0)
         x, y = ratio - size.decay, -torch.where(zero, first, ratio * step)
