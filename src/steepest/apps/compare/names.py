@@ -1,4 +1,4 @@
-"""What can be compared and how large; torch is not needed for it."""
+"""The rows, tasks and sizes of a comparison by name; torch is not needed for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TASKS: Mapping[str, str] = {
     "text": "a character GPT on the King James Bible",
     "digits": "a network of Linear layers on MNIST digits",
 }
-"""What is trained in each task."""
+"""The model and the data of each task."""
 
 SCALES = ("standard", "full", "quick")
 """The sizes of a comparison, from the one that is taken without a flag."""

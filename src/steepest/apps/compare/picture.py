@@ -16,7 +16,7 @@ COLOURS = {BASELINE: BLUE, REFERENCE: ORANGE}
 ROW = 0.27
 """Inches of a row of a panel."""
 BEYOND = 1.35
-"""Where the axis of losses ends: in distances of the higher mark from the best loss."""
+"""The end of the axis of losses, in distances of the higher mark from the best loss."""
 
 
 def draw(rows: Sequence[Record]) -> Figure:

@@ -124,7 +124,7 @@ def curves(results: Sequence[Record]) -> list[Record]:
 
 
 def comparison(results: Sequence[Record]) -> list[Record]:
-    """What came out for every task and row, in the order of the table of optimizers."""
+    """The outcome of every task and row, in the order of the table of optimizers."""
     runs = _finals(results)
     times = {(r["task"], r["optimizer"]): r for r in timing(results)}
     rows = []

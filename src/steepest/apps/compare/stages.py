@@ -58,7 +58,7 @@ def _tuning_cells(
 
 
 def first_cells(settings: CompareSettings) -> list[Cell]:
-    """What depends on nothing: the times of all rows on each task, and the grid of each row."""
+    """The cells that depend on none: the times of all rows on each task, and the grids."""
     steps = settings.round_steps * (settings.rounds + WARMUP_ROUNDS)
     cells = [
         Cell(
@@ -96,7 +96,7 @@ def config_of(cell: Record) -> OptimizerConfig:
 
 
 def later_cells(settings: CompareSettings, results: Sequence[Record]) -> list[Cell]:
-    """What follows from the grids: more settings of every row, then its final runs."""
+    """The cells that follow from the grids: more settings of every row, then its final runs."""
     stages = {r["stage"] for r in results}
     if FINAL in stages:
         return []

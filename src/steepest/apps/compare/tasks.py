@@ -31,7 +31,7 @@ class TrainingRun(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSetup:
-    """What fixes a run of a task.
+    """The part of a run that differs from row to row and from seed to seed.
 
     Args:
         optimizer: the row of the table of `steepest train`.

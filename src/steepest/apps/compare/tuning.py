@@ -134,7 +134,7 @@ def refined(losses: TriedLosses) -> list[OptimizerConfig]:
 
 
 def edges(losses: TriedLosses) -> str:
-    """Where the best setting lies at an end of what was tried: the learning rates, by name."""
+    """Name the learning rates of the best setting that lie at an end of all that were tried."""
     chosen, found = best(losses), []
     for field, word in RATES.items():
         values = _values(losses, field)
