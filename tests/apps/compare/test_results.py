@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from steepest.apps._figures import plot_style, png
-from steepest.apps.compare.picture import draw, limit
+from steepest.apps.compare.picture import draw, limit, window
 from steepest.apps.compare.report import chance, markdown, ranked
 from steepest.apps.compare.results import (
     MeanLosses,
@@ -34,7 +34,7 @@ SETTING = {"weight_decay": 0.0, "adamw_lr": None}
 
 
 def results(losses: dict[str, tuple[float | None, ...]] = LOSSES) -> list[Record]:
-    made: list[Record] = [{"task": "text", "stage": TIME, "seconds": SECONDS, "failures": {}}]
+    made: list[Record] = [{"task": "text", "stage": TIME, "seconds": SECONDS}]
     for name, found in losses.items():
         place = {"task": "text", "optimizer": name, **SETTING}
         for lr, loss in ((0.1, 2.0), (0.2, 1.5), (0.4, None)):
@@ -181,6 +181,8 @@ def test_the_picture_shows_every_row_and_what_is_beyond_its_axis() -> None:
         far = [{**r, "loss": 9.0} if r["optimizer"] == "scion" else r for r in rows]
         assert drawn(far).count("9 →") == 1 and "diverged" in drawn(far)
         assert drawn(rows).count("not reached") == 2
+        lost = [{**r, "loss": None, "steps_to_baseline": None} for r in rows]
+        assert drawn(lost).count("diverged") == 4
 
 
 def test_the_axis_of_losses_ends_behind_both_marks() -> None:
@@ -188,5 +190,16 @@ def test_the_axis_of_losses_ends_behind_both_marks() -> None:
     losses = {r["optimizer"]: r["loss"] for r in rows}
     assert limit(rows) == losses["adamw"]
     far = [{**r, "loss": 9.0} if r["optimizer"] == "sgd" else r for r in rows]
-    assert losses["adamw"] < limit(far) < 2.0
+    assert losses["adamw"] < limit(far) < 2.5
     assert limit([r for r in far if r["optimizer"] == "sgd"]) == 9.0
+
+
+def test_the_axis_of_losses_has_room_for_intervals_up_to_the_range_of_the_losses() -> None:
+    rows = [{"loss": 1.0, "half_width": 0.2}, {"loss": 2.0, "half_width": 0.1}]
+    assert window(rows, 2.0) == pytest.approx((0.8, 2.1))
+    rows[0]["half_width"] = 7.0
+    assert window(rows, 2.0) == pytest.approx((0.0, 3.0))
+    # Equal losses have no range: the narrower interval is shown whole.
+    assert window([{"loss": 1.0, "half_width": 0.1}], 1.0) == pytest.approx((0.9, 1.1))
+    low, top = window([], 1.0)
+    assert low <= 1.0 <= top

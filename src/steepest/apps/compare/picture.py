@@ -15,7 +15,7 @@ from steepest.apps.compare.report import ranked
 COLOURS = {BASELINE: BLUE, REFERENCE: ORANGE}
 ROW = 0.27
 """Inches of a row of a panel."""
-BEYOND = 1.35
+BEYOND = 2.0
 """The end of the axis of losses, in distances of the higher mark from the best loss."""
 
 
@@ -58,12 +58,26 @@ def limit(rows: Sequence[Record]) -> float:
     return min(max(losses), min(losses) + BEYOND * (max(marks) - min(losses)))
 
 
+def window(rows: Sequence[Record], last: float) -> tuple[float, float]:
+    """The ends of the axis: all intervals, unless they are much wider than the losses lie apart.
+
+    Args:
+        rows: the rows whose losses are on it.
+        last: the largest loss that it may have.
+    """
+    first = min((r["loss"] for r in rows), default=last)
+    room = max(last - first, 2 * min((r["half_width"] for r in rows), default=0.0), 1e-3)
+    low = min((r["loss"] - r["half_width"] for r in rows), default=first)
+    top = max((r["loss"] + r["half_width"] for r in rows), default=last)
+    return max(low, first - room), min(top, last + room)
+
+
 def _losses(axes: Axes, rows: Sequence[Record]) -> None:
     """A dot with its interval for each row; what is beyond the axis stands at its end."""
-    top = limit(rows)
-    inside = [r for r in rows if r["loss"] is not None and r["loss"] <= top]
-    low = min((r["loss"] for r in inside), default=0.0)
-    margin = 0.06 * (top - low) or 0.05
+    whole, last = [r for r in rows if r["loss"] is not None], limit(rows)
+    low, top = window([r for r in whole if r["loss"] <= last], last)
+    inside = [r for r in whole if r["loss"] <= top]
+    margin = 0.04 * (top - low) or 0.5
     for y, row in enumerate(rows):
         colour = COLOURS.get(row["optimizer"], INK)
         if row in inside:
@@ -72,13 +86,13 @@ def _losses(axes: Axes, rows: Sequence[Record]) -> None:
             )
         else:
             text = "diverged" if row["loss"] is None else f"{row['loss']:.3g} →"
-            axes.text(top + margin / 2, y, text, color=colour, ha="right", va="center", fontsize=9)
+            axes.text(top, y, text, color=colour, ha="right", va="center", fontsize=9)
     for row in inside:
         if row["optimizer"] in COLOURS:
             axes.axvline(
                 row["loss"], color=COLOURS[row["optimizer"]], linewidth=0.9, ls=(0, (4, 4))
             )
-    axes.set_xlim(low - 2 * margin, top + margin)
+    axes.set_xlim(low - margin, top + margin)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("nats, mean and 95 % interval")
 

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from steepest._common.errors import invalid
 from steepest._common.files import Record
 from steepest._common.records import number
 from steepest.apps.bench.rounds import take_turns
@@ -123,8 +124,10 @@ def measure(settings: CompareSettings, cell: Record) -> Record:
 
     Returns:
         `loss` after the last step, None if the run diverged; of a final run also `steps` and
-        `losses`, the curve. Of times `seconds`: those of a step in each round, by row, and
-        `failures`.
+        `losses`, the curve. Of times `seconds`: those of a step in each round, by row.
+
+    Raises:
+        ValueError: a row that is timed cannot take a step, which shows before the long runs.
     """
     if cell["stage"] == TIME:
         return _timed(settings, cell)
@@ -182,5 +185,8 @@ def _timed(settings: CompareSettings, cell: Record) -> Record:
         warmup=WARMUP_ROUNDS,
         seed=TUNING_SEED,
     )
-    seconds = {name: [each / size for each in found] for name, found in times.seconds.items()}
-    return {"seconds": seconds, "failures": dict(times.failures)}
+    for name, reason in times.failures.items():
+        raise invalid(
+            "optimizer", name, f"takes no steps on {cell['task']} ({reason}); leave it out"
+        )
+    return {"seconds": {name: [t / size for t in found] for name, found in times.seconds.items()}}
