@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
+from steepest.apps.bench.rounds import Times
 from steepest.apps.compare.names import TUNING_SEED
 from steepest.apps.compare.settings import CompareSettings, rows_of
 from steepest.apps.compare.stages import (
@@ -130,6 +132,17 @@ def test_all_rows_are_timed_together_and_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("fake")
+def test_times_are_those_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turns(runners: Mapping[str, object], *_: object, **__: object) -> Times:
+        return Times(seconds=dict.fromkeys(runners, (4.0, 6.0)), failures={})
+
+    monkeypatch.setattr("steepest.apps.compare.stages.take_turns", turns)
+    found = measure(SETTINGS, first_cells(SETTINGS)[0].key)["seconds"]
+    # Each turn has two steps.
+    assert found == dict.fromkeys(SETTINGS.optimizers, [2.0, 3.0])
+
+
+@pytest.mark.usefixtures("fake")
 def test_a_row_that_takes_no_step_shows_before_the_long_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -175,6 +188,10 @@ def test_a_loss_that_is_not_finite_ends_a_run(task: str) -> None:
     found = measure(REAL, key)
     assert found["loss"] is None and found["losses"][-1] is None
     assert len(found["steps"]) == len(found["losses"]) < 5
+    tuned = replace(RECIPES["sgd"].tuned, lr=1e30)
+    run = TASKS[task].start(REAL, RunSetup(optimizer="sgd", tuned=tuned, seed=0, steps=9))
+    taken = [run.step() for _ in range(4)]
+    assert taken[0] and not taken[-1]
 
 
 def test_the_hidden_matrices_of_both_tasks_are_those_of_muon() -> None:
