@@ -139,7 +139,7 @@ def test_times_are_those_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steepest.apps.compare.stages.take_turns", turns)
     found = measure(SETTINGS, first_cells(SETTINGS)[0].key)["seconds"]
     # Each turn has two steps.
-    assert found == dict.fromkeys(SETTINGS.optimizers, [2.0, 3.0])
+    assert found == {name: [2.0, 3.0] for name in SETTINGS.optimizers}
 
 
 @pytest.mark.usefixtures("fake")
