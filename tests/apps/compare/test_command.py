@@ -66,7 +66,7 @@ def test_everything_promised_is_written(compare: Invoke, tmp_path: Path) -> None
     with (out / "comparison.csv").open(encoding="utf-8") as file:
         for read, row in zip(csv.DictReader(file), rows, strict=True):
             assert read == {k: "" if v is None else str(v) for k, v in row.items()}
-    for part in ("3 rows, text and digits", "text: Runs of 20 steps", str(out / "table.md")):
+    for part in ("3 rows, text and digits", "text: Runs of 10 steps", str(out / "table.md")):
         assert part in result.stdout
     table = (out / "table.md").read_text(encoding="utf-8")
     assert table.count("\n| muon |") == table.count("\n| sgd |") == 4
@@ -205,7 +205,7 @@ def test_a_wrong_argument_is_one_line(
 def test_a_folder_of_other_settings_is_refused(compare: Invoke, tmp_path: Path) -> None:
     assert compare(*SMALL, "--out", tmp_path).exit_code == 0
     before = contents(tmp_path)
-    says(compare(*SMALL, "--steps", 3, "--out", tmp_path), "--steps 20, not 3", "--out")
+    says(compare(*SMALL, "--steps", 3, "--out", tmp_path), "--steps 10, not 3", "--out")
     assert contents(tmp_path) == before
     (tmp_path / "settings.json").write_bytes(b"{}")
     says(compare(*SMALL, "--out", tmp_path), "something else", "--out")
