@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import steepest
 from steepest import (
     SGD,
     Lion,
@@ -20,6 +21,7 @@ from steepest import (
     norms,
 )
 from steepest.optim import momentum
+from steepest.optim.presets import FAMILY
 from steepest.polar import Svd
 from steepest.testing.optimizers import loss as loss
 from steepest.testing.optimizers import model as model
@@ -76,6 +78,12 @@ OPTIMIZERS = {
         constraint="project" if weight_decay else None,
         **{"lr": 0.05, "adamw_lr": 0.01, **kw},
     ),
+}
+OPTIMIZERS |= {
+    name: lambda params, name=name, **kw: getattr(steepest, name)(
+        params, **{"lr": 0.05, "adamw_lr": 0.01, **kw}
+    )
+    for name in FAMILY
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 

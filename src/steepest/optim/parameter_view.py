@@ -16,9 +16,10 @@ from torch import Tensor
 from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
+from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of
 from steepest.optim.momentum import average_dtype, average_of
-from steepest.optim.options import SLOTS, Group
+from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
 from steepest.sharding import whole
 from steepest.views import LINEAR, MatrixView
@@ -98,13 +99,18 @@ class ParameterView:
         return [x] if self.view is None or self.view == LINEAR else self.view.matrices(x)
 
     @property
+    def mapped(self) -> bool:
+        """Whether a map stands beside its duality map, or a retraction takes its steps."""
+        return any(self.group.get(key) is not None for key in SLOTS)
+
+    @property
     def why_none(self) -> str:
         """The reason why there is no ball; empty where there is one."""
         if self.geometry is None:
             return "no norm of its own: decay is a penalty"
         if self.weight_decay == 0:
             return "no weight decay"
-        if any(self.group.get(key) is not None for key in SLOTS):
+        if self.mapped:
             return "directions or steps are mapped once more: decay is a penalty"
         if self.K is None:
             return "steps follow the gradient: decay is a penalty"
