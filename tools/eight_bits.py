@@ -39,7 +39,7 @@ CONTEXT, BATCH, WINDOWS = 64, 16, 128
 
 
 def costs(name: str, shapes: Sequence[tuple[int, int]], rounds: int) -> dict[str, list[float]]:
-    """For each type the bytes of state per parameter, and the times of steps, in seconds.
+    """The bytes of state per parameter, and the times of steps, in seconds, by type.
 
     Those are of this thread: waiting for other programs is not a part of them.
     """

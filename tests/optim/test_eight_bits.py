@@ -56,7 +56,7 @@ def test_every_optimizer_keeps_its_contract(name):
     groups = [group for optimizer in made for group in optimizer.param_groups]
     averages = any("betas" in g or g.get("momentum") for g in groups if not g["adamw"])
     kept = [(p, own) for optimizer in made for p, own in optimizer.state.items()]
-    assert any(own.keys() == {CODES, UNITS} for _, own in kept) == averages
+    assert any({CODES, UNITS} <= own.keys() for _, own in kept) == averages
     assert all(p.ndim == 1 for p, own in kept if BUFFER in own)
 
 

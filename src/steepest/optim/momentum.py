@@ -1,4 +1,4 @@
-"""Where a momentum average lies between two steps: as it is, or in 8 bits."""
+"""Momentum averages between two steps: as they are, or in 8 bits."""
 
 from __future__ import annotations
 

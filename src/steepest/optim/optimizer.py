@@ -255,10 +255,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                     self._keep_empty(p, group)
                 elif grad is not None:
                     if grad.layout != torch.strided:
+                        where = f"sparse ({name_of(group, p)})"
                         raise invalid(
-                            "grad",
-                            f"sparse ({name_of(group, p)})",
-                            "give dense gradients: for an embedding, sparse=False",
+                            "grad", where, "give dense gradients: for an embedding, sparse=False"
                         )
                     dtype = average_dtype(p, asked) if asked == EIGHT_BITS else asked or p.dtype
                     alike.setdefault((p.device, dtype), []).append(p)
