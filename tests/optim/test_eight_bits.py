@@ -10,7 +10,9 @@ from torch import nn
 
 from steepest import Lion, LionK, Muon, SteepestDescent, maps, norms
 from steepest.diagnostics import layer_spectra
+from steepest.optim import momentum
 from steepest.optim.blockwise import BLOCK, dequantise, quantise
+from steepest.optim.member import Member
 from steepest.polar import Svd
 from steepest.testing import check_optimizer
 from tests.optim.suite import OPTIMIZERS
@@ -178,6 +180,18 @@ def test_a_skipped_gradient_leaves_the_codes_bit_for_bit(device, monkeypatch):
     assert alike(optimizer.state[w], before) and optimizer.skipped == 2
     assert not alike(optimizer.state[v], others)
     assert places == [x.data_ptr() for x in optimizer.state[w].values()], "a graph would need them"
+
+
+def test_the_codes_of_a_bad_flag_stay_whatever_the_average_is():
+    w, v = weight(), weight(seed=1)
+    optimizer = Muon([w, v], **EIGHT)
+    step(optimizer, w, v)
+    before, state = copy.deepcopy(optimizer.state[w]), optimizer.state
+    members = [Member(p, torch.float32, None, False, p) for p in (w, v)]
+    flags, averages = [torch.tensor(False), torch.tensor(True)], [2 * w.grad, 2 * v.grad]
+    momentum.keep(members, averages, [w.grad, v.grad], flags, {w, v}, state)
+    assert alike(state[w], before)
+    assert torch.equal(state[v][CODES], quantise(2 * v.grad, 2)[0])
 
 
 def test_a_first_gradient_that_is_not_finite_leaves_zeros(monkeypatch):

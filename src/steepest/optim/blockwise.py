@@ -22,6 +22,10 @@ LARGEST = 127
 SPARE_BITS = 7
 """Last digits of a unit that are zero, so that every product with a code is exact."""
 
+# Ours: an accelerator multiplies by 1/127, which it rounds, instead of dividing by 127.
+ROUNDING = 8
+"""Addend to the last digits of a unit, so that an error in them does not reach the others."""
+
 # Ours: more than a step's rounding and that of the unit, less than any momentum takes off.
 SLACK = 1 + 2.0**-16
 """Factor by which an entry may have shrunk and still keep its code."""
@@ -128,7 +132,7 @@ def _units(block: Tensor) -> Tensor:
     """The unit of each block, (rows, blocks, 1)."""
     # On a CPU far faster than `aminmax`, which gives both.
     largest = torch.maximum(block.amax(-1, keepdim=True), block.amin(-1, keepdim=True).neg_())
-    unit = largest.div_(LARGEST)
-    bits = torch.int32 if unit.dtype == torch.float32 else torch.int64
-    short: Tensor = (unit.view(bits) & -(2**SPARE_BITS)).view(unit.dtype)
+    unit = largest.mul_(1 / LARGEST)
+    bits = unit.view(torch.int32 if unit.dtype == torch.float32 else torch.int64)
+    short: Tensor = ((bits + ROUNDING) & -(2**SPARE_BITS)).view(unit.dtype)
     return short.clamp_min_(torch.finfo(unit.dtype).smallest_normal)

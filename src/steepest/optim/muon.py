@@ -49,8 +49,8 @@ class Muon(SteepestOptimizer):
     they are left alone, and train as soon as they are thawed.
 
     The state of each matrix is `momentum_buffer`, and the groups hold torch's keys, so a state_dict
-    of either optimizer loads into the other, unless momentum is kept in 8 bits. Loading torch's
-    keeps the polar method chosen here.
+    of either optimizer loads into the other; one with momentum in 8 bits loads only here. Loading
+    torch's keeps the polar method chosen here.
 
     Args:
         params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A
