@@ -37,6 +37,7 @@ APPLICATIONS = {
     "gallery": {"gallery", "train"},
     "diagnose": {"diagnose", "train"},
     "bench": {"bench", "reproduce", "train"},
+    "eject": {"eject"},
     "plan": {"plan"},
 }
 
@@ -47,6 +48,7 @@ PUBLIC_PATHS = {
     "steepest.sharding",
     "steepest.maps",
     "steepest.norms",
+    "steepest.optim",
     "steepest.polar",
 }
 SHARED_PATHS = {

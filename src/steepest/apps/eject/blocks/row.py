@@ -1,0 +1,39 @@
+"""What a row of the table needs: the blocks ask for it, and an ejected file has the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Direction: TypeAlias = Literal["gradient", "unit", "sign", "polar", "layers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The questions of the blocks; the defaults are those of Muon.
+
+    Args:
+        direction: What an average is mapped to: itself, itself at length 1, its sign, its polar
+            factor, or that which the kind of its layer asks for.
+        average: Whether there is momentum.
+        dual: Whether the polar factor is as long as the dual norm of the average.
+        shaped: Whether the learning rate has a factor for the shape of a matrix.
+        adamw: Whether AdamW steps the parameters that are not matrices.
+        half: Whether polar factors are computed in bfloat16.
+        before: Whether the average is changed before it is mapped to a direction.
+        after: Whether the direction is changed.
+        retraction: Whether weights move in another way than by decay and step.
+    """
+
+    direction: Direction = "polar"
+    average: bool = True
+    dual: bool = False
+    shaped: bool = True
+    adamw: bool = True
+    half: bool = False
+    before: bool = False
+    after: bool = False
+    retraction: bool = False
+
+
+row = Row()

@@ -1,0 +1,157 @@
+"""Python text by its syntax tree: take it apart, keep one branch of an `if`, find its names."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+from steepest.apps.eject.blocks.row import Row
+
+
+def definitions(module: ModuleType) -> dict[str, str]:
+    """The text of the functions, classes and constants of a module, by name and in its order."""
+    text = inspect.getsource(module)
+    found = {}
+    for node in ast.parse(text).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else node
+        if isinstance(target, ast.FunctionDef | ast.ClassDef):
+            found[target.name] = _lines(text, node)
+        elif isinstance(target, ast.Name):
+            found[target.id] = _lines(text, node)
+    return found
+
+
+def _lines(text: str, node: ast.stmt) -> str:
+    """The lines of a statement, with its decorators and the comment above."""
+    lines, decorators = text.splitlines(), getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(d.lineno for d in decorators)])
+    while first > 1 and lines[first - 2].startswith("# "):
+        first -= 1
+    return "\n".join(lines[first - 1 : node.end_lineno])
+
+
+def function_text(function: Callable[..., object]) -> str:
+    """The text of a function."""
+    return textwrap.dedent(inspect.getsource(inspect.unwrap(function))).rstrip()
+
+
+def renamed(text: str, name: str) -> str:
+    """A definition under another name."""
+    return re.sub(r"^(def|class) \w+", rf"\1 {name}", text, count=1, flags=re.MULTILINE)
+
+
+def imports(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """(module, name) of each import; the name is empty for the module itself."""
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+def names(text: str) -> set[str]:
+    """Every name that a text uses."""
+    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+
+
+def keys(text: str) -> set[str]:
+    """The constants in `group["…"]`.
+
+    Examples:
+        >>> sorted(keys('a = group["lr"] * group["momentum"]'))
+        ['lr', 'momentum']
+    """
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "group":
+            found.add(str(ast.literal_eval(node.slice)))
+    return found
+
+
+def folded(text: str, row: Row) -> str:
+    r"""The text without its `if row.…`: of each the branch that holds for a row.
+
+    With a condition `row.a and b` an `if b` stays, or nothing.
+
+    Examples:
+        >>> folded("if row.dual:\n    d = 1\nelse:\n    d = 2", Row(dual=False))
+        'd = 2'
+    """
+    while asked := [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.If) and _asks(n)]:
+        lines, node = text.splitlines(), asked[0]
+        lines[node.lineno - 1 : node.end_lineno] = _chosen(lines, node, row)
+        text = "\n".join(lines)
+    return text
+
+
+def _asks(node: ast.If) -> bool:
+    """Whether a condition begins with a question about the row."""
+    return ast.unparse(node.test).startswith("row.")
+
+
+def _chosen(lines: list[str], node: ast.If, row: Row) -> list[str]:
+    """The lines in the place of an `if` about the row."""
+    test, rest = node.test, ""
+    if {n.id for n in ast.walk(test) if isinstance(n, ast.Name)} != {"row"}:
+        assert isinstance(test, ast.BoolOp), "a block asks for the row first"
+        first, last = test.values[1], test.values[-1]
+        rest = lines[node.lineno - 1][first.col_offset : last.end_col_offset]
+        test = test.values[0]
+    holds = eval(compile(ast.Expression(test), "block", "eval"), {"row": row})
+    end, indent = node.body[-1].end_lineno, " " * node.col_offset
+    assert end is not None
+    body, others = lines[node.lineno : end], lines[end : node.end_lineno]
+    if rest and holds:
+        return [f"{indent}if {rest}:", *body, *others]
+    if holds:
+        return [line.removeprefix("    ") for line in body]
+    if others and others[0].startswith(f"{indent}elif"):
+        return [others[0].replace("elif", "if", 1), *others[1:]]
+    return [line.removeprefix("    ") for line in others[1:]]
+
+
+def described(text: str) -> tuple[str, list[str], dict[str, str]]:
+    """Summary, formula and `Keys:` of the docstring of a definition."""
+    node = ast.parse(text).body[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    # What is cleaned has lost the indentation of a formula that nothing follows.
+    written = (ast.get_docstring(node, clean=False) or "").rstrip().splitlines()
+    summary, *sections = "\n".join(line.removeprefix("    ") for line in written).split("\n\n")
+    lines, entries = list[str](), dict[str, str]()
+    for section in sections:
+        if section.startswith("Keys:"):
+            for entry in re.split(r"\n    (?=\w)", section)[1:]:
+                key, _, value = entry.partition(": ")
+                entries[key] = " ".join(value.split())
+        elif section.startswith("    "):
+            lines = textwrap.dedent(section).splitlines()
+    return summary, lines, entries
+
+
+def without_keys(text: str) -> str:
+    """A definition whose docstring ends before its `Keys:`."""
+    return re.sub(r'(?<=\.)\n\n    Keys:\n.*?\n    """', '"""', text, count=1, flags=re.DOTALL)
+
+
+def with_method(text: str, name: str, method: str) -> str:
+    """A class with another method of a name."""
+    node, lines = ast.parse(text).body[0], text.splitlines()
+    assert isinstance(node, ast.ClassDef)
+    (old,) = (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == name)
+    return "\n".join([*lines[: old.lineno - 1], method, *lines[old.end_lineno :]])
+
+
+def with_docstring(text: str, docstring: str) -> str:
+    """A definition with another docstring."""
+    node = ast.parse(text).body[0]
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    old, lines = node.body[0], text.splitlines()
+    first, *rest = docstring.splitlines()
+    new = [f'    """{first}"""']
+    if rest:
+        new = [f'    """{first}', *(f"    {line}".rstrip() for line in rest), '    """']
+    return "\n".join([*lines[: old.lineno - 1], *new, *lines[old.end_lineno :]])
