@@ -23,7 +23,7 @@ SLOTS: Mapping[str, tuple[Mapping[str, Callable[..., object]], str]] = {
     "after": (slots.AFTER, "after"),
     "retraction": (slots.RETRACTION, "retract"),
 }
-"""Of each slot of a row the blocks by the class that fills it, and their name in a file."""
+"""Each slot of a row: the blocks by the class that fills it, and their name in a file."""
 
 IN_WORDS: Mapping[Direction, str] = {
     "gradient": "the Euclidean norm",
@@ -101,7 +101,7 @@ def ejected(name: str, *, half: bool = False) -> Ejected:
 
 
 def _direction(kind: type, preset: Preset) -> Direction:
-    """What the averages of a row are mapped to."""
+    """The kind of direction that a row asks for."""
     norm: Norm = preset.norm
     if issubclass(kind, steepest.Scion) and isinstance(norm, Scaled):
         return "layers"

@@ -118,18 +118,13 @@ def described(text: str) -> tuple[str, list[str], dict[str, str]]:
     """Summary, formula and `Keys:` of the docstring of a definition."""
     node = ast.parse(text).body[0]
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
-    # What is cleaned has lost the indentation of a formula that nothing follows.
-    written = (ast.get_docstring(node, clean=False) or "").rstrip().splitlines()
-    summary, *sections = "\n".join(line.removeprefix("    ") for line in written).split("\n\n")
-    lines, entries = list[str](), dict[str, str]()
-    for section in sections:
-        if section.startswith("Keys:"):
-            for entry in re.split(r"\n    (?=\w)", section)[1:]:
-                key, _, value = entry.partition(": ")
-                entries[key] = " ".join(value.split())
-        elif section.startswith("    "):
-            lines = textwrap.dedent(section).splitlines()
-    return summary, lines, entries
+    summary, *sections = (ast.get_docstring(node) or "").split("\n\n")
+    told = [section for section in sections if section.startswith("Keys:")]
+    pairs = (e.partition(": ") for e in re.split(r"\n    (?=\w)", "".join(told))[1:])
+    entries = {key: " ".join(value.split()) for key, _, value in pairs}
+    # The formatter takes away the indentation of a formula that nothing follows.
+    formula = sections[0] if sections and sections[0] not in told else ""
+    return summary, textwrap.dedent(formula).splitlines(), entries
 
 
 def without_keys(text: str) -> str:

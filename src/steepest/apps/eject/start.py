@@ -67,9 +67,9 @@ def text(
 
     Args:
         name: the row of the table.
-        error: as for `start`.
-        dtype: as for `start`.
-        polar: as for `start`.
+        error: the largest |σ − 1| of designed polar factors; None is 0.05.
+        dtype: the type of polar factors; None is float32, or torch's with its own steps.
+        polar: "designed" or "jordan".
 
     Raises:
         ValueError: an option that the row has no use for.

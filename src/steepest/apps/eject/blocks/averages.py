@@ -19,7 +19,7 @@ def heavy_ball(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Te
     if "momentum_buffer" not in state:
         state["momentum_buffer"] = torch.zeros_like(grad)
     u: Tensor = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
-    # Where a gradient is exactly zero, an average that has faded is no direction.
+    # Where a gradient is exactly zero, an average that has faded is taken as zero.
     return u.masked_fill((grad == 0) & (u.abs() <= 1e-12), 0)
 
 
@@ -37,7 +37,7 @@ def nesterov(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tens
         state["momentum_buffer"] = torch.zeros_like(grad)
     u = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
     u = grad.lerp(u, group["momentum"]) if group["nesterov"] else u
-    # Where a gradient is exactly zero, an average that has faded is no direction.
+    # Where a gradient is exactly zero, an average that has faded is taken as zero.
     return u.masked_fill((grad == 0) & (u.abs() <= 1e-12), 0)
 
 
@@ -54,5 +54,5 @@ def two_weights(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> T
         state["momentum_buffer"] = torch.zeros_like(grad)
     u = grad.lerp(state["momentum_buffer"], group["betas"][0])
     state["momentum_buffer"].lerp_(grad, 1 - group["betas"][1])
-    # Where a gradient is exactly zero, an average that has faded is no direction.
+    # Where a gradient is exactly zero, an average that has faded is taken as zero.
     return u.masked_fill((grad == 0) & (u.abs() <= 1e-12), 0)

@@ -1,4 +1,4 @@
-"""What a row of the table needs: the blocks ask for it, and an ejected file has the answers."""
+"""The questions about a row of the table that blocks ask, and an ejected file has answered."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Row:
     """The questions of the blocks; the defaults are those of Muon.
 
     Args:
-        direction: What an average is mapped to: itself, itself at length 1, its sign, its polar
-            factor, or that which the kind of its layer asks for.
+        direction: The image of an average: itself, itself at length 1, its sign, its polar factor,
+            or that which the kind of its layer asks for.
         average: Whether there is momentum.
         dual: Whether the polar factor is as long as the dual norm of the average.
         shaped: Whether the learning rate has a factor for the shape of a matrix.

@@ -1,8 +1,9 @@
 """The blocks of three slots that a row may fill, by the class of the object that fills it.
 
 A block is a function with the signature of its slot. It reads the attributes of the object as
-hyper-parameters from the group, `group["beta2"]`, and describes them under `Keys:`. Its formula is
-that of the object, in the letters of the slot.
+hyper-parameters from the group, as `group["beta2"]`. Its docstring says in one line what it does,
+then the formula, in the letters u, d and W, then under `Keys:` what it reads. Functions and
+constants of its module that it uses come along.
 """
 
 from __future__ import annotations
