@@ -85,7 +85,7 @@ def test_help_and_usage_errors_import_nothing_heavy(calls: tuple[tuple[str, ...]
         ("steepest plan --set out", "outer="),
         ("steepest bench --set vit", "vit-64"),
         ("steepest gallery --only ba", "balls"),
-        ("steepest eject mu", "Muon"),
+        ("steepest eject mu", "muon"),
         ("steepest eject muon --polar jo", "jordan"),
     ],
 )

@@ -11,19 +11,26 @@ import torch
 from torch import nn
 
 import steepest
-from steepest import norms
 from steepest.apps.eject.start import text
 from steepest.polar import JORDAN, NewtonSchulz
 from tests.apps.eject import written
-from tests.apps.eject.written import ENTRIES, MATRICES, advance, ejected, largest_error
+from tests.apps.eject.written import (
+    ENTRIES,
+    LAYERS,
+    MATRICES,
+    NEEDED,
+    ROWS,
+    advance,
+    ejected,
+    largest_error,
+)
 
-NEEDS_LR = {name: {"lr": 0.02} for name in (*MATRICES, *ENTRIES, "Scion") if name != "Muon"}
 STEPS = range(12)
 
 
 def compared(name: str, file: Any, dtype: torch.dtype, polar: Any = None, **options: Any) -> float:
     """The largest relative difference of the weights after some steps."""
-    options = {**NEEDS_LR.get(name, {}), **options}
+    options = {**NEEDED[name], **options}
     polar = polar or written.method(file)
     (own, found), (theirs, expected) = written.pair(name, file, dtype, polar, **options)
     advance(own, found, STEPS)
@@ -124,28 +131,21 @@ def gpt(*, tied: bool) -> nn.Module:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", [*MATRICES, "Scion"])
+@pytest.mark.parametrize("name", [*MATRICES, *LAYERS])
 def test_a_model_is_split_as_the_library_routes_it(name: str, tied: bool) -> None:
     file, ours, theirs = ejected(name), gpt(tied=tied), gpt(tied=tied)
-    options = NEEDS_LR.get(name, {})
+    options = NEEDED[name]
     own = getattr(file, name)(file.groups(ours), **options)
-    polar = written.method(file)
-    norm = (
-        norms.Operator("rms", "rms", polar=polar)
-        if name == "Scion"
-        else norms.Spectral(polar=polar)
-    )
-    chosen = {"polar": polar} if name == "Muon" else {"norm": norm}
-    other = getattr(steepest, name)(theirs, **options, **chosen)
+    other = written.library(name, written.method(file), theirs, **options)
     assert sum(len(group["params"]) for group in own.param_groups) == len([*ours.parameters()])
     for optimizer, model in ((own, ours), (other, theirs)):
         advance(optimizer, [*model.parameters()], STEPS)
     assert largest_error([*ours.parameters()], [*theirs.parameters()]) < 1e-12
 
 
-@pytest.mark.parametrize("name", [*MATRICES, *ENTRIES, "Scion"])
+@pytest.mark.parametrize("name", ROWS)
 def test_a_checkpoint_goes_on_where_it_was(name: str) -> None:
-    file, options = ejected(name), NEEDS_LR.get(name, {})
+    file, options = ejected(name), NEEDED[name]
 
     def made() -> tuple[Any, nn.Module]:
         model = gpt(tied=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -12,12 +13,21 @@ from torch import Tensor, nn
 
 import steepest
 from steepest import norms
+from steepest.apps.eject import rows
 from steepest.apps.eject.start import text
+from steepest.optim import PRESETS
 from steepest.polar import NewtonSchulz, PolarMethod, Schedule
 from steepest.views import MatrixView
 
-MATRICES = ("Muon", "SpectralDescent", "PolarGrad")
-ENTRIES = ("SGD", "NormalizedSGD", "SignSGD", "Lion")
+ROWS = {name: rows.ejected(name) for name in PRESETS}
+MATRICES = [name for name, one in ROWS.items() if one.row.direction == "polar"]
+LAYERS = [name for name, one in ROWS.items() if one.row.direction == "layers"]
+ENTRIES = [name for name in ROWS if name not in (*MATRICES, *LAYERS)]
+NEEDED = {
+    name: {"lr": 0.02} if one.values["lr"] is inspect.Parameter.empty else {}
+    for name, one in ROWS.items()
+}
+"""The arguments that an optimizer cannot do without."""
 
 # Tall, wide, square, a pair of one shape; then fused in three; then what AdamW has.
 SHAPES = ((6, 4), (4, 6), (5, 5), (6, 4), (1, 3))
@@ -52,12 +62,14 @@ def params(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[nn.Par
     return [nn.Parameter(x.to(dtype)) for x in drawn]
 
 
-def library(name: str, polar: PolarMethod, groups: list[Any], **options: Any) -> Any:
+def library(name: str, polar: PolarMethod, groups: Any, **options: Any) -> Any:
     """The optimizer of the library."""
-    kind: Callable[..., Any] = getattr(steepest, name)
-    if name == "Muon":
+    kind: Any = getattr(steepest, name)
+    if issubclass(kind, steepest.Muon):
         return kind(groups, polar=polar, **options)
-    return kind(groups, norm=norms.Spectral(polar=polar), **options)
+    layers = name in LAYERS
+    norm = norms.Operator("rms", "rms", polar=polar) if layers else norms.Spectral(polar=polar)
+    return kind(groups, norm=norm, **options)
 
 
 def pair(

@@ -10,8 +10,8 @@ from steepest.apps._flags import Number, OneOf, flag, start
 from steepest.apps._terminal import fail
 
 NAMES = (
-    *("SGD", "NormalizedSGD", "SignSGD", "Lion"),
-    *("SpectralDescent", "Muon", "PolarGrad", "Scion"),
+    *("sgd", "normalizedsgd", "signsgd", "lion"),
+    *("spectraldescent", "muon", "polargrad", "scion"),
 )
 DESIGNED, JORDAN = POLARS = ("designed", "jordan")
 DTYPES = ("float32", "bfloat16")

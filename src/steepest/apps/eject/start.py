@@ -32,7 +32,7 @@ def start(
     """Carry out `steepest eject`.
 
     Args:
-        name: the row of the table; None lists them.
+        name: the row of the table, in lower case; None lists them.
         out: the file, "-" for stdout; None is named after the row.
         force: whether to write over a file that exists.
         error: the largest |σ − 1| of designed polar factors; None is 0.05.
@@ -44,12 +44,13 @@ def start(
         OSError: the file could not be written.
     """
     if name is None:
-        rows = [
-            (each, IN_WORDS[ejected(each).row.direction], r.source) for each, r in PRESETS.items()
+        cells = [
+            (each.lower(), IN_WORDS[ejected(each).row.direction], row.source)
+            for each, row in PRESETS.items()
         ]
-        print(table(("name", "norm", "source"), rows, left={"name", "norm", "source"}))
+        print(table(("name", "norm", "source"), cells, left={"name", "norm", "source"}))
         return
-    path = Path(out if out is not None else f"{name.lower()}.py")
+    path = Path(out if out is not None else f"{name}.py")
     if out != STDOUT and path.exists() and not force:
         raise invalid("out", str(path), "the file exists; give --force to write over it")
     content = text(name, error=error, dtype=dtype, polar=polar)
@@ -66,7 +67,7 @@ def text(
     """The file of a row.
 
     Args:
-        name: the row of the table.
+        name: the row of the table, in upper or lower case.
         error: the largest |σ − 1| of designed polar factors; None is 0.05.
         dtype: the type of polar factors; None is float32, or torch's with its own steps.
         polar: "designed" or "jordan".
@@ -75,12 +76,12 @@ def text(
         ValueError: an option that the row has no use for.
     """
     half = (dtype or DTYPES[polar == JORDAN]) == DTYPES[1]
-    one = ejected(name, half=half)
+    one = ejected(next(row for row in PRESETS if row.lower() == name.lower()), half=half)
     options = {"error": error, "dtype": dtype, "polar": None if polar == DESIGNED else polar}
     given = {key: value for key, value in options.items() if value is not None}
     if given and not one.stacked:
         key, value = next(iter(given.items()))
-        raise invalid(key, value, f"{name} computes no polar factors: leave it out")
+        raise invalid(key, value, f"{one.name} computes no polar factors: leave it out")
     if error is not None and polar == JORDAN:
         raise invalid(
             "error", error, f"it designs the steps, and those of polar={JORDAN} are given"
