@@ -39,7 +39,7 @@ def damped(x: Tensor, states: list[dict[str, Any]], group: dict[str, Any]) -> Te
 
         u ← 3·u/(count + damping)
 
-    Keys:
+    Attributes:
         damping: What the count begins with.
         power: Its power.
     """
@@ -93,6 +93,17 @@ def test_a_class_without_a_block_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     object.__setattr__(preset, "after", Damped())
     monkeypatch.setitem(PRESETS, "Muon", preset)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Damped has no block"):
+        start.text("Muon")
+
+
+def test_two_blocks_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = replace(PRESETS["Muon"])
+    for slot in ("before", "after"):
+        object.__setattr__(preset, slot, Damped())
+    known = {s: ({"Damped": damped}, rows.SLOTS[s][1]) for s in SLOTS}
+    monkeypatch.setattr(rows, "SLOTS", known)
+    monkeypatch.setitem(PRESETS, "Muon", preset)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'damping', 'power'"):
         start.text("Muon")
 
 
@@ -178,7 +189,9 @@ def test_blocks_work_where_they_are() -> None:
     # The class is Muon until a row says otherwise.
     values = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.9, "nesterov": True}
     members = written.params(((4, 3),), torch.float64)
-    optimizer = optimizers.Matrices(members, **values, adjust_lr_fn=None, adamw=False, split=1)
+    optimizer = optimizers.StackedOptimizer(
+        members, **values, adjust_lr_fn=None, adamw=False, split=1
+    )
     members[0].grad = written.gradient(0, 10, members[0])
     before = members[0].detach().clone()
     optimizer.step()

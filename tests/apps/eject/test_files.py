@@ -56,7 +56,7 @@ def test_it_is_one_class_with_its_origin(content: str) -> None:
     slots = [slot for slot in SLOTS if getattr(preset, slot, None) is not None]
     decays = "W ← (1 − lr·weight_decay)·W − lr·" in str(ast.get_docstring(kind))
     assert decays or "retraction" in slots
-    assert "row." not in content and "Keys:" not in content
+    assert "row." not in content and "Attributes:" not in content
     assert len(content.splitlines()) <= 150 + 25 * len(slots)
     assert max(map(len, rest)) <= 100
     (made,) = (n for n in kind.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")

@@ -32,11 +32,11 @@ def documented(one: Ejected, pieces: Mapping[str, str]) -> str:
     """
     blocks = {called: source.function_text(block) for called, block in one.blocks.items()}
     described = {name: source.described(text) for name, text in blocks.items()}
-    texts = [*described.values(), *map(source.described, filter(_has_keys, pieces.values()))]
+    texts = [*described.values(), *map(source.described, filter(source.describes, pieces.values()))]
     entries = {**_common(one), **{k: text for _, _, keys in texts for k, text in keys.items()}}
     read = {key for text in pieces.values() for key in source.keys(text)}
     untold = read - entries.keys() - FIXED.keys() - {"params", *ADAMW}
-    assert not untold, f"describe {sorted(untold)} under Keys: of the block"
+    assert not untold, f"describe {sorted(untold)} under Attributes: of its block"
     entries = {key: text for key, text in entries.items() if key in read}
     arguments = [*entries, *(ADAMW if one.row.adamw else ())]
     if one.row.adamw:
@@ -45,10 +45,6 @@ def documented(one: Ejected, pieces: Mapping[str, str]) -> str:
     lines = formula(one, {name: lines for name, (_, lines, _) in described.items()})
     whole = source.with_method(pieces[one.name], "__init__", _constructor(one, arguments, fixed))
     return source.with_docstring(whole, _docstring(one, lines, entries))
-
-
-def _has_keys(text: str) -> bool:
-    return "    Keys:\n" in text
 
 
 def _common(one: Ejected) -> dict[str, str]:

@@ -29,7 +29,7 @@ def rendered(one: Ejected, schedule: Schedule, remark: Sequence[str], command: s
     used = _reachable(pieces, [one.name, *(["groups"] if one.stacked else [])])
     pieces = {name: text for name, text in pieces.items() if name in used}
     pieces[one.name] = documented(one, pieces)
-    pieces = {name: source.without_keys(text) for name, text in pieces.items()}
+    pieces = {name: source.without_attributes(text) for name, text in pieces.items()}
     parts = [_head(one, command), *_imports(modules, source.names("\n".join(pieces.values())))]
     for name, text in pieces.items():
         before = parts[-1].lstrip()
@@ -69,7 +69,7 @@ def _pieces(one: Ejected, modules: Sequence[ModuleType]) -> dict[str, str]:
                 text = source.renamed(source.function_text(block), called)
                 found[called] = source.with_docstring(text, source.described(text)[0])
         if module is optimizers:
-            kept = found["Matrices" if one.stacked else "Entries"]
+            kept = found["StackedOptimizer" if one.stacked else "TensorwiseOptimizer"]
             found[one.name] = source.renamed(kept, one.name)
     split = "layer_groups" if one.row.direction == "layers" else "matrix_groups"
     found["groups"] = source.renamed(found[split], "groups")

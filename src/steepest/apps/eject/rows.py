@@ -76,14 +76,17 @@ def ejected(name: str, *, half: bool = False) -> Ejected:
         blocks["average"] = averages.two_weights
     elif preset.momentum:
         blocks["average"] = averages.nesterov if preset.nesterov else averages.heavy_ball
-    values = library_values(kind)
+    values, taken = library_values(kind), {"lr", "weight_decay", "momentum", "nesterov", "betas"}
     for slot, (known, called) in SLOTS.items():
         filler = getattr(preset, slot, None)
         if filler is not None:
             block = known.get(type(filler).__name__)
             if block is None:
                 raise invalid(slot, filler, f"{type(filler).__name__} has no block to eject yet")
+            if shared := taken & vars(filler).keys():
+                raise invalid(slot, filler, f"{sorted(shared)} is read by another block: rename it")
             blocks[called] = block
+            taken |= vars(filler).keys()
             values.update(vars(filler))
     direction = _direction(kind, preset)
     row = Row(
@@ -164,6 +167,6 @@ def formula(one: Ejected, parts: Mapping[str, list[str]]) -> list[str]:
     if row.after:
         lines += [f"d = {u}"] if d != "d" else []
         lines, d = [*lines, *parts["after"]], "d"
-    factor = "factor(m, n)·" if row.shaped else ""
+    factor = "shape_factor(m, n)·" if row.shaped else ""
     moved = [f"W ← (1 − lr·weight_decay)·W − lr·{factor}{d}"]
     return lines + (parts["retract"] if row.retraction else moved)

@@ -15,7 +15,7 @@ LOWER = 5e-4
 SAFETY = 1.02
 
 
-class Steps(NamedTuple):
+class ChosenSteps(NamedTuple):
     """A schedule, and the comment above it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Steps(NamedTuple):
     remark: tuple[str, ...]
 
 
-def chosen(polar: str, error: float) -> Steps:
+def chosen(polar: str, error: float) -> ChosenSteps:
     """The steps by their name.
 
     Args:
@@ -49,4 +49,4 @@ def chosen(polar: str, error: float) -> Steps:
         f"singular values of X/‖X‖_F from {lower:g} to 1 end between {low:.3f} and {high:.3f}.",
         f"With m rows that is at least every σ ≥ {lower:g}·√m·σ₁: {least}.",
     )
-    return Steps(schedule, remark)
+    return ChosenSteps(schedule, remark)

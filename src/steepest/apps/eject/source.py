@@ -115,11 +115,11 @@ def _chosen(lines: list[str], node: ast.If, row: Row) -> list[str]:
 
 
 def described(text: str) -> tuple[str, list[str], dict[str, str]]:
-    """Summary, formula and `Keys:` of the docstring of a definition."""
+    """Summary, formula and `Attributes:` of the docstring of a definition."""
     node = ast.parse(text).body[0]
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     summary, *sections = (ast.get_docstring(node) or "").split("\n\n")
-    told = [section for section in sections if section.startswith("Keys:")]
+    told = [section for section in sections if section.startswith("Attributes:")]
     pairs = (e.partition(": ") for e in re.split(r"\n    (?=\w)", "".join(told))[1:])
     entries = {key: " ".join(value.split()) for key, _, value in pairs}
     # The formatter takes away the indentation of a formula that nothing follows.
@@ -127,9 +127,16 @@ def described(text: str) -> tuple[str, list[str], dict[str, str]]:
     return summary, textwrap.dedent(formula).splitlines(), entries
 
 
-def without_keys(text: str) -> str:
-    """A definition whose docstring ends before its `Keys:`."""
-    return re.sub(r'(?<=\.)\n\n    Keys:\n.*?\n    """', '"""', text, count=1, flags=re.DOTALL)
+def describes(text: str) -> bool:
+    """Whether the docstring of a definition describes hyper-parameters."""
+    return "\n    Attributes:\n" in text
+
+
+def without_attributes(text: str) -> str:
+    """A definition whose docstring ends before its `Attributes:`."""
+    return re.sub(
+        r'(?<=\.)\n\n    Attributes:\n.*?\n    """', '"""', text, count=1, flags=re.DOTALL
+    )
 
 
 def with_method(text: str, name: str, method: str) -> str:

@@ -2,5 +2,5 @@
 
 A file is made of these functions and of one class. What a row does not need stays behind: an
 `if row.…` keeps one branch, and a function that nothing calls is left out. A block reads its
-hyper-parameters from the group, and its docstring describes them under `Keys:`.
+hyper-parameters from the group, and its docstring describes them under `Attributes:`.
 """

@@ -13,7 +13,7 @@ def heavy_ball(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Te
 
         u ← momentum·u + (1 − momentum)·grad
 
-    Keys:
+    Attributes:
         momentum: Weight of the past in the average.
     """
     if "momentum_buffer" not in state:
@@ -29,7 +29,7 @@ def nesterov(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tens
         buffer ← momentum·buffer + (1 − momentum)·grad
         u = momentum·buffer + (1 − momentum)·grad  if nesterov, else buffer
 
-    Keys:
+    Attributes:
         momentum: Weight of the past in the average.
         nesterov: Whether the average looks one step ahead.
     """
@@ -47,7 +47,7 @@ def two_weights(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> T
         u = β₁·buffer + (1 − β₁)·grad
         buffer ← β₂·buffer + (1 − β₂)·grad
 
-    Keys:
+    Attributes:
         betas: β₁ and β₂, the weights of the past in u and in the buffer.
     """
     if "momentum_buffer" not in state:

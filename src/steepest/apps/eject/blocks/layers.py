@@ -14,7 +14,7 @@ from steepest.apps.eject.blocks.polar import normalized, polar_factor
 def dualize(u: Tensor, group: dict[str, Any]) -> Tensor:
     """The direction of length 1 in the norm of a layer, for each tensor of a stack.
 
-    Keys:
+    Attributes:
         head_scale: Radius of the ball of the head over that of hidden layers.
     """
     layer = group["layer"]

@@ -19,10 +19,10 @@ from steepest.apps.eject.blocks.row import row
 from steepest.apps.eject.blocks.slots import after, before, retract
 
 
-class Matrices(torch.optim.Optimizer):
+class StackedOptimizer(torch.optim.Optimizer):
     """The step of parameters that are computed in stacks.
 
-    Keys:
+    Attributes:
         adjust_lr_fn: Rule of `shape_factor`: None, "match_rms_adamw" or "spectral_unclamped".
     """
 
@@ -77,7 +77,7 @@ class Matrices(torch.optim.Optimizer):
                 p.add_(x.reshape(p.shape), alpha=-lr)
 
 
-class Entries(torch.optim.Optimizer):
+class TensorwiseOptimizer(torch.optim.Optimizer):
     """The step of tensors one by one."""
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:

@@ -12,7 +12,7 @@ SCHEDULE = ((1.875, -1.25, 0.375),) * 8
 
 
 def polar_factor(x: Tensor) -> Tensor:
-    """UVᵀ of each X = UΣVᵀ: X ← X/‖X‖_F, then for each step A = XXᵀ, X ← aX + (bA + cA²)X."""
+    """UVᵀ of each X = UΣVᵀ: X ← X/‖X‖_F; for (a, b, c): A = XXᵀ, X ← aX + (bA + cA²)X."""
     y = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(0, -3)
     # For entries of any size; zero stays zero.
     y = y / y.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)

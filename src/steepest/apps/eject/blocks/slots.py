@@ -2,7 +2,7 @@
 
 A block is a function with the signature of its slot. It reads the attributes of the object as
 hyper-parameters from the group, as `group["beta2"]`. Its docstring says in one line what it does,
-then the formula, in the letters u, d and W, then under `Keys:` what it reads. Functions and
+then the formula, in the letters u, d and W, then under `Attributes:` what it reads. Functions and
 constants of its module that it uses come along.
 """
 
