@@ -60,6 +60,10 @@ SHARED_PATHS = {
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
     (
+        "sharding.layout",
+        "torch.distributed.tensor",
+    ): "as heavy as torch, and who has DTensors has it",
+    (
         "sharding.reductions",
         "torch.distributed.tensor",
     ): "as heavy as torch, and who has DTensors has it",

@@ -16,9 +16,11 @@ if _typing.TYPE_CHECKING:
     from steepest import norms as norms
     from steepest import optim as optim
     from steepest import polar as polar
+    from steepest import retractions as retractions
     from steepest import routing as routing
     from steepest import sharding as sharding
     from steepest import testing as testing
+    from steepest import transforms as transforms
     from steepest import views as views
     from steepest.diagnostics import constraint_report as constraint_report
     from steepest.modular_norm import Atom as Atom
@@ -27,13 +29,24 @@ if _typing.TYPE_CHECKING:
     from steepest.modular_norm import Residual as Residual
     from steepest.modular_norm import modular as modular
     from steepest.optim import SGD as SGD
+    from steepest.optim import AdaMuon as AdaMuon
+    from steepest.optim import Aurora as Aurora
+    from steepest.optim import Hyperball as Hyperball
     from steepest.optim import Lion as Lion
     from steepest.optim import LionK as LionK
     from steepest.optim import Muon as Muon
+    from steepest.optim import Muon2 as Muon2
+    from steepest.optim import MuonBrake as MuonBrake
+    from steepest.optim import MuonEq as MuonEq
+    from steepest.optim import MuonFloor as MuonFloor
+    from steepest.optim import MuonPlus as MuonPlus
+    from steepest.optim import Muown as Muown
     from steepest.optim import NormalizedSGD as NormalizedSGD
+    from steepest.optim import NorMuon as NorMuon
     from steepest.optim import PolarGrad as PolarGrad
     from steepest.optim import Scion as Scion
     from steepest.optim import SignSGD as SignSGD
+    from steepest.optim import SOAPMuon as SOAPMuon
     from steepest.optim import SpectralDescent as SpectralDescent
     from steepest.optim import SteepestDescent as SteepestDescent
     from steepest.polar import polar_factor as polar_factor
@@ -53,13 +66,15 @@ __getattr__, __dir__ = _lazy(
     {
         "steepest": (
             *("diagnostics", "maps", "modular_norm", "norms", "optim", "polar", "routing"),
-            *("sharding", "testing", "views"),
+            *("retractions", "sharding", "testing", "transforms", "views"),
         ),
         "steepest.diagnostics": ("constraint_report",),
         "steepest.modular_norm": ("Atom", "Chain", "Parallel", "Residual", "modular"),
         "steepest.optim": (
             *("SGD", "Lion", "LionK", "Muon", "NormalizedSGD", "PolarGrad", "Scion", "SignSGD"),
             *("SpectralDescent", "SteepestDescent"),
+            *("NorMuon", "AdaMuon", "Muon2", "MuonEq", "MuonPlus", "Aurora", "SOAPMuon"),
+            *("Hyperball", "Muown", "MuonFloor", "MuonBrake"),
         ),
         "steepest.polar": ("polar_factor",),
         "steepest.routing": ("Routing", "layer_decay", "route"),

@@ -19,7 +19,8 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 import steepest
 from steepest import maps, norms
 from steepest.optim import finite, updates
-from steepest.optim.batching import GroupStep, Member
+from steepest.optim.batching import GroupStep
+from steepest.optim.member import Member
 from steepest.optim.plan import StepPlan, _axes_stay, _by_members
 from steepest.optim.rule import NormRule
 from steepest.optim.sharded import projected, sharded_batches, travelling
@@ -188,9 +189,10 @@ def test_what_need_not_travel():
     cut_rows = Layout.of((6, 4, 4), (2,), (Shard(0),))
     empty = Layout.of((2, 4, 4), (4,), (Shard(0),))
     experts, heads = steepest.views.EXPERTS, steepest.MatrixView(split=3)
-    assert _by_members(cut_rows, experts) and not _by_members(empty, experts)
-    assert not _by_members(cut_rows, None)
-    assert not _by_members(Layout.of((6, 4), (2,), (Shard(0),)), heads)
+    assert _by_members(cut_rows, experts, in_one_axis=True)
+    assert not _by_members(empty, experts, in_one_axis=False)
+    assert not _by_members(cut_rows, None, in_one_axis=False)
+    assert not _by_members(Layout.of((6, 4), (2,), (Shard(0),)), heads, in_one_axis=False)
     assert _axes_stay(cut_rows, None) and _axes_stay(cut_rows, experts)
     kernel = steepest.views.conv(2)
     assert _axes_stay(Layout.of((6, 4, 3, 3), (2,), (Shard(0),)), kernel)

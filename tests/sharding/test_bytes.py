@@ -11,7 +11,7 @@ import torch
 
 from steepest import Muon, SteepestDescent, norms
 from steepest.optim import plan as planning
-from steepest.optim.batching import Member
+from steepest.optim.member import Member
 from steepest.polar import Svd
 from steepest.sharding import CollectiveCounter, assign_owners
 from steepest.views import EXPERTS, LINEAR, MatrixView

@@ -30,6 +30,28 @@ def positive(argument: str, value: object, remedy: str = "give a positive number
     return float(value)  # type: ignore[arg-type]
 
 
+def not_negative(argument: str, value: object) -> float:
+    """The value, if it is a finite number of at least 0.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    return positive(argument, value, "give a finite number >= 0")
+
+
+def weight(argument: str, value: object) -> float:
+    """The value, if it is the weight of the past in an average: a number in [0, 1).
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not_negative(argument, value) >= 1:
+        raise invalid(argument, value, "give the weight of the past, in [0, 1)")
+    return float(value)  # type: ignore[arg-type]
+
+
 def check_object(argument: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:
     """Raise unless a value is an object of the library of these classes.
 

@@ -10,6 +10,18 @@ from steepest.optim.choices import Sharpness as Sharpness
 from steepest.optim.choices import Unrouted as Unrouted
 from steepest.optim.descent import DescentOptions as DescentOptions
 from steepest.optim.descent import SteepestDescent as SteepestDescent
+from steepest.optim.family import AdaMuon as AdaMuon
+from steepest.optim.family import Aurora as Aurora
+from steepest.optim.family import Hyperball as Hyperball
+from steepest.optim.family import Muon2 as Muon2
+from steepest.optim.family import MuonBrake as MuonBrake
+from steepest.optim.family import MuonEq as MuonEq
+from steepest.optim.family import MuonFloor as MuonFloor
+from steepest.optim.family import MuonPlus as MuonPlus
+from steepest.optim.family import MuonVariant as MuonVariant
+from steepest.optim.family import Muown as Muown
+from steepest.optim.family import NorMuon as NorMuon
+from steepest.optim.family import SOAPMuon as SOAPMuon
 from steepest.optim.lionk import LionK as LionK
 from steepest.optim.muon import Muon as Muon
 from steepest.optim.named import SGD as SGD
@@ -24,6 +36,7 @@ from steepest.optim.optimizer import SteepestOptimizer as SteepestOptimizer
 from steepest.optim.options import Group as Group
 from steepest.optim.options import StepOptions as StepOptions
 from steepest.optim.parameter_view import ParameterView as ParameterView
+from steepest.optim.presets import FAMILY as FAMILY
 from steepest.optim.presets import PRESETS as PRESETS
 from steepest.optim.presets import Preset as Preset
 from steepest.optim.rule import Shapes as Shapes

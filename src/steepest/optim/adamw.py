@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from steepest.optim.batching import local_grad
+from steepest.optim.member import local_grad
 from steepest.optim.options import Group
 from steepest.optim.updates import Flag
 from steepest.sharding import local

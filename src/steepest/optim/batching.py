@@ -9,22 +9,21 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import empty, real_dtype, widened
+from steepest._common.numerics import empty
 from steepest.norms import Norm
+from steepest.optim.kept import recall
+from steepest.optim.member import Member, local_grad
 from steepest.optim.options import Group
+from steepest.optim.retracted import move, pulled
 from steepest.optim.rule import UpdateRule
-from steepest.optim.updates import Flag, accumulate, descend, without_momentum
-from steepest.sharding import is_sharded, local, local_like
-from steepest.views import LINEAR, MatrixView
+from steepest.optim.updates import Flag, accumulate, descend, replace, without_momentum
+from steepest.retractions import Retraction, StepSize
+from steepest.sharding import local
+from steepest.transforms import State
 
 T = TypeVar("T")
 Lengths = Sequence[Tensor | float]
 """The length of a step over `lr`, for each part of a parameter."""
-
-# Measured on two x86-64 cores: a copy to the transpose takes four times as long as a copy for
-# 64 × 256, twenty times for 768 × 3072. One stack less is worth that only below this size.
-PAIRED_ENTRIES = 2**12
-"""Largest matrix in the memory of the host that is stacked with its transposed shape."""
 
 HOST_STACK, DEVICE_STACK = 2**24, 2**29
 """Default bounds on a stack, in bytes."""
@@ -33,93 +32,6 @@ HOST_STACK, DEVICE_STACK = 2**24, 2**29
 # of smaller ones there are many.
 HOST_ENTRIES = 2**22
 """Default bound on tensors without a stack, in bytes."""
-
-
-@dataclass(eq=False)
-class Member:
-    """A parameter that takes part in steps: what does not change from one to the next.
-
-    Args:
-        param: The parameter; a DTensor if it is sharded.
-        dtype: Type of its momentum.
-        view: The view of `like` as matrices; None for a norm that takes the tensor as it is.
-        symmetric: Whether the norm does not mind transposed matrices.
-        like: A tensor with the shape, memory order and device of what the norm measures: the
-            parameter, the part of it that lies on this rank, or a tensor like the whole.
-    """
-
-    param: Tensor
-    dtype: torch.dtype
-    view: MatrixView | None
-    symmetric: bool
-    like: Tensor
-
-    shapes: list[tuple[int, int, int]] = field(init=False)
-    """(batch, rows, columns) of its matrices."""
-    sizes: tuple[tuple[int, int], ...] = field(init=False)
-    """Rows and columns of its matrices in a stack."""
-    is_one_part: bool = field(init=False)
-    """Whether the tensor as it is, without a batch, is what the norm measures."""
-    transposed: list[bool] = field(init=False)
-    """Flags of the matrices that are transposed in a stack: see `_transposed`."""
-    stack_dtype: torch.dtype = field(init=False)
-    """Type of its averages and directions."""
-    sharded: bool = field(init=False)
-    """Whether the parameter is a DTensor."""
-
-    def __post_init__(self) -> None:
-        self.is_one_part = self.view is None or self.view == LINEAR
-        self.shapes = self.view.shapes(self.like.shape) if self.view else []
-        self.stack_dtype = widened(self.dtype)
-        self.sharded = is_sharded(self.param)
-        turn = self.symmetric and self.view is not None
-        self.transposed = self._transposed() if turn else [False] * len(self.shapes)
-        pairs = zip(self.transposed, self.shapes, strict=True)
-        self.sizes = tuple((n, m) if turn else (m, n) for turn, (_, m, n) in pairs)
-
-    def _transposed(self) -> list[bool]:
-        """Tall ones where a pair of transposed shapes is worth one stack, else as memory has them.
-
-        Columns that are dense in memory become rows.
-        """
-        if self.like.device.type != "cpu" or self.like.numel() <= PAIRED_ENTRIES:
-            return [m > n for _, m, n in self.shapes]
-        return [part.stride(-2) < part.stride(-1) for part in self.split(self.like)]
-
-    @property
-    def local(self) -> Tensor:
-        """The part of the parameter that lies on this rank: a step changes it alone."""
-        return local(self.param)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of its matrices in a stack, which is in float32 at least."""
-        return self.like.numel() * max(4, self.dtype.itemsize)
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """Real type of the arithmetic: a Python float would take torch's default type."""
-        return real_dtype(self.stack_dtype)
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """The parts that the norm measures, of a tensor of the shape of `like`."""
-        return [x] if self.view is None or self.is_one_part else self.view.matrices(x)
-
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """The tensor of the shape of `like` that has these parts."""
-        if self.view is None or self.is_one_part:
-            return parts[0]
-        return self.view.restore(parts, self.like.shape)
-
-
-def local_grad(param: Tensor) -> Tensor:
-    """This rank's part of a gradient, laid out as the parameter; zero where another rank has one.
-
-    The latter only on accelerators, where ranks do not wait to learn of it.
-    """
-    if param.grad is None:
-        return torch.zeros_like(local(param))
-    return local_like(param.grad, param)
 
 
 Bundle = tuple[list[Member], ...]
@@ -185,6 +97,8 @@ class GroupStep:
     inner: Norm | None = None
     kept: list[Update] | None = None
     zeros: Set[Tensor] = frozenset()
+    pulled: dict[Tensor, Tensor] = field(default_factory=dict)
+    """Gradients that a retraction has pulled."""
 
     def average(
         self,
@@ -210,6 +124,8 @@ class GroupStep:
         grads = [
             p.grad if type(p.grad) is Tensor else local_grad(p) for p in (m.param for m in members)
         ]
+        if self.rule.retraction is not None and self.rule.retraction.pulls:
+            grads = self.pull(members)
         views = None if not split or all(m.is_one_part for m in members) else members
         betas, momentum = group.get("betas"), group.get("momentum", 0.0)
         weights: tuple[object, ...] = betas or (momentum,)
@@ -241,6 +157,32 @@ class GroupStep:
             zeros=[i for i, m in enumerate(members) if m.param in zeros] if zeros else [],
         )
 
+    def recall(self, member: Member) -> list[dict[str, Tensor]]:
+        """The state that the rule keeps of each part of a parameter, by name."""
+        return recall(member, self.rule.state_shapes, self.state)
+
+    def observed(self, member: Member) -> Tensor:
+        """The gradient that the rule looks at: zero where it is not finite."""
+        finite, retraction = self.finite[member.param], self.rule.retraction
+        pulls = retraction is not None and retraction.pulls
+        grad = self.pull([member])[0] if pulls else local_grad(member.param)
+        grad = -grad if self.group["maximize"] else grad
+        return torch.where(finite, grad, 0) if isinstance(finite, Tensor) else grad
+
+    def pull(self, members: Sequence[Member]) -> list[Tensor]:
+        """The gradients that a retraction averages; once for each parameter in a step.
+
+        Ranks that hold a parameter together have to ask for the same ones.
+        """
+        retraction = self.rule.retraction
+        assert retraction is not None, "so says the caller"
+        if rest := [m for m in members if m.param not in self.pulled]:
+            finite = [self.finite[m.param] for m in rest]
+            up = self.group["maximize"]
+            found = pulled(rest, finite, retraction, self.state, maximize=up)
+            self.pulled.update((m.param, g) for m, g in zip(rest, found, strict=True))
+        return [self.pulled[m.param] for m in members]
+
     def apply(self, updates: Sequence[Update], lengths: Sequence[Lengths] | None = None) -> None:
         """Decay the weights and move them by −lr·length·direction, or keep the updates.
 
@@ -252,6 +194,9 @@ class GroupStep:
         """
         if self.kept is not None:
             self.kept += updates
+            return
+        if self.rule.retraction is not None:
+            self._retract(self.rule.retraction, updates)
             return
         lr, weight_decay = self.group["lr"], self.group["weight_decay"]
         if lengths is None and updates and not updates[0].member.shapes:
@@ -270,6 +215,18 @@ class GroupStep:
             weight_decay=scalar(weight_decay) if isinstance(weight_decay, Tensor) else weight_decay,
             decay=self.group["decay"],
         )
+
+    def _retract(self, retraction: Retraction, updates: Sequence[Update]) -> None:
+        """Move the weights as a retraction does."""
+        members = [update.member for update in updates]
+        decay = scalar(self.group["weight_decay"])
+        directions, sizes = list[Tensor](), list[StepSize]()
+        for update in updates:
+            rate = update.rate(self.group["lr"])
+            joined, length = update.joined(self.rule.lengths(update.member.shapes))
+            directions.append(joined)
+            sizes.append(StepSize(lr=rate, factor=length, decay=rate * decay))
+        move(members, directions, sizes, [u.finite for u in updates], retraction, self.state)
 
 
 def scalar(x: float | Tensor) -> float | Tensor:
@@ -329,6 +286,9 @@ class Batch(Protocol):
     def averages(self) -> list[Tensor]:
         """Update the momentum; the averages u, as the norm measures them."""
 
+    def states(self) -> list[State]:
+        """The state that the rule keeps of each of them, if it keeps one."""
+
     def apply(self, directions: Sequence[Tensor]) -> None:
         """Move the parameters along the directions of these averages, which are used up."""
 
@@ -346,6 +306,10 @@ class StackedBatch:
     step: GroupStep
     u: list[list[Tensor]] = field(default_factory=list, init=False)
     """The parts of each average, in the memory of the stacks."""
+    kept: list[list[dict[str, Tensor]]] = field(default_factory=list, init=False)
+    """The state of each part of each parameter, if the rule keeps one."""
+    stacked: list[State] = field(default_factory=list, init=False)
+    """The same states in stacks, as the step changes them."""
 
     def averages(self) -> list[Tensor]:
         """Update the momentum and stack the averages u, shape (matrices, rows, columns) each.
@@ -367,12 +331,39 @@ class StackedBatch:
         self.step.average(self.members, [part for parts in self.u for part in parts], stacks)
         return stacks
 
+    def states(self) -> list[State]:
+        """The state that the rule keeps of each stack."""
+        self.kept = [self.step.recall(m) for m in self.members]
+        self.stacked = [
+            {name: torch.cat([kept[k][name] for kept in self.kept]) for name in part}
+            for k, part in enumerate(self.kept[0])
+        ]
+        if self.step.rule.observes:
+            dtype = self.members[0].stack_dtype
+            seen = [m.split(self.step.observed(m).to(dtype)) for m in self.members]
+            places = [[_stack(part) for part in parts] for parts in seen]
+            gradients = [torch.cat(list(parts)) for parts in zip(*places, strict=True)]
+            self.step.rule.observe(gradients, self.stacked)
+        return self.stacked
+
     def apply(self, directions: Sequence[Tensor]) -> None:
-        """Move the parameters along stacks of directions, which are used up."""
+        """Move the parameters along stacks of directions, which are used up; keep the state."""
         finite = [self.step.finite[m.param] for m in self.members]
+        if self.kept:
+            self._keep(finite)
         updates = list(map(Update, self.members, finite, self.u, self.places(directions)))
         self.u = []  # the memory of the averages goes with the batch
         self.step.apply(updates)
+
+    def _keep(self, finite: Sequence[Flag]) -> None:
+        """Write the state back; it stays where a gradient was not finite."""
+        old, new, flags = list[Tensor](), list[Tensor](), list[Flag]()
+        for k, stacks in enumerate(self.stacked):
+            for name, stack in stacks.items():
+                old += (kept[k][name] for kept in self.kept)
+                new += stack.split([len(kept[k][name]) for kept in self.kept])
+                flags += finite
+        replace(old, new, flags)
 
     def places(self, stacks: Sequence[Tensor]) -> list[list[Tensor]]:
         """The parts of each parameter in the stacks, each of the shape that its view gives it."""
@@ -394,3 +385,8 @@ class StackedBatch:
                 place = place.squeeze(0) if member.is_one_part else place
                 parts.append(place.mT if member.transposed[k] else place)
         return places
+
+
+def _stack(part: Tensor) -> Tensor:
+    """A part of a parameter as a stack, (matrices, rows, columns)."""
+    return part if part.ndim > 2 else part.unsqueeze(0)

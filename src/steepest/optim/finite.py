@@ -55,7 +55,7 @@ def replicated_params(
     """
     found: dict[RankGroup, ReplicatedParams] = {}
     for number, (group, rule) in enumerate(zip(groups, rules, strict=True)):
-        divided = rule is not None and rule.geometry.couples is Coupling.MATRIX
+        divided = rule is not None and rule.couples is Coupling.MATRIX
         own = views[number] if rule is not None else (None,) * len(group["params"])
         for p, view in zip(group["params"], own, strict=True):
             ranks = (

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steepest._common.callers import callers
 from steepest._common.errors import invalid
+from steepest.optim.choices import SLOTS
 from steepest.optim.notices import Notices
 from steepest.optim.options import RENAMED, Group, StepOptions
 
@@ -87,7 +88,7 @@ def check_keys(group: Mapping[str, Any], own: Set[str], notices: Notices | None)
         ValueError: a key of another optimizer, of an older release, or one that is misspelt.
     """
     known = {*own, "params", "param_names", "views", "adamw", "betas", "momentum"}
-    known |= {"nesterov", "first_lr"}
+    known |= {"nesterov", "first_lr", *SLOTS}
     for key, value in group.items():
         if key in RENAMED:
             raise invalid(key, value, f"this key of a group is called {RENAMED[key]} now")

@@ -9,15 +9,19 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from steepest._common.checks import check_object
 from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
+from steepest.optim.choices import SLOTS
 from steepest.optim.options import Group
 from steepest.optim.remedies import no_matrix
-from steepest.optim.rule import check_average
-from steepest.optim.updates import average_dtype
+from steepest.optim.rule import UpdateRule, check_average
+from steepest.optim.updates import average_dtype, check_decay
 from steepest.polar import PolarMethod
+from steepest.retractions import Retraction
 from steepest.sharding import RankGroup
+from steepest.transforms import Transform
 from steepest.views import LINEAR, MatrixView, ParameterViews
 
 Views = tuple[MatrixView | None, ...]
@@ -120,6 +124,45 @@ def check_ball(group: Group, ball: Norm | None) -> None:
             "these steps have no ball: their length follows the gradient. Take steps of "
             'length lr (scale="unit", or a K with a domain), or constraint=None',
         )
+
+
+def check_rule(group: Group, rule: UpdateRule) -> None:
+    """Raise if a rule does not fit the decay of a group, its constraint or its maps.
+
+    Raises:
+        ValueError: it does not.
+    """
+    check_decay(group["lr"], group["weight_decay"], group["decay"])
+    check_ball(group, rule.ball)
+    check_maps(group, rule)
+
+
+def check_maps(group: Group, rule: UpdateRule) -> None:
+    """Raise if a group asks for maps or a retraction that it cannot have.
+
+    Raises:
+        ValueError: something that is no map or no retraction; a norm that takes no matrices, steps
+            whose length follows the gradient, or complex parameters; a retraction beside another
+            kind of decay, or beside a projection.
+    """
+    held: dict[str, Any] = dict(group)
+    for key, value in ((k, held[k]) for k in SLOTS if held.get(k) is not None):
+        kind, home = (
+            (Retraction, "retractions") if key == "retraction" else (Transform, "transforms")
+        )
+        check_object(key, value, kind, f"give an object of steepest.{home} or None")
+        if rule.geometry.axes != 2:
+            raise invalid(key, value, f"{rule.geometry} takes no matrices: leave {key} out")
+        if group.get("scale", "unit") != "unit":
+            raise invalid(key, value, 'its steps have a length of their own: scale="unit"')
+        if any(p.is_complex() for p in group["params"]):
+            raise invalid(key, value, "it takes real parameters")
+    if rule.retraction is None:
+        return
+    if group["decay"] != "explicit":
+        raise invalid("decay", group["decay"], f'with {rule.retraction} give "explicit"')
+    if group["constraint"] is not None:
+        raise invalid("constraint", group["constraint"], f"with {rule.retraction} give None")
 
 
 def choose_polar(group: Group, views: Views, polar: PolarMethod | None) -> None:

@@ -15,10 +15,11 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.maps import ConvexMap
 from steepest.optim.adamw import new_state, step_adamw
-from steepest.optim.batching import Batch, GroupStep, StackedBatch, local_grad
-from steepest.optim.choices import Loss
+from steepest.optim.batching import Batch, GroupStep, StackedBatch
+from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
+from steepest.optim.member import local_grad
 from steepest.optim.options import (
     Group,
     StepOptions,
@@ -103,14 +104,14 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         The views of its parameters are those of the parameters that are there now.
         """
         group = cast(dict[str, Any], self.param_groups[place])
-        values = [group[key] for key in self.rule_keys]
+        values = [group.get(key) for key in (*self.rule_keys, *SLOTS)]
         made_of, rule = self._rules.get(place, ([], None))
         if rule is None or any(a is not b and a != b for a, b in zip(values, made_of, strict=True)):
             opened = self._objects.opened(self.param_groups[place])
             self._check_group(opened)
-            changed, rule = rule is not None, self._make_rule(opened)
+            changed, rule = rule is not None, self._rule_of(opened)
             self._objects.close(self.param_groups[place])
-            self._rules[place] = [group[key] for key in self.rule_keys], rule
+            self._rules[place] = [group.get(key) for key in (*self.rule_keys, *SLOTS)], rule
             if changed:
                 self._follow(place, rule)
         if not torch.compiler.is_compiling():
@@ -215,12 +216,13 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             bundles = chain(bundles, sharded_batches(plan, step))
         for bundle in bundles:
             averages = [batch.averages() for batch in bundle]
-            directions = step.rule.directions([u for stacks in averages for u in stacks])
+            states = [s for b in bundle for s in b.states()] if step.rule.keeps_state else []
+            directions = step.rule.directions([u for stacks in averages for u in stacks], states)
             for batch, stacks in zip(bundle, averages, strict=True):
                 own, directions = directions[: len(stacks)], directions[len(stacks) :]
                 batch.apply(own)
             # The memory of a bundle is free for the next one.
-            del bundle, batch, averages, stacks, directions, own
+            del bundle, batch, averages, states, stacks, directions, own
 
     def _project(self, step: GroupStep) -> None:
         """Project the parameters of a group on its ball."""
@@ -334,16 +336,16 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         pairs = zip(group["params"], self._views[place], strict=True)
         taking = [(p, view) for p, view in pairs if finite.get(p, False) is not False]
         asked, limit = group["momentum_dtype"], self.max_batch_bytes
-        geometry = step.rule.geometry
+        rule = step.rule
         if torch.compiler.is_compiling():
-            return planned(taking, asked, geometry, self._replicas, limit, {})
+            return planned(taking, asked, rule, self._replicas, limit, {})
         # Groups are planned in order: the work that an owner has from those before counts.
         loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
         # A model may be moved or converted without its parameters becoming other objects.
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
-        key = (geometry, asked, limit, loads, memory)
+        key = (rule.geometry, asked, limit, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
-            plan = planned(taking, asked, geometry, self._replicas, limit, loads)
+            plan = planned(taking, asked, rule, self._replicas, limit, loads)
             self._plans[place] = key, plan
         return self._plans[place][1]
 
@@ -354,7 +356,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         `load_state_dict` compares with those of the optimizer it loads into.
         """
         self.views()  # follow their parameters
-        return as_text(super().state_dict(), self._views, self.objects)
+        return as_text(super().state_dict(), self._views, (*self.objects, *SLOTS))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load hyper-parameters and buffers saved by `state_dict`, or by torch's own optimizer.
@@ -371,7 +373,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         def prepare(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
             self.views()  # follow their parameters
             groups = self.param_groups
-            ready.update(loadable(saved, groups, self._views, self.objects, self._check))
+            objects = (*self.objects, *SLOTS)
+            ready.update(loadable(saved, groups, self._views, objects, self._check))
             return ready
 
         def finish(_: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest.optim.choices import (
+    SLOTS,
     Constraint,
     Decay,
     NonFinite,
@@ -19,7 +20,9 @@ from steepest.optim.choices import (
     Sharpness,
     Unrouted,
 )
+from steepest.retractions import Retraction
 from steepest.routing.rules import Kind
+from steepest.transforms import Transform
 
 # KellerJordan/Muon, muon.py: learning rate and betas of the AdamW half of MuonWithAuxAdam.
 ADAMW_LR = 3e-4
@@ -38,6 +41,12 @@ class StepOptions(TypedDict, total=False):
             "explicit", W ← (1 − lr·weight_decay)·W − lr·length·d; "implicit",
             W ← (W − lr·length·d)/(1 + lr·weight_decay); or "cautious", which decays only entries
             with d·W ≥ 0, and has no ball. "explicit" by default.
+        before: A map of the momentum average before the duality map, of
+            `steepest.transforms`; for matrices, and steps of a length of their own. None,
+            the default, is no map.
+        after: A map of the direction after the duality map, likewise.
+        retraction: The way in which weights take a step, of `steepest.retractions`; None, the
+            default, is decay and a sum.
         constraint: "project" projects every parameter on the ball that its decay leads to after
             each step, exactly, one by one; None, the default, leaves that to the decay, which gets
             there exponentially: the distance shrinks by 1 − lr·weight_decay.
@@ -69,6 +78,9 @@ class StepOptions(TypedDict, total=False):
     """
 
     decay: Decay
+    before: Transform | None
+    after: Transform | None
+    retraction: Retraction | None
     constraint: Constraint
     nonfinite: NonFinite
     maximize: bool
@@ -105,6 +117,10 @@ class Group(TypedDict, total=False):
         betas: The two weights of the average; AdamW's in a group of AdamW.
         eps: AdamW's eps; in a group of `Muon` torch's, which has no use.
         decay: The kind of decay.
+        before: The text of the map before the duality map, if there is one; an object may be put in
+            its place.
+        after: The text of the map after it, in the same way.
+        retraction: The text of the way in which weights take a step, in the same way.
         constraint: "project" or None.
         nonfinite: "skip" or "raise".
         maximize: Whether to ascend.
@@ -133,6 +149,9 @@ class Group(TypedDict, total=False):
     betas: tuple[float, float]
     eps: float
     decay: Decay
+    before: Any
+    after: Any
+    retraction: Any
     constraint: Constraint
     nonfinite: NonFinite
     maximize: bool
@@ -198,12 +217,14 @@ def kind_rates(options: StepOptions) -> dict[Kind, float | Tensor]:
 
 def group_defaults(options: StepOptions) -> dict[str, Any]:
     """The values of the options that a group of matrices holds."""
+    given: dict[str, Any] = dict(options)
     return {
         "decay": options.get("decay", "explicit"),
         "constraint": options.get("constraint"),
         "nonfinite": options.get("nonfinite", "skip"),
         "maximize": options.get("maximize", False),
         "momentum_dtype": options.get("momentum_dtype"),
+        **{key: given[key] for key in SLOTS if given.get(key) is not None},
     }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
+from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
@@ -104,6 +105,8 @@ class ParameterView:
             return "no norm of its own: decay is a penalty"
         if self.weight_decay == 0:
             return "no weight decay"
+        if any(self.group.get(key) is not None for key in SLOTS):
+            return "directions or steps are mapped once more: decay is a penalty"
         if self.K is None:
             return "steps follow the gradient: decay is a penalty"
         if self.cautious and not self.projected:

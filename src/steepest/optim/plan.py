@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steepest.norms import Coupling, Geometry
-from steepest.optim.batching import Bundle, Member, bundles, stackable
+from steepest.norms import Coupling
+from steepest.optim.batching import Bundle, bundles, stackable
+from steepest.optim.member import Member
+from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import average_dtype
 from steepest.sharding import (
     BUCKET,
@@ -80,7 +82,7 @@ class StepPlan:
 def planned(
     taking: Iterable[tuple[Tensor, MatrixView | None]],
     momentum_dtype: torch.dtype | None,
-    geometry: Geometry,
+    rule: UpdateRule,
     replicas: RankGroup | None,
     limit: int | None,
     before: Loads,
@@ -90,7 +92,7 @@ def planned(
     Args:
         taking: The parameters that take part, each with its view.
         momentum_dtype: Type of their momentum; None means the parameter's.
-        geometry: The norm or map of the group.
+        rule: The rule of the group.
         replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
         limit: Bound on a stack, in bytes.
         before: The work that the ranks have from the groups before.
@@ -98,7 +100,7 @@ def planned(
     here: list[Member] = []
     apart: list[Member] = []
     shared: dict[tuple[RankGroup, torch.dtype, bool], list[tuple[Member, Layout]]] = {}
-    matrix, symmetric = geometry.couples is Coupling.MATRIX, geometry.symmetric
+    matrix, symmetric = rule.couples is Coupling.MATRIX, rule.symmetric
     for p, view in taking:
         dtype = average_dtype(p, momentum_dtype)
         if not is_sharded(p):
@@ -116,7 +118,7 @@ def planned(
         elif (
             p.device_mesh.size() == 1
             or not (matrix or layout.sharded_dims)
-            or _by_members(layout, view)
+            or _by_members(layout, view, in_one_axis=rule.keeps_state)
         ):
             here.append(Member(p, dtype, view, symmetric, local(p)))
         else:
@@ -143,9 +145,14 @@ def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
     return layout.sharded_dims <= alone and _blocks_stay(layout, view)
 
 
-def _by_members(layout: Layout, view: MatrixView | None) -> bool:
-    """Whether every rank holds some matrices of a batch, and those whole."""
+def _by_members(layout: Layout, view: MatrixView | None, *, in_one_axis: bool) -> bool:
+    """Whether every rank holds some matrices of a batch, and those whole.
+
+    With one axis for the batch they are neighbours among all, and so is what is kept of them.
+    """
     if view is None or not layout.sharded_dims or not all(layout.sizes):
+        return False
+    if in_one_axis and (len(view.batch) > 1 or view.split != 1):
         return False
     return layout.sharded_dims <= set(view.batch) and _blocks_stay(layout, view)
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest.maps import ConvexMap, FromNorm, NuclearMap
-from steepest.norms import Geometry, Norm
-from steepest.optim.choices import ShapeRule
+from steepest.norms import Coupling, Geometry, Norm
+from steepest.optim.choices import SLOTS, ShapeRule
+from steepest.retractions import Retraction
+from steepest.transforms import State, StateShapes, Transform
 
 Shapes = Sequence[tuple[int, int, int]]
 """(batch, rows, columns) of each matrix of a parameter; empty for one that is not a matrix."""
@@ -63,13 +65,44 @@ class UpdateRule(ABC):
     geometry: Geometry
     """The norm or the map that decides on the directions."""
 
+    keeps_state: bool = False
+    """Whether the directions depend on what is kept of the steps before, beside the momentum."""
+
+    observes: bool = False
+    """Whether what is kept depends on the gradient of the step, beside its average."""
+
+    retraction: Retraction | None = None
+    """The way in which weights take a step; None for decay and a sum."""
+
     @abstractmethod
-    def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
+    def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
         """The directions of the averages u; no value is looked at.
 
         They may be scaled in place, where a view has split a parameter; an average that is its own
         direction is not split.
+
+        Args:
+            us: The averages.
+            states: The state of each, if the rule keeps one; updated in place.
         """
+
+    def state_shapes(self, rows: int, cols: int) -> StateShapes:
+        """The shapes of what is kept of a matrix, by name."""
+        return {}
+
+    def observe(self, gradients: Sequence[Tensor], states: Sequence[State]) -> None:
+        """Look at the gradients of a step, before the directions; only if the rule `observes`."""
+        assert not gradients, "this rule keeps nothing"
+
+    @property
+    def couples(self) -> Coupling:
+        """The entries of an average that one entry of its direction depends on."""
+        return self.geometry.couples
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the direction of a transposed average is the transposed direction."""
+        return self.geometry.symmetric
 
     def lengths(self, shapes: Shapes) -> list[float]:
         """The length of a step over `lr`, for each part of a parameter."""
@@ -99,7 +132,7 @@ class NormRule(UpdateRule):
 
     geometry: Norm
 
-    def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
+    def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
         """norm.dualize(u)."""
         return self.geometry.dualize_all(us, check=False)
 
@@ -167,7 +200,7 @@ class SharpRule(UnboundedRule):
 
     sharpness: Any
 
-    def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
+    def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
         """norm.dual(u)·norm.dualize(u)."""
         return self.geometry.sharp_all(us, check=False)
 
@@ -186,7 +219,7 @@ class MapRule(UpdateRule):
 
     geometry: ConvexMap
 
-    def directions(self, us: Sequence[Tensor]) -> list[Tensor]:
+    def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
         """K.grad(u)."""
         return self.geometry.grad_all(us, check=False)
 
@@ -194,3 +227,106 @@ class MapRule(UpdateRule):
     def constraint_map(self) -> ConvexMap | None:
         """The map itself."""
         return self.geometry
+
+
+@dataclass(frozen=True)
+class TransformedRule(UpdateRule):
+    """The steps of another rule, with maps before and after its own, or another way to take them.
+
+    Args:
+        rule: The other rule.
+        before: The map of the averages; None for none.
+        after: The map of the directions; None for none.
+        retraction: The way in which weights take the step; None for decay and a sum.
+    """
+
+    rule: UpdateRule
+    before: Transform | None = None
+    after: Transform | None = None
+    retraction: Retraction | None = None
+
+    @property
+    def transforms(self) -> dict[str, Transform]:
+        """The maps that there are, by their place."""
+        slots = {"before": self.before, "after": self.after}
+        return {slot: map for slot, map in slots.items() if map is not None}
+
+    @property
+    def geometry(self) -> Geometry:  # type: ignore[override]
+        """The geometry of the rule."""
+        return self.rule.geometry
+
+    @property
+    def keeps_state(self) -> bool:  # type: ignore[override]
+        """Whether a map keeps one."""
+        return any(map.state_shapes(1, 1) for map in self.transforms.values())
+
+    @property
+    def observes(self) -> bool:  # type: ignore[override]
+        """Whether a map does."""
+        return any(map.observes for map in self.transforms.values())
+
+    def state_shapes(self, rows: int, cols: int) -> StateShapes:
+        """The shapes of what the maps keep, named after their place."""
+        return {
+            f"{slot}.{name}": shape
+            for slot, map in self.transforms.items()
+            for name, shape in map.state_shapes(rows, cols).items()
+        }
+
+    def observe(self, gradients: Sequence[Tensor], states: Sequence[State]) -> None:
+        """Let each map look that does."""
+        for slot, map in self.transforms.items():
+            if map.observes:
+                for gradient, state in zip(gradients, states, strict=True):
+                    map.observe(gradient, _own(slot, state))
+
+    def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
+        """after(dualize(before(u)))."""
+        kept = states or [{} for _ in us]
+        if self.before is not None:
+            pairs = zip(us, kept, strict=True)
+            us = [self.before(u, _own("before", state)) for u, state in pairs]
+        found = self.rule.directions(us)
+        if self.after is None:
+            return found
+        return [self.after(d, _own("after", s)) for d, s in zip(found, kept, strict=True)]
+
+    def lengths(self, shapes: Shapes) -> list[float]:
+        """Those of the rule."""
+        return self.rule.lengths(shapes)
+
+    @property
+    def couples(self) -> Coupling:
+        """Everything, unless each map takes every entry by itself and keeps nothing."""
+        alone = all(map.couples is Coupling.ENTRIES for map in self.transforms.values())
+        return self.rule.couples if alone and not self.keeps_state else Coupling.MATRIX
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether no map tells rows from columns, or keeps anything of them."""
+        alike = (Coupling.ENTRIES, Coupling.SCALAR)
+        same = all(map.couples in alike for map in self.transforms.values())
+        return self.rule.symmetric and same and not self.keeps_state
+
+    @property
+    def ball(self) -> Norm | None:
+        """The ball of the rule, if its own directions are what the weights are moved along."""
+        return None if self.after or self.retraction else self.rule.ball
+
+    @property
+    def constraint_map(self) -> ConvexMap | None:
+        """None: the direction is no gradient of a map of the average."""
+        return None
+
+
+def with_maps(rule: UpdateRule, group: Mapping[str, Any]) -> UpdateRule:
+    """A rule with the maps and the retraction that a group asks for; itself if there are none."""
+    asked = {key: group.get(key) for key in SLOTS}
+    return TransformedRule(rule, **asked) if any(asked.values()) else rule
+
+
+def _own(slot: str, state: State) -> State:
+    """The state of the map in a place, by the names that it gives."""
+    pairs = ((name.partition("."), x) for name, x in state.items())
+    return {name: x for (place, _, name), x in pairs if place == slot}

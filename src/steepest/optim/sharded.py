@@ -16,13 +16,15 @@ from steepest.optim.batching import (
     Batch,
     GroupStep,
     Lengths,
-    Member,
     StackedBatch,
     Update,
     scalar,
 )
+from steepest.optim.member import Member
 from steepest.optim.plan import Bucket, StepPlan
+from steepest.optim.sharded_state import StateTrip
 from steepest.sharding import RankGroup, is_sharded, layout_of, local_like, sharded_like, whole
+from steepest.transforms import State
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +87,10 @@ class DTensorBatch:
         self.u = member.split(sharded_like(u, member.param))
         return self.u
 
+    def states(self) -> list[State]:
+        """Nothing: matrices of which a state is kept go to an owner."""
+        return []
+
     def apply(self, directions: Sequence[Tensor]) -> None:
         """Move this rank's shard of the parameter along directions, which are used up."""
         member, step = self.member, self.step
@@ -107,12 +113,24 @@ class OwnedStep(GroupStep):
         come: The averages that have come, whole and by their number in the bucket.
         results: A mapping that takes the directions, by number.
         duals: A mapping that takes ⟨u, direction⟩ of each parameter, if it is asked for.
+        trip: The state that has come with them, if the rule keeps one.
     """
 
     bucket: Bucket = field(kw_only=True)
     come: Mapping[int, Tensor] = field(kw_only=True)
     results: dict[int, Tensor] = field(kw_only=True)
     duals: dict[Member, Tensor] = field(kw_only=True)
+    trip: StateTrip | None = field(kw_only=True)
+
+    def recall(self, member: Member) -> list[dict[str, Tensor]]:
+        """The state that the rule keeps of a parameter, whole."""
+        assert self.trip is not None, "the rule keeps a state"
+        return self.trip.recall(member)
+
+    def observed(self, member: Member) -> Tensor:
+        """The gradient that the rule looks at, whole."""
+        assert self.trip is not None, "the rule keeps a state"
+        return self.trip.gradients[self.bucket.number[member]]
 
     def average(
         self,
@@ -152,6 +170,9 @@ def sharded_batches(plan: StepPlan, step: GroupStep) -> Iterator[list[Batch]]:
         yield [DTensorBatch(member, step)]
     trip = AverageTrip(step)
     for bucket, come, results in travelling(plan.buckets, trip):
+        states = StateTrip(bucket, step) if step.rule.keeps_state else None
+        if states is not None:
+            states.gather()
         own = OwnedStep(
             place=step.place,
             group=step.group,
@@ -163,9 +184,12 @@ def sharded_batches(plan: StepPlan, step: GroupStep) -> Iterator[list[Batch]]:
             come=come,
             results=results,
             duals=trip.duals,
+            trip=states,
         )
         for bundle in bucket.own:
             yield [StackedBatch(members, own) for members in bundle]
+        if states is not None:
+            states.scatter()
 
 
 class RoundTrip(Protocol):
@@ -218,6 +242,8 @@ class AverageTrip:
 
     def send(self, bucket: Bucket) -> dict[int, Tensor]:
         """Update the momentum of all; the averages that are needed."""
+        if self.step.rule.retraction is not None and self.step.rule.retraction.pulls:
+            self.step.pull(bucket.members)  # together, before each rank averages what it sends
         asked = sorted(bucket.exchange.needed)
         out = {
             i: torch.empty_like(bucket.members[i].local, dtype=bucket.members[i].stack_dtype)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.torch_modules import WRAPPERS
+from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of, repr_of
 from steepest.optim.updates import average_dtype
 from steepest.polar import Schedule
@@ -224,7 +225,8 @@ def _check_layout(state: dict[Any, Any], keys: Sequence[Any], own: Any) -> None:
 def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Undo two side effects of `Optimizer.load_state_dict`.
 
-    It casts momentum to the type of the parameter, and leaves AdamW's `step` on the host.
+    It casts momentum and what maps keep to the type of the parameter, and leaves AdamW's `step` on
+    the host.
     """
     groups: list[dict[str, Any]] = saved["param_groups"]
     for own, group in zip(optimizer.param_groups, groups, strict=True):
@@ -233,6 +235,9 @@ def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
             if buffer is not None:
                 dtype = average_dtype(p, own["momentum_dtype"])
                 optimizer.state[p]["momentum_buffer"] = buffer.to(p.device, dtype, copy=True)
+            for name, value in saved["state"].get(key, {}).items():
+                if name.partition(".")[0] in SLOTS:
+                    optimizer.state[p][name] = value.to(p.device, copy=True)
             # `get`: a state makes an entry for anyone who asks, which stays when a framework puts
             # another parameter in the place of this one.
             state = optimizer.state.get(p, {})

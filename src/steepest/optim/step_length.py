@@ -10,10 +10,11 @@ from torch import Tensor
 
 from steepest._common.numerics import epsilon, widened
 from steepest.norms import Norm
-from steepest.optim.batching import GroupStep, Update, local_grad
+from steepest.optim.batching import GroupStep, Update
 from steepest.optim.choices import Loss
 from steepest.optim.finite import ReplicatedParams
 from steepest.optim.line_search import line_search
+from steepest.optim.member import local_grad
 from steepest.optim.options import Group
 from steepest.optim.sharded import ShardUpdate
 from steepest.optim.updates import replace

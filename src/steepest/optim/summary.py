@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from steepest.norms import Coupling, Norm
-from steepest.optim.choices import ShapeRule
+from steepest.optim.choices import SLOTS, ShapeRule
 from steepest.optim.groups import Views
 from steepest.optim.options import ADAMW_EPS, Group
 from steepest.optim.routed import RoutedOptimizer
@@ -64,6 +64,8 @@ def _pieces(optimizer: RoutedOptimizer, place: int, kinds: Mapping[Tensor, str])
         rule = optimizer._rule(place)
         yield _count(group, kinds, optimizer._views[place], axes=rule.geometry.axes)
         yield optimizer._norm_name(rule)
+        maps = {key: dict(group).get(key) for key in SLOTS}
+        yield from (f"{key} {value}" for key, value in maps.items() if value is not None)
         yield from _method(group, rule)
         yield from _length(group)
         yield from _average(group)
