@@ -50,6 +50,7 @@ PUBLIC_PATHS = {
     "steepest.norms",
     "steepest.optim",
     "steepest.polar",
+    "steepest.transforms",
 }
 SHARED_PATHS = {
     *(f"steepest._common.{n}" for n in ("cpuinfo", "errors", "files", "lazy", "records")),

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from steepest.apps.eject import rows, source, start
-from steepest.apps.eject.blocks import averages, layers, optimizers, polar
+from steepest.apps.eject.blocks import averages, layers, optimizers, polar, slots
 from steepest.apps.eject.blocks.row import Row
 from steepest.optim import PRESETS, Preset
+from steepest.optim.choices import SLOTS
+from steepest.transforms import Composed
 from tests.apps.eject import written
-
-SLOTS = ("before", "after", "retraction")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ def helper(x: Tensor) -> Tensor:
     return FACTOR * x
 
 
-def damped(x: Tensor, states: list[dict[str, Any]], group: dict[str, Any]) -> Tensor:
-    """x over a number that grows.
+def damped(d: Tensor, states: list[dict[str, Any]], group: dict[str, Any]) -> Tensor:
+    """d over a number that grows.
 
-        u ← 3·u/(count + damping)
+        d ← 3·d/(count + damping)^power
 
     Attributes:
         damping: What the count begins with.
@@ -45,105 +45,115 @@ def damped(x: Tensor, states: list[dict[str, Any]], group: dict[str, Any]) -> Te
     """
     for state in states:
         state["count"] = state.get("count", 0) + 1
-    counts = torch.tensor([s["count"] for s in states]).reshape(-1, *[1] * (x.ndim - 1))
-    return helper(x) / (counts + group["damping"]) ** group["power"]
+    counts = torch.tensor([s["count"] for s in states]).reshape(-1, 1, 1, 1)
+    return helper(d) / (counts + group["damping"]) ** group["power"]
 
 
-def doubled(p: Any, d: Tensor, lr: float, state: dict[str, Any], group: dict[str, Any]) -> None:
+def doubled(w: Tensor, d: Tensor, group: dict[str, Any]) -> Tensor:
     """Move twice.
 
     W ← W − 2·lr·d
     """
-    p.add_(d, alpha=-2 * lr)
+    return w - 2 * group["lr"] * d
 
 
-def filled(name: str, slot: str, block: Callable[..., Any]) -> str:
+def filled(name: str, slot: str, filler: Any, block: Callable[..., Any]) -> str:
     """The file of a row of which a slot is filled."""
-    preset = replace(PRESETS[name])
-    object.__setattr__(preset, slot, Damped())
-    known = {**rows.SLOTS, slot: ({"Damped": block}, rows.SLOTS[slot][1])}
+    preset = replace(PRESETS[name], **{slot: filler})
+    known = {**rows.KNOWN, slot: {**rows.KNOWN[slot], "Damped": block}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "SLOTS", known)
+        patch.setattr(rows, "KNOWN", known)
         patch.setitem(PRESETS, name, preset)  # type: ignore[arg-type]
         return start.text(name)
 
 
 def stepped(file: Any, name: str, count: int) -> list[Tensor]:
     members = written.params(((4, 3), (3, 4)), torch.float64)
-    undecayed = {"weight_decay": 0.0} if name == "Muon" else {}
-    optimizer = getattr(file, name)(members, lr=0.1, **undecayed)
+    optimizer = getattr(file, name)(members, lr=0.1, weight_decay=0.0)
     for step in range(count):
         for place, p in enumerate(members):
             p.grad = written.gradient(step, 10 + place, p)
         optimizer.step()
-    return [p.detach() for p in members]
+    begun = written.params(((4, 3), (3, 4)), torch.float64)
+    return [(p - q).detach() for p, q in zip(members, begun, strict=True)]
 
 
 def test_every_class_in_a_slot_has_a_block() -> None:
-    # As soon as rows have slots: the name of a class that is missing here is in the message.
-    for preset in PRESETS.values():
-        for slot in SLOTS:
-            filler = getattr(preset, slot, None)
-            assert filler is None or type(filler).__name__ in rows.SLOTS[slot][0]
-    assert tuple(rows.SLOTS) == SLOTS
+    for name, preset in PRESETS.items():
+        for slot, known in rows.KNOWN.items():
+            filler = getattr(preset, slot)
+            for each in getattr(filler, "maps", [filler] if filler else []):
+                assert type(each).__name__ in known, f"{name} needs a block in slots.py"
+    assert tuple(rows.KNOWN) == SLOTS
 
 
-def test_a_class_without_a_block_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = replace(PRESETS["Muon"])
-    object.__setattr__(preset, "after", Damped())
-    monkeypatch.setitem(PRESETS, "Muon", preset)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="Damped has no block"):
+def test_every_block_has_a_row() -> None:
+    used = {
+        (slot, type(each).__name__)
+        for preset in PRESETS.values()
+        for slot in SLOTS
+        if (filler := getattr(preset, slot)) is not None
+        for each in getattr(filler, "maps", [filler])
+    }
+    assert used == {(slot, name) for slot, known in rows.KNOWN.items() for name in known}
+    assert slots.PULL.keys() <= slots.RETRACTION.keys()
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_a_class_without_a_block_is_refused(slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "Muon", replace(PRESETS["Muon"], **{slot: Damped()}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no block for Damped"):
         start.text("Muon")
 
 
-def test_two_blocks_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = replace(PRESETS["Muon"])
-    for slot in ("before", "after"):
-        object.__setattr__(preset, slot, Damped())
-    known = {s: ({"Damped": damped}, rows.SLOTS[s][1]) for s in SLOTS}
-    monkeypatch.setattr(rows, "SLOTS", known)
-    monkeypatch.setitem(PRESETS, "Muon", preset)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'damping', 'power'"):
-        start.text("Muon")
+def test_two_blocks_that_read_one_name_are_refused() -> None:
+    both = Composed()
+    object.__setattr__(both, "maps", (Damped(), Damped()))
+    assert "d = damped(d, states, group)" in filled("Muon", "after", both, damped)
+    object.__setattr__(both, "maps", (Damped(), Damped(damping=0.5)))
+    with pytest.raises(ValueError, match="another block reads another damping"):
+        filled("Muon", "after", both, damped)
 
 
-@pytest.mark.parametrize("slot", ["before", "after"])
-@pytest.mark.parametrize("name", ["Muon", "SGD", "Lion", "Scion"])
-def test_a_block_comes_with_its_arguments_and_what_it_needs(name: str, slot: str) -> None:
-    content = filled(name, slot, damped)
-    assert "damping: float = 0.25" in content and "power: int = 2" in content
-    assert "u ← 3·u/(count + damping)" in content
-    assert "damping: What the count begins with." in content
-    assert "FACTOR = 3.0\n" in content and "def helper(" in content
-    assert f"def {slot}(" in content and content.count("def damped") == 0
-    if slot == "before" and name != "SGD":  # the length of the average does not matter
-        return
+def test_rows_without_a_polar_factor_have_no_slots() -> None:
+    with pytest.raises(ValueError, match="only rows of polar factors"):
+        filled("Lion", "after", Damped(), damped)
+
+
+def test_a_block_comes_with_its_arguments_and_what_it_needs() -> None:
+    content = filled("Muon", "after", Damped(), damped)
+    assert "        damping: float = 0.25,\n        power: int = 2,\n" in content
+    assert "        d ← 3·d/(count + damping)^power\n" in content
+    assert "        damping: What the count begins with.\n" in content
+    assert "FACTOR = 3.0\n" in content and "def helper(" in content and "filled" not in content
+    assert "        d = damped(d, states, group)\n" in content
     first, plain = (
-        stepped(file, name, 1) for file in (written.module(content), written.ejected(name))
+        stepped(written.module(content), "Muon", 1),
+        stepped(written.ejected("Muon"), "Muon", 1),
     )
-    start_at = written.params(((4, 3), (3, 4)), torch.float64)
-    for p, q, w in zip(first, plain, start_at, strict=True):
-        assert torch.allclose(p - w, (q - w) * 3 / 1.25**2)
+    for p, q in zip(first, plain, strict=True):
+        assert torch.allclose(p, q * 3 / 1.25**2)
 
 
 def test_weights_may_move_in_another_way() -> None:
-    for name in ("Muon", "Lion"):
-        plain = stepped(written.ejected(name), name, 3)
-        content = filled(name, "retraction", doubled)
-        assert "W ← W − 2·lr·d\n" in content and "(1 − lr·weight_decay)·W" not in content
-        moved = stepped(written.module(content), name, 3)
-        start_at = written.params(((4, 3), (3, 4)), torch.float64)
-        for p, q, w in zip(moved, plain, start_at, strict=True):
-            assert torch.allclose(p - w, 2 * (q - w))
+    content = filled("Muon", "retraction", Damped(), doubled)
+    assert "W ← W − 2·lr·d\n" in content and "(1 − lr·weight_decay)·W" not in content
+    # Without the factor of the shape, since the block does not take it.
+    assert "shape_factor" not in content and "adjust_lr_fn" not in content
+    moved, plain = (
+        stepped(f, "Muon", 3) for f in (written.module(content), written.ejected("Muon"))
+    )
+    assert torch.allclose(moved[0], 2 * plain[0] / (4 / 3) ** 0.5)
+    assert torch.allclose(moved[1], 2 * plain[1])
 
 
 def test_a_key_that_is_not_described_is_found() -> None:
-    def untold(x: Tensor, states: list[dict[str, Any]], group: dict[str, Any]) -> Tensor:
-        """x times a number."""
-        return x * group["secret"]
+    def untold(d: Tensor, group: dict[str, Any]) -> Tensor:
+        """d times a number."""
+        return d * group["secret"]
 
     with pytest.raises(AssertionError, match="secret"):
-        filled("Muon", "after", untold)
+        filled("Muon", "after", Damped(), untold)
 
 
 def test_a_row_without_a_block_for_its_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -16,13 +17,15 @@ from steepest import norms
 from steepest.apps.eject import rows
 from steepest.apps.eject.start import text
 from steepest.optim import PRESETS
-from steepest.polar import NewtonSchulz, PolarMethod, Schedule
+from steepest.polar import Auto, NewtonSchulz, PolarMethod, Schedule
+from steepest.transforms import BalancedRows
 from steepest.views import MatrixView
 
 ROWS = {name: rows.ejected(name) for name in PRESETS}
 MATRICES = [name for name, one in ROWS.items() if one.row.direction == "polar"]
 LAYERS = [name for name, one in ROWS.items() if one.row.direction == "layers"]
 ENTRIES = [name for name in ROWS if name not in (*MATRICES, *LAYERS)]
+BALANCED = BalancedRows(polar=Auto(error=0.05))
 NEEDED = {
     name: {"lr": 0.02} if one.values["lr"] is inspect.Parameter.empty else {}
     for name, one in ROWS.items()
@@ -65,6 +68,8 @@ def params(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[nn.Par
 def library(name: str, polar: PolarMethod, groups: Any, **options: Any) -> Any:
     """The optimizer of the library."""
     kind: Any = getattr(steepest, name)
+    if PRESETS[name].before == BALANCED:
+        options["before"] = replace(BALANCED, polar=polar)
     if issubclass(kind, steepest.Muon):
         return kind(groups, polar=polar, **options)
     layers = name in LAYERS

@@ -12,6 +12,8 @@ from steepest.apps._terminal import fail
 NAMES = (
     *("sgd", "normalizedsgd", "signsgd", "lion"),
     *("spectraldescent", "muon", "polargrad", "scion"),
+    *("normuon", "adamuon", "muon2", "muoneq", "muonplus", "aurora", "soapmuon"),
+    *("hyperball", "muown", "muonfloor", "muonbrake"),
 )
 DESIGNED, JORDAN = POLARS = ("designed", "jordan")
 DTYPES = ("float32", "bfloat16")

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from steepest.apps.eject import source
-from steepest.apps.eject.rows import IN_WORDS, Ejected, formula
+from steepest.apps.eject.rows import Ejected, formula
 
 WIDTH = 100
 
@@ -30,9 +30,12 @@ def documented(one: Ejected, pieces: Mapping[str, str]) -> str:
         one: The row.
         pieces: The definitions that the file has, by name; the class is that of the row.
     """
-    blocks = {called: source.function_text(block) for called, block in one.blocks.items()}
-    described = {name: source.described(text) for name, text in blocks.items()}
-    texts = [*described.values(), *map(source.described, filter(source.describes, pieces.values()))]
+    blocks = {
+        place: [source.described(source.function_text(block)) for block in own.values()]
+        for place, own in one.blocks.items()
+    }
+    texts = [each for own in blocks.values() for each in own]
+    texts += map(source.described, filter(source.describes, pieces.values()))
     entries = {**_common(one), **{k: text for _, _, keys in texts for k, text in keys.items()}}
     read = {key for text in pieces.values() for key in source.keys(text)}
     untold = read - entries.keys() - FIXED.keys() - {"params", *ADAMW}
@@ -40,9 +43,9 @@ def documented(one: Ejected, pieces: Mapping[str, str]) -> str:
     entries = {key: text for key, text in entries.items() if key in read}
     arguments = [*entries, *(ADAMW if one.row.adamw else ())]
     if one.row.adamw:
-        entries[", ".join(ADAMW)] = "AdamW's own."
+        entries[", ".join(ADAMW)] = "AdamW's own, for groups with `adamw=True`."
     fixed = {key: value for key, value in FIXED.items() if key in read}
-    lines = formula(one, {name: lines for name, (_, lines, _) in described.items()})
+    lines = formula(one, {p: [x for _, f, _ in own for x in f] for p, own in blocks.items()})
     whole = source.with_method(pieces[one.name], "__init__", _constructor(one, arguments, fixed))
     return source.with_docstring(whole, _docstring(one, lines, entries))
 
@@ -50,28 +53,28 @@ def documented(one: Ejected, pieces: Mapping[str, str]) -> str:
 def _common(one: Ejected) -> dict[str, str]:
     """The descriptions of the hyper-parameters that every row has."""
     length = "Norm of a step" + (", before the factor" if one.row.shaped else "")
-    if one.preset.scale == "dual":
+    if one.row.after or one.row.retraction:
+        length = "Learning rate"
+    elif one.preset.scale == "dual":
         length = "Norm of a step over the dual norm of its average"
     return {"lr": f"{length}.", "weight_decay": "Decoupled decay."}
 
 
 def _docstring(one: Ejected, lines: Sequence[str], entries: Mapping[str, str]) -> str:
     """The docstring of the class, to be indented by four."""
-    aside = "; AdamW for groups with `adamw=True`" if one.row.adamw else ""
     params = "Groups such as `groups(model)`, or parameters." if one.stacked else "Parameters."
     wrapped = [
         textwrap.fill(f"{key}: {text}", WIDTH - 4, initial_indent="    ", subsequent_indent=" " * 8)
         for key, text in {"params": params, **entries}.items()
     ]
-    summary = f"Steepest descent in {IN_WORDS[one.row.direction]}{aside}."
-    return "\n".join([summary, "", *(f"    {line}" for line in lines), "", "Args:", *wrapped])
+    return "\n".join([one.summary, "", *(f"    {line}" for line in lines), "", "Args:", *wrapped])
 
 
 def _constructor(one: Ejected, arguments: Sequence[str], fixed: Mapping[str, object]) -> str:
     """The text of `__init__`."""
     written = ["self", "params: Iterable[Any]", *(_argument(one, key) for key in arguments)]
     items = [f'"{key}": {key}' for key in arguments if key not in ADAMW or key == ADAMW[1]]
-    items += [f'"{key}": {value!r}'.replace("'", '"') for key, value in fixed.items()]
+    items += [f'"{key}": {_literal(value)}' for key, value in fixed.items()]
     indent = " " * 8
     last = f"{indent}super().__init__(params, {{{', '.join(items)}}})"
     body = [last]
@@ -86,10 +89,19 @@ def _constructor(one: Ejected, arguments: Sequence[str], fixed: Mapping[str, obj
 def _argument(one: Ejected, key: str) -> str:
     """An argument as the signature has it: name, type and default."""
     value = one.values[key]
-    kind = "str | None" if value is None else type(value).__name__
+    kind = "str | None" if key == "adjust_lr_fn" else type(value).__name__
     if isinstance(value, tuple):
         kind = f"tuple[{', '.join(type(v).__name__ for v in value)}]"
-    return f"{key}: float" if value is inspect.Parameter.empty else f"{key}: {kind} = {value!r}"
+    return (
+        f"{key}: float"
+        if value is inspect.Parameter.empty
+        else f"{key}: {kind} = {_literal(value)}"
+    )
+
+
+def _literal(value: object) -> str:
+    """A value as code."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _signature(arguments: Sequence[str]) -> list[str]:

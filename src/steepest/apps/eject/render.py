@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 
 from steepest.apps.eject import source
-from steepest.apps.eject.blocks import adamw, layers, optimizers, polar, splits
-from steepest.apps.eject.constructor import documented
+from steepest.apps.eject.blocks import adamw, layers, maps, optimizers, polar, slots, splits
+from steepest.apps.eject.constructor import WIDTH, documented
 from steepest.apps.eject.rows import IN_WORDS, Ejected
 from steepest.polar import Schedule
 
@@ -48,32 +48,45 @@ def _defines(text: str) -> bool:
 def _head(one: Ejected, command: str) -> str:
     """Licence, origin and docstring of the file."""
     licence = "# SPDX-License-Identifier: Apache-2.0"
-    docstring = f"{one.name}: steepest descent in {IN_WORDS[one.row.direction]}"
-    docstring = f'"""{docstring} ({one.preset.source})."""'
+    title = f"{one.name}: steepest descent in {IN_WORDS[one.row.direction]}"
+    title = f"{one.name}, a successor of Muon" if one.is_variant else title
+    docstring = f'"""{title} ({one.preset.source})."""'
+    if len(docstring) > WIDTH:
+        docstring = f'"""{title}.\n\nSource: {one.preset.source}.\n"""'
     return f"{licence}\n# Written by {command}.\n{docstring}"
 
 
 def _modules(one: Ejected) -> list[ModuleType]:
     """The modules of the blocks, in the order of the file."""
-    own = dict.fromkeys(inspect.getmodule(block) for block in one.blocks.values())
-    return [polar, *(m for m in own if m), layers, adamw, optimizers, splits]
+    own = (inspect.getmodule(b) for blocks in one.blocks.values() for b in blocks.values())
+    return [*dict.fromkeys([polar, *filter(None, own), maps, layers, adamw, optimizers, splits])]
 
 
 def _pieces(one: Ejected, modules: Sequence[ModuleType]) -> dict[str, str]:
     """Everything that the file may have, by name and in its order."""
     found: dict[str, str] = {}
+    own = [pair for blocks in one.blocks.values() for pair in blocks.items()]
     for module in modules:
         found.update(source.definitions(module))
-        for called, block in one.blocks.items():
+        for name, block in own:
             if inspect.getmodule(block) is module:
-                text = source.renamed(source.function_text(block), called)
-                found[called] = source.with_docstring(text, source.described(text)[0])
+                text = source.renamed(source.function_text(block), name)
+                found[name] = source.with_docstring(text, source.described(text)[0])
         if module is optimizers:
             kept = found["StackedOptimizer" if one.stacked else "TensorwiseOptimizer"]
-            found[one.name] = source.renamed(kept, one.name)
+            found[one.name] = _with_blocks(source.renamed(kept, one.name), one)
     split = "layer_groups" if one.row.direction == "layers" else "matrix_groups"
     found["groups"] = source.renamed(found[split], "groups")
     return {name: source.folded(text, one.row) for name, text in found.items()}
+
+
+def _with_blocks(text: str, one: Ejected) -> str:
+    """The class, which calls the blocks of the row and no others."""
+    text = source.folded(text, one.row)
+    for stand_in in (slots.pull, slots.before, slots.after, slots.retract):
+        if blocks := one.blocks.get(stand_in.__name__):
+            text = source.with_blocks(text, stand_in, blocks)
+    return text
 
 
 def _reachable(pieces: Mapping[str, str], start: Iterable[str]) -> set[str]:

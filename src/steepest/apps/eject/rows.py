@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -15,15 +16,17 @@ import steepest
 from steepest._common.errors import invalid
 from steepest.apps.eject.blocks import averages, slots
 from steepest.apps.eject.blocks.row import Direction, Row
+from steepest.apps.eject.source import function_text, keys
 from steepest.norms import Lp, Norm, Scaled, Schatten
 from steepest.optim import PRESETS, Preset
+from steepest.transforms import Composed
 
-SLOTS: Mapping[str, tuple[Mapping[str, Callable[..., object]], str]] = {
-    "before": (slots.BEFORE, "before"),
-    "after": (slots.AFTER, "after"),
-    "retraction": (slots.RETRACTION, "retract"),
+KNOWN: Mapping[str, Mapping[str, slots.Block]] = {
+    "before": slots.BEFORE,
+    "after": slots.AFTER,
+    "retraction": slots.RETRACTION,
 }
-"""Each slot of a row: the blocks by the class that fills it, and their name in a file."""
+"""The blocks of each slot of a row, by the class of the object that fills it."""
 
 IN_WORDS: Mapping[Direction, str] = {
     "gradient": "the Euclidean norm",
@@ -43,7 +46,8 @@ class Ejected:
         name: The name of the row.
         preset: The row.
         row: The answers to the questions of the blocks.
-        blocks: The functions for `average`, `before`, `after` and `retract`, of those it has.
+        blocks: The blocks in the place of `average`, `pull`, `before`, `after` and `retract`, where
+            the row has some, by their names in the file.
         values: The default of each hyper-parameter that it may have; none for a learning rate that
             has to be given.
     """
@@ -51,13 +55,26 @@ class Ejected:
     name: str
     preset: Preset
     row: Row
-    blocks: Mapping[str, Callable[..., object]]
+    blocks: Mapping[str, Mapping[str, slots.Block]]
     values: Mapping[str, object]
 
     @property
     def stacked(self) -> bool:
         """Whether parameters of one shape are computed together."""
         return self.row.direction in ("polar", "layers")
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it is Muon with other maps beside the polar factor, or another way to step."""
+        return bool(self.blocks.keys() - {"average"})
+
+    @property
+    def summary(self) -> str:
+        """A sentence for the class."""
+        if self.is_variant:
+            doc = inspect.getdoc(getattr(steepest, self.name)) or ""
+            return doc.partition("\n")[0]
+        return f"Steepest descent in {IN_WORDS[self.row.direction]}."
 
 
 def ejected(name: str, *, half: bool = False) -> Ejected:
@@ -71,36 +88,63 @@ def ejected(name: str, *, half: bool = False) -> Ejected:
         ValueError: a norm or an object in a slot for which there is no block.
     """
     preset, kind = PRESETS[name], getattr(steepest, name)
-    blocks: dict[str, Callable[..., object]] = {}
-    if preset.betas is not None:
-        blocks["average"] = averages.two_weights
-    elif preset.momentum:
-        blocks["average"] = averages.nesterov if preset.nesterov else averages.heavy_ball
-    values, taken = library_values(kind), {"lr", "weight_decay", "momentum", "nesterov", "betas"}
-    for slot, (known, called) in SLOTS.items():
-        filler = getattr(preset, slot, None)
-        if filler is not None:
-            block = known.get(type(filler).__name__)
-            if block is None:
-                raise invalid(slot, filler, f"{type(filler).__name__} has no block to eject yet")
-            if shared := taken & vars(filler).keys():
-                raise invalid(slot, filler, f"{sorted(shared)} is read by another block: rename it")
-            blocks[called] = block
-            taken |= vars(filler).keys()
-            values.update(vars(filler))
     direction = _direction(kind, preset)
+    values, blocks = library_values(kind), _blocks(preset)
+    if blocks.keys() - {"average"} and direction != "polar":
+        raise invalid("norm", preset.norm, "only rows of polar factors have blocks in their slots")
+    for slot in KNOWN:
+        for filler in _fillers(preset, slot):
+            values.update(vars(filler))
+    takes = {p for own in blocks.values() for b in own.values() for p in signature(b).parameters}
     row = Row(
         direction=direction,
         average="average" in blocks,
         dual=preset.scale == "dual" and direction == "polar",
-        shaped=issubclass(kind, steepest.Muon),
+        shaped=issubclass(kind, steepest.Muon) and ("retract" not in blocks or "factor" in takes),
         adamw=direction == "polar",
         half=half,
         before="before" in blocks,
         after="after" in blocks,
+        states="states" in takes,
         retraction="retract" in blocks,
+        pull="pull" in blocks,
     )
     return Ejected(name, preset, row, blocks, values)
+
+
+def _fillers(preset: Preset, slot: str) -> tuple[Any, ...]:
+    """The objects in a slot of a row, one after the other."""
+    filler: Any = getattr(preset, slot)
+    if filler is None:
+        return ()
+    return filler.maps if isinstance(filler, Composed) else (filler,)
+
+
+def _blocks(preset: Preset) -> dict[str, dict[str, slots.Block]]:
+    """The blocks of a row by their place."""
+    found: dict[str, dict[str, slots.Block]] = {}
+    if preset.betas is not None:
+        found["average"] = {"average": averages.two_weights}
+    elif preset.momentum:
+        average = averages.nesterov if preset.nesterov else averages.heavy_ball
+        found["average"] = {"average": average}
+    read: dict[str, object] = {}
+    for slot, known in KNOWN.items():
+        for filler in _fillers(preset, slot):
+            name = type(filler).__name__
+            if name not in known:
+                raise invalid(slot, filler, f"there is no block for {name} in this slot yet")
+            block = known[name]
+            if slot == "retraction":
+                found["retract"] = {"retract": block}
+                if name in slots.PULL:
+                    found["pull"] = {"pull": slots.PULL[name]}
+            else:
+                found.setdefault(slot, {})[block.__name__] = block
+            for key in keys(function_text(block)) & vars(filler).keys():
+                if read.setdefault(key, vars(filler)[key]) != vars(filler)[key]:
+                    raise invalid(slot, filler, f"another block reads another {key}: rename one")
+    return found
 
 
 def _direction(kind: type, preset: Preset) -> Direction:
@@ -121,7 +165,7 @@ def library_values(kind: Callable[..., Any]) -> dict[str, object]:
     """The hyper-parameters of an optimizer of the library by default: those of its groups."""
     layers = OrderedDict(embed=nn.Embedding(2, 2), hidden=nn.Linear(2, 2), head=nn.Linear(2, 2))
     model = nn.Sequential(layers)
-    arguments = inspect.signature(kind).parameters
+    arguments = signature(kind).parameters
     values: dict[str, object] = {}
     try:
         groups = kind(model).param_groups
@@ -157,16 +201,13 @@ def formula(one: Ejected, parts: Mapping[str, list[str]]) -> list[str]:
             "d = u over its root mean square, each row of an embedding and each other tensor",
         ],
     }
-    lines = list(parts.get("average", []))
-    if row.before:
-        lines += [] if row.average else ["u = grad"]
-        lines += parts["before"]
+    lines = [line for place in ("pull", "average") for line in parts.get(place, [])]
+    lines += [] if row.average or not row.before else ["u = grad"]
+    lines += parts.get("before", [])
     lines += directions[row.direction]
     lines += [f"d ← ⟨{u}, d⟩·d"] if row.dual else []
+    lines += parts.get("after", [])
     d = u if row.direction == "gradient" else "d"
-    if row.after:
-        lines += [f"d = {u}"] if d != "d" else []
-        lines, d = [*lines, *parts["after"]], "d"
     factor = "shape_factor(m, n)·" if row.shaped else ""
     moved = [f"W ← (1 − lr·weight_decay)·W − lr·{factor}{d}"]
-    return lines + (parts["retract"] if row.retraction else moved)
+    return lines + parts.get("retract", moved)

@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
 from steepest.apps.eject.blocks.row import Row
@@ -89,14 +89,19 @@ def folded(text: str, row: Row) -> str:
 
 
 def _asks(node: ast.If) -> bool:
-    """Whether a condition begins with a question about the row."""
-    return ast.unparse(node.test).startswith("row.")
+    """Whether a condition asks about the row, or begins with a question about it."""
+    first = node.test.values[0] if isinstance(node.test, ast.BoolOp) else node.test
+    return _about_row(first)
+
+
+def _about_row(test: ast.expr) -> bool:
+    return {n.id for n in ast.walk(test) if isinstance(n, ast.Name)} == {"row"}
 
 
 def _chosen(lines: list[str], node: ast.If, row: Row) -> list[str]:
     """The lines in the place of an `if` about the row."""
     test, rest = node.test, ""
-    if {n.id for n in ast.walk(test) if isinstance(n, ast.Name)} != {"row"}:
+    if not _about_row(test):
         assert isinstance(test, ast.BoolOp), "a block asks for the row first"
         first, last = test.values[1], test.values[-1]
         rest = lines[node.lineno - 1][first.col_offset : last.end_col_offset]
@@ -112,6 +117,33 @@ def _chosen(lines: list[str], node: ast.If, row: Row) -> list[str]:
     if others and others[0].startswith(f"{indent}elif"):
         return [others[0].replace("elif", "if", 1), *others[1:]]
     return [line.removeprefix("    ") for line in others[1:]]
+
+
+def with_blocks(
+    text: str, stand_in: Callable[..., object], blocks: Mapping[str, Callable[..., object]]
+) -> str:
+    """The text with calls of blocks, one after the other, in the place of that of a stand-in.
+
+    Args:
+        text: A text in which one line calls the stand-in.
+        stand_in: A function with all arguments that a block may take.
+        blocks: The blocks, by their names in the text; each takes some of these arguments.
+    """
+    (call,) = (
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == stand_in.__name__
+    )
+    places = zip(inspect.signature(stand_in).parameters, call.args, strict=True)
+    given = {name: ast.get_source_segment(text, argument) for name, argument in places}
+    lines, place = text.splitlines(), call.lineno - 1
+    start, end = lines[place][: call.col_offset], lines[place][call.end_col_offset :]
+    calls = (
+        f"{name}({', '.join(str(given[p]) for p in inspect.signature(block).parameters)})"
+        for name, block in blocks.items()
+    )
+    lines[place : place + 1] = [f"{start}{each}{end}" for each in calls]
+    return "\n".join(lines)
 
 
 def described(text: str) -> tuple[str, list[str], dict[str, str]]:

@@ -1,7 +1,7 @@
 """The class of an ejected file: its step, for matrices in stacks or for tensors as they are.
 
 An ejected file has one of the two, with the name, the docstring and the constructor of its row.
-`average`, `before`, `after` and `retract` stand for the blocks that the row has chosen.
+`average`, `pull`, `before`, `after` and `retract` stand for the blocks that the row has chosen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from steepest.apps.eject.blocks.averages import nesterov as average
 from steepest.apps.eject.blocks.layers import dualize
 from steepest.apps.eject.blocks.polar import normalized, polar_factor, shape_factor
 from steepest.apps.eject.blocks.row import row
-from steepest.apps.eject.blocks.slots import after, before, retract
+from steepest.apps.eject.blocks.slots import after, before, pull, retract
 
 
 class StackedOptimizer(torch.optim.Optimizer):
@@ -47,16 +47,21 @@ class StackedOptimizer(torch.optim.Optimizer):
 
     def _move(self, params: list[Any], group: dict[str, Any]) -> None:
         """Update parameters of one shape, as one stack."""
-        if row.before or row.after:
+        if row.states:
             states = [self.state[p] for p in params]
-        if row.average:
+        if row.pull:
+            grads = [pull(p.flatten(1), p.grad.flatten(1), self.state[p], group) for p in params]
+            u = torch.stack(
+                [average(g, self.state[p], group) for p, g in zip(params, grads, strict=True)]
+            )
+        elif row.average:
             u = torch.stack([average(p.grad, self.state[p], group) for p in params])
         else:
             u = torch.stack([p.grad for p in params])
         if row.direction == "polar":
             u = torch.unflatten(u.flatten(2), 1, (group["split"], -1))  # (parameters, parts, m, n)
         if row.before:
-            u = before(u, states, group)
+            u = before(u, params, states, group)
         if row.direction == "polar":
             d = polar_factor(u)
         else:
@@ -64,14 +69,17 @@ class StackedOptimizer(torch.optim.Optimizer):
         if row.dual:
             d = d * (u * d).sum((-2, -1), keepdim=True)
         if row.after:
-            d = after(d, states, group)
-        if row.shaped:
+            d = after(d, params, states, group)
+        if row.retraction and row.shaped:
+            factor = shape_factor(group["adjust_lr_fn"], *u.shape[-2:])
+        elif row.shaped:
             lr = group["lr"] * shape_factor(group["adjust_lr_fn"], *u.shape[-2:])
-        else:
+        elif not row.retraction:
             lr = group["lr"]
         for p, x in zip(params, d, strict=True):
             if row.retraction:
-                retract(p, x.reshape(p.shape), lr, self.state[p], group)
+                w = retract(p.reshape(x.shape), x, factor, self.state[p], group)
+                p.copy_(w.reshape(p.shape))
             else:
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(x.reshape(p.shape), alpha=-lr)
@@ -100,18 +108,11 @@ class TensorwiseOptimizer(torch.optim.Optimizer):
             u = average(p.grad, self.state[p], group)
         else:
             u = p.grad
-        if row.before:
-            u = before(u.unsqueeze(0), [self.state[p]], group).squeeze(0)
         if row.direction == "sign":
             d = u.sign()
         elif row.direction == "unit":
             d = normalized(u, tuple(range(u.ndim)))
         else:
             d = u
-        if row.after:
-            d = after(d.unsqueeze(0), [self.state[p]], group).squeeze(0)
-        if row.retraction:
-            retract(p, d, group["lr"], self.state[p], group)
-        else:
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(d, alpha=-group["lr"])
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(d, alpha=-group["lr"])

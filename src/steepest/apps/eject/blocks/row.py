@@ -22,7 +22,9 @@ class Row:
         half: Whether polar factors are computed in bfloat16.
         before: Whether the average is changed before it is mapped to a direction.
         after: Whether the direction is changed.
+        states: Whether one of these two keeps anything.
         retraction: Whether weights move in another way than by decay and step.
+        pull: Whether this changes the gradient that is averaged.
     """
 
     direction: Direction = "polar"
@@ -33,7 +35,9 @@ class Row:
     half: bool = False
     before: bool = False
     after: bool = False
+    states: bool = False
     retraction: bool = False
+    pull: bool = False
 
 
 row = Row()
