@@ -43,6 +43,9 @@ APPLICATIONS = {
 
 # What applications may import from: the library's public paths, and what every command shares.
 PUBLIC_PATHS = {
+    "steepest.optim",
+    "steepest.transforms",
+    "steepest.retractions",
     "steepest",
     "steepest.diagnostics",
     "steepest.sharding",

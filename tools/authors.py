@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "family.md"
 BEGIN, END = "<!-- authors: tools/authors.py -->", "<!-- end of authors -->"
 RUNS: Mapping[str, Any] = json.loads((HERE / "authors.json").read_text(encoding="utf-8"))
-"""What the authors' code did: gradients, and for each run its source and the weights it made."""
+"""Gradients, and the runs of the authors' code on them: source, changes and weights."""
 
 Make = Callable[[nn.Parameter], torch.optim.Optimizer]
 

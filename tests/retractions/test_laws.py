@@ -14,6 +14,7 @@ from steepest.views import EXPERTS, INPUT_FIRST, conv
 
 RETRACTIONS = [
     retractions.Sphere(),
+    retractions.Sphere(scale=3.0),
     retractions.UpdateFloor(1.5),
     retractions.UpdateFloor(1.5, rows=True),
     retractions.RadialBrake(),
@@ -85,11 +86,12 @@ def test_matrices_of_one_parameter_are_matrices_by_themselves(retraction, shape,
         torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_a_sphere_keeps_the_norm_but_for_decay(decay):
+def test_a_sphere_keeps_the_norm_but_for_decay(decay, scale):
     w = nn.Parameter(randn(5, 4))
-    (after,) = steps([w], [w], retractions.Sphere(), weight_decay=decay)
-    torch.testing.assert_close(after.norm(), randn(5, 4).norm() * (1 - 0.1 * decay) ** 3)
+    (after,) = steps([w], [w], retractions.Sphere(scale), weight_decay=decay)
+    torch.testing.assert_close(after.norm(), scale * randn(5, 4).norm() * (1 - 0.1 * decay) ** 3)
 
 
 def test_the_length_of_a_step_on_a_sphere_is_relative():
@@ -159,6 +161,7 @@ def test_its_text_is_the_call_that_makes_it(retraction):
 
 WRONG = [
     (lambda: retractions.UpdateFloor(0.0), "ratio=0.0: give a positive number"),
+    (lambda: retractions.Sphere(scale=0.0), "scale=0.0: give a positive number"),
     (lambda: retractions.RadialBrake(outward=1.5), r"outward=1.5: give a share in \[0, 1\]"),
     (lambda: retractions.RowMagnitudes(betas=(0.9, 1.0)), "betas=1.0: give the weight of the past"),
     (lambda: retractions.RowMagnitudes(zero_row=0.0), "zero_row=0.0: give a positive number"),
