@@ -51,9 +51,7 @@ PUBLIC_PATHS = {
     "steepest.sharding",
     "steepest.maps",
     "steepest.norms",
-    "steepest.optim",
     "steepest.polar",
-    "steepest.transforms",
 }
 SHARED_PATHS = {
     *(f"steepest._common.{n}" for n in ("cpuinfo", "errors", "files", "lazy", "records")),

@@ -87,6 +87,24 @@ def test_every_class_in_a_slot_has_a_block() -> None:
     assert tuple(rows.KNOWN) == SLOTS
 
 
+# What a block has no use for: another polar method, and a number that no row has before.
+UNREAD = {"BalancedRows": {"polar"}, "NormalizedRows": {"eps"}}
+
+
+def test_every_attribute_is_an_argument() -> None:
+    for name, one in written.ROWS.items():
+        for slot, known in rows.KNOWN.items():
+            filler = getattr(one.preset, slot)
+            for each in getattr(filler, "maps", [filler] if filler else []):
+                kind = type(each).__name__
+                unread = UNREAD.get(kind, set()) if slot == "before" else set()
+                _, _, read = source.described(source.function_text(known[kind]))
+                assert vars(each).keys() - unread == read.keys(), (
+                    f"{name}: {kind} has another attribute"
+                )
+                assert "eps" not in unread or each.eps == 0
+
+
 def test_every_block_has_a_row() -> None:
     used = {
         (slot, type(each).__name__)

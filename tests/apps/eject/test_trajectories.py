@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import steepest
+from steepest import retractions, transforms
 from steepest.apps.eject.start import text
 from steepest.polar import JORDAN, NewtonSchulz
 from tests.apps.eject import written
@@ -28,13 +30,30 @@ from tests.apps.eject.written import (
 STEPS = range(12)
 
 
-def compared(name: str, file: Any, dtype: torch.dtype, polar: Any = None, **options: Any) -> float:
-    """The largest relative difference of the weights after some steps."""
+def compared(
+    name: str,
+    file: Any,
+    dtype: torch.dtype,
+    polar: Any = None,
+    theirs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> float:
+    """The largest relative difference of the weights after some steps.
+
+    Args:
+        name: The name of the optimizer.
+        file: The ejected file.
+        dtype: The type of the parameters.
+        polar: The polar method of the library's; None for that of the file.
+        theirs: The arguments of the library's; None for the same ones.
+        options: The arguments of that of the file.
+    """
     options = {**NEEDED[name], **options}
     polar = polar or written.method(file)
-    (own, found), (theirs, expected) = written.pair(name, file, dtype, polar, **options)
+    theirs = options if theirs is None else theirs
+    (own, found), (other, expected) = written.pair(name, file, dtype, polar, options, theirs)
     advance(own, found, STEPS)
-    advance(theirs, expected, STEPS)
+    advance(other, expected, STEPS)
     return largest_error(found, expected)
 
 
@@ -58,6 +77,43 @@ def test_matrices_with_adamw(name: str, dtype: torch.dtype, error: float) -> Non
 )
 def test_the_arguments_of_muon_mean_the_same(options: dict[str, Any]) -> None:
     assert compared("Muon", ejected("Muon"), torch.float64, **options) < 1e-12
+
+
+# Objects in slots with other values than in the rows, whose attributes are arguments of the file.
+CHANGED = {
+    "NorMuon": {"after": transforms.RowSecondMoment(beta=0.7, eps=0.1)},
+    "AdaMuon": {
+        "after": transforms.Composed(
+            transforms.SecondMoment(beta=0.7, eps=0.1), transforms.SemiorthogonalNorm()
+        )
+    },
+    "Muon2": {"before": transforms.GradientSecondMoment(beta=0.7, eps=0.1)},
+    "MuonPlus": {
+        "after": transforms.Composed(
+            transforms.NormalizedColumns(eps=0.1), transforms.NormalizedRows(eps=0.1)
+        )
+    },
+    "Aurora": {"before": transforms.BalancedRows(iterations=4, exponent=0.3)},
+    "SOAPMuon": {"before": transforms.Eigenbasis(beta=0.7, every=3, eps=1e-3)},
+    "Hyperball": {"retraction": retractions.Sphere(scale=2.0)},
+    "Muown": {"retraction": retractions.RowMagnitudes(betas=(0.5, 0.6), eps=0.1, zero_row=0.2)},
+    "MuonFloor": {"retraction": retractions.UpdateFloor(ratio=0.9, rows=True)},
+    "MuonBrake": {"retraction": retractions.RadialBrake(outward=0.3, inward=0.8)},
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.4])
+def test_the_attributes_of_objects_mean_the_same(name: str, weight_decay: float) -> None:
+    ((slot, filler),) = CHANGED[name].items()
+    given = {k: v for each in getattr(filler, "maps", [filler]) for k, v in vars(each).items()}
+    given.pop("polar", None)
+    theirs = {"weight_decay": weight_decay, slot: filler}
+    own = {"weight_decay": weight_decay, **given}
+    assert compared(name, ejected(name), torch.float64, theirs=theirs, **own) < 1e-12
+    # Against the library with the values of the row, all of these make a difference.
+    usual = {"weight_decay": weight_decay}
+    assert compared(name, ejected(name), torch.float64, theirs=usual, **own) > 1e-6
 
 
 # Each line of Muon that a test could miss, and what it might have been.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
@@ -69,7 +69,7 @@ def library(name: str, polar: PolarMethod, groups: Any, **options: Any) -> Any:
     """The optimizer of the library."""
     kind: Any = getattr(steepest, name)
     if PRESETS[name].before == BALANCED:
-        options["before"] = replace(BALANCED, polar=polar)
+        options["before"] = replace(options.get("before", BALANCED), polar=polar)
     if issubclass(kind, steepest.Muon):
         return kind(groups, polar=polar, **options)
     layers = name in LAYERS
@@ -78,9 +78,23 @@ def library(name: str, polar: PolarMethod, groups: Any, **options: Any) -> Any:
 
 
 def pair(
-    name: str, file: ModuleType, dtype: torch.dtype, polar: PolarMethod, **options: Any
+    name: str,
+    file: ModuleType,
+    dtype: torch.dtype,
+    polar: PolarMethod,
+    own: Mapping[str, Any],
+    theirs: Mapping[str, Any],
 ) -> tuple[tuple[Any, list[nn.Parameter]], tuple[Any, list[nn.Parameter]]]:
-    """The optimizer of a file and that of the library, each with equal parameters of its own."""
+    """The optimizer of a file and that of the library, each with equal parameters.
+
+    Args:
+        name: The name of both.
+        file: The file.
+        dtype: The type of the parameters.
+        polar: The polar method of the library's.
+        own: The arguments of that of the file.
+        theirs: The arguments of that of the library.
+    """
     made = []
     for kind in ("file", "library"):
         sets = [params(shapes, dtype) for shapes in (SHAPES, FUSED, OTHERS)]
@@ -91,9 +105,9 @@ def pair(
             {"params": sets[2], "adamw": True},
         ]
         if kind == "file":
-            optimizer = getattr(file, name)(groups, **options)
+            optimizer = getattr(file, name)(groups, **own)
         else:
-            optimizer = library(name, polar, groups, **options)
+            optimizer = library(name, polar, groups, **theirs)
         made.append((optimizer, [p for members in sets for p in members]))
     return made[0], made[1]
 

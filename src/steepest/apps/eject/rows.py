@@ -16,7 +16,7 @@ import steepest
 from steepest._common.errors import invalid
 from steepest.apps.eject.blocks import averages, slots
 from steepest.apps.eject.blocks.row import Direction, Row
-from steepest.apps.eject.source import function_text, keys
+from steepest.apps.eject.source import described, function_text
 from steepest.norms import Lp, Norm, Scaled, Schatten
 from steepest.optim import PRESETS, Preset
 from steepest.transforms import Composed
@@ -141,7 +141,7 @@ def _blocks(preset: Preset) -> dict[str, dict[str, slots.Block]]:
                     found["pull"] = {"pull": slots.PULL[name]}
             else:
                 found.setdefault(slot, {})[block.__name__] = block
-            for key in keys(function_text(block)) & vars(filler).keys():
+            for key in described(function_text(block))[2].keys() & vars(filler).keys():
                 if read.setdefault(key, vars(filler)[key]) != vars(filler)[key]:
                     raise invalid(slot, filler, f"another block reads another {key}: rename one")
     return found

@@ -10,16 +10,21 @@ from torch import Tensor
 from steepest.apps.eject.blocks.maps import frobenius
 
 
-def sphere(w: Tensor, d: Tensor, group: dict[str, Any]) -> Tensor:
+def sphere(w: Tensor, d: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     """Take a step of relative length lr, and go back to the norm from before.
 
-    V = W − lr·‖W‖_F·d/‖d‖_F
-    W ← (1 − lr·weight_decay)·‖W‖_F·V/‖V‖_F
+        V = W − lr·‖W‖_F·d/‖d‖_F;  s = scale in the first step, then 1
+        W ← s·(1 − lr·weight_decay)·‖W‖_F·V/‖V‖_F
+
+    Attributes:
+        scale: Radius of the sphere over the norm that a matrix begins with.
     """
     lr: float = group["lr"]
-    kept: float = 1 - lr * group["weight_decay"]
+    radius: Tensor = (1 - lr * group["weight_decay"]) * frobenius(w)
+    if lr != 0 and "begun" not in state:
+        radius, state["begun"] = group["scale"] * radius, True
     v = w - lr * frobenius(w) / frobenius(d) * d
-    return kept * frobenius(w) / frobenius(v) * v
+    return radius / frobenius(v) * v
 
 
 def radial_brake(w: Tensor, d: Tensor, factor: float, group: dict[str, Any]) -> Tensor:
