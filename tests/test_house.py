@@ -38,6 +38,7 @@ APPLICATIONS = {
     "diagnose": {"diagnose", "train"},
     "bench": {"bench", "reproduce", "train"},
     "eject": {"eject"},
+    "compare": {"bench", "compare", "reproduce", "train"},
     "plan": {"plan"},
 }
 

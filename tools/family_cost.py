@@ -8,6 +8,7 @@ Processes are started here, one thread each, over gloo: a minute on two cores.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing import spawn
+from torch.multiprocessing.spawn import spawn
 
 import steepest
 from steepest.apps.train.model import GPT
@@ -27,12 +28,11 @@ from steepest.apps.train.settings import ModelConfig
 from steepest.optim import FAMILY
 from steepest.sharding import CollectiveCounter
 
-try:
-    from tools.preset_table import print_or_write
-except ImportError:  # as a command
-    from preset_table import print_or_write  # type: ignore[no-redef]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE)]
+from preset_table import print_or_write  # noqa: E402
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "family.md"
+PAGE = HERE.parent / "docs" / "family.md"
 BEGIN, END = "<!-- cost: tools/family_cost.py -->", "<!-- end of cost -->"
 NAMES = ("Muon", *FAMILY)
 WORLDS = (1, 2, 4)
