@@ -1,7 +1,7 @@
 """Momentum in 8 bits: bytes of state, time of a step, and the loss of short runs.
 
-    python tools/eight_bits.py [--sets gpt-128 gpt2-small] [--rounds 15]
-    python tools/eight_bits.py --steps 300 [--width 64] [--layers 2] [--seeds 0 1]
+    python tools/eight_bits.py [--sets gpt-128 gpt-256] [--rounds 15]
+    python tools/eight_bits.py --steps 300 [--width 64] [--layers 2] [--seeds 0 1 2]
 
 Without `--steps` it prints, for each set of `steepest bench`, the bytes of momentum per parameter
 and the time of a step over that with float32, in turns on one thread; for Muon and for Lion, of
@@ -98,20 +98,23 @@ def final_loss(corpus: Corpus, size: ModelConfig, steps: int, seed: int, kind: s
 
 
 def report_losses(size: ModelConfig, steps: int, seeds: Sequence[int]) -> None:
-    """Print a line for each seed."""
+    """Print a line for each seed, and the means."""
     corpus = prepare(load_text(None), context=CONTEXT)
     print(f"{steps} steps, {size.layers} layers of width {size.width}, {corpus.name}")
     print("| seed | " + " | ".join(TYPES) + " |")
     print("|---:|" + "---:|" * len(TYPES))
+    rows: list[list[float]] = []
     for seed in seeds:
-        losses = [final_loss(corpus, size, steps, seed, kind) for kind in TYPES]
-        print(f"| {seed} | " + " | ".join(f"{loss:.4f}" for loss in losses) + " |", flush=True)
+        rows.append([final_loss(corpus, size, steps, seed, kind) for kind in TYPES])
+        print(f"| {seed} | " + " | ".join(f"{loss:.4f}" for loss in rows[-1]) + " |", flush=True)
+    means = map(statistics.fmean, zip(*rows, strict=True))
+    print("| mean | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sets", nargs="*", default=["gpt-128", "gpt2-small"])
+    parser.add_argument("--sets", nargs="*", default=["gpt-128", "gpt-256"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, help="train instead, so many steps")
     parser.add_argument("--width", type=int, default=64)
