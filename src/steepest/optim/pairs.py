@@ -42,11 +42,12 @@ def find_pairs(routing: Routing) -> list[FactorPair]:
     are those that AdaLoRA multiplies with a diagonal matrix between them.
     """
     places = {a.name: i for i, a in enumerate(routing)}
+    diagonal = {name.partition("lora_E")[0] for name in places if "lora_E" in name}
     found = []
     for i, a in enumerate(routing):
         j = places.get(a.pair, -1)
         # Names differ in A and B, a and b, down and up: A comes first.
-        if j < 0 or a.name > a.pair or a.name.replace("lora_A", "lora_E") in {*places} - {a.name}:
+        if j < 0 or a.name > a.pair or a.name.partition("lora_A")[0] in diagonal:
             continue
         if {a.target, routing.assignments[j].target} <= {"matrix", "vector"}:
             shapes = a.shape, routing.assignments[j].shape
