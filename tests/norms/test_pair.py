@@ -79,6 +79,8 @@ def test_the_bound_is_nearly_reached_and_needs_its_term() -> None:
     assert moved(0.1, 0.1) == pytest.approx((1 + 2**0.5) / 2, rel=1e-3)
     assert moved(0.1, 0.0) == pytest.approx(1.5, rel=1e-3)
     assert moved(1.0, 0.0) > 5
+    b *= 1e-3
+    assert moved(0.1, 0.0) > 100 and moved(0.1, 0.1) < 1.2
 
 
 @given(points(), st.integers(0, 2**32 - 1))

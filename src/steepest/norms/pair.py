@@ -17,7 +17,7 @@ from steepest.polar import PolarMethod
 
 # LoRA-Muon, arXiv 2606.12921, appendix B.4.
 FLOOR = 1e-5
-"""What is added to a Gram matrix of a factor, as a share of its Frobenius norm."""
+"""The number that is added to a metric, as a share of its Frobenius norm."""
 
 # Where λ ← λ·(3 − λ)²/4 takes FLOOR to within 1e-12 of 1: tests/norms/test_pair.py.
 STEPS = 19
@@ -94,7 +94,9 @@ class PairNorm:
         return self._at(*(x.detach().to(widened(x.dtype)) for x in (self.a, self.b)))
 
     def _at(self, a: Tensor, b: Tensor) -> tuple[Metric, Metric]:
-        return pair_metrics(gram(a), gram(b.mT), scale=self.scale, length=self.length)
+        with full_precision(a.device, a.dtype):
+            grams = a @ a.mT, b.mT @ b
+        return pair_metrics(*grams, scale=self.scale, length=self.length)
 
     def __call__(self, da: Tensor, db: Tensor) -> Tensor:
         """The norm: one real number for each pair."""
@@ -125,12 +127,6 @@ class PairNorm:
         a, b = self._metrics
         with full_precision(self.a.device):
             return a.root @ ga.to(a.root.dtype), b.root @ gb.mT.to(b.root.dtype)
-
-
-def gram(x: Tensor) -> Tensor:
-    """x·xᵀ of each matrix of a stack."""
-    with full_precision(x.device, x.dtype):
-        return x @ x.mT
 
 
 def pair_metrics(

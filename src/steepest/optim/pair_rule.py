@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest._common.numerics import full_precision, widened
 from steepest.maps import ConvexMap
 from steepest.norms import Norm
-from steepest.norms.pair import gram, pair_metrics
+from steepest.norms.pair import pair_metrics
 from steepest.optim.groups import Views
 from steepest.optim.kept import kept_tensors
 from steepest.optim.member import Member
@@ -128,11 +128,13 @@ def roots(
     for place, a, b in pairs_of(params):
         if a in members or b in members:
             dtype = widened(torch.promote_types(a.dtype, b.dtype))
-            grams = [
-                gram(view.matrices(whole(p).detach())[0].to(dtype))
+            factors = [
+                view.matrices(whole(p).detach())[0].to(dtype)
                 for p, view in zip((a, b), views[place : place + 2], strict=True)
                 if view is not None
             ]
+            with full_precision(a.device, dtype):
+                grams = [x @ x.mT for x in factors]
             key = grams[0].shape[-1], dtype, a.device
             alike.setdefault(key, []).append((place, grams[0], grams[1]))
     found: dict[Tensor, Tensor] = {}

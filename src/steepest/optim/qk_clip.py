@@ -163,7 +163,7 @@ class QKClip:
     def _scaled(
         self, layer: QueryKey, heads: Tensor, shared: Tensor
     ) -> Iterator[tuple[HeadRows, Tensor]]:
-        """What is multiplied, with a factor for each of its heads."""
+        """The rows to multiply, with a factor for each of their heads."""
         yield from ((rows, heads**self.alpha) for rows in layer.query)
         yield from ((rows, heads) for rows in layer.rotary)
         yield from ((rows, shared ** (1 - self.alpha)) for rows in layer.key)
