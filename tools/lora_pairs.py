@@ -84,11 +84,16 @@ def network(seed: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def linear(model: nn.Sequential) -> dict[int, nn.Linear]:
+    """The linear layers of a network, by their places."""
+    return {i: layer for i, layer in enumerate(model) if isinstance(layer, nn.Linear)}
+
+
 def teacher(seed: int, *, changed: bool) -> nn.Sequential:
     """A network with larger weights, whose hidden ones may be changed by matrices of rank 2."""
     found = network(1000 + seed).requires_grad_(False)
     torch.manual_seed(2000 + seed)
-    for layer in found[::2]:
+    for layer in linear(found).values():
         layer.weight *= 2
         rows, cols = layer.weight.shape
         update = torch.randn(rows, 2) @ torch.randn(2, cols) / math.sqrt(rows * cols)
@@ -165,8 +170,8 @@ def run(make: Make, lr: float, start: dict[str, Tensor], seed: int, size: int) -
     goal = teacher(seed, changed=True)
     before = loss(model, goal, seed)
     torch.manual_seed(seed)
-    for place in range(0, len(model), 2):
-        model[place] = Adapted(model[place])
+    for place, layer in linear(model).items():
+        model[place] = Adapted(layer)
     return train(model, make(model, lr), goal, size=size, seed=7000 + seed) / before
 
 

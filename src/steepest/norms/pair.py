@@ -102,12 +102,12 @@ class PairNorm:
         """The norm: one real number for each pair."""
         metrics = self._at(in_double(self.a.detach()), in_double(self.b.detach()))
         # The root of M is M·M^−½, which loses digits that single precision does not have.
-        x, y = (
+        halves: list[Tensor] = [
             Spectral()(m.matrix @ (m.root @ in_double(d)))
             for m, d in zip(metrics, (da, db.mT), strict=True)
-        )
-        larger: Tensor = 2 * torch.maximum(x, y).to(widened(da.dtype))
-        return larger
+        ]
+        larger: Tensor = torch.stack(halves).amax(0)
+        return larger.to(widened(da.dtype)) * 2
 
     def dual(self, ga: Tensor, gb: Tensor) -> Tensor:
         """The dual norm: one real number for each pair."""

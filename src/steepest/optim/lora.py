@@ -13,9 +13,10 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Spectral
 from steepest.optim.batching import GroupStep
+from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of
 from steepest.optim.optimizer import SteepestOptimizer
-from steepest.optim.options import SLOTS, Group, StepOptions, routing_options
+from steepest.optim.options import Group, StepOptions, routing_options
 from steepest.optim.pair_rule import PairRule, forget, keep, pairs_of, roots
 from steepest.optim.pairs import adapter_scales, find_pairs, given_pairs, pair_groups
 from steepest.optim.presets import FAST
