@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing import spawn
+from torch.multiprocessing.spawn import spawn
 
 import steepest
 from steepest.apps.train.model import GPT

@@ -19,7 +19,7 @@ from steepest.apps._flags import Number, OneOf, RefusedValue, Whole, Words
 from steepest.apps.app import COMMANDS, app, command_of
 
 # Their flags are declared without torch; a command that is not among them imports it.
-LIGHT = ("train", "reproduce", "gallery", "bench", "plan", "diagnose")
+LIGHT = ("train", "compare", "reproduce", "gallery", "bench", "plan", "diagnose")
 HEAVY = ("torch", "matplotlib", "numpy", "rich", "jinja2", "tensorboard")
 USAGE = (
     *((name, "--help") for name in LIGHT),
@@ -43,6 +43,8 @@ USAGE = (
     ("reproduce", "--list"),
     ("reproduce", "dream"),
     ("reproduce", "quadratics", "--jobs", "0"),
+    ("compare", "--optimizer", "mouon"),
+    ("compare", "--seed", "2147483648"),
 )
 
 
@@ -82,6 +84,8 @@ def test_help_and_usage_errors_import_nothing_heavy(calls: tuple[tuple[str, ...]
         ("steepest plan --set out", "outer="),
         ("steepest bench --set vit", "vit-64"),
         ("steepest gallery --only ba", "balls"),
+        ("steepest compare --optimizer sc", "scion"),
+        ("steepest compare --task di", "digits"),
     ],
 )
 def test_the_shell_completes_values(line: str, expected: str) -> None:

@@ -19,6 +19,7 @@ from steepest.apps._terminal import USAGE
 # none of them.
 COMMANDS = {
     "train": "Train a character GPT with each optimizer and compare them.",
+    "compare": "Compare all optimizers, each tuned with one budget; the same command goes on.",
     "reproduce": "Measure published claims again; the same command goes on after an interruption.",
     "gallery": "Draw norms, their duals and their duality maps as pictures.",
     "diagnose": "Show what is wrong with a run and what to change, or compare two runs, on one "

@@ -26,7 +26,7 @@ import steepest
 from steepest import norms
 from steepest._common.files import Record
 from steepest.apps._figures import INK, ordered_colours, panels
-from steepest.apps.reproduce.data.digits import CLASSES, load_digits
+from steepest.apps.reproduce.data.digits import CLASSES, PIXELS, POOL, load_digits
 from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
     Cell,
@@ -38,8 +38,6 @@ from steepest.apps.reproduce.framework.training import evaluate, train
 from steepest.apps.reproduce.names import TITLES
 from steepest.polar import Auto
 
-POOL = 2
-PIXELS = 196
 TWICE = 2.0
 MOMENTUM = 0.9
 # Of the picture: ln 10 is chance, and losses far above it would flatten the rest.

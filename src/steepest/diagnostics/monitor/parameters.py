@@ -126,6 +126,8 @@ class MonitoredParam(ParameterView):
             grad: the gradient in double precision.
             past: the momentum before the step, for a group that weighs it by its first beta.
         """
+        if self.group.get("retraction") is not None:
+            return None  # it may average other gradients
         grad = -grad if self.group.get("maximize") else grad
         if self.follows_gradient:
             return grad
