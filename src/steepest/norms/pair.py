@@ -106,12 +106,12 @@ class PairNorm:
             Spectral()(m.matrix @ (m.root @ in_double(d)))
             for m, d in zip(metrics, (da, db.mT), strict=True)
         ]
-        larger: Tensor = torch.stack(halves).amax(0)
-        return larger.to(widened(da.dtype)) * 2
+        larger: Tensor = 2 * torch.stack(halves).amax(0)
+        return larger.to(widened(da.dtype))
 
     def dual(self, ga: Tensor, gb: Tensor) -> Tensor:
         """The dual norm: one real number for each pair."""
-        sums = [torch.linalg.svdvals(x).sum(-1) for x in self._scaled(ga, gb)]
+        sums: list[Tensor] = [torch.linalg.svdvals(x).sum(-1) for x in self._scaled(ga, gb)]
         return (sums[0] + sums[1]) / 2
 
     def dualize(self, ga: Tensor, gb: Tensor) -> tuple[Tensor, Tensor]:
