@@ -26,6 +26,7 @@ COMMANDS = {
     "page.",
     "bench": "Time polar methods and optimizer steps on the matrices of real models, with their "
     "errors.",
+    "eject": "Write an optimizer as one file that needs torch alone, to read, to edit and to keep.",
     "plan": "Predict what Muon and AdamW cost on many devices, and which mesh to take.",
 }
 

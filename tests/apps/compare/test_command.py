@@ -181,7 +181,7 @@ def test_the_default_folders(
         (["--optimizer", "mouon"], ["--optimizer mouon: did you mean muon?"]),
         (["--task", "pictures"], ["--task pictures: choose from text, digits"]),
         (["--task", "txt"], ["--task txt: did you mean text?"]),
-        (["--scale", "huge"], ["--scale huge: choose from standard, full, quick"]),
+        (["--scale", "huge"], ["--scale huge: choose from standard, short, full, quick"]),
         (["--scale", "full", "--quick"], ["--scale full: leave out --quick"]),
         (["--seed", "1"], ["--seed 1: give two or more"]),
         (["--seed", "1", "--seed", "1"], ["--seed 1 --seed 1: ", "each once"]),

@@ -16,7 +16,7 @@ TASKS: Mapping[str, str] = {
 }
 """The model and the data of each task."""
 
-SCALES = ("standard", "full", "quick")
+SCALES = ("standard", "short", "full", "quick")
 """The sizes of a comparison, from the one that is taken without a flag."""
 
 TUNING_SEED = 2**31

@@ -93,6 +93,7 @@ def rows_of(chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 SIZES: Mapping[str, CompareSettings] = {
     "standard": CompareSettings(),
+    "short": CompareSettings(steps=300, adamw_points=1, tuning_seeds=1),
     "full": CompareSettings(
         steps=1500,
         layers=4,
