@@ -275,6 +275,30 @@ def test_state_is_laid_out_as_the_parameter():
     assert again.state[matrix]["momentum_buffer"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_momentum_in_8_bits_is_laid_out_as_the_parameter(axis):
+    mesh = init_device_mesh("cpu", (1,))
+    whole = torch.randn(40, 300)
+    w = nn.Parameter(distribute_tensor(whole, mesh, [Shard(axis)]))
+    optimizer = steepest.Muon([w], momentum_dtype=torch.int8)
+    w.grad = distribute_tensor(whole, mesh, [Shard(axis)])
+    optimizer.step()
+    codes, units = (optimizer.state[w][f"momentum_{key}"] for key in ("codes", "units"))
+    assert codes.placements == units.placements == w.placements and units.shape == (40, 1, 2)
+    assert codes.dtype == torch.int8 and codes.shape == w.shape
+    saved, numbers = optimizer.state_dict(), next(iter(optimizer.parameter_views())).momentum
+    del saved["param_groups"][0]["momentum_dtype"]
+    other, again = steepest.Muon([w]), steepest.Muon([w], momentum_dtype=torch.int8)
+    other.load_state_dict(saved)
+    assert torch.equal(other.state[w]["momentum_buffer"].to_local(), numbers.to_local())
+    saved = other.state_dict()
+    del saved["param_groups"][0]["momentum_dtype"]
+    again.load_state_dict(saved)
+    for key, value in again.state[w].items():
+        assert value.placements == w.placements
+        assert torch.equal(value.to_local(), optimizer.state[w][key].to_local())
+
+
 def test_ranks_that_hold_copies_are_named_by_their_module_or_their_group():
     net = model()
     optimizer = steepest.Muon(net, lr=0.1)

@@ -28,7 +28,7 @@ SMALLEST = 4096
 
 # Ours: with its unit a row of 32 takes 9/8 bytes per entry, one of 4 as much as in half precision.
 SHORTEST = 32
-"""Entries from which a row is."""
+"""Entries of a row from which on it is worth a unit of its own."""
 
 
 def average_dtype(param: Tensor, asked: torch.dtype | None) -> torch.dtype:
