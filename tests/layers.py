@@ -101,7 +101,7 @@ LAYERS = (
     ("optim.sharded",),
     ("optim.step_length", "optim.optimizer"),
     ("optim.muon", "optim.descent", "optim.lionk"),
-    ("optim.family", "optim.named"),
+    ("optim.family", "optim.named", "optim.ema_nesterov"),
     ("optim",),
     ("diagnostics._preserved_state", "diagnostics._selected"),
     ("diagnostics.spectra", "diagnostics.spectra._krylov"),

@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
     from steepest.optim import SGD as SGD
     from steepest.optim import AdaMuon as AdaMuon
     from steepest.optim import Aurora as Aurora
+    from steepest.optim import EMANesterov as EMANesterov
     from steepest.optim import Hyperball as Hyperball
     from steepest.optim import Lion as Lion
     from steepest.optim import LionK as LionK
@@ -75,6 +76,7 @@ __getattr__, __dir__ = _lazy(
             *("SpectralDescent", "SteepestDescent"),
             *("NorMuon", "AdaMuon", "Muon2", "MuonEq", "MuonPlus", "Aurora", "SOAPMuon"),
             *("Hyperball", "Muown", "MuonFloor", "MuonBrake"),
+            *("EMANesterov",),
         ),
         "steepest.polar": ("polar_factor",),
         "steepest.routing": ("Routing", "layer_decay", "route"),

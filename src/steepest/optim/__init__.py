@@ -10,6 +10,7 @@ from steepest.optim.choices import Sharpness as Sharpness
 from steepest.optim.choices import Unrouted as Unrouted
 from steepest.optim.descent import DescentOptions as DescentOptions
 from steepest.optim.descent import SteepestDescent as SteepestDescent
+from steepest.optim.ema_nesterov import EMANesterov as EMANesterov
 from steepest.optim.family import AdaMuon as AdaMuon
 from steepest.optim.family import Aurora as Aurora
 from steepest.optim.family import Hyperball as Hyperball
