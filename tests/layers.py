@@ -89,7 +89,10 @@ LAYERS = (
     ("optim.combine",),
     ("optim.rule", "optim.retracted"),
     ("optim.options",),
-    ("optim.presets", "optim.batching", "optim.objects", "optim.membership", "optim.remedies"),
+    (
+        *("optim.presets", "optim.batching", "optim.objects", "optim.membership", "optim.remedies"),
+        "optim.transfer",
+    ),
     ("optim.groups",),
     ("optim.member_views",),
     ("optim.notices",),

@@ -1,7 +1,10 @@
 """Optimizers: the step loop and the named optimizers."""
 
+from steepest.optim.choices import AdamWScaling as AdamWScaling
 from steepest.optim.choices import Constraint as Constraint
+from steepest.optim.choices import Convention as Convention
 from steepest.optim.choices import Decay as Decay
+from steepest.optim.choices import DecayScaling as DecayScaling
 from steepest.optim.choices import Loss as Loss
 from steepest.optim.choices import NonFinite as NonFinite
 from steepest.optim.choices import Scale as Scale
@@ -41,3 +44,4 @@ from steepest.optim.presets import PRESETS as PRESETS
 from steepest.optim.presets import Preset as Preset
 from steepest.optim.rule import Shapes as Shapes
 from steepest.optim.rule import UpdateRule as UpdateRule
+from steepest.optim.transfer import Transfer as Transfer

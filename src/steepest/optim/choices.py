@@ -38,3 +38,14 @@ ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
 "match_rms_adamw", 0.2·√max(m, n); "spectral_unclamped", √(m/n)."""
 
 SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
+
+Convention = Literal["original", "match_rms_adamw", "spectral_unclamped", "scion", "modular"]
+"""What `lr` is the size of: that of `Muon` under its `adjust_lr_fn`, that of `Scion`, or that of a
+step in the modular norm."""
+
+DecayScaling = Literal["1/width", "1/width²", "1/tokens", "constant"]
+"""What `lr·weight_decay` is proportional to, for one size of the batch."""
+
+AdamWScaling = Literal["muP", "1/√width"]
+"""How the learning rates of AdamW follow the width: "muP", of output heads alone, as 1/width;
+"1/√width", of heads and embeddings."""
