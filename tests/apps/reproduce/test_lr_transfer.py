@@ -13,19 +13,18 @@ import torch
 
 from steepest.apps._figures import png
 from steepest.apps.reproduce.framework.claims import UNDECIDED
-from steepest.apps.reproduce.lr_transfer import (
+from steepest.apps.reproduce.lr_transfer.experiment import (
     CLAIMS,
     LR_TRANSFER,
-    METHODS,
     TransferSettings,
     best,
     cells,
-    draw,
     losses,
     measure,
-    network,
     vertex,
 )
+from steepest.apps.reproduce.lr_transfer.methods import BASE, HEAD_LR, METHODS, MUONS, network
+from steepest.apps.reproduce.lr_transfer.picture import draw, draw_muon
 from tests.apps.reproduce.toy import at_scale
 
 TINY = TransferSettings(seeds=(0,), steps=4, batch=16, widths=(8, 16), exponents={"sgd": (-4, -3)})
