@@ -105,8 +105,8 @@ MUONS: Mapping[str, InitialisedOptimizer] = {
     for name, title, build in (
         ("muon", "original", _muon("original")),
         ("muon-unclamped", "spectral_unclamped", _muon("spectral_unclamped")),
-        ("muon-matched", "match_rms_adamw as it is", _muon("match_rms_adamw", transferred=False)),
-        ("muon-transferred", "match_rms_adamw, transferred", _muon("match_rms_adamw")),
+        ("muon-matched", "matched, as it is", _muon("match_rms_adamw", transferred=False)),
+        ("muon-transferred", "matched, with Transfer", _muon("match_rms_adamw")),
     )
 }
 

@@ -25,7 +25,7 @@ def draw(rows: Sequence[Record]) -> Figure:
 
 def draw_muon(rows: Sequence[Record]) -> Figure:
     """Final loss of Muon against the learning rate of width 64, a panel per convention."""
-    return _panels(rows, "peak learning rate at width 64")
+    return _panels(rows, "peak lr at width 64")
 
 
 def _panels(rows: Sequence[Record], label: str) -> Figure:
