@@ -42,6 +42,9 @@ APPLICATIONS = {
 
 # What applications may import from: the library's public paths, and what every command shares.
 PUBLIC_PATHS = {
+    "steepest.optim",
+    "steepest.transforms",
+    "steepest.retractions",
     "steepest",
     "steepest.diagnostics",
     "steepest.sharding",
@@ -57,6 +60,10 @@ SHARED_PATHS = {
 
 # (module, imported name): why the import is not at the top of the file.
 LATE_IMPORTS = {
+    (
+        "sharding.layout",
+        "torch.distributed.tensor",
+    ): "as heavy as torch, and who has DTensors has it",
     (
         "sharding.reductions",
         "torch.distributed.tensor",

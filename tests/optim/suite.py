@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+import steepest
 from steepest import (
     SGD,
     Lion,
@@ -18,6 +19,7 @@ from steepest import (
     maps,
     norms,
 )
+from steepest.optim.presets import FAMILY
 from steepest.polar import Svd
 from steepest.testing.optimizers import loss as loss
 from steepest.testing.optimizers import model as model
@@ -71,6 +73,12 @@ OPTIMIZERS = {
         constraint="project" if weight_decay else None,
         **{"lr": 0.05, "adamw_lr": 0.01, **kw},
     ),
+}
+OPTIMIZERS |= {
+    name: lambda params, name=name, **kw: getattr(steepest, name)(
+        params, **{"lr": 0.05, "adamw_lr": 0.01, **kw}
+    )
+    for name in FAMILY
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from steepest import Lion, MatrixView, Muon, SteepestDescent, norms
+from steepest import Lion, MatrixView, Muon, Muown, SteepestDescent, norms
 from steepest.polar import Svd
+from steepest.retractions import RowMagnitudes
 from tests.optim.suite import every_optimizer
 
 STEPS = 60
@@ -39,7 +40,7 @@ def coast(optimizer, params, steps=STEPS):
 @every_optimizer
 def test_every_optimizer_comes_to_rest(make):
     """Matrices in their norm and vectors by AdamW; without decay, which would go on to zero."""
-    w, b = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.zeros(4))
+    w, b = nn.Parameter(torch.eye(6, 4)), nn.Parameter(torch.zeros(4))
     optimizer = make(
         [{"params": [w]}, {"params": [b], "adamw": True}], weight_decay=0.0, adamw_weight_decay=0.0
     )
@@ -48,6 +49,8 @@ def test_every_optimizer_comes_to_rest(make):
             group["betas"] = (0.5, 0.5)
         else:
             group["momentum"] = min(group["momentum"], 0.5)
+    if isinstance(optimizer, Muown):
+        optimizer.param_groups[0]["retraction"] = RowMagnitudes(betas=(0.5, 0.5))
     kick(optimizer, w, b)
     assert bool((w != 0).any())
     assert coast(optimizer, [w, b]) < STEPS

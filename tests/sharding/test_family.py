@@ -10,15 +10,13 @@ import torch
 
 import steepest
 from steepest import retractions, transforms
-from steepest.optim import PRESETS
-from steepest.optim.options import SLOTS
+from steepest.optim.presets import FAMILY
 from steepest.polar import Svd
 from tests.sharding.pool import pool
 from tests.sharding.wells import Wells, replicas
 
 pytestmark = pytest.mark.xdist_group("dist")
 
-FAMILY = [n for n, row in PRESETS.items() if any(getattr(row, slot) for slot in SLOTS)]
 LAYOUTS = [(2, "fsdp"), (2, "replicated"), (4, "fsdp"), (4, "hsdp"), (4, "tp"), (4, "fsdp+tp")]
 BALANCED = transforms.BalancedRows(polar=Svd())
 OPTIONS: Mapping[str, Mapping[str, Any]] = {"Aurora": {"before": BALANCED}}

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from steepest.apps.bench.measure import gradients, parameters
 from steepest.apps.bench.rounds import message
 from steepest.apps.bench.sets import Shape, ShapeSet
 from steepest.optim.batching import DEVICE_STACK
+from steepest.optim.presets import FAMILY
 from steepest.polar import Accuracy, PolarMethod, polar_express
 
 PASSED, FAILED, ELSEWHERE = "passed", "failed", "not on this device"
@@ -50,6 +52,12 @@ FAST = polar.Auto(error=0.05)
 Make = Callable[[Groups, Any], Any]
 """(groups, learning rate) to an optimizer."""
 
+
+def _successor(name: str, groups: Groups, lr: Any) -> Any:
+    """An optimizer of Muon's family."""
+    return getattr(steepest, name)(groups, lr=lr, adamw_lr=lr)
+
+
 OPTIMIZERS: Mapping[str, Make] = {
     "Muon": lambda g, lr: steepest.Muon(g, lr=lr, adamw_lr=lr),
     "Muon, error 1e-3": lambda g, lr: steepest.Muon(g, lr=lr, polar=polar.Auto(error=1e-3)),
@@ -71,6 +79,11 @@ OPTIMIZERS: Mapping[str, Make] = {
     "SteepestDescent, estimate": lambda g, _: steepest.SteepestDescent(
         g[:1], norms.LInf(), sharpness="estimate"
     ),
+    **{
+        name: partial(_successor, name)
+        for name in FAMILY
+        if name != "SOAPMuon"  # its bases are found by looking at numbers
+    },
 }
 """Optimizers that take a step without looking at a value, by name."""
 

@@ -40,6 +40,7 @@ from steepest.optim.optimizer import SteepestOptimizer as SteepestOptimizer
 from steepest.optim.options import Group as Group
 from steepest.optim.options import StepOptions as StepOptions
 from steepest.optim.parameter_view import ParameterView as ParameterView
+from steepest.optim.presets import FAMILY as FAMILY
 from steepest.optim.presets import PRESETS as PRESETS
 from steepest.optim.presets import Preset as Preset
 from steepest.optim.rule import Shapes as Shapes

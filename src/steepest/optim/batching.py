@@ -158,7 +158,7 @@ class GroupStep:
         )
 
     def recall(self, member: Member) -> list[dict[str, Tensor]]:
-        """What the rule keeps of each part of a parameter, by name: shape (matrices, …)."""
+        """The state that the rule keeps of each part of a parameter, by name."""
         return recall(member, self.rule.state_shapes, self.state)
 
     def observed(self, member: Member) -> Tensor:
@@ -178,7 +178,8 @@ class GroupStep:
         assert retraction is not None, "so says the caller"
         if rest := [m for m in members if m.param not in self.pulled]:
             finite = [self.finite[m.param] for m in rest]
-            found = pulled(rest, finite, retraction, self.state)
+            up = self.group["maximize"]
+            found = pulled(rest, finite, retraction, self.state, maximize=up)
             self.pulled.update((m.param, g) for m, g in zip(rest, found, strict=True))
         return [self.pulled[m.param] for m in members]
 
@@ -286,7 +287,7 @@ class Batch(Protocol):
         """Update the momentum; the averages u, as the norm measures them."""
 
     def states(self) -> list[State]:
-        """What the rule keeps of each of them, if it keeps a state."""
+        """The state that the rule keeps of each of them, if it keeps one."""
 
     def apply(self, directions: Sequence[Tensor]) -> None:
         """Move the parameters along the directions of these averages, which are used up."""
@@ -306,9 +307,9 @@ class StackedBatch:
     u: list[list[Tensor]] = field(default_factory=list, init=False)
     """The parts of each average, in the memory of the stacks."""
     kept: list[list[dict[str, Tensor]]] = field(default_factory=list, init=False)
-    """What the rule keeps of each part of each parameter, if it keeps a state."""
+    """The state of each part of each parameter, if the rule keeps one."""
     stacked: list[State] = field(default_factory=list, init=False)
-    """The same in stacks, as the step changes it."""
+    """The same states in stacks, as the step changes them."""
 
     def averages(self) -> list[Tensor]:
         """Update the momentum and stack the averages u, shape (matrices, rows, columns) each.
@@ -331,7 +332,7 @@ class StackedBatch:
         return stacks
 
     def states(self) -> list[State]:
-        """What the rule keeps of each stack."""
+        """The state that the rule keeps of each stack."""
         self.kept = [self.step.recall(m) for m in self.members]
         self.stacked = [
             {name: torch.cat([kept[k][name] for kept in self.kept]) for name in part}

@@ -37,6 +37,10 @@ ShapeRule = Literal["original", "match_rms_adamw", "spectral_unclamped"] | None
 """Factor of Muon's learning rate for an m × n matrix: "original" or None, √max(1, m/n);
 "match_rms_adamw", 0.2·√max(m, n); "spectral_unclamped", √(m/n)."""
 
+SLOTS = ("before", "after", "retraction")
+"""Keys of a group whose values are maps beside the duality map, and the way in which weights take
+a step; they are there only if they are used."""
+
 SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
 
 Convention = Literal["original", "match_rms_adamw", "spectral_unclamped", "scion", "modular"]

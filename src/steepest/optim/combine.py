@@ -55,7 +55,10 @@ class Pair:
     def sums(self) -> Tensor:
         """This rank's part of ⟨x, x⟩, ⟨x, y⟩ and ⟨y, y⟩ along the axes, shape (3, *shape)."""
         pairs = ((self.x, self.x), (self.x, self.y), (self.y, self.y))
-        own = torch.stack([(a * b).sum(self.axes, keepdim=True) for a, b in pairs])
+        products = torch.stack([a * b for a, b in pairs])
+        # torch takes no axes for all axes.
+        axes = tuple(a + 1 for a in self.axes)
+        own = products.sum(axes, keepdim=True) if axes else products
         if self.layout is None:
             return own
         whole = own.new_zeros(3, *self.shape)

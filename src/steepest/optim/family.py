@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Unpack, cast
 
 from torch import Tensor
 
-from steepest.optim.choices import ShapeRule
+from steepest.optim.choices import SLOTS, ShapeRule
 from steepest.optim.muon import Muon
-from steepest.optim.options import SLOTS, StepOptions
+from steepest.optim.options import StepOptions
 from steepest.optim.presets import PRESETS, Preset
 from steepest.optim.routed import Params
 from steepest.polar import PolarMethod

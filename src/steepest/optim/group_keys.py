@@ -11,8 +11,9 @@ from torch import Tensor
 
 from steepest._common.callers import callers
 from steepest._common.errors import invalid
+from steepest.optim.choices import SLOTS
 from steepest.optim.notices import Notices
-from steepest.optim.options import RENAMED, SLOTS, Group, StepOptions
+from steepest.optim.options import RENAMED, Group, StepOptions
 
 
 def inside_another(optimizer: torch.optim.Optimizer) -> bool:

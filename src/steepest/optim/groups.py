@@ -13,10 +13,11 @@ from steepest._common.checks import check_object
 from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
-from steepest.optim.options import SLOTS, Group
+from steepest.optim.choices import SLOTS
+from steepest.optim.options import Group
 from steepest.optim.remedies import no_matrix
 from steepest.optim.rule import UpdateRule, check_average
-from steepest.optim.updates import average_dtype
+from steepest.optim.updates import average_dtype, check_decay
 from steepest.polar import PolarMethod
 from steepest.retractions import Retraction
 from steepest.sharding import RankGroup
@@ -125,13 +126,24 @@ def check_ball(group: Group, ball: Norm | None) -> None:
         )
 
 
+def check_rule(group: Group, rule: UpdateRule) -> None:
+    """Raise if a rule does not fit the decay of a group, its constraint or its maps.
+
+    Raises:
+        ValueError: it does not.
+    """
+    check_decay(group["lr"], group["weight_decay"], group["decay"])
+    check_ball(group, rule.ball)
+    check_maps(group, rule)
+
+
 def check_maps(group: Group, rule: UpdateRule) -> None:
     """Raise if a group asks for maps or a retraction that it cannot have.
 
     Raises:
         ValueError: something that is no map or no retraction; a norm that takes no matrices, steps
             whose length follows the gradient, or complex parameters; a retraction beside another
-            kind of decay, a projection, or decay where there is no use for it.
+            kind of decay, or beside a projection.
     """
     held: dict[str, Any] = dict(group)
     for key, value in ((k, held[k]) for k in SLOTS if held.get(k) is not None):
@@ -151,12 +163,6 @@ def check_maps(group: Group, rule: UpdateRule) -> None:
         raise invalid("decay", group["decay"], f'with {rule.retraction} give "explicit"')
     if group["constraint"] is not None:
         raise invalid("constraint", group["constraint"], f"with {rule.retraction} give None")
-    if not rule.retraction.decays and host_value(group["weight_decay"]) > 0:
-        raise invalid(
-            "weight_decay",
-            host_value(group["weight_decay"]),
-            f"{rule.retraction} keeps the norm of the weights: give weight_decay=0",
-        )
 
 
 def choose_polar(group: Group, views: Views, polar: PolarMethod | None) -> None:

@@ -1,4 +1,4 @@
-"""What the maps of a rule keep of each matrix: its place in the state of an optimizer."""
+"""Tensors that are kept of each matrix beside its momentum: their place in a state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steepest.optim.member import Member
-from steepest.sharding import Layout, RankGroup, is_sharded, local
+from steepest.sharding import Layout, RankGroup, is_sharded, local, placements_along
 from steepest.transforms import StateShapes
 
 
@@ -36,7 +36,7 @@ class KeptTensor:
         return f"{self.name}.{self.part}" if self.part else self.name
 
     def placements(self, member: Member) -> tuple[Any, ...] | None:
-        """Where the ranks have it, as torch says it; None where each has all of it.
+        """Its placements on the mesh of the parameter; None where each rank has all of it.
 
         Ranks that hold matrices of their own hold what is kept of these. Of matrices that lie on
         several ranks what is large is cut along the rows; a number for each row is everywhere.
@@ -47,13 +47,10 @@ class KeptTensor:
         own = member.like.shape != param.shape
         if not (own or self.of_matrix):
             return None
-        from torch.distributed.tensor import Replicate, Shard
-
-        cut, everywhere = Shard(0 if own else 1), Replicate()
-        return tuple(everywhere if p.is_replicate() else cut for p in param.placements)
+        return placements_along(param, 0 if own else 1)
 
     def layout(self, member: Member, ranks: RankGroup) -> Layout:
-        """What each rank has of it, of a matrix that lies on all of them."""
+        """The part of it that each rank has, of a matrix that lies on all of them."""
         placements = self.placements(member)
         if placements is None or not is_sharded(member.param):
             return Layout.replicated(self.shape, ranks.size)
@@ -84,7 +81,7 @@ Shapes = Callable[[int, int], StateShapes]
 
 
 def kept_tensors(member: Member, shapes: Shapes) -> Iterator[KeptTensor]:
-    """What is kept of a parameter, part by part."""
+    """The tensors that are kept of a parameter, part by part."""
     for part, (count, m, n) in enumerate(member.shapes):
         for name, shape in shapes(m, n).items():
             large = torch.Size(shape).numel() > max(m, n)

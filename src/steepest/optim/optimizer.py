@@ -16,12 +16,11 @@ from steepest._common.numerics import host_value
 from steepest.maps import ConvexMap
 from steepest.optim.adamw import new_state, step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch
-from steepest.optim.choices import Loss
+from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
 from steepest.optim.member import local_grad
 from steepest.optim.options import (
-    SLOTS,
     Group,
     StepOptions,
     adamw_defaults,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steepest.optim.choices import (
+    SLOTS,
     Constraint,
     Decay,
     NonFinite,
@@ -30,11 +31,6 @@ ADAMW_EPS = 1e-8
 
 
 KINDS: tuple[Kind, ...] = ("embedding", "head", "vector")
-
-
-SLOTS = ("before", "after", "retraction")
-"""Keys of a group whose values are maps beside the duality map, and the way in which weights take
-a step; they are there only if they are used."""
 
 
 class StepOptions(TypedDict, total=False):

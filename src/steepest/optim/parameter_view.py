@@ -16,8 +16,9 @@ from torch import Tensor
 from steepest._common.numerics import widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry
+from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of
-from steepest.optim.options import SLOTS, Group
+from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import average_dtype
 from steepest.sharding import whole

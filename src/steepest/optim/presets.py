@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steepest.norms import L2, LInf, Norm, Operator, Spectral
-from steepest.optim.choices import Scale, ShapeRule
+from steepest.optim.choices import SLOTS, Scale, ShapeRule
 from steepest.polar import Auto
 from steepest.retractions import RadialBrake, Retraction, RowMagnitudes, Sphere, UpdateFloor
 from steepest.transforms import (
@@ -129,3 +129,6 @@ PRESETS: Mapping[str, Preset] = {
     "MuonBrake": _muon(retraction=RadialBrake(), source="NVIDIA Emerging-Optimizers 2026"),
 }
 """The rows, which the constructors of these names read."""
+
+FAMILY = tuple(n for n, row in PRESETS.items() if any(getattr(row, key) for key in SLOTS))
+"""Names of the rows with maps beside the duality map, or with another way to step."""

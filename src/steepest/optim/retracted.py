@@ -17,7 +17,12 @@ State = MutableMapping[Tensor, dict[str, Any]]
 
 
 def pulled(
-    members: Sequence[Member], finite: Sequence[Flag], retraction: Retraction, state: State
+    members: Sequence[Member],
+    finite: Sequence[Flag],
+    retraction: Retraction,
+    state: State,
+    *,
+    maximize: bool,
 ) -> list[Tensor]:
     """The gradients that are averaged in place of those of the loss.
 
@@ -26,16 +31,17 @@ def pulled(
         finite: Whether each gradient is finite.
         retraction: A retraction that pulls them.
         state: The state of the optimizer.
+        maximize: Whether the gradients are those of minus the loss.
     """
-    kept = Kept(members, finite, retraction, state)
+    kept, sign = Kept(members, finite, retraction, state), -1 if maximize else 1
 
     def weights(place: int, part: int, products: Products) -> Combination:
         return retraction.pull(products, kept.new[place][part])
 
-    pairs = [Pair(m, m.local, local_grad(m.param)) for m in members]
+    pairs = [Pair(m, m.local, sign * local_grad(m.param)) for m in members]
     found = combined(pairs, weights, rows=retraction.rows)
     kept.write()
-    return [g.to(m.param.dtype) for m, g in zip(members, found, strict=True)]
+    return [(sign * g).to(m.param.dtype) for m, g in zip(members, found, strict=True)]
 
 
 def move(
@@ -68,7 +74,7 @@ def move(
 
 
 class Kept:
-    """What a retraction keeps of parameters, and what it is to keep from now on.
+    """The numbers that a retraction keeps of parameters, and those that come to their place.
 
     Args:
         members: The parameters.

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Norm
-from steepest.optim.choices import Unrouted
+from steepest.optim.choices import SLOTS, Unrouted
 from steepest.optim.group_keys import check_keys, inside_another, unwritten
 from steepest.optim.groups import (
     Views,
-    check_ball,
     check_group,
-    check_maps,
+    check_rule,
     choose_polar,
     named_replicas,
     plain_numbers,
@@ -40,11 +39,10 @@ from steepest.optim.membership import (
 )
 from steepest.optim.notices import Notices
 from steepest.optim.objects import GroupObjects
-from steepest.optim.options import SLOTS, Group
+from steepest.optim.options import Group
 from steepest.optim.remedies import SHARDING, framework
-from steepest.optim.rule import TransformedRule, UpdateRule
+from steepest.optim.rule import UpdateRule, with_maps
 from steepest.optim.unrouted import normalised, sort_params, split_by_shape, takes_matrices
-from steepest.optim.updates import check_decay
 from steepest.routing.rules import Kind
 from steepest.routing.table import Routing, route
 from steepest.sharding import RankGroup
@@ -156,9 +154,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     def _rule_of(self, group: Group) -> UpdateRule:
         """The rule of a group, with the maps and the retraction that it asks for."""
-        rule = self._make_rule(group)
-        asked: dict[str, Any] = {key: group.get(key) for key in SLOTS}
-        return TransformedRule(rule, **asked) if any(asked.values()) else rule
+        return with_maps(self._make_rule(group), group)
 
     @abstractmethod
     def _rule(self, place: int) -> UpdateRule:
@@ -357,7 +353,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         self._check_group(self._objects.opened(group))
         if not group["adamw"]:
             rule = self._rule_of(self._objects.opened(group))
-            self._check_rule(group, rule)
+            check_rule(group, rule)
             self._seat(len(self.param_groups) - 1, views, rule)
         self._objects.close(group)
         group["first_lr"] = lr.clone() if isinstance(lr := group["lr"], Tensor) else lr
@@ -372,14 +368,8 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         self._check_group(group)
         if not group["adamw"]:
             rule = self._rule_of(group)
-            self._check_rule(group, rule)
+            check_rule(group, rule)
             self._check_shapes(group, self._views[place], rule)
-
-    def _check_rule(self, group: Group, rule: UpdateRule) -> None:
-        """Raise if a rule does not fit the decay of a group."""
-        check_decay(group["lr"], group["weight_decay"], group["decay"])
-        check_ball(group, rule.ball)
-        check_maps(group, rule)
 
     def _check_shapes(self, group: Group, views: Views, rule: UpdateRule) -> None:
         """Raise if the geometry of a rule cannot be used for the shapes of a group."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest.maps import ConvexMap, FromNorm, NuclearMap
 from steepest.norms import Coupling, Geometry, Norm
-from steepest.optim.choices import ShapeRule
+from steepest.optim.choices import SLOTS, ShapeRule
 from steepest.retractions import Retraction
 from steepest.transforms import State, StateShapes, Transform
 
@@ -83,7 +83,7 @@ class UpdateRule(ABC):
 
         Args:
             us: The averages.
-            states: What is kept of each, if the rule keeps a state; updated in place.
+            states: The state of each, if the rule keeps one; updated in place.
         """
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
@@ -253,7 +253,7 @@ class TransformedRule(UpdateRule):
 
     @property
     def geometry(self) -> Geometry:  # type: ignore[override]
-        """That of the rule."""
+        """The geometry of the rule."""
         return self.rule.geometry
 
     @property
@@ -311,7 +311,7 @@ class TransformedRule(UpdateRule):
 
     @property
     def ball(self) -> Norm | None:
-        """That of the rule, if its own directions are what the weights are moved along."""
+        """The ball of the rule, if its own directions are what the weights are moved along."""
         return None if self.after or self.retraction else self.rule.ball
 
     @property
@@ -320,7 +320,13 @@ class TransformedRule(UpdateRule):
         return None
 
 
+def with_maps(rule: UpdateRule, group: Mapping[str, Any]) -> UpdateRule:
+    """A rule with the maps and the retraction that a group asks for; itself if there are none."""
+    asked = {key: group.get(key) for key in SLOTS}
+    return TransformedRule(rule, **asked) if any(asked.values()) else rule
+
+
 def _own(slot: str, state: State) -> State:
-    """What the map in a place keeps, by the names that it gives it."""
+    """The state of the map in a place, by the names that it gives."""
     pairs = ((name.partition("."), x) for name, x in state.items())
     return {name: x for (place, _, name), x in pairs if place == slot}

@@ -123,7 +123,7 @@ class OwnedStep(GroupStep):
     trip: StateTrip | None = field(kw_only=True)
 
     def recall(self, member: Member) -> list[dict[str, Tensor]]:
-        """What the rule keeps of a parameter, whole."""
+        """The state that the rule keeps of a parameter, whole."""
         assert self.trip is not None, "the rule keeps a state"
         return self.trip.recall(member)
 

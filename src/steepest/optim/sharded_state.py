@@ -1,4 +1,4 @@
-"""What a rule keeps of sharded matrices: brought to their owners for a step, and handed back."""
+"""The state of sharded matrices: brought to their owners for a step, and handed back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StateTrip:
     places: list[tuple[Member, KeptTensor]] = field(init=False)
     exchange: Exchange = field(init=False)
     wholes: dict[int, Tensor] = field(default_factory=dict, init=False)
-    """What this rank owns, whole and by its place."""
+    """Tensors that this rank owns, whole and by their places."""
     gradients: dict[int, Tensor] = field(default_factory=dict, init=False)
     """The gradients of the parameters that this rank owns, by number, if the rule looks at them."""
 
@@ -56,7 +56,7 @@ class StateTrip:
             local(recalled(member, kept, self.step.state)).copy_(part)
 
     def recall(self, member: Member) -> list[dict[str, Tensor]]:
-        """What is kept of each part of a parameter that this rank owns, by name."""
+        """The state of each part of a parameter that this rank owns, by name."""
         found: list[dict[str, Tensor]] = [{} for _ in member.shapes]
         for i, (other, kept) in enumerate(self.places):
             if other is member:

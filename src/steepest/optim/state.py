@@ -13,8 +13,8 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.torch_modules import WRAPPERS
+from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of, repr_of
-from steepest.optim.options import SLOTS
 from steepest.optim.updates import average_dtype
 from steepest.polar import Schedule
 from steepest.sharding import is_sharded

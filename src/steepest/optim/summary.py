@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from steepest.norms import Coupling, Norm
-from steepest.optim.choices import ShapeRule
+from steepest.optim.choices import SLOTS, ShapeRule
 from steepest.optim.groups import Views
-from steepest.optim.options import ADAMW_EPS, SLOTS, Group
+from steepest.optim.options import ADAMW_EPS, Group
 from steepest.optim.routed import RoutedOptimizer
 from steepest.optim.rule import UpdateRule
 from steepest.polar import JORDAN_QUINTIC

@@ -12,7 +12,7 @@ from steepest.retractions.retraction import Combination, Products, Retraction, S
 from steepest.transforms import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RadialBrake(Retraction):
     """A step of which the norm of a matrix takes only a share, the larger norm for the less of it.
 

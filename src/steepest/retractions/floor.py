@@ -11,7 +11,7 @@ from steepest.retractions.retraction import Combination, Products, Retraction, S
 from steepest.transforms import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class UpdateFloor(Retraction):
     """A step that is no shorter than a share of the weights: ‖u‖/‖W‖ ≥ ratio.
 

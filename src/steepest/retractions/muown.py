@@ -13,7 +13,7 @@ from steepest.retractions.retraction import Combination, Products, Retraction, S
 from steepest.transforms import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RowMagnitudes(Retraction):
     """Weights W = g·v/‖v‖ by rows: v moves along the direction, the magnitudes g by Adam.
 
@@ -54,34 +54,39 @@ class RowMagnitudes(Retraction):
         begins, norm = state["steps"] == 0, ww.sqrt()
         for name in ("magnitude", "length"):
             first = torch.where(norm > 0, norm, self.zero_row)
-            state[name].copy_(torch.where(begins, first, state[name]))
+            state[name] = torch.where(begins, first, state[name])
         magnitude, length = state["magnitude"], state["length"]
         slope = wg / magnitude
-        state["average"].lerp_(slope, 1 - self.betas[0])
-        state["square"].lerp_(slope.square(), 1 - self.betas[1])
-        state["steps"] += 1
+        state["average"] = state["average"].lerp(slope, 1 - self.betas[0])
+        state["square"] = state["square"].lerp(slope.square(), 1 - self.betas[1])
+        state["steps"] = state["steps"] + 1
         return Combination(-slope / length, magnitude / length)
 
     def move(self, products: Products, size: StepSize, state: State) -> Combination:
         """The weights of W and d in the new W."""
         ww, wd, dd = products
-        stretch, step = state["length"] / state["magnitude"], size.length
-        v = Combination(stretch, (-step).expand_as(stretch))
-        length = _norm(v, ww, wd, dd)
+        moves, zero = size.lr != 0, ww == 0
         magnitude = state["magnitude"] - size.lr * self._adam(state)
-        scale = magnitude / torch.where(length > 0, length, 1)
-        new = Combination(scale * v.x - size.decay, scale * v.y)
-        state["length"].copy_(length)
+        # In the units of W; relative to what was before, so that a row at rest stays bit for bit.
+        step = size.length * state["magnitude"] / state["length"]
+        square = torch.where(zero, 1, ww)
+        growth = (1 - 2 * step * wd / square + step**2 * dd / square).clamp(min=0).sqrt()
+        growth = torch.where(zero, 1, growth)
+        ratio = magnitude / state["magnitude"] / torch.where(growth > 0, growth, 1)
+        # A row that is zero points where its first step does, if that is more than rounding.
+        points = zero & (dd > torch.finfo(dd.dtype).eps ** 2)
+        norm = torch.where(points, dd, 1).sqrt()
+        length = torch.where(points, size.length * norm, growth * state["length"])
+        first = torch.where(points, magnitude / norm, 0)
+        x, y = ratio - size.decay, -torch.where(zero, first, ratio * step)
         # Where there is decay the rows are shorter than their magnitudes.
-        state["magnitude"].copy_(torch.where(size.decay > 0, _norm(new, ww, wd, dd), magnitude))
-        return new
+        norm = (x**2 * ww + 2 * x * y * wd + y**2 * dd).clamp(min=0).sqrt()
+        magnitude = torch.where(size.decay > 0, norm, magnitude)
+        for name, value in (("length", length), ("magnitude", magnitude)):
+            state[name] = torch.where(moves, value, state[name])
+        return Combination(torch.where(moves, x, 1), torch.where(moves, y, 0))
 
     def _adam(self, state: State) -> Tensor:
         """Adam's update of the magnitudes over the learning rate."""
         first, second = (1 - beta ** state["steps"] for beta in self.betas)
         return state["average"] / first / ((state["square"] / second).sqrt() + self.eps)
-
-
-def _norm(a: Combination, ww: Tensor, wd: Tensor, dd: Tensor) -> Tensor:
-    """‖a.x·W + a.y·d‖."""
-    return (a.x**2 * ww + 2 * a.x * a.y * wd + a.y**2 * dd).clamp(min=0).sqrt()

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from steepest._common.text import changed_fields
 from steepest.transforms import State, StateShapes
 
 
@@ -66,14 +67,15 @@ class Retraction(ABC):
     rows: bool
     """Whether the products are those of every row; of the whole matrix otherwise."""
 
-    decays: ClassVar[bool] = True
-    """Whether weight decay has a meaning beside it."""
-
     names: ClassVar[tuple[str, ...]] = ()
     """Names of what is kept: a number for each row, or each matrix; zero before the first step."""
 
     pulls: ClassVar[bool] = False
     """Whether gradients are mapped before they are averaged, by `pull`."""
+
+    def __repr__(self) -> str:
+        """The fields that are not at their default: checkpoints know it by this text."""
+        return changed_fields(self)
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what is kept of a rows × cols matrix."""
@@ -86,7 +88,7 @@ class Retraction(ABC):
         Args:
             products: ⟨W, W⟩, ⟨W, d⟩ and ⟨d, d⟩.
             size: How far the step goes.
-            state: What is kept, updated in place.
+            state: The numbers that are kept; new ones are put in their place.
         """
 
     def pull(self, products: Products, state: State) -> Combination:
@@ -94,6 +96,6 @@ class Retraction(ABC):
 
         Args:
             products: ⟨W, W⟩, ⟨W, G⟩ and ⟨G, G⟩.
-            state: What is kept, updated in place.
+            state: The numbers that are kept; new ones are put in their place.
         """
         raise NotImplementedError

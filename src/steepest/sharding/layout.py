@@ -275,6 +275,13 @@ def is_sharded(x: Tensor) -> TypeGuard[DTensor]:
     return module is not None and isinstance(x, module.DTensor)
 
 
+def placements_along(x: DTensor, axis: int) -> tuple[Placement, ...]:
+    """The placements of a tensor that is cut along one axis where `x` is cut along any."""
+    from torch.distributed.tensor import Replicate, Shard
+
+    return tuple(Replicate() if p.is_replicate() else Shard(axis) for p in x.placements)
+
+
 def local(x: Tensor) -> Tensor:
     """The part of a tensor that lies on this rank, in the tensor's own memory; itself if whole."""
     if not is_sharded(x):

@@ -13,7 +13,7 @@ from steepest.norms import Coupling
 from steepest.transforms.transform import State, StateShapes, Transform
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Composed(Transform):
     """Maps one after the other, each with what it keeps itself.
 
@@ -23,7 +23,7 @@ class Composed(Transform):
     Examples:
         >>> from steepest.transforms import NormalizedColumns, NormalizedRows
         >>> Composed(NormalizedColumns(), NormalizedRows())
-        Composed(NormalizedColumns(eps=0.0), NormalizedRows(eps=0.0))
+        Composed(NormalizedColumns(), NormalizedRows())
     """
 
     couples: ClassVar[Coupling] = Coupling.MATRIX

@@ -11,10 +11,10 @@ from torch import Tensor
 from steepest._common.checks import positive, weight
 from steepest._common.errors import invalid
 from steepest.norms import Coupling
-from steepest.transforms.transform import State, StateShapes, Transform, frobenius, over
+from steepest.transforms.transform import State, StateShapes, Transform, bounded, frobenius, over
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Eigenbasis(Transform):
     """x over the root of an average of its squares in slowly turning eigenbases: SOAP.
 
@@ -58,6 +58,7 @@ class Eigenbasis(Transform):
 
     def observe(self, gradient: Tensor, state: State) -> None:
         """Average its products with itself."""
+        gradient = bounded(gradient)
         state["row_gram"].lerp_(gradient @ gradient.mT, 1 - self.beta)
         state["col_gram"].lerp_(gradient.mT @ gradient, 1 - self.beta)
 
@@ -65,7 +66,7 @@ class Eigenbasis(Transform):
         """The matrices, scaled in the bases; then the bases are turned."""
         left, right, steps = state["row_basis"], state["col_basis"], state["steps"]
         new = (steps == 0).view(-1, 1, 1)
-        turned = left.mT @ x @ right
+        turned = left.mT @ bounded(x) @ right
         squares = state["second_moment"]
         squares.copy_(torch.where(new, squares, squares.lerp(turned.square(), 1 - self.beta)))
         y = left @ (turned / squares.sqrt().clamp(min=self.eps)) @ right.mT

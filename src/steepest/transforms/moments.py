@@ -9,10 +9,10 @@ from torch import Tensor
 
 from steepest._common.checks import not_negative, weight
 from steepest.norms import Coupling
-from steepest.transforms.transform import State, StateShapes, Transform, frobenius, over
+from steepest.transforms.transform import State, StateShapes, Transform, bounded, frobenius, over
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Moment(Transform):
     """An average of squares.
 
@@ -33,7 +33,7 @@ class _Moment(Transform):
         return state["second_moment"].sqrt() + self.eps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RowSecondMoment(_Moment):
     """Rows over the root of an average of their mean squares, at the same Frobenius norm: NorMuon.
 
@@ -63,7 +63,7 @@ class RowSecondMoment(_Moment):
         return y * over(frobenius(x), frobenius(y))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SecondMoment(_Moment):
     """Entries over the root of an average of their squares.
 
@@ -89,7 +89,7 @@ class SecondMoment(_Moment):
         return over(x, self._root(state))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientSecondMoment(_Moment):
     """Entries over the root of an average of the squares of the gradient, as in Adam: Muon².
 
@@ -112,7 +112,7 @@ class GradientSecondMoment(_Moment):
 
     def observe(self, gradient: Tensor, state: State) -> None:
         """Average its squares."""
-        state["second_moment"].lerp_(gradient.square(), 1 - self.beta)
+        state["second_moment"].lerp_(bounded(gradient).square(), 1 - self.beta)
 
     def __call__(self, x: Tensor, state: State) -> Tensor:
         """The entries, divided."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from steepest._common.checks import not_negative, positive
@@ -15,7 +14,7 @@ from steepest.polar import PolarMethod, Svd
 from steepest.transforms.transform import State, Transform, frobenius, over
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sign(Transform):
     """sign(x), entry by entry.
 
@@ -30,7 +29,7 @@ class Sign(Transform):
         return x.sign()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NormalizedRows(Transform):
     """Every row over its Euclidean norm, x/√(Σ_columns x² + eps).
 
@@ -49,10 +48,10 @@ class NormalizedRows(Transform):
 
     def __call__(self, x: Tensor, state: State) -> Tensor:
         """The rows over their norms."""
-        return over(x, (x.square().sum(-1, keepdim=True) + self.eps).sqrt())
+        return _normalized(x, -1, self.eps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NormalizedColumns(Transform):
     """Every column over its Euclidean norm, x/√(Σ_rows x² + eps).
 
@@ -71,10 +70,18 @@ class NormalizedColumns(Transform):
 
     def __call__(self, x: Tensor, state: State) -> Tensor:
         """The columns over their norms."""
-        return over(x, (x.square().sum(-2, keepdim=True) + self.eps).sqrt())
+        return _normalized(x, -2, self.eps)
 
 
-@dataclass(frozen=True)
+def _normalized(x: Tensor, axis: int, eps: float) -> Tensor:
+    """x/√(Σ x² + eps) along an axis; no square overflows, and no one is lost to zero."""
+    largest = x.abs().amax(axis, keepdim=True)
+    y = over(x, largest)
+    squares = y.square().sum(axis, keepdim=True)
+    return over(y, (squares + eps / largest.square() if eps else squares).sqrt())
+
+
+@dataclass(frozen=True, repr=False)
 class SemiorthogonalNorm(Transform):
     """x scaled to the Frobenius norm √min(rows, columns) of a semi-orthogonal matrix.
 
@@ -93,7 +100,7 @@ class SemiorthogonalNorm(Transform):
         return over(x, frobenius(x)) * norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BalancedRows(Transform):
     """D·x for a tall x, with the diagonal D that evens out the rows of its polar factor: Aurora.
 
@@ -127,7 +134,7 @@ class BalancedRows(Transform):
         m, n = x.shape[-2:]
         if m <= n:
             return x
-        balanced = over(x, torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+        balanced = _normalized(x, -1, 0.0)
         for _ in range(self.iterations - 1):
             rows = self.polar(balanced).square().sum(-1, keepdim=True)
             balanced = over(balanced, (rows * (m / n)) ** self.exponent)

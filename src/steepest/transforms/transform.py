@@ -9,13 +9,14 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from steepest._common.text import changed_fields
 from steepest.norms import Coupling
 
 StateShapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """The shape of each tensor that is kept of one matrix, by name."""
 
 State: TypeAlias = MutableMapping[str, Tensor]
-"""What is kept of a stack of matrices, by name: shape (matrices, *shape of one), zero at first."""
+"""The state of a stack of matrices, by name: shape (matrices, *shape of one), zero at first."""
 
 
 class Transform(ABC):
@@ -46,6 +47,10 @@ class Transform(ABC):
     observes: ClassVar[bool] = False
     """Whether it looks at the gradient, beside the average: see `observe`."""
 
+    def __repr__(self) -> str:
+        """The fields that are not at their default: checkpoints know it by this text."""
+        return changed_fields(self)
+
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what is kept of a rows × cols matrix; nothing without a state."""
         return {}
@@ -55,7 +60,7 @@ class Transform(ABC):
 
         Args:
             gradient: The gradients, shape (matrices, rows, columns).
-            state: What is kept, updated in place.
+            state: The state of the matrices, updated in place.
         """
         raise NotImplementedError
 
@@ -65,7 +70,7 @@ class Transform(ABC):
 
         Args:
             x: The matrices, shape (matrices, rows, columns), real, in float32 or float64.
-            state: What is kept of them, updated in place; empty for a map without a state.
+            state: The state of the matrices, updated in place; empty for a map without one.
 
         Returns:
             A tensor of the shape of `x`.
@@ -73,9 +78,17 @@ class Transform(ABC):
 
 
 def frobenius(x: Tensor) -> Tensor:
-    """‖x‖_F of each matrix of a stack, shape (matrices, 1, 1)."""
-    size: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-    return size
+    """‖x‖_F of each matrix of a stack, shape (matrices, 1, 1); no square overflows."""
+    largest = x.abs().amax((-2, -1), keepdim=True)
+    size: Tensor = torch.linalg.vector_norm(over(x, largest), dim=(-2, -1), keepdim=True)
+    return largest * size
+
+
+def bounded(x: Tensor) -> Tensor:
+    """x, scaled down where the products of its rows and columns would overflow."""
+    limit = torch.finfo(x.dtype).max ** 0.5 / (8 * max(x.shape[-2:]))
+    factor: Tensor = (limit / x.abs().amax((-2, -1), keepdim=True)).clamp(max=1)
+    return x * factor
 
 
 def over(x: Tensor, size: Tensor) -> Tensor:

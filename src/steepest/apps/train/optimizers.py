@@ -17,6 +17,7 @@ from steepest._common.errors import invalid
 from steepest.apps.train.config import Config, OptimizerConfig
 from steepest.apps.train.tuned import TUNED
 from steepest.norms import parse_norm
+from steepest.optim import FAMILY
 
 BETAS = (0.9, 0.95)
 
@@ -146,6 +147,7 @@ _BUILDS: Mapping[str, Build] = {
     "polargrad": _named(steepest.PolarGrad),
     "scion": _named(steepest.Scion),
     "descent": _descent,
+    **{name.lower(): _named(getattr(steepest, name)) for name in FAMILY},
 }
 RECIPES: Mapping[str, Recipe] = {
     name: Recipe(tuned=tuned, build=_BUILDS[name]) for name, tuned in TUNED.items()
