@@ -18,6 +18,7 @@ from steepest.polar import Svd
 from steepest.testing.optimizers import check_optimizer
 from tests.optim.runs import gradient, parameter
 from tests.optim.suite import assert_equal, loss, model, parameters
+from tools.authors import RUNS
 
 AUTHORS = json.loads(
     (Path(__file__).resolve().parent.parent / "authors" / "ema_nesterov.json").read_text()
@@ -46,15 +47,16 @@ def train(m, optimizer, steps, start=0, scheduler=None):
 
 
 @pytest.mark.parametrize("run", AUTHORS["runs"], ids=lambda r: f"{r['inner']}-{r['scheduled']}")
-@pytest.mark.parametrize("name", AUTHORS["inputs"])
+@pytest.mark.parametrize("name", ["tall", "wide", "square"])
 def test_the_numbers_are_those_of_the_authors_module(run, name):
     assert AUTHORS["hyper"] == WITHIN
-    inputs = AUTHORS["inputs"][name]
-    p = nn.Parameter(torch.tensor(inputs["weights"], dtype=torch.float64))
+    inputs = RUNS["gradients"]["common"]
+    p = nn.Parameter(torch.tensor(inputs["weights"][name], dtype=torch.float64))
     inner = INNER[run["inner"]](p)
     optimizer = EMANesterov(inner, **WITHIN, scheduled=run["scheduled"])
     inner.param_groups[0]["initial_lr"] = 0.02
-    for t, (rows, factor) in enumerate(zip(inputs["gradients"], run["lr_factor"], strict=True)):
+    gradients = inputs["gradients"][name]
+    for t, (rows, factor) in enumerate(zip(gradients, run["lr_factor"], strict=True)):
         inner.param_groups[0]["lr"] = 0.02 * factor
         optimizer.train()
         if t == 4:

@@ -171,12 +171,12 @@ class Transfer:
         """
         ratios = self._ratios()
         values: dict[str, Any] = {
-            name: value * math.prod(ratios[of] ** power for of, power in self.powers(name).items())
+            name: value * math.prod(ratios[of] ** power for of, power in self._powers(name).items())
             for name, value in self._given().items()
         }
         return values | ({"adjust_lr_fn": self.convention} if self._is_muon else {})
 
-    def powers(self, name: str) -> Powers:
+    def _powers(self, name: str) -> Powers:
         """The power of each ratio in the factor of an option, those that are not 0."""
         common = {"batch": 0.5, "tokens": -self.horizon}
         deeper = self.branches - 1
@@ -221,7 +221,7 @@ class Transfer:
         """A line for each option: what it was, what it is, and the factor in between."""
         rows, ratios, options = [], self._ratios(), self.options
         for name, value in self._given().items():
-            powers = {of: power for of, power in self.powers(name).items() if ratios[of] != 1}
+            powers = {of: power for of, power in self._powers(name).items() if ratios[of] != 1}
             why = " · ".join(f"{of}^{power:g}" for of, power in powers.items()) or "stays"
             rows.append((name, f"{value:.3g}", f"{options[name]:.3g}", why))
         return table(("option", "from", "to", "factor"), rows, left={"option", "factor"})
