@@ -400,6 +400,31 @@ def test_thawed_between_train_and_step_it_is_not_averaged_yet():
     torch.testing.assert_close(_averages(optimizer)[1], torch.full_like(b, -0.05).detach())
 
 
+def test_frozen_between_train_and_step_it_is_averaged_once_more():
+    a, b = parameter(3), parameter(3, seed=1)
+    optimizer = EMANesterov(torch.optim.SGD([a, b], lr=0.1), **ALWAYS)
+    optimizer.train()
+    b.requires_grad = False
+    a.grad, b.grad = torch.ones_like(a), torch.ones_like(b)
+    optimizer.step()
+    torch.testing.assert_close(_averages(optimizer)[1], torch.full_like(b, -0.05).detach())
+
+
+def test_a_loaded_state_gives_the_optimizer_nothing_of_its_own():
+    """AdamW takes a parameter whose state is empty for one that has not been stepped."""
+    a, b = parameter(3), parameter(3, seed=1)
+    optimizer = EMANesterov(torch.optim.AdamW([a, b], lr=0.1), **ALWAYS)
+    for _ in range(2):
+        optimizer.train()
+        a.grad = torch.ones_like(a)
+        optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert set(saved["state"]) == {0, 1}
+    optimizer.load_state_dict(saved)
+    assert b not in optimizer.optimizer.state
+    assert set(optimizer.optimizer.state[a]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
 def test_an_average_in_float32_of_weights_in_bfloat16():
     for dtype in (None, torch.float32):
         p = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))

@@ -35,11 +35,11 @@ class EMANesterov(Optimizer):
         W ← x                                     `eval()`, in place of a step
 
     with β = 0 before step `start` and from step `stop` on; b begins at 0 and is kept from the first
-    step on. Call `train()` before every forward pass, as accelerate and transformers do by
-    themselves. The weights are ahead from there to the end of `step()`, or to `eval()`, which puts
-    them back exactly: what is evaluated, averaged or saved after a step has the weights of that
-    step. Several passes for one step are at one point: to call `train()` again changes nothing. A
-    closure is called at the point ahead, without `train()`.
+    step on. Call `train()` before every forward pass: the Trainer of transformers does it by
+    itself, and accelerate passes the call on. The weights are ahead from there to the end of
+    `step()`, or to `eval()`, which puts them back exactly: what is evaluated, averaged or saved
+    after a step has the weights of that step. Several passes for one step are at one point: to call
+    `train()` again changes nothing. A closure is called at the point ahead, without `train()`.
 
     `param_groups` are those of the optimizer, and whatever else it has is found here too, so that
     schedulers take either. The schedule of β is that of the first group: its `lr` over its
