@@ -10,6 +10,7 @@ import torch
 
 from steepest import polar
 from tests.navigation import NAV
+from tools import compare_table
 from tools.ledger import filled
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +154,11 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_the_ledgers_are_those_of_the_stored_results() -> None:
     page = (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8")
     assert filled(page) == page, "run: python tools/ledger.py"
+
+
+def test_the_comparison_is_that_of_the_stored_results() -> None:
+    page = compare_table.PAGE.read_text(encoding="utf-8")
+    assert compare_table.filled(page) == page, "run: python tools/compare_table.py"
 
 
 def table(page: str, heading: str) -> list[list[str]]:

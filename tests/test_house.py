@@ -37,6 +37,8 @@ APPLICATIONS = {
     "gallery": {"gallery", "train"},
     "diagnose": {"diagnose", "train"},
     "bench": {"bench", "reproduce", "train"},
+    "eject": {"eject"},
+    "compare": {"bench", "compare", "reproduce", "train"},
     "plan": {"plan"},
 }
 

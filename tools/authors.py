@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,10 @@ import steepest
 from steepest import retractions, transforms
 from steepest.polar import Svd
 
-try:
-    from tools.preset_table import print_or_write
-except ImportError:  # as a command
-    from preset_table import print_or_write  # type: ignore[no-redef]
-
 HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE)]
+from preset_table import print_or_write  # noqa: E402
+
 PAGE = HERE.parent / "docs" / "family.md"
 BEGIN, END = "<!-- authors: tools/authors.py -->", "<!-- end of authors -->"
 RUNS: Mapping[str, Any] = json.loads((HERE / "authors.json").read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ def keep(path: Path, rows: Sequence[Record]) -> None:
     columns = list(rows[0])
     lines = [[_short(row[c]) for c in columns] for row in rows]
     text = ",\n".join(json.dumps(line, ensure_ascii=False) for line in [columns, *lines])
-    TABLES.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
 
 

@@ -30,6 +30,7 @@ TESTED = ("2.10.0", "2.14.1")
 
 CORE_FOLDERS = (
     *("_common", "polar", "norms", "maps", "routing", "modular_norm", "optim", "sharding"),
+    *("transforms", "retractions"),
     *("diagnostics", "testing"),
 )
 # What a user of the library meets; the applications are in the other folders of tests.

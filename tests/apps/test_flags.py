@@ -19,7 +19,7 @@ from steepest.apps._flags import Number, OneOf, RefusedValue, Whole, Words
 from steepest.apps.app import COMMANDS, app, command_of
 
 # Their flags are declared without torch; a command that is not among them imports it.
-LIGHT = ("train", "reproduce", "gallery", "bench", "plan", "diagnose")
+LIGHT = ("train", "compare", "reproduce", "gallery", "bench", "eject", "plan", "diagnose")
 HEAVY = ("torch", "matplotlib", "numpy", "rich", "jinja2", "tensorboard")
 USAGE = (
     *((name, "--help") for name in LIGHT),
@@ -39,10 +39,15 @@ USAGE = (
     ("bench", "--set", "gpt"),
     ("bench", "--calibrate", "--steps"),
     ("gallery", "--only", "bals"),
+    ("eject",),
+    ("eject", "mouon"),
+    ("eject", "muon", "--error", "2"),
     ("reproduce",),
     ("reproduce", "--list"),
     ("reproduce", "dream"),
     ("reproduce", "quadratics", "--jobs", "0"),
+    ("compare", "--optimizer", "mouon"),
+    ("compare", "--seed", "2147483648"),
 )
 
 
@@ -82,6 +87,10 @@ def test_help_and_usage_errors_import_nothing_heavy(calls: tuple[tuple[str, ...]
         ("steepest plan --set out", "outer="),
         ("steepest bench --set vit", "vit-64"),
         ("steepest gallery --only ba", "balls"),
+        ("steepest eject mu", "muon"),
+        ("steepest eject muon --polar jo", "jordan"),
+        ("steepest compare --optimizer sc", "scion"),
+        ("steepest compare --task di", "digits"),
     ],
 )
 def test_the_shell_completes_values(line: str, expected: str) -> None:
@@ -134,7 +143,8 @@ def test_a_signal_while_modules_are_imported_leaves_no_traceback(
 @pytest.mark.parametrize("name", [n for n in COMMANDS if n != "plan"])
 def test_ctrl_c_while_a_command_imports_torch(tmp_path: Path, name: str) -> None:
     script = "import sys; sys.argv[0] = 'steepest'; from steepest.apps.cli import main; main()"
-    arguments = {"reproduce": ["lr-transfer"], "diagnose": [str(tmp_path)]}.get(name, [])
+    needed = {"reproduce": ["lr-transfer"], "eject": ["muon"], "diagnose": [str(tmp_path)]}
+    arguments = needed.get(name, [])
     call = [sys.executable, "-c", script, name, *arguments]
     env = interrupting(tmp_path, "torch", "SIGINT")
     done = subprocess.run(call, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)

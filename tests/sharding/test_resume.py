@@ -10,14 +10,19 @@ import torch
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-from steepest import Muon, Scion
+from steepest import Muon, Muown, Scion, SOAPMuon
 from steepest.polar import Svd
+from steepest.transforms import RowSecondMoment
 from tests.sharding.models import Spread, spread
 from tests.sharding.pool import pool
 
 HALF = 4
 MAKE: Mapping[str, Callable[[Spread], torch.optim.Optimizer]] = {
     "muon": lambda s: Muon(s.module, lr=0.02, polar=Svd(), adamw_lr=0.01),
+    "soapmuon": lambda s: SOAPMuon(s.module, lr=0.02, polar=Svd(), adamw_lr=0.01),
+    "muown and normuon": lambda s: Muown(
+        s.module, lr=0.02, polar=Svd(), adamw_lr=0.01, after=RowSecondMoment()
+    ),
     "scion": lambda s: Scion(s.module, lr=0.02, head_scale=2.0, momentum=0.9),
 }
 
@@ -68,7 +73,9 @@ def mean(ranks: list[list[float]]) -> list[float]:
     return [sum(step) / len(ranks) for step in zip(*ranks, strict=True)]
 
 
-@pytest.mark.parametrize("name", ["muon", pytest.param("scion", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["muon", "soapmuon", "muown and normuon", pytest.param("scion", marks=pytest.mark.slow)]
+)
 def test_four_ranks_save_and_others_resume(name: str, tmp_path: Path) -> None:
     expected = mean(pool(4).run(save, "fsdp", name, tmp_path / "saved"))
     for world, layout in (1, "one"), (2, "fsdp"), (2, "ddp"), (4, "fsdp+tp"):

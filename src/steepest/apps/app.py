@@ -19,12 +19,14 @@ from steepest.apps._terminal import USAGE
 # none of them.
 COMMANDS = {
     "train": "Train a character GPT with each optimizer and compare them.",
+    "compare": "Compare all optimizers, each tuned with one budget; the same command goes on.",
     "reproduce": "Measure published claims again; the same command goes on after an interruption.",
     "gallery": "Draw norms, their duals and their duality maps as pictures.",
     "diagnose": "Show what is wrong with a run and what to change, or compare two runs, on one "
     "page.",
     "bench": "Time polar methods and optimizer steps on the matrices of real models, with their "
     "errors.",
+    "eject": "Write an optimizer as one file that needs torch alone, to read, to edit and to keep.",
     "plan": "Predict what Muon and AdamW cost on many devices, and which mesh to take.",
 }
 

@@ -220,7 +220,8 @@ class GroupStep:
         """Move the weights as a retraction does."""
         members = [update.member for update in updates]
         decay = scalar(self.group["weight_decay"])
-        directions, sizes = list[Tensor](), list[StepSize]()
+        directions: list[Tensor] = []
+        sizes: list[StepSize] = []
         for update in updates:
             rate = update.rate(self.group["lr"])
             joined, length = update.joined(self.rule.lengths(update.member.shapes))
@@ -357,7 +358,9 @@ class StackedBatch:
 
     def _keep(self, finite: Sequence[Flag]) -> None:
         """Write the state back; it stays where a gradient was not finite."""
-        old, new, flags = list[Tensor](), list[Tensor](), list[Flag]()
+        old: list[Tensor] = []
+        new: list[Tensor] = []
+        flags: list[Flag] = []
         for k, stacks in enumerate(self.stacked):
             for name, stack in stacks.items():
                 old += (kept[k][name] for kept in self.kept)

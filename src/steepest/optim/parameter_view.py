@@ -99,13 +99,18 @@ class ParameterView:
         return [x] if self.view is None or self.view == LINEAR else self.view.matrices(x)
 
     @property
+    def mapped(self) -> bool:
+        """Whether a map stands beside its duality map, or a retraction takes its steps."""
+        return any(self.group.get(key) is not None for key in SLOTS)
+
+    @property
     def why_none(self) -> str:
         """The reason why there is no ball; empty where there is one."""
         if self.geometry is None:
             return "no norm of its own: decay is a penalty"
         if self.weight_decay == 0:
             return "no weight decay"
-        if any(self.group.get(key) is not None for key in SLOTS):
+        if self.mapped:
             return "directions or steps are mapped once more: decay is a penalty"
         if self.K is None:
             return "steps follow the gradient: decay is a penalty"

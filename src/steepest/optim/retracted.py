@@ -99,7 +99,9 @@ class Kept:
 
     def write(self) -> None:
         """Keep the new values."""
-        olds, news, flags = list[Tensor](), list[Tensor](), list[Flag]()
+        olds: list[Tensor] = []
+        news: list[Tensor] = []
+        flags: list[Flag] = []
         for parts, others, ok in zip(self.old, self.new, self.finite, strict=True):
             for part, other in zip(parts, others, strict=True):
                 olds += part.values()

@@ -249,7 +249,7 @@ class TransformedRule(UpdateRule):
     def transforms(self) -> dict[str, Transform]:
         """The maps that there are, by their place."""
         slots = {"before": self.before, "after": self.after}
-        return {slot: map for slot, map in slots.items() if map is not None}
+        return {slot: each for slot, each in slots.items() if each is not None}
 
     @property
     def geometry(self) -> Geometry:  # type: ignore[override]
@@ -259,27 +259,27 @@ class TransformedRule(UpdateRule):
     @property
     def keeps_state(self) -> bool:  # type: ignore[override]
         """Whether a map keeps one."""
-        return any(map.state_shapes(1, 1) for map in self.transforms.values())
+        return any(each.state_shapes(1, 1) for each in self.transforms.values())
 
     @property
     def observes(self) -> bool:  # type: ignore[override]
         """Whether a map does."""
-        return any(map.observes for map in self.transforms.values())
+        return any(each.observes for each in self.transforms.values())
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what the maps keep, named after their place."""
         return {
             f"{slot}.{name}": shape
-            for slot, map in self.transforms.items()
-            for name, shape in map.state_shapes(rows, cols).items()
+            for slot, each in self.transforms.items()
+            for name, shape in each.state_shapes(rows, cols).items()
         }
 
     def observe(self, gradients: Sequence[Tensor], states: Sequence[State]) -> None:
         """Let each map look that does."""
-        for slot, map in self.transforms.items():
-            if map.observes:
+        for slot, each in self.transforms.items():
+            if each.observes:
                 for gradient, state in zip(gradients, states, strict=True):
-                    map.observe(gradient, _own(slot, state))
+                    each.observe(gradient, _own(slot, state))
 
     def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
         """after(dualize(before(u)))."""
@@ -299,14 +299,14 @@ class TransformedRule(UpdateRule):
     @property
     def couples(self) -> Coupling:
         """Everything, unless each map takes every entry by itself and keeps nothing."""
-        alone = all(map.couples is Coupling.ENTRIES for map in self.transforms.values())
+        alone = all(each.couples is Coupling.ENTRIES for each in self.transforms.values())
         return self.rule.couples if alone and not self.keeps_state else Coupling.MATRIX
 
     @property
     def symmetric(self) -> bool:
         """Whether no map tells rows from columns, or keeps anything of them."""
         alike = (Coupling.ENTRIES, Coupling.SCALAR)
-        same = all(map.couples in alike for map in self.transforms.values())
+        same = all(each.couples in alike for each in self.transforms.values())
         return self.rule.symmetric and same and not self.keeps_state
 
     @property

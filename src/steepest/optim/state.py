@@ -212,7 +212,9 @@ def _check_layout(state: dict[Any, Any], keys: Sequence[Any], own: Any) -> None:
     """Raise if a whole tensor was saved for a parameter that is sharded here."""
     for key, p in zip(keys, own["params"], strict=False):
         for name, value in state.get(key, {}).items():
-            cut = is_sharded(p) and isinstance(value, Tensor) and value.ndim
+            # What maps keep for each row is whole on every rank.
+            like = isinstance(value, Tensor) and value.shape == p.shape
+            cut = is_sharded(p) and like and value.ndim
             if cut and not is_sharded(value):
                 raise invalid(
                     f"state[{key!r}][{name!r}]",

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from steepest.apps.app import command_of
 from steepest.apps.reproduce.framework.claims import UNDECIDED
-from steepest.apps.reproduce.framework.reproduce import csv_text
+from steepest.apps.reproduce.framework.measure import csv_text
 from steepest.apps.reproduce.names import TITLES
 from steepest.apps.reproduce.table import REPRODUCTIONS
 from tests.apps.reproduce import toy

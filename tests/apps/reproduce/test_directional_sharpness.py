@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from steepest.apps.reproduce.directional_sharpness import networks as nets
+from steepest.apps.reproduce.data.digits import CLASSES, PIXELS
 from steepest.apps.reproduce.directional_sharpness.claims import CLAIMS, NETWORKS
 from steepest.apps.reproduce.directional_sharpness.experiment import (
     DIRECTIONAL_SHARPNESS,
@@ -23,7 +23,6 @@ from steepest.apps.reproduce.directional_sharpness.networks import (
     DirectionRecorder,
     SharpnessSettings,
     hidden,
-    images,
     measure,
     reach,
 )
@@ -39,6 +38,7 @@ from steepest.apps.reproduce.directional_sharpness.tables import (
     spearman,
 )
 from steepest.apps.reproduce.framework.claims import UNDECIDED as LEFT_OPEN
+from steepest.apps.reproduce.framework.training import classifier
 from steepest.diagnostics import spectrum
 from tests.apps.reproduce.toy import at_scale
 from tests.matrices import naive_polar
@@ -59,9 +59,9 @@ TINY = SharpnessSettings(
 def test_a_look_is_what_a_dense_hessian_gives() -> None:
     """Every direction, in one layer and in all of them; and the ranks, by their formulas."""
     torch.manual_seed(0)
-    model = images(6, seed=0).double()
-    x = torch.randn(30, nets.PIXELS, dtype=torch.float64)
-    y = torch.randint(nets.CLASSES, (30,))
+    model = classifier(6, 4, seed=0).double()
+    x = torch.randn(30, PIXELS, dtype=torch.float64)
+    y = torch.randint(CLASSES, (30,))
 
     def loss() -> Tensor:
         return torch.nn.functional.cross_entropy(model(x), y)
@@ -109,10 +109,10 @@ def test_the_reach_of_inputs_stops_at_the_outputs() -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_looks() -> None:
-    model = images(8, seed=0)
+    model = classifier(8, 4, seed=0)
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)
-    batch = torch.ones(4, nets.PIXELS)
+    batch = torch.ones(4, PIXELS)
     watch = DirectionRecorder(
         model, lambda: model(batch).sum(), torch.optim.SGD(model.parameters(), lr=0.1)
     )

@@ -18,14 +18,19 @@ Clock = Callable[[], float]
 
 
 @runtime_checkable
-class Runner(Protocol):
-    """A contender at work on the matrices of one set."""
+class TimedWork(Protocol):
+    """A contender at work."""
 
     def load(self, matrices: Sequence[Tensor]) -> None:
         """Take over new matrices; not timed. They stay as they are."""
 
     def run(self) -> None:
         """Do the work that is timed."""
+
+
+@runtime_checkable
+class Runner(TimedWork, Protocol):
+    """A contender at work on the matrices of one set."""
 
     def factors(self) -> list[Tensor]:
         """The polar factors that the first run has used, in the order of the matrices."""
@@ -43,7 +48,7 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def timed(runner: Runner, matrices: Sequence[Tensor], clock: Clock) -> float:
+def timed(runner: TimedWork, matrices: Sequence[Tensor], clock: Clock) -> float:
     """Seconds of one run on these matrices."""
     runner.load(matrices)
     with no_collection():
@@ -75,7 +80,7 @@ class Times:
 
 
 def take_turns(
-    runners: Mapping[str, Runner],
+    runners: Mapping[str, TimedWork],
     fresh: Callable[[], Sequence[Tensor]],
     *,
     rounds: int,

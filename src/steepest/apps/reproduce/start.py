@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 
 from steepest._common.errors import invalid
-from steepest.apps._terminal import INTERRUPTED, say
 from steepest.apps.reproduce.framework.experiment import Reproduction, Settings
+from steepest.apps.reproduce.framework.measure import interruptible
 from steepest.apps.reproduce.framework.reproduce import reproduce
+from steepest.apps.reproduce.framework.workers import processes
 from steepest.apps.reproduce.table import find
 
 PARENT = Path("reproductions")
@@ -60,23 +59,6 @@ def sized(
     return replace(settings, **{k: v for k, v in given.items() if v is not None})
 
 
-def cores(r: Reproduction[Any], wanted: int | None) -> int:
-    """The number of processes that measure the cells.
-
-    Raises:
-        ValueError: fewer than one, or several for cells that use all cores themselves.
-    """
-    if wanted is not None and (wanted < 1 or (wanted > 1 and not r.parallel)):
-        remedy = (
-            "give a whole number >= 1"
-            if wanted < 1
-            else f"each cell of {r.name} uses all cores; leave it out"
-        )
-        raise invalid("jobs", wanted, remedy)
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return wanted or (available or 1 if r.parallel else 1)
-
-
 def start(
     *,
     names: Sequence[str],
@@ -96,13 +78,10 @@ def start(
         OSError: a file could not be written.
     """
     console = Console()
-    try:
+    with interruptible(console):
         for name in names:
             r = find(name)
             settings = sized(r, scale=scale, quick=quick, **chosen)
             place = folder(name, out=out, quick=quick or scale == "quick", everything=everything)
             parts = [r.part(part) for part in figures]
-            reproduce(r, settings, place, console, parts=parts, jobs=cores(r, jobs))
-    except KeyboardInterrupt:
-        say(console, "Stopped. What is finished is kept: the same command goes on from there.")
-        raise typer.Exit(INTERRUPTED) from None
+            reproduce(r, settings, place, console, parts=parts, jobs=processes(r, jobs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -18,6 +19,7 @@ from steepest.apps.train.config import Config, OptimizerConfig
 from steepest.apps.train.tuned import TUNED
 from steepest.norms import parse_norm
 from steepest.optim import FAMILY
+from steepest.retractions import Sphere
 
 BETAS = (0.9, 0.95)
 
@@ -97,6 +99,12 @@ def _named(kind: Callable[..., Optimizer]) -> Build:
     return build
 
 
+def _hyperball(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
+    # GPT-2's first weights are a quarter of 1/√width at this width, and a sphere keeps their norm.
+    kind = partial(steepest.Hyperball, retraction=Sphere(scale=4.0))
+    return _named(kind)(model, settings)
+
+
 def _descent(model: nn.Module, settings: OptimizerConfig) -> Optimizer:
     if settings.norm is None:
         raise invalid("norm", None, "say in which norm: --norm schatten:4")
@@ -148,6 +156,7 @@ _BUILDS: Mapping[str, Build] = {
     "scion": _named(steepest.Scion),
     "descent": _descent,
     **{name.lower(): _named(getattr(steepest, name)) for name in FAMILY},
+    "hyperball": _hyperball,
 }
 RECIPES: Mapping[str, Recipe] = {
     name: Recipe(tuned=tuned, build=_BUILDS[name]) for name, tuned in TUNED.items()

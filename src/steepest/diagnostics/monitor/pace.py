@@ -128,7 +128,7 @@ class Pace:
 def _follows(w: MonitoredParam) -> bool:
     """Whether the length of a step follows the gradient, and is not lr's alone."""
     if w.geometry is not None:
-        return w.K is None
+        return w.K is None and not w.mapped
     normalised = {"exp_avg", "exp_avg_sq", "exp_inf", "square_avg"} & w.state.keys()
     return not (w.adamw or "ns_steps" in w.group or normalised)
 

@@ -70,8 +70,10 @@ class MonitoredParam(ParameterView):
 
     @property
     def on_muon(self) -> bool:
-        """Whether its steps are polar factors: of this library or of torch.optim.Muon."""
+        """Whether its steps are polar factors of averages: here, or in torch.optim.Muon."""
         geometry = self.geometry
+        if self.mapped:
+            return False
         if geometry is None:
             return "ns_steps" in self.group and not self.adamw
         exact = not isinstance(geometry, ConvexMap) or geometry.with_polar(None) == NuclearMap()
@@ -124,6 +126,8 @@ class MonitoredParam(ParameterView):
             grad: the gradient in double precision.
             past: the momentum before the step, for a group that weighs it by its first beta.
         """
+        if self.group.get("retraction") is not None:
+            return None  # it may average other gradients
         grad = -grad if self.group.get("maximize") else grad
         if self.follows_gradient:
             return grad

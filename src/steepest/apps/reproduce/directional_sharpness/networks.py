@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,16 @@ from torch.optim import Optimizer
 import steepest
 from steepest._common.errors import invalid
 from steepest._common.files import Record
-from steepest.apps.reproduce.data.digits import CLASSES, load_digits
+from steepest.apps.reproduce.data.digits import POOL, load_digits
 from steepest.apps.reproduce.data.text import corpus
 from steepest.apps.reproduce.framework.experiment import Settings, says_its_scale
-from steepest.apps.reproduce.framework.training import train
+from steepest.apps.reproduce.framework.training import classifier, train
 from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.data import batch
 from steepest.apps.train.optimizers import recipe
 from steepest.apps.train.trial import Trainer, Trial
 from steepest.diagnostics import DIRECTIONS, Spectrum, compare_directions, input_spectra, spectrum
 
-POOL, PIXELS = 2, 196
 # No step of a run has this number, so its windows are drawn for nothing else.
 UNUSED = -1
 
@@ -176,24 +175,9 @@ def measure(settings: SharpnessSettings, cell: Record) -> Record:
     return learn(settings, cell).found()
 
 
-def images(width: int, seed: int) -> nn.Sequential:
-    """The network for digits with He's normal weights of a seed; the last layer is its `head`."""
-    generator = torch.Generator().manual_seed(seed)
-    sizes = (PIXELS, *[width] * 4, CLASSES)
-    model = nn.Sequential()
-    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        linear = nn.Linear(fan_in, fan_out, bias=False)
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
-        last = fan_out == CLASSES
-        model.add_module("head" if last else f"layer{i + 1}", linear)
-        if not last:
-            model.add_module(f"relu{i + 1}", nn.ReLU())
-    return model
-
-
 def _learn_digits(settings: SharpnessSettings, cell: Record) -> DirectionRecorder:
     digits = load_digits(pool=POOL)
-    model = images(settings.width, cell["seed"])
+    model = classifier(settings.width, 4, seed=cell["seed"])
     chosen = recipe(cell["optimizer"])
     optimizer = chosen.build(model, chosen.tuned)
     part = slice(settings.look_digits)

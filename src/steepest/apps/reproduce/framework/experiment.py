@@ -1,4 +1,4 @@
-"""The parts of a reproduction: cells to measure, their tables and pictures, claims to judge."""
+"""The parts of an experiment: cells to measure, tables, pictures, and claims if it has any."""
 
 from __future__ import annotations
 
@@ -54,10 +54,13 @@ class Cell:
     Args:
         key: the values that tell it from others, such as optimizer, width, lr and seed.
         cost: the time that it takes, roughly, in a unit of the experiment's own.
+        alone: whether nothing else may run while it is measured, as where times are compared; it
+            has all threads.
     """
 
     key: Record
     cost: float
+    alone: bool = False
 
 
 S = TypeVar("S", bound=Settings)
@@ -97,41 +100,65 @@ class Part(Generic[S]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reproduction(Generic[S]):
-    """A published result, measured again.
+class FollowUp(Generic[S]):
+    """Cells that depend on the results of others.
+
+    Args:
+        cells: the cells that are due after the results of all cells before them; none at the end.
+        expected: the number of all of them and the sum of their costs.
+    """
+
+    cells: Callable[[S, Sequence[Record]], Sequence[Cell]]
+    expected: Callable[[S], tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Generic[S]):
+    """Cells to measure, and what is made of their results.
 
     Args:
         name: the name on the command line.
         title: the question in a line.
-        full: settings of the documented results.
-        quick: settings of a small version, under a minute.
         cells: the cells to measure.
         measure: the experiment on one cell, a function of its arguments alone; its numbers, None
-            for one that is not finite. It `says_its_scale`.
-        claims: the claims that the results are held against.
+            for one that is not finite.
         tables: each a list of equal records made from the results: `NAME.csv` and `NAME.json`.
         pictures: drawn from the table of the same name alone: `NAME.png`.
-        unit: the word for the samples of a batch.
-        scale: the word for the size of `full`.
-        parts: the figures and tables that can be had alone; the rest is then their `sum_of`.
+        follow_up: the cells that depend on the results of these; None if there are none.
         parallel: whether cells are so small that each is measured by one thread, in as many
             processes as there are cores.
-        shown: the pictures of the documentation; none means all.
     """
 
     name: str
     title: str
-    full: S
-    quick: S
     cells: Callable[[S], Sequence[Cell]]
     measure: Measure[S]
-    claims: tuple[Claim, ...]
     tables: Mapping[str, Callable[[Sequence[Record]], list[Record]]]
     pictures: Mapping[str, Callable[[Sequence[Record]], Figure]]
+    follow_up: FollowUp[S] | None = None
+    parallel: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction(Experiment[S]):
+    """A published result, measured again; its `measure` `says_its_scale`.
+
+    Args:
+        full: settings of the documented results.
+        quick: settings of a small version, under a minute.
+        claims: the claims that the results are held against.
+        unit: the word for the samples of a batch.
+        scale: the word for the size of `full`.
+        parts: the figures and tables that can be had alone; the rest is then their `sum_of`.
+        shown: the pictures of the documentation; none means all.
+    """
+
+    full: S
+    quick: S
+    claims: tuple[Claim, ...]
     unit: str = "digits"
     scale: str = "full"
     parts: Mapping[str, Part[S]] = field(default_factory=dict)
-    parallel: bool = False
     shown: tuple[str, ...] = ()
 
     @property

@@ -19,7 +19,7 @@ class CellProgress:
 
     Args:
         console: the console to write to.
-        cells: the number of cells that this process is going to measure.
+        cells: the number of cells that are to be measured.
         cost: the sum of their costs.
     """
 
@@ -42,6 +42,11 @@ class CellProgress:
             self._task = self._bar.add_task(f"0/{self._cells} cells", total=self._cost)
         return self
 
+    def skip(self, cells: int, cost: float) -> None:
+        """Take out cells that are finished already."""
+        self._cells -= cells
+        self._cost -= cost
+
     def advance(self, name: str, cost: float) -> None:
         """Show that a cell is finished."""
         self._done += 1
@@ -50,7 +55,7 @@ class CellProgress:
         left = (now - self._start) / self._paid * (self._cost - self._paid)
         text = f"{self._done}/{self._cells} cells  {name}  ETA {clock(left)}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._paid, description=text)
+            self._bar.update(self._task, completed=self._paid, total=self._cost, description=text)
         elif now - self._said >= EVERY:
             self._said = now
             say(self._console, text)

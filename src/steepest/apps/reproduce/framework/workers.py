@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from steepest._common.errors import invalid
 from steepest._common.files import Record
-from steepest.apps.reproduce.framework.experiment import Cell
+from steepest.apps.reproduce.framework.experiment import Cell, Experiment
 
 # glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -26,31 +28,63 @@ Do = Callable[[Measure, Sequence[Cell]], Iterable[tuple[Cell, Record]]]
 """Measures cells, and gives each with its result when it is finished."""
 
 
+def processes(experiment: Experiment[Any], wanted: int | None) -> int:
+    """The number of processes that measure the cells of an experiment.
+
+    Raises:
+        ValueError: fewer than one, or several for cells that use all cores themselves.
+    """
+    if wanted is not None and (wanted < 1 or (wanted > 1 and not experiment.parallel)):
+        remedy = (
+            "give a whole number >= 1"
+            if wanted < 1
+            else f"each cell of {experiment.name} uses all cores; leave it out"
+        )
+        raise invalid("jobs", wanted, remedy)
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return wanted or (available or 1 if experiment.parallel else 1)
+
+
 @contextmanager
 def workers(jobs: int, *, alone: bool) -> Iterator[Do]:
     """Something that measures cells in `jobs` processes; they end with the block.
 
+    Cells that are to be `alone` come first, in this process.
+
     Args:
         jobs: the number of processes; 1 is this process.
-        alone: whether a cell has all threads of this process, rather than one.
+        alone: whether every cell has all threads of this process, rather than one.
     """
-    if jobs > 1:
-        # A fork would copy the state of torch's threads without the threads.
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin)
-        try:
-            yield lambda measure, cells: _spread(pool, measure, cells)
-        finally:
-            # Without this, what is queued would still be measured.
-            pool.shutdown(cancel_futures=True)
+    if jobs == 1:
+        yield lambda measure, cells: _in_turn(measure, cells, alone=alone)
         return
-    threads = torch.get_num_threads()
+    # A fork would copy the state of torch's threads without the threads.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin)
+
+    def do(measure: Measure, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Record]]:
+        yield from _in_turn(measure, [c for c in cells if c.alone], alone=True)
+        yield from _spread(pool, measure, [c for c in cells if not c.alone])
+
     try:
-        if not alone:
-            torch.set_num_threads(1)
-        yield lambda measure, cells: ((cell, measure(cell.key)) for cell in cells)
+        yield do
     finally:
-        torch.set_num_threads(threads)
+        # Without this, what is queued would still be measured.
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_turn(
+    measure: Measure, cells: Sequence[Cell], *, alone: bool
+) -> Iterator[tuple[Cell, Record]]:
+    """The results of cells that are measured here, those to be alone first."""
+    threads = torch.get_num_threads()
+    for cell in sorted(cells, key=lambda c: not c.alone):
+        try:
+            torch.set_num_threads(threads if alone or cell.alone else 1)
+            result = measure(cell.key)
+        finally:
+            torch.set_num_threads(threads)
+        yield cell, result
 
 
 def _spread(

@@ -20,7 +20,7 @@ from itertools import product
 from statistics import fmean
 
 from steepest._common.files import Record
-from steepest.apps.reproduce.data.digits import CLASSES, load_digits
+from steepest.apps.reproduce.data.digits import CLASSES, PIXELS, POOL, load_digits
 from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
     Cell,
@@ -29,14 +29,7 @@ from steepest.apps.reproduce.framework.experiment import (
     says_its_scale,
 )
 from steepest.apps.reproduce.framework.training import evaluate, train
-from steepest.apps.reproduce.lr_transfer.methods import (
-    BASELINES,
-    METHODS,
-    MUONS,
-    PIXELS,
-    POOL,
-    network,
-)
+from steepest.apps.reproduce.lr_transfer.methods import BASELINES, METHODS, MUONS, network
 from steepest.apps.reproduce.lr_transfer.picture import draw, draw_muon
 from steepest.apps.reproduce.names import TITLES
 

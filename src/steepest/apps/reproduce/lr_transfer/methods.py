@@ -14,11 +14,9 @@ from torch.optim import Optimizer
 
 import steepest
 from steepest import norms
-from steepest.apps.reproduce.data.digits import CLASSES
+from steepest.apps.reproduce.data.digits import CLASSES, PIXELS
 from steepest.polar import Auto
 
-POOL = 2
-PIXELS = 196
 MOMENTUM = 0.9
 RMS_TO_RMS = norms.Operator("rms", "rms")
 

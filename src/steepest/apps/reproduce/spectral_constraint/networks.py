@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import steepest
 from steepest import maps, norms, polar
 from steepest._common.files import Record
-from steepest.apps.reproduce.data.digits import CLASSES, load_digits
+from steepest.apps.reproduce.data.digits import CLASSES, POOL, load_digits
 from steepest.apps.reproduce.data.text import corpus
 from steepest.apps.reproduce.framework.experiment import Settings
 from steepest.apps.reproduce.framework.training import evaluate, train
@@ -27,7 +27,7 @@ from steepest.apps.train.config import Config, ModelConfig
 from steepest.apps.train.optimizers import recipe, scheduler
 from steepest.apps.train.trial import Trainer, Trial
 
-POOL, SIDE = 2, 14
+SIDE = 14
 # Nesterov's momentum 0.95 as Lion-K, that of `steepest.Muon`.
 BETAS = (0.95**2, 0.95)
 ADAMW_LR = 4e-3
