@@ -126,7 +126,7 @@ class EMANesterov(Optimizer):
         self.optimizer.state = state
 
     def __getattr__(self, name: str) -> Any:
-        """What only the optimizer has."""
+        """Attributes that only the optimizer has."""
         if name.startswith("__") or "optimizer" not in vars(self):
             raise AttributeError(name)
         return getattr(self.optimizer, name)

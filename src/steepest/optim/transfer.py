@@ -42,7 +42,7 @@ DECAY: Mapping[DecayScaling, Powers] = {
 }
 
 SIZES = ("width", "depth", "batch", "steps")
-"""What may change, each as a pair (from, to)."""
+"""The sizes that may change, each a pair (from, to)."""
 
 RULES: Mapping[str, Mapping[Any, Any]] = {
     "convention": STEP_BY_WIDTH,
@@ -96,10 +96,10 @@ class Transfer:
         depth: Their numbers of layers.
         batch: Their tokens or samples per step.
         steps: Their numbers of steps.
-        convention: What `lr` is the size of: the `adjust_lr_fn` of `Muon`; "scion"; or "modular",
-            for `SteepestDescent` in the modular norm.
+        convention: The meaning of `lr`: the `adjust_lr_fn` of `Muon`; "scion"; or "modular", for
+            `SteepestDescent` in the modular norm.
         branches: The power of 1/depth that multiplies the residual branches of the model.
-        decay: What lr·weight_decay is proportional to, at one batch.
+        decay: The number that lr·weight_decay is proportional to, at one batch.
         horizon: The power of the tokens by which learning rates fall.
         adamw: How AdamW's learning rates follow the width.
 
