@@ -1,5 +1,6 @@
 """EMANesterov: the authors' numbers, when the weights are ahead, and what it saves."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -257,6 +258,9 @@ def test_what_only_the_optimizer_has_is_found():
     optimizer.register_step_post_hook(lambda *_: calls.append(1))
     train(m, optimizer, 1)
     assert calls == [1]
+    for name in ("param_groups", "state"):
+        setattr(optimizer, name, other := copy.copy(getattr(optimizer, name)))
+        assert getattr(optimizer.optimizer, name) is other
     with pytest.raises(AttributeError, match="nothing"):
         _ = optimizer.nothing
 
