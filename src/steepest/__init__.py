@@ -35,6 +35,7 @@ if _typing.TYPE_CHECKING:
     from steepest.optim import Hyperball as Hyperball
     from steepest.optim import Lion as Lion
     from steepest.optim import LionK as LionK
+    from steepest.optim import LoRAMuon as LoRAMuon
     from steepest.optim import Muon as Muon
     from steepest.optim import Muon2 as Muon2
     from steepest.optim import MuonBrake as MuonBrake
@@ -45,6 +46,7 @@ if _typing.TYPE_CHECKING:
     from steepest.optim import NormalizedSGD as NormalizedSGD
     from steepest.optim import NorMuon as NorMuon
     from steepest.optim import PolarGrad as PolarGrad
+    from steepest.optim import QKClip as QKClip
     from steepest.optim import Scion as Scion
     from steepest.optim import SignSGD as SignSGD
     from steepest.optim import SOAPMuon as SOAPMuon
@@ -76,7 +78,7 @@ __getattr__, __dir__ = _lazy(
             *("SGD", "Lion", "LionK", "Muon", "NormalizedSGD", "PolarGrad", "Scion", "SignSGD"),
             *("SpectralDescent", "SteepestDescent"),
             *("NorMuon", "AdaMuon", "Muon2", "MuonEq", "MuonPlus", "Aurora", "SOAPMuon"),
-            *("Hyperball", "Muown", "MuonFloor", "MuonBrake"),
+            *("Hyperball", "Muown", "MuonFloor", "MuonBrake", "LoRAMuon", "QKClip"),
             *("EMANesterov", "Transfer"),
         ),
         "steepest.polar": ("polar_factor",),

@@ -66,6 +66,19 @@ def test_factors_are_matrices_and_the_base_stays(kind):
     assert all(after[name].any() for name in found if "lora_B" in name), "all factors move"
 
 
+@pytest.mark.row("peft-adapters")
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_are_pairs_with_their_scales(kind):
+    model = adapted(**KINDS[kind])
+    optimizer = steepest.LoRAMuon(model, lr=1.0)
+    pairs = [g for g in optimizer.param_groups if not g["adamw"]]
+    scaled = [m.scaling for m in model.modules() if isinstance(getattr(m, "scaling", None), dict)]
+    assert [g["lora_scale"] for g in pairs] == list(dict.fromkeys(s["default"] for s in scaled))
+    factors = {n for n, p in model.named_parameters() if "lora_A" in n or "lora_B" in n}
+    assert {n for g in pairs for n in g["param_names"]} == factors
+    check_falls(steps(model, optimizer, 9, every=0), by=1e-4)
+
+
 @pytest.mark.row("peft-head")
 def test_a_trained_head_and_factors_of_tables_go_to_adamw():
     model, optimizer = with_adapters(llama(num_hidden_layers=1))

@@ -20,6 +20,7 @@ RETRACTIONS = [
     retractions.RadialBrake(),
     retractions.RadialBrake(outward=0.2, inward=0.6),
     retractions.RowMagnitudes(),
+    retractions.SplitDecay(),
 ]
 every_retraction = pytest.mark.parametrize("retraction", RETRACTIONS, ids=repr)
 

@@ -21,6 +21,7 @@ from steepest.norms.operator import Conv as Conv
 from steepest.norms.operator import Operator as Operator
 from steepest.norms.operator import VectorNorm as VectorNorm
 from steepest.norms.operator import estimate as estimate
+from steepest.norms.pair import PairNorm as PairNorm
 from steepest.norms.product import MaxOf as MaxOf
 from steepest.norms.product import Modular as Modular
 from steepest.norms.product import ProductNorm as ProductNorm

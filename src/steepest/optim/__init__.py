@@ -27,6 +27,8 @@ from steepest.optim.family import Muown as Muown
 from steepest.optim.family import NorMuon as NorMuon
 from steepest.optim.family import SOAPMuon as SOAPMuon
 from steepest.optim.lionk import LionK as LionK
+from steepest.optim.lora import LoRAMuon as LoRAMuon
+from steepest.optim.lora import Pairs as Pairs
 from steepest.optim.muon import Muon as Muon
 from steepest.optim.named import SGD as SGD
 from steepest.optim.named import Lion as Lion
@@ -43,6 +45,8 @@ from steepest.optim.parameter_view import ParameterView as ParameterView
 from steepest.optim.presets import FAMILY as FAMILY
 from steepest.optim.presets import PRESETS as PRESETS
 from steepest.optim.presets import Preset as Preset
+from steepest.optim.qk_clip import Maxima as Maxima
+from steepest.optim.qk_clip import QKClip as QKClip
 from steepest.optim.rule import Shapes as Shapes
 from steepest.optim.rule import UpdateRule as UpdateRule
 from steepest.optim.transfer import Transfer as Transfer

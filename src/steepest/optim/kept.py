@@ -56,6 +56,15 @@ class KeptTensor:
             return Layout.replicated(self.shape, ranks.size)
         return Layout.of(self.shape, member.param.device_mesh.shape, placements)
 
+    def on_this_rank(self, member: Member, whole: Tensor) -> Tensor:
+        """This rank's part of it, of which every rank has the whole."""
+        placements, param = self.placements(member), member.param
+        if placements is None or not is_sharded(param):
+            return whole
+        mesh = param.device_mesh
+        layout = Layout.of(self.shape, mesh.shape, placements)
+        return layout.take(whole, RankGroup.of_mesh(mesh).rank)
+
     def new(self, member: Member) -> Tensor:
         """Zeros in its shape, laid out as it is kept."""
         param, shape = member.param, self.shape

@@ -136,6 +136,8 @@ class Group(TypedDict, total=False):
         ns_coefficients: The quintic of torch's Newton–Schulz iteration.
         ns_steps: The number of its steps.
         adjust_lr_fn: The factor of `Muon`'s learning rate.
+        lora_scale: The factor of the product of two factors, for `LoRAMuon`.
+        cross_term: Whether its metric counts the product of both changes.
     """
 
     params: list[Tensor]
@@ -166,6 +168,8 @@ class Group(TypedDict, total=False):
     ns_coefficients: tuple[float, float, float]
     ns_steps: int
     adjust_lr_fn: ShapeRule
+    lora_scale: float
+    cross_term: bool
 
 
 RENAMED = {

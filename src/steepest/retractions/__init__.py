@@ -8,3 +8,4 @@ from steepest.retractions.retraction import Products as Products
 from steepest.retractions.retraction import Retraction as Retraction
 from steepest.retractions.retraction import StepSize as StepSize
 from steepest.retractions.sphere import Sphere as Sphere
+from steepest.retractions.split import SplitDecay as SplitDecay
