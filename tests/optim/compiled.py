@@ -66,6 +66,9 @@ TRACED = {
     "muon_maximize": lambda: Muon(
         groups(), lr=torch.tensor(0.1), maximize=True, nesterov=False, adamw_weight_decay=0.1
     ),
+    "muon_8bit": lambda: Muon(
+        groups(), lr=torch.tensor(0.1), adamw_lr=torch.tensor(0.01), momentum_dtype=torch.int8
+    ),
     "lion": lambda: Lion(plain(), lr=torch.tensor(0.1), weight_decay=0.1),
     "sgd": lambda: SGD(plain(), lr=torch.tensor(0.1)),
     "polar_grad": lambda: PolarGrad(groups(), lr=torch.tensor(0.1)),

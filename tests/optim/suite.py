@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 import steepest
 from steepest import (
@@ -19,6 +20,7 @@ from steepest import (
     maps,
     norms,
 )
+from steepest.optim import momentum
 from steepest.optim.presets import FAMILY
 from steepest.polar import Svd
 from steepest.testing.optimizers import loss as loss
@@ -37,6 +39,9 @@ OPTIMIZERS = {
     ),
     "muon_rms": lambda params, **kw: Muon(
         params, **{"lr": 0.05, "adjust_lr_fn": "match_rms_adamw", "adamw_weight_decay": 0.1, **kw}
+    ),
+    "muon_8bit": lambda params, **kw: Muon(
+        params, **{"lr": 0.05, "adamw_lr": 0.01, "momentum_dtype": torch.int8, **kw}
     ),
     "schatten": lambda params, **kw: SteepestDescent(
         params, norms.Schatten(4), **{"lr": 0.05, "momentum": 0.9, "adamw_lr": 0.01, **kw}
@@ -81,6 +86,13 @@ OPTIMIZERS |= {
     for name in FAMILY
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+
+
+@pytest.fixture
+def all_in_eight_bits(monkeypatch):
+    """The small model has no tensor that is large enough for 8 bits."""
+    monkeypatch.setattr(momentum, "SMALLEST", 1)
+    monkeypatch.setattr(momentum, "SHORTEST", 1)
 
 
 def assert_equal(a, b):

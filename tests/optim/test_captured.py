@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from steepest import Muon, SteepestDescent, norms, polar
 from steepest._common import numerics
+from steepest.optim import momentum
 from tools.gpu_check import parts
 
 aten = torch.ops.aten
@@ -78,6 +79,8 @@ def _as_on_a_device(monkeypatch, unchecked):
         if name.startswith("steepest.") and getattr(module, "is_known", None) is plain:
             monkeypatch.setattr(module, "is_known", lambda _: False)
     monkeypatch.setattr(numerics, "PLAIN", ())
+    monkeypatch.setattr(momentum, "SMALLEST", 1)
+    monkeypatch.setattr(momentum, "SHORTEST", 1)
 
 
 @pytest.mark.usefixtures("_as_on_a_device")

@@ -21,6 +21,9 @@ from tests.optim.suite import (
     parameters,
     train,
 )
+from tests.optim.suite import all_in_eight_bits as all_in_eight_bits
+
+pytestmark = pytest.mark.usefixtures("all_in_eight_bits")
 
 
 def test_the_table_is_complete():
@@ -225,7 +228,7 @@ def test_complex_parameters(make):
         with pytest.raises(ValueError, match="it takes real parameters"):
             make(groups, weight_decay=0.0)
         return
-    optimizer = make(groups, weight_decay=0.0)
+    optimizer = make(groups, weight_decay=0.0, momentum_dtype=None)
 
     def value():
         return (w - target).abs().square().sum() + b.abs().square().sum()
@@ -243,7 +246,7 @@ def test_complex_parameters(make):
 def test_half_precision_does_not_corrupt_the_momentum(make, dtype):
     """An in-place normalisation of `grad.bfloat16()`, not a copy, would write the buffer."""
     w = nn.Parameter(torch.randn(6, 8).to(dtype))
-    optimizer = make([w], momentum=0.5)
+    optimizer = make([w], momentum=0.5, momentum_dtype=None)
     if isinstance(optimizer, Muown):
         return  # its average is of other gradients
     expected = torch.zeros(6, 8, dtype=dtype)

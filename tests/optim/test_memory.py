@@ -78,6 +78,17 @@ def test_half_precision_parameters_are_widened_stack_by_stack():
     assert stack <= used <= 10 * stack
 
 
+@pytest.mark.parametrize("size", [64, 257, 300])
+def test_momentum_in_8_bits_is_whole_stack_by_stack(size):
+    """A norm of entries needs as many again, for the averages and while they are quantised."""
+    params = [nn.Parameter(torch.randn(size, size)) for _ in range(12)]
+    stack = 2 * size * size * 4
+    options = {"max_batch_bytes": stack, "momentum_dtype": torch.int8}
+    used = peak(Muon(params, polar=Auto(error=0.05), **options), params)
+    assert stack <= used <= 10 * stack
+    assert peak(Lion(params, lr=0.1, **options), params) <= 6 * stack
+
+
 def test_a_norm_of_entries_needs_two_stacks():
     """Besides them, a piece of the gradients in which zeros are looked for; its memory is kept."""
     params = [nn.Parameter(torch.randn(1000)) for _ in range(20)]

@@ -111,6 +111,16 @@ MISTAKES = [
     (lambda m: steepest.SteepestDescent(m, "schatten:x", lr=0.1), "'x' is not a number"),
     (lambda m: steepest.SteepestDescent(m, "kyfan:1.5", lr=0.1), "'1.5' is not a whole number"),
     (lambda m: steepest.SteepestDescent(m, "schatten:0.5", lr=0.1), "below 1 it is not a norm"),
+    (
+        lambda m: steepest.Muon(m, momentum_dtype=torch.float8_e4m3fn),
+        r"momentum_dtype=torch.float8_e4m3fn: give .*, torch.int8 for blocks of 8 bits, or None",
+    ),
+    (
+        lambda m: steepest.Muon(
+            [("w", nn.Parameter(torch.ones(64, 64) * 1j))], momentum_dtype=torch.int8
+        ),
+        r"momentum_dtype=torch.int8: w is complex, and 8 bits hold real numbers: give it a",
+    ),
     (lambda m: steepest.polar_factor([[1.0]]), "x='list': give a tensor"),
 ]
 

@@ -93,6 +93,7 @@ UNWAITING = {
     "half_momentum": lambda groups: Muon(groups, momentum_dtype=torch.bfloat16),
     "adjusted": lambda groups: Muon(groups, adjust_lr_fn="match_rms_adamw"),
     "wide_momentum": lambda groups: Muon(groups, momentum_dtype=torch.float64),
+    "eight_bits": lambda groups: Muon(groups, momentum_dtype=torch.int8),
     "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
     "sign_sgd": lambda groups: SignSGD(groups, lr=0.1),
     "normalized_sgd": lambda groups: NormalizedSGD(groups, lr=0.1),

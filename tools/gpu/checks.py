@@ -62,6 +62,7 @@ OPTIMIZERS: Mapping[str, Make] = {
     "Muon": lambda g, lr: steepest.Muon(g, lr=lr, adamw_lr=lr),
     "Muon, error 1e-3": lambda g, lr: steepest.Muon(g, lr=lr, polar=polar.Auto(error=1e-3)),
     "Muon, bfloat16 momentum": lambda g, lr: steepest.Muon(g, lr=lr, momentum_dtype=torch.bfloat16),
+    "Muon, momentum in 8 bits": lambda g, lr: steepest.Muon(g, lr=lr, momentum_dtype=torch.int8),
     "Muon, cautious decay": lambda g, lr: steepest.Muon(g, lr=lr, decay="cautious"),
     "Muon, implicit decay": lambda g, lr: steepest.Muon(g, lr=lr, decay="implicit"),
     "Lion": lambda g, lr: steepest.Lion(g, lr=lr, weight_decay=0.1),

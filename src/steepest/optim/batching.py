@@ -13,6 +13,7 @@ from steepest._common.numerics import empty
 from steepest.norms import Norm
 from steepest.optim.kept import recall
 from steepest.optim.member import Member, local_grad
+from steepest.optim.momentum import EIGHT_BITS, keep, new_average
 from steepest.optim.options import Group
 from steepest.optim.retracted import move, pulled
 from steepest.optim.rule import UpdateRule
@@ -138,11 +139,9 @@ class GroupStep:
             own = state[m.param]
             buffer = own.get("momentum_buffer")
             if buffer is None:
-                buffer = own["momentum_buffer"] = torch.zeros_like(
-                    m.param, dtype=m.dtype, memory_format=torch.preserve_format
-                )
+                buffer = new_average(m, own, group["momentum_dtype"])
             buffers.append(buffer if type(buffer) is Tensor else local(buffer))
-        return accumulate(
+        us = accumulate(
             grads,
             buffers,
             finite,
@@ -156,6 +155,9 @@ class GroupStep:
             betas=betas,
             zeros=[i for i, m in enumerate(members) if m.param in zeros] if zeros else [],
         )
+        if group["momentum_dtype"] == EIGHT_BITS:
+            keep(members, buffers, grads, finite, zeros, state)
+        return us
 
     def recall(self, member: Member) -> list[dict[str, Tensor]]:
         """The state that the rule keeps of each part of a parameter, by name."""

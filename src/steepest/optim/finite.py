@@ -12,9 +12,10 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import is_known
 from steepest.norms import Coupling
 from steepest.optim.groups import Views, name_of
+from steepest.optim.momentum import average_dtype
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
-from steepest.optim.updates import Flag, average_dtype
+from steepest.optim.updates import Flag
 from steepest.sharding import RankGroup, all_reduce_codes, is_sharded, same_everywhere
 from steepest.sharding.agree import BAD, FINE, NONE
 
@@ -65,8 +66,9 @@ def replicated_params(
                 one = found.setdefault(ranks, ReplicatedParams(ranks))
                 one.names.append(name_of(group, p))
                 one.params.append(p)
-                dtype = None if group["adamw"] else average_dtype(p, group["momentum_dtype"])
-                one.plans.append(f"{number} {view} {dtype}")
+                asked = None if group["adamw"] else group["momentum_dtype"]
+                dtype = None if group["adamw"] else average_dtype(p, asked)
+                one.plans.append(f"{number} {view} {dtype} {asked}")
     # From small to large, so that a larger one hears of what its parts have found.
     sets = sorted(found.values(), key=lambda one: one.ranks.size)
     wrong: ValueError | None = None

@@ -14,10 +14,11 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
 from steepest.optim.choices import SLOTS
+from steepest.optim.momentum import EIGHT_BITS, average_dtype
 from steepest.optim.options import Group
 from steepest.optim.remedies import no_matrix
 from steepest.optim.rule import UpdateRule, check_average
-from steepest.optim.updates import average_dtype, check_decay
+from steepest.optim.updates import check_decay
 from steepest.polar import PolarMethod
 from steepest.retractions import Retraction
 from steepest.sharding import RankGroup
@@ -64,11 +65,34 @@ def check_group(group: Group) -> None:
         two_weights(group["betas"])
         if not group["adamw"]:
             check_average(group)
-    dtype = group["momentum_dtype"]
-    if dtype is not None and not dtype.is_floating_point:
-        raise invalid("momentum_dtype", dtype, "give a real floating-point type or None")
+    check_momentum(group)
     if group["nonfinite"] not in ("skip", "raise"):
         raise invalid("nonfinite", group["nonfinite"], 'give "skip" or "raise"')
+
+
+def check_momentum(group: Group) -> None:
+    """Raise if the momentum of a group cannot be kept as it is asked.
+
+    Raises:
+        ValueError: another type than a real one of floating point or int8, or complex parameters
+            and int8.
+    """
+    dtype = group["momentum_dtype"]
+    if dtype == EIGHT_BITS and not group["adamw"]:
+        for p in group["params"]:
+            if p.is_complex():
+                raise invalid(
+                    "momentum_dtype",
+                    dtype,
+                    f"{name_of(group, p)} is complex, and 8 bits hold real numbers: give it a "
+                    "floating-point type or None in a group of its own",
+                )
+    elif dtype not in (None, EIGHT_BITS) and not (dtype.is_floating_point and dtype.itemsize > 1):
+        raise invalid(
+            "momentum_dtype",
+            dtype,
+            "give a real floating-point type, torch.int8 for blocks of 8 bits, or None",
+        )
 
 
 def two_weights(betas: Any) -> tuple[float, float]:

@@ -13,12 +13,12 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import widened
 from steepest.optim.choices import SHAPE_RULES, ShapeRule
 from steepest.optim.groups import Views
+from steepest.optim.momentum import average_dtype
 from steepest.optim.optimizer import Params, SteepestOptimizer
 from steepest.optim.options import Group, StepOptions
 from steepest.optim.presets import PRESETS
 from steepest.optim.rule import ShapedRule, UpdateRule
 from steepest.optim.unrouted import grouped
-from steepest.optim.updates import average_dtype
 from steepest.polar import JORDAN_QUINTIC, NewtonSchulz, PolarMethod, Schedule
 from steepest.routing.table import Routing
 
@@ -49,7 +49,8 @@ class Muon(SteepestOptimizer):
     they are left alone, and train as soon as they are thawed.
 
     The state of each matrix is `momentum_buffer`, and the groups hold torch's keys, so a state_dict
-    of either optimizer loads into the other. Loading torch's keeps the polar method chosen here.
+    of either optimizer loads into the other; one with momentum in 8 bits loads only here. Loading
+    torch's keeps the polar method chosen here.
 
     Args:
         params: A module, a `Routing`, parameters, (name, parameter) pairs, or groups of them. A

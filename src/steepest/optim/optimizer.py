@@ -20,6 +20,7 @@ from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
 from steepest.optim.member import local_grad
+from steepest.optim.momentum import EIGHT_BITS, average_dtype
 from steepest.optim.options import (
     Group,
     StepOptions,
@@ -37,13 +38,7 @@ from steepest.optim.rule import UpdateRule, check_average
 from steepest.optim.sharded import projected, sharded_batches
 from steepest.optim.state import as_text, loadable, restore_dtypes
 from steepest.optim.summary import summary
-from steepest.optim.updates import (
-    Flag,
-    average_dtype,
-    check_decay,
-    judged,
-    replace,
-)
+from steepest.optim.updates import Flag, check_decay, judged, replace
 
 
 class SteepestOptimizer(RoutedOptimizer, ABC):
@@ -260,12 +255,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                     self._keep_empty(p, group)
                 elif grad is not None:
                     if grad.layout != torch.strided:
+                        where = f"sparse ({name_of(group, p)})"
                         raise invalid(
-                            "grad",
-                            f"sparse ({name_of(group, p)})",
-                            "give dense gradients: for an embedding, sparse=False",
+                            "grad", where, "give dense gradients: for an embedding, sparse=False"
                         )
-                    alike.setdefault((p.device, asked or p.dtype), []).append(p)
+                    dtype = average_dtype(p, asked) if asked == EIGHT_BITS else asked or p.dtype
+                    alike.setdefault((p.device, dtype), []).append(p)
         if not torch.compiler.is_compiling():
             if not alike or self._notices.idle:
                 self._notices.idles(self.param_groups, trains=bool(alike))

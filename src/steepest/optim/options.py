@@ -54,8 +54,10 @@ class StepOptions(TypedDict, total=False):
             as it is, without waiting for the device; "raise" names it, waiting in every step.
         maximize: Whether to ascend instead of descend.
         momentum_dtype: Type of the momentum buffers; None, the default, means the parameter's. Use
-            torch.float32 with bfloat16 parameters for an average that does not stall. AdamW's
-            buffers have the type of their parameter, as torch's have.
+            torch.float32 with bfloat16 parameters for an average that does not stall. torch.int8
+            keeps the averages of large parameters in 8 bits between steps, with a unit for each
+            block of a row, and computes in single precision at least. AdamW's buffers have the type
+            of their parameter, as torch's have.
         max_batch_bytes: Bound on one stack of matrices, in bytes; a single parameter may exceed it.
             None, the default, means 16 MiB in the memory of the host and 512 MiB on an accelerator.
             Over the parameters, their momentum and AdamW's state a step needs at most ten times its
@@ -124,7 +126,8 @@ class Group(TypedDict, total=False):
         constraint: "project" or None.
         nonfinite: "skip" or "raise".
         maximize: Whether to ascend.
-        momentum_dtype: Type of the momentum buffers; None means the parameter's.
+        momentum_dtype: Type of the momentum buffers; None means the parameter's, and torch.int8
+            blocks of 8 bits.
         norm: The text of the norm, for `SteepestDescent`; an object may be put in its place.
         scale: The scale of a step, for `SteepestDescent`.
         sharpness: The sharpness λ, for `SteepestDescent`.

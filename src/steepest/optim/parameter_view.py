@@ -18,9 +18,9 @@ from steepest.maps import ConvexMap
 from steepest.norms import Geometry
 from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of
+from steepest.optim.momentum import average_dtype, average_of
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
-from steepest.optim.updates import average_dtype
 from steepest.sharding import whole
 from steepest.views import LINEAR, MatrixView
 
@@ -63,7 +63,7 @@ class ParameterView:
     @property
     def momentum(self) -> Tensor | None:
         """The optimizer's average of the gradients of F; None without one."""
-        return self.state.get("momentum_buffer")
+        return average_of(self.state)
 
     @property
     def maximize(self) -> bool:

@@ -11,8 +11,8 @@ from torch import Tensor
 from steepest.norms import Coupling
 from steepest.optim.batching import Bundle, bundles, stackable
 from steepest.optim.member import Member
+from steepest.optim.momentum import average_dtype
 from steepest.optim.rule import UpdateRule
-from steepest.optim.updates import average_dtype
 from steepest.sharding import (
     BUCKET,
     Exchange,

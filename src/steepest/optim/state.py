@@ -15,7 +15,7 @@ from steepest._common.errors import invalid
 from steepest._common.torch_modules import WRAPPERS
 from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of, repr_of
-from steepest.optim.updates import average_dtype
+from steepest.optim.momentum import CODES, UNITS, average_dtype, loaded
 from steepest.polar import Schedule
 from steepest.sharding import is_sharded
 
@@ -93,6 +93,11 @@ def loadable(
         key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
         for key, values in saved["state"].items()
     }
+    for group, own in zip(saved["param_groups"], groups, strict=True):
+        asked = None if own["adamw"] else own["momentum_dtype"]
+        for key, p in zip(group["params"], own["params"], strict=False):
+            if key in state:
+                state[key] = loaded(key, state[key], p, asked)
     return {"state": state, "param_groups": merged}
 
 
@@ -238,7 +243,7 @@ def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
                 dtype = average_dtype(p, own["momentum_dtype"])
                 optimizer.state[p]["momentum_buffer"] = buffer.to(p.device, dtype, copy=True)
             for name, value in saved["state"].get(key, {}).items():
-                if name.partition(".")[0] in SLOTS:
+                if name.partition(".")[0] in (*SLOTS, CODES, UNITS):
                     optimizer.state[p][name] = value.to(p.device, copy=True)
             # `get`: a state makes an entry for anyone who asks, which stays when a framework puts
             # another parameter in the place of this one.

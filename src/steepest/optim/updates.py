@@ -39,12 +39,6 @@ Flag = Tensor | bool
 """Whether a gradient is finite: on its device, or as a boolean where that is known."""
 
 
-def average_dtype(param: Tensor, asked: torch.dtype | None) -> torch.dtype:
-    """The type of a momentum buffer: as asked for, complex for a complex parameter."""
-    dtype = asked or param.dtype
-    return dtype.to_complex() if param.is_complex() and not dtype.is_complex else dtype
-
-
 def check_decay(lr: float | Tensor, weight_decay: float | Tensor, decay: Decay) -> None:
     """Raise if a step would decay weights past zero, unless to know it waits for a device.
 

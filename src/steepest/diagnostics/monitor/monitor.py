@@ -159,8 +159,8 @@ class Monitor:
         with self._timed(), torch.no_grad():
             for w in self._params:
                 self._before[w.param] = w.param.detach().clone()
-                if "betas" in w.group and "momentum_buffer" in w.state:
-                    self._past[w.param] = w.state["momentum_buffer"].clone()
+                if "betas" in w.group and (past := w.momentum) is not None:
+                    self._past[w.param] = past.clone()
 
     def _after_step(self, *_: Any) -> None:
         due, self.step = self._due, self.step + 1

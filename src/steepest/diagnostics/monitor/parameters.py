@@ -115,7 +115,7 @@ class MonitoredParam(ParameterView):
         past = self.group.get("momentum")
         # A step of torch.optim.LBFGS goes along no average, but through its own evaluations.
         other = {"betas", "history_size"} & self.group.keys()
-        return not (past or other or {"exp_avg", "momentum_buffer"} & self.state.keys())
+        return not (past or other or "exp_avg" in self.state or self.momentum is not None)
 
     def average(self, grad: Tensor, past: Tensor | None) -> Tensor | None:
         """The average u of gradients that a step followed: of one without momentum the gradient.
@@ -133,12 +133,12 @@ class MonitoredParam(ParameterView):
             return grad
         if "exp_avg" in self.state:
             return in_double(self.state["exp_avg"])
-        if "momentum_buffer" not in self.state:
+        if self.momentum is None:
             return None
         if "betas" in self.group:
             old = torch.zeros_like(grad) if past is None else in_double(past)
             return grad.lerp(old, self.group["betas"][0])
-        buffer, momentum = in_double(self.state["momentum_buffer"]), self.value("momentum")
+        buffer, momentum = in_double(self.momentum), self.value("momentum")
         if not self.group.get("nesterov"):
             return buffer
         # torch.optim.SGD adds gradients up; everything else here averages them.

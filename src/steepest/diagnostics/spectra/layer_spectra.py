@@ -13,14 +13,13 @@ from steepest.diagnostics._preserved_state import PreservedState
 from steepest.diagnostics._selected import Model, names_of
 from steepest.diagnostics.geometry.layer_products import RecordedCalls, counts, side_by_side
 from steepest.diagnostics.spectra.spectrum import Method, Spectrum, of_values, spectrum
+from steepest.optim.momentum import average_of
 from steepest.routing import matrix_views
 
 What = Literal["weights", "gradients", "momentum"]
 """The matrices of a layer whose spectra are taken."""
 
 WHAT = ("weights", "gradients", "momentum")
-MOMENTUM = ("momentum_buffer", "exp_avg")
-"""Optimizers' names of an average of gradients: SGD and Muon, Adam and its kin."""
 
 
 def layer_spectra(
@@ -138,4 +137,5 @@ def _tensor(param: Tensor, optimizer: torch.optim.Optimizer | None, of: What) ->
     assert optimizer is not None, "checked"
     # `get`: the state of an optimizer makes an entry for anyone who asks.
     state = optimizer.state.get(param, {})
-    return next((state[key] for key in MOMENTUM if state.get(key) is not None), None)
+    own = average_of(state)  # of SGD and Muon
+    return own if own is not None else state.get("exp_avg")  # of Adam and its kin
