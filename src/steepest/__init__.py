@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
     from steepest.optim import SGD as SGD
     from steepest.optim import AdaMuon as AdaMuon
     from steepest.optim import Aurora as Aurora
+    from steepest.optim import EMANesterov as EMANesterov
     from steepest.optim import Hyperball as Hyperball
     from steepest.optim import Lion as Lion
     from steepest.optim import LionK as LionK
@@ -51,6 +52,7 @@ if _typing.TYPE_CHECKING:
     from steepest.optim import SOAPMuon as SOAPMuon
     from steepest.optim import SpectralDescent as SpectralDescent
     from steepest.optim import SteepestDescent as SteepestDescent
+    from steepest.optim import Transfer as Transfer
     from steepest.polar import polar_factor as polar_factor
     from steepest.routing import Routing as Routing
     from steepest.routing import layer_decay as layer_decay
@@ -77,6 +79,7 @@ __getattr__, __dir__ = _lazy(
             *("SpectralDescent", "SteepestDescent"),
             *("NorMuon", "AdaMuon", "Muon2", "MuonEq", "MuonPlus", "Aurora", "SOAPMuon"),
             *("Hyperball", "Muown", "MuonFloor", "MuonBrake", "LoRAMuon", "QKClip"),
+            *("EMANesterov", "Transfer"),
         ),
         "steepest.polar": ("polar_factor",),
         "steepest.routing": ("Routing", "layer_decay", "route"),

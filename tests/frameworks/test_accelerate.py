@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+import steepest
 from steepest.diagnostics import Monitor, constraint_report
 from tests.frameworks import processes
 from tests.frameworks.checks import check_falls, check_routed, furthest, unwrapped
@@ -41,6 +42,7 @@ def train(prepare, resume=False, accumulate=1, clip=None, precision=None):
         if resume and step < HALF:
             continue
         with engine.accumulate(model):
+            optimizer.train()  # nothing, but for an optimizer that has it
             loss = model(**batch).loss
             engine.backward(loss)
             if clip and engine.sync_gradients:
@@ -63,6 +65,23 @@ def test_a_run_that_goes_on_is_the_run(options):
         check_falls(losses, by=0.05)
         assert furthest(losses[HALF:], train(prepare, resume=True, **options)[2]) == 0.0
     check_routed(model, optimizer)
+
+
+def ahead(accelerator, model, loader):
+    inner = steepest.Muon(model, lr=0.02)
+    optimizer = steepest.EMANesterov(inner, start=1, stop=None, look_ahead=0.8, ema=0.5)
+    return accelerator.prepare(model, optimizer, loader)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate": 3, "clip": 0.5}, {"precision": "bf16"}], ids=str
+)
+def test_the_prepared_optimizer_looks_ahead_when_it_is_told_to_train(options):
+    _, optimizer, losses = train(ahead, **options)
+    assert optimizer.optimizer.steps == STEPS // options.get("accumulate", 1)
+    check_falls(losses, by=0.05)
+    assert furthest(losses[HALF:], train(ahead, resume=True, **options)[2]) == 0.0
+    assert losses != train(prepared, **options)[2]
 
 
 @pytest.mark.row("accelerate-instruments")

@@ -65,6 +65,21 @@ def resumed(make, **changes):
     return whole, furthest(losses(whole)[HALF:], losses(again)[HALF:])
 
 
+def ahead(model, args, data):
+    inner = steepest.Muon(model, lr=0.02)
+    optimizer = steepest.EMANesterov(inner, start=1, stop=STEPS - 2, look_ahead=0.8, ema=0.5)
+    return Trainer(model, args, train_dataset=data, optimizers=(optimizer, None))
+
+
+def test_it_looks_ahead_and_goes_on():
+    changes = {"gradient_accumulation_steps": 2}
+    made, difference = resumed(ahead, **changes)
+    assert difference == 0.0
+    assert made.optimizer.optimizer.steps == STEPS
+    check_falls(losses(made))
+    assert losses(made) != losses(run(WAYS["optimizers"], **changes))
+
+
 @pytest.mark.row("trainer-factory", "trainer-optimizers", "trainer-subclass")
 @pytest.mark.parametrize("way", WAYS)
 def test_it_is_routed_and_learns(way):

@@ -58,7 +58,9 @@ def test_skip_leaves_parameter_and_state_as_they_are(make, bad):
     optimizer.step()
     assert optimizer.skipped == 2
     for name, p in m.named_parameters():
-        kept = {k: v for k, v in states[name].items() if k != "retraction.begun"}  # once and for all
+        kept = {
+            k: v for k, v in states[name].items() if k != "retraction.begun"
+        }  # once and for all
         same = [torch.equal(v, optimizer.state[p][k]) for k, v in kept.items()]
         if name in names:
             assert torch.equal(p, before[name])

@@ -163,7 +163,9 @@ def adaptive(layer: Adapted) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "scale"), [(number, 3.0), (alpha, 3.0), (nothing, 7.0)], ids=str
+    ("change", "scale"),
+    [(number, 3.0), (alpha, 3.0), (nothing, 7.0)],
+    ids=["number", "alpha", "nothing"],
 )
 def test_the_scales_that_modules_tell(change, scale) -> None:
     layer = Adapted(6, 8, 2)

@@ -1,7 +1,10 @@
 """Optimizers: the step loop and the named optimizers."""
 
+from steepest.optim.choices import AdamWScaling as AdamWScaling
 from steepest.optim.choices import Constraint as Constraint
+from steepest.optim.choices import Convention as Convention
 from steepest.optim.choices import Decay as Decay
+from steepest.optim.choices import DecayScaling as DecayScaling
 from steepest.optim.choices import Loss as Loss
 from steepest.optim.choices import NonFinite as NonFinite
 from steepest.optim.choices import Scale as Scale
@@ -10,6 +13,7 @@ from steepest.optim.choices import Sharpness as Sharpness
 from steepest.optim.choices import Unrouted as Unrouted
 from steepest.optim.descent import DescentOptions as DescentOptions
 from steepest.optim.descent import SteepestDescent as SteepestDescent
+from steepest.optim.ema_nesterov import EMANesterov as EMANesterov
 from steepest.optim.family import AdaMuon as AdaMuon
 from steepest.optim.family import Aurora as Aurora
 from steepest.optim.family import Hyperball as Hyperball
@@ -45,3 +49,4 @@ from steepest.optim.qk_clip import Maxima as Maxima
 from steepest.optim.qk_clip import QKClip as QKClip
 from steepest.optim.rule import Shapes as Shapes
 from steepest.optim.rule import UpdateRule as UpdateRule
+from steepest.optim.transfer import Transfer as Transfer

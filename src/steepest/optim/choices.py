@@ -42,3 +42,14 @@ SLOTS = ("before", "after", "retraction")
 a step; they are there only if they are used."""
 
 SHAPE_RULES: tuple[ShapeRule, ...] = ("original", "match_rms_adamw", "spectral_unclamped", None)
+
+Convention = Literal["original", "match_rms_adamw", "spectral_unclamped", "scion", "modular"]
+"""Meaning of a learning rate: that of `Muon` under its `adjust_lr_fn`, of `Scion`, or of a step in
+the modular norm."""
+
+DecayScaling = Literal["1/width", "1/width²", "1/tokens", "constant"]
+"""The number that `lr·weight_decay` is proportional to, at one size of the batch."""
+
+AdamWScaling = Literal["muP", "1/√width"]
+"""How the learning rates of AdamW follow the width: "muP", of output heads alone, as 1/width;
+"1/√width", of heads and embeddings."""

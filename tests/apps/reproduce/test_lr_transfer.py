@@ -13,19 +13,24 @@ import torch
 
 from steepest.apps._figures import png
 from steepest.apps.reproduce.framework.claims import UNDECIDED
-from steepest.apps.reproduce.lr_transfer import (
+from steepest.apps.reproduce.lr_transfer.experiment import (
     CLAIMS,
     LR_TRANSFER,
-    METHODS,
     TransferSettings,
     best,
     cells,
-    draw,
     losses,
     measure,
-    network,
     vertex,
 )
+from steepest.apps.reproduce.lr_transfer.methods import (
+    BASELINES,
+    HEAD_LR,
+    METHODS,
+    MUONS,
+    network,
+)
+from steepest.apps.reproduce.lr_transfer.picture import draw, draw_muon
 from tests.apps.reproduce.toy import at_scale
 
 TINY = TransferSettings(seeds=(0,), steps=4, batch=16, widths=(8, 16), exponents={"sgd": (-4, -3)})
@@ -93,14 +98,25 @@ def test_a_neighbour_that_diverged_leaves_the_point_of_the_grid() -> None:
     assert (row["lr"], row["parabola"], row["interior"]) == (0.125, None, True)
 
 
+STAYS = {
+    "modular": "modular-stays",
+    "muon": "muon-stays",
+    "muon-unclamped": "muon-unclamped-stays",
+    "muon-transferred": "muon-transferred-stays",
+}
+MOVES = {"sgd": "sgd-moves", "adamw": "adamw-moves", "muon-matched": "muon-matched-moves"}
+
+
 @pytest.mark.parametrize(
     ("shift", "stays", "moves"), [(0.9, "agrees", "differs"), (1.1, "differs", "agrees")]
 )
 def test_the_verdicts_turn_at_a_factor_of_2(shift: float, stays: str, moves: str) -> None:
-    for name, expected in (("modular", stays), ("sgd", moves), ("adamw", moves)):
-        results = curve(name, 64, -3) + curve(name, 1024, -3 - shift)
-        claim = "modular-stays" if name == "modular" else f"{name}-moves"
-        assert verdict(claim, results) == expected
+    assert {*STAYS.values(), *MOVES.values()} == {claim.id for claim in CLAIMS}
+    assert {**STAYS, **MOVES}.keys() == METHODS.keys()
+    for claims, expected in ((STAYS, stays), (MOVES, moves)):
+        for name, claim in claims.items():
+            results = curve(name, 64, -3) + curve(name, 1024, -3 - shift)
+            assert verdict(claim, results) == expected
 
 
 def test_seeds_that_do_not_say_the_same_decide_nothing() -> None:
@@ -137,6 +153,35 @@ def test_the_weights_are_those_of_the_docstring() -> None:
         spread = weight.detach().square().mean().item()
         assert spread == pytest.approx(2 / weight.shape[1], rel=0.1)
     assert METHODS["adamw"].init is METHODS["sgd"].init
+    for method in MUONS.values():
+        *hidden, head = network(method, 64, 0).parameters()
+        *same, _ = network(METHODS["adamw"], 64, 0).parameters()
+        assert not head.any()
+        assert all(torch.equal(a, b) for a, b in zip(hidden, same, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "convention", "matrices", "head"),
+    [
+        ("muon", "original", 1.0, 1 / 4),
+        ("muon-unclamped", "spectral_unclamped", 1.0, 1 / 4),
+        ("muon-matched", "match_rms_adamw", 1.0, 1.0),
+        ("muon-transferred", "match_rms_adamw", 1 / 2, 1 / 4),
+    ],
+)
+def test_the_rates_of_muon_are_those_of_its_row(
+    name: str, convention: str, matrices: float, head: float
+) -> None:
+    model = network(METHODS[name], 256, 0)
+    groups = METHODS[name].build(model, 0.5).param_groups
+    rates = {p.shape: group["lr"] for group in groups for p in group["params"]}
+    assert rates == {
+        model.first.weight.shape: 0.5 * matrices,
+        model.hidden.weight.shape: 0.5 * matrices,
+        model.head.weight.shape: HEAD_LR * head,
+    }
+    assert [g["adjust_lr_fn"] for g in groups if not g["adamw"]] == [convention]
+    assert all(group["weight_decay"] == 0 for group in groups)
 
 
 def test_the_seed_is_the_only_difference_of_weights() -> None:
@@ -193,3 +238,13 @@ def test_the_picture_marks_the_best_and_leaves_out_what_diverged() -> None:
     assert [len(line.get_xdata()) for line in right.lines] == [2, 6, 1]
     assert list(left.lines[2].get_xdata()) == [0.125]
     assert png(figure) == png(draw(losses(results)))
+
+
+def test_each_picture_has_its_optimizers() -> None:
+    results = [r for name in METHODS for r in curve(name, 64, -3)]
+    for picture, methods in (("loss", BASELINES), ("muon", MUONS)):
+        table = LR_TRANSFER.tables[picture](results)
+        figure = LR_TRANSFER.pictures[picture](table)
+        assert [axes.get_title() for axes in figure.axes] == [m.title for m in methods.values()]
+    assert draw_muon(table).axes[0].get_xlabel() == "peak lr at width 64"
+    assert {row["optimizer"] for row in LR_TRANSFER.tables["best-lr"](results)} == set(METHODS)

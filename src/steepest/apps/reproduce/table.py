@@ -9,7 +9,7 @@ from steepest._common.errors import invalid
 from steepest.apps.reproduce.depth_variance.experiment import DEPTH_VARIANCE
 from steepest.apps.reproduce.directional_sharpness.experiment import DIRECTIONAL_SHARPNESS
 from steepest.apps.reproduce.framework.experiment import Reproduction
-from steepest.apps.reproduce.lr_transfer import LR_TRANSFER
+from steepest.apps.reproduce.lr_transfer.experiment import LR_TRANSFER
 from steepest.apps.reproduce.quadratics.figures import QUADRATICS
 from steepest.apps.reproduce.spectral_constraint.experiment import SPECTRAL_CONSTRAINT
 from steepest.apps.reproduce.warm_start.experiment import WARM_START

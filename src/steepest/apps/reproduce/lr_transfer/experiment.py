@@ -3,29 +3,23 @@
 A network 196 → width → width → 10 with ReLU and without biases is trained on 4 000 MNIST digits of
 14 × 14 pixels. SGD with momentum and AdamW start from normal entries of variance 2/in, which keep
 the size of the activations under ReLU at every width (He et al., arXiv 1502.01852). Steepest
-descent in the modular norm starts from matrices of ‖W‖_{RMS→RMS} = 1, as its theory asks. The
-learning rate falls linearly to zero. Its quality is the mean cross-entropy over all 4 000 training
-digits after the last step, averaged over the seeds.
+descent in the modular norm starts from matrices of ‖W‖_{RMS→RMS} = 1, as its theory asks. Muon
+starts as AdamW does, but for a head of zeros, which AdamW steps; learning rates are those of the
+width 64, and `steepest.Transfer` makes those of the others of them, except in one row. The learning
+rate falls linearly to zero. Its quality is the mean cross-entropy over all 4 000 training digits
+after the last step, averaged over the seeds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, product
+from functools import partial
+from itertools import product
 from statistics import fmean
 
-import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
-from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
-
-import steepest
-from steepest import norms
 from steepest._common.files import Record
-from steepest.apps._figures import INK, ordered_colours, panels
 from steepest.apps.reproduce.data.digits import CLASSES, PIXELS, POOL, load_digits
 from steepest.apps.reproduce.framework.claims import Claim, Need, Outcome, UndecidedError, scale
 from steepest.apps.reproduce.framework.experiment import (
@@ -35,66 +29,15 @@ from steepest.apps.reproduce.framework.experiment import (
     says_its_scale,
 )
 from steepest.apps.reproduce.framework.training import evaluate, train
+from steepest.apps.reproduce.lr_transfer.methods import BASELINES, METHODS, MUONS, network
+from steepest.apps.reproduce.lr_transfer.picture import draw, draw_muon
 from steepest.apps.reproduce.names import TITLES
-from steepest.polar import Auto
 
 TWICE = 2.0
-MOMENTUM = 0.9
-# Of the picture: ln 10 is chance, and losses far above it would flatten the rest.
-TOP = 3.0
-# What ended above the picture, or not at all, has a cross just below its upper edge.
-LOST = 2.75
-RMS_TO_RMS = norms.Operator("rms", "rms")
 LARGE = "Large et al., arXiv 2405.14813"
 BERNSTEIN = "Bernstein & Newhouse, arXiv 2410.21265"
-
-
-def _he(weight: Tensor, generator: Generator) -> None:
-    nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-
-
-def _unit(weight: Tensor, generator: Generator) -> None:
-    weight.copy_(RMS_TO_RMS.init(weight.shape, generator=generator))
-
-
-def _sgd(model: nn.Module, lr: float) -> Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM)
-
-
-def _adamw(model: nn.Module, lr: float) -> Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
-
-
-def _modular(model: nn.Module, lr: float) -> Optimizer:
-    # Its error is far below what a learning rate off by a factor of 2 does, and it is not an SVD.
-    norm = steepest.modular(model, polar=Auto(error=1e-3))
-    return steepest.SteepestDescent(model, norm=norm, lr=lr, momentum=MOMENTUM)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitialisedOptimizer:
-    """An optimizer with the initialisation that belongs to it.
-
-    Args:
-        title: the title of its panel.
-        init: the function that fills a weight.
-        build: the optimizer at a peak learning rate.
-        cubic: c in the time of a step, proportional to (1 + c·width)·(weights of the network).
-    """
-
-    title: str
-    init: Callable[[Tensor, Generator], None]
-    build: Callable[[nn.Module, float], Optimizer]
-    cubic: float = 0.0
-
-
-METHODS: Mapping[str, InitialisedOptimizer] = {
-    "sgd": InitialisedOptimizer(title="SGD, momentum 0.9", init=_he, build=_sgd),
-    "adamw": InitialisedOptimizer(title="AdamW", init=_he, build=_adamw),
-    "modular": InitialisedOptimizer(
-        title="steepest descent, modular norm", init=_unit, build=_modular, cubic=0.02
-    ),
-}
+QIU = "Qiu et al., arXiv 2512.05620"
+SPECTRAL = "Yang, Simon & Bernstein, arXiv 2310.17813"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,19 +52,16 @@ class TransferSettings(Settings):
     steps: int = 80
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     exponents: Mapping[str, tuple[int, int]] = field(
-        default_factory=lambda: {"sgd": (-7, 0), "adamw": (-12, -4), "modular": (-4, 1)}
+        default_factory=lambda: {
+            "sgd": (-7, 0),
+            "adamw": (-12, -4),
+            "modular": (-4, 1),
+            "muon": (-6, -1),
+            "muon-unclamped": (-6, -1),
+            "muon-matched": (-9, -4),
+            "muon-transferred": (-7, -2),
+        }
     )
-
-
-def network(method: InitialisedOptimizer, width: int, seed: int) -> nn.Sequential:
-    """The network with the weights of a seed."""
-    generator = Generator().manual_seed(seed)
-    sizes = (PIXELS, width, width, CLASSES)
-    layers = [nn.Linear(a, b, bias=False) for a, b in pairwise(sizes)]
-    with torch.no_grad():
-        for layer in layers:
-            method.init(layer.weight, generator)
-    return nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
 
 
 def cells(settings: TransferSettings) -> list[Cell]:
@@ -172,6 +112,11 @@ def losses(results: Sequence[Record]) -> list[Record]:
             }
         )
     return rows
+
+
+def losses_of(names: Collection[str], results: Sequence[Record]) -> list[Record]:
+    """Those of some optimizers."""
+    return losses([r for r in results if r["optimizer"] in names])
 
 
 def vertex(lrs: Sequence[float], values: Sequence[float]) -> float:
@@ -292,48 +237,42 @@ CLAIMS = (
         check=_check("adamw", stays=False),
         needs=NEEDS,
     ),
+    Claim(
+        id="muon-stays",
+        statement='With Muon\'s "original" factor and `Transfer` for the head the best learning '
+        "rate is the same at every width, up to a factor of 2.",
+        source=f"{QIU}; {SPECTRAL}",
+        expected="at most ×2",
+        check=_check("muon", stays=True),
+        needs=NEEDS,
+    ),
+    Claim(
+        id="muon-unclamped-stays",
+        statement='So it is with "spectral_unclamped", the factor √(out/in) for every shape.',
+        source=f"{QIU}; {SPECTRAL}",
+        expected="at most ×2",
+        check=_check("muon-unclamped", stays=True),
+        needs=NEEDS,
+    ),
+    Claim(
+        id="muon-matched-moves",
+        statement='With "match_rms_adamw" as it is it depends on the width by more than a factor '
+        "of 2.",
+        source="the RMS → RMS norm of its step grows like √width",
+        expected="more than ×2",
+        check=_check("muon-matched", stays=False),
+        needs=NEEDS,
+    ),
+    Claim(
+        id="muon-transferred-stays",
+        statement='With "match_rms_adamw" and `Transfer`, lr·(64/width)^½, it is the same at every '
+        "width, up to a factor of 2.",
+        source="hypothesis of this library, from the same norm",
+        expected="at most ×2",
+        check=_check("muon-transferred", stays=True),
+        needs=NEEDS,
+    ),
 )
-
-
-def draw(rows: Sequence[Record]) -> Figure:
-    """Final loss against learning rate, a line per width; dot: the best, cross: diverged."""
-    names = list(dict.fromkeys(r["optimizer"] for r in rows))
-    widths = sorted({r["width"] for r in rows})
-    figure, row = panels([METHODS[n].title for n in names], height=4)
-    for axes, name in zip(row, names, strict=True):
-        for width, colour in zip(widths, ordered_colours(len(widths)), strict=True):
-            curve = [r for r in rows if (r["optimizer"], r["width"]) == (name, width)]
-            lost = [r["lr"] for r in curve if r["loss"] is None or r["loss"] > TOP]
-            axes.plot(lost, [LOST] * len(lost), "x", color=colour)
-            curve = sorted((r for r in curve if r["loss"] is not None), key=lambda r: r["lr"])
-            if curve:
-                x, y = ([r[k] for r in curve] for k in ("lr", "loss"))
-                axes.plot(x, y, color=colour, linewidth=1.6, label=str(width))
-                axes.plot(x[y.index(min(y))], min(y), "o", color=colour, markersize=7)
-        lrs = sorted({r["lr"] for r in rows if r["optimizer"] == name})
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(FixedLocator(lrs[::2]))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"$2^{{{math.log2(v):.0f}}}$"))
-        axes.set_xlim(lrs[0] / 1.4, lrs[-1] * 1.4)
-        axes.set_xlabel("peak learning rate")
-    row[0].set_yscale("log")
-    row[0].set_ylim(top=TOP)
-    row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    row[0].yaxis.set_minor_locator(NullLocator())
-    row[0].yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    row[0].set_ylabel("training loss after the last step (nats)")
-    handles, labels = row[-1].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        title="width",
-        loc="outside lower center",
-        ncols=len(labels),
-        frameon=False,
-        labelcolor=INK,
-    )
-    return figure
 
 
 LR_TRANSFER = Reproduction(
@@ -344,11 +283,23 @@ LR_TRANSFER = Reproduction(
         seeds=(0,),
         steps=30,
         widths=(32, 64, 128),
-        exponents={"sgd": (-6, 0), "adamw": (-10, -4), "modular": (-4, 2)},
+        exponents={
+            "sgd": (-6, 0),
+            "adamw": (-10, -4),
+            "modular": (-4, 2),
+            "muon": (-5, -1),
+            "muon-unclamped": (-5, -1),
+            "muon-matched": (-7, -3),
+            "muon-transferred": (-6, -2),
+        },
     ),
     cells=cells,
     measure=measure,
     claims=CLAIMS,
-    tables={"loss": losses, "best-lr": best},
-    pictures={"loss": draw},
+    tables={
+        "loss": partial(losses_of, BASELINES),
+        "muon": partial(losses_of, MUONS),
+        "best-lr": best,
+    },
+    pictures={"loss": draw, "muon": draw_muon},
 )

@@ -1,0 +1,1 @@
+"""Does the best learning rate stay where it is when a network becomes wider?"""
