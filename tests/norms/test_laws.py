@@ -36,6 +36,7 @@ NO_NORMS = {
     "ShapeFactor",
 }
 NO_NORMS |= {"BlockLayout", "estimate"}
+NO_NORMS |= {"PairNorm"}  # of two tensors at a point: its laws are in test_pair.py
 DOUBLE = draws(kinds=("gaussian",), dtypes=(torch.float64, torch.complex128))
 
 
