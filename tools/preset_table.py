@@ -14,6 +14,7 @@ from pathlib import Path
 from steepest.optim import FAMILY, PRESETS, Preset
 from steepest.optim.choices import SLOTS
 from steepest.optim.summary import FACTORS
+from steepest.retractions import Sphere
 from steepest.transforms import Composed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,8 @@ def _average(row: Preset) -> str:
 
 def _factor(row: Preset) -> str:
     """The factor of the learning rate by the shape of a matrix."""
+    if isinstance(row.retraction, Sphere):
+        return "lr"
     return f"lr·{FACTORS[row.adjust_lr_fn or 'original']}"
 
 

@@ -207,3 +207,77 @@ def test_non_finite_gradients_on_a_device_leave_the_state_alone(monkeypatch):
     assert torch.equal(w, before)
     assert all(torch.equal(kept[key], optimizer.state[w][key]) for key in kept)
     assert not torch.equal(v, weight(4, 4)) and bool(v.isfinite().all())
+
+
+def test_magnitudes_are_the_norms_of_rounded_weights():
+    """What half precision loses of a row, or what others do to it, its magnitude loses too."""
+    w = weight(6, 16, dtype=torch.bfloat16)
+    optimizer = steepest.Muown([w], lr=1e-3)
+    for seed in range(200):
+        stepped(optimizer, w, seed=seed)
+        if seed == 100:
+            with torch.no_grad():
+                w.mul_(3.0)
+    kept = optimizer.state[w]["retraction.magnitude"].flatten().abs()
+    torch.testing.assert_close(w.detach().float().norm(dim=1), kept, rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("momentum", [torch.float32, torch.float64], ids=str)
+def test_momentum_may_be_of_another_type(name, momentum):
+    dtype = torch.float64 if momentum == torch.float32 else torch.float32
+    w = weight(5, 3, dtype=dtype)
+    optimizer = getattr(steepest, name)([w], lr=0.1, momentum_dtype=momentum)
+    for seed in range(3):
+        stepped(optimizer, w, seed=seed)
+    assert w.dtype == dtype and bool(w.isfinite().all())
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_one_huge_gradient_does_no_lasting_harm(name):
+    w = weight(4, 3, dtype=torch.float32)
+    optimizer = getattr(steepest, name)([w], lr=0.01)
+    for seed, scale in enumerate((1.0, 1e20, 1.0, 1.0)):
+        w.grad = scale * torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+        optimizer.step()
+    assert bool(w.isfinite().all()) and optimizer.skipped == 0
+
+
+def test_a_map_that_is_gone_is_named_and_can_be_left_behind():
+    m = model()
+    optimizer = steepest.NorMuon(m, lr=0.1)
+    train(m, optimizer, 1)
+    saved = optimizer.state_dict()
+    with pytest.raises(ValueError, match=r"saved with this, but the optimizer has None"):
+        steepest.Muon(m, lr=0.1).load_state_dict(saved)
+    for group in saved["param_groups"]:
+        group.pop("after")
+    other = steepest.Muon(m, lr=0.1)
+    other.load_state_dict(saved)
+    assert not any(key.startswith("after") for state in other.state.values() for key in state)
+
+
+def test_a_class_of_your_own_needs_no_repr():
+    class Halved(transforms.Transform):
+        """Half of it."""
+
+        def __call__(self, x, state):
+            return x / 2
+
+    class Straight(retractions.Retraction):
+        """The usual step."""
+
+        rows = False
+
+        def move(self, products, size, state):
+            one = torch.ones_like(products.xx)
+            return retractions.Combination((1 - size.decay) * one, -size.length * one)
+
+    w, v = weight(4, 3), weight(4, 3)
+    one = steepest.Muon([w], lr=0.1, before=Halved(), retraction=Straight(), polar=Svd())
+    other = steepest.Muon([v], lr=0.1, polar=Svd())
+    for seed in range(2):
+        stepped(one, w, seed=seed)
+        stepped(other, v, seed=seed)
+    torch.testing.assert_close(w, v)
+    assert "before Halved()" in repr(one) and "retraction Straight()" in repr(one)

@@ -14,17 +14,19 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import steepest
-from steepest import maps, norms
+from steepest import maps, norms, transforms
 from steepest.optim import finite, updates
 from steepest.optim.batching import GroupStep
+from steepest.optim.combine import Pair
 from steepest.optim.member import Member
 from steepest.optim.plan import StepPlan, _axes_stay, _by_members
 from steepest.optim.rule import NormRule
 from steepest.optim.sharded import projected, sharded_batches, travelling
 from steepest.polar import Svd
+from steepest.retractions import Combination
 from steepest.sharding import AsyncResult, Layout, RankGroup, is_sharded
 
 
@@ -73,6 +75,10 @@ OPTIMIZERS = {
     ),
     "line search": lambda net: steepest.SteepestDescent(
         [p for p in net.parameters() if p.ndim == 2], norms.Spectral(), scale="linesearch"
+    ),
+    "SOAPMuon": lambda net: steepest.SOAPMuon(net, lr=0.02, polar=Svd()),
+    "Muown, NorMuon": lambda net: steepest.Muown(
+        net, lr=0.02, polar=Svd(), after=transforms.RowSecondMoment()
     ),
     "column": lambda net: steepest.SteepestDescent(net, norms.ColumnNorm(), lr=0.02),
 }
@@ -307,3 +313,38 @@ def test_ranks_that_hold_copies_are_named_by_their_module_or_their_group():
         assert optimizer._replicas is None  # there is one rank
     with pytest.raises(ValueError, match="replicas='Sequential': it has other parameters"):
         optimizer.set_replicas(nn.parallel.DistributedDataParallel(model()))
+
+
+VIEWS = {
+    "linear": ((7, 5), steepest.MatrixView()),
+    "fused": ((6, 5), steepest.MatrixView(split=(3, 2, 1))),
+    "across columns": ((5, 6), steepest.MatrixView(split=2, split_dim=1)),
+    "kernel": ((4, 3, 2, 2), steepest.views.conv(2)),
+    "experts": ((3, 4, 5), steepest.views.EXPERTS),
+}
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("shape", "view"), VIEWS.values(), ids=VIEWS.keys())
+def test_the_parts_of_all_ranks_make_up_the_sums_of_the_whole(shape, view, axis, rows):
+    """Products of rows and matrices, and the combination that each rank makes of its part."""
+    x, y = (torch.randn(shape, dtype=torch.float64) for _ in range(2))
+    member = Member(nn.Parameter(x), torch.float64, view, False, x)
+    layout = Layout.of(shape, (2, 2), (Replicate(), Shard(axis)))
+    whole = Pair(member, x, y)
+    expected = whole.parts(whole.sums(), rows=rows)
+    pairs = []
+    for rank in range(4):
+        pair = Pair(member, layout.take(x, rank), layout.take(y, rank))
+        pair.layout, pair.ranks = layout, RankGroup(dist.group.WORLD, (0, 1, 2, 3), rank)
+        pairs.append(pair)
+    total = sum(pair.sums() for pair in pairs)
+    for part, wanted in zip(whole.parts(total, rows=rows), expected, strict=True):
+        for a, b in zip(part, wanted, strict=True):
+            torch.testing.assert_close(a, b)
+    weights = [Combination(1 / (1 + p.xx), p.xy) for p in expected]
+    made = whole.combined(weights)
+    for rank, pair in enumerate(pairs):
+        torch.testing.assert_close(pair.combined(weights), layout.take(made, rank))
+    assert not torch.equal(made, x)

@@ -32,6 +32,13 @@ MORE: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
         retraction=retractions.RowMagnitudes(),
         polar=Svd(),
     ),
+    "rows of another norm, on spheres": lambda groups: steepest.SteepestDescent(
+        groups,
+        "operator:rms:inf",
+        lr=torch.tensor(0.1, dtype=torch.float64),
+        momentum=0.9,
+        retraction=retractions.Sphere(2.0),
+    ),
     "rows of another norm": lambda groups: steepest.SteepestDescent(
         groups, "operator:rms:inf", lr=0.1, momentum=0.9, after=transforms.RowSecondMoment()
     ),

@@ -180,6 +180,26 @@ def test_bases_become_those_of_the_averages():
     assert float(overlap.diagonal().min()) > 0.97
 
 
+def test_single_precision_keeps_its_bases():
+    """Of full-rank gradients with a wide spectrum, nothing counts as not reached."""
+    x = torch.linalg.qr(stack((2, 96, 96), 0)).Q
+    sizes = 1 / torch.arange(1, 97, dtype=torch.float64)
+    gradient = (x[0] * sizes) @ x[1].mT
+    tails = []
+    for dtype in (torch.float64, torch.float32):
+        map = transforms.Eigenbasis()
+        state = new_state(map, gradient.to(dtype).unsqueeze(0))
+        for _ in range(20):
+            map.observe(gradient.to(dtype).unsqueeze(0), state)
+            map(gradient.to(dtype).unsqueeze(0), state)
+        q, gram = state["row_basis"][0].double(), gradient @ gradient.mT
+        rotated = (q.mT @ gram @ q)[48:, 48:]
+        scale = rotated.diagonal().sqrt()
+        off = rotated / scale.outer(scale) - torch.eye(48, dtype=torch.float64)
+        tails.append(float(off.abs().mean()))
+    assert tails[1] < tails[0] + 0.01, tails
+
+
 WRONG = [
     (lambda: transforms.RowSecondMoment(beta=1.0), "beta=1.0: give the weight of the past"),
     (lambda: transforms.SecondMoment(eps=-1.0), "eps=-1.0: give a finite number >= 0"),

@@ -70,7 +70,9 @@ class Update:
     def rate(self, lr: float | Tensor) -> Tensor:
         """The learning rate on the parameter's device, 0 where the gradient is not finite."""
         ok, dtype = self.finite, self.member.compute_dtype
-        one = ok if isinstance(ok, Tensor) else self.member.like.new_ones((), dtype=dtype)
+        # Not of the parameter: of a DTensor it would be one.
+        where = self.member.like.device
+        one = ok if isinstance(ok, Tensor) else torch.ones((), dtype=dtype, device=where)
         return one.to(dtype) * scalar(lr)
 
 

@@ -100,6 +100,7 @@ def planned(
     here: list[Member] = []
     apart: list[Member] = []
     shared: dict[tuple[RankGroup, torch.dtype, bool], list[tuple[Member, Layout]]] = {}
+    kept = rule.keeps_state or bool(rule.retraction and rule.retraction.names)
     matrix, symmetric = rule.couples is Coupling.MATRIX, rule.symmetric
     for p, view in taking:
         dtype = average_dtype(p, momentum_dtype)
@@ -118,7 +119,7 @@ def planned(
         elif (
             p.device_mesh.size() == 1
             or not (matrix or layout.sharded_dims)
-            or _by_members(layout, view, in_one_axis=rule.keeps_state)
+            or _by_members(layout, view, in_one_axis=kept)
         ):
             here.append(Member(p, dtype, view, symmetric, local(p)))
         else:

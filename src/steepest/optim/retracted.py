@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from steepest._common.numerics import widened
 from steepest.optim.combine import Pair, combined
 from steepest.optim.kept import recall
 from steepest.optim.member import Member, local_grad
@@ -93,8 +95,8 @@ class Kept:
         self.finite = finite
         self.old = [recall(m, retraction.state_shapes, state) for m in members]
         self.new = [
-            [{n.partition(".")[2]: t.clone() for n, t in part.items()} for part in parts]
-            for parts in self.old
+            [{n.partition(".")[2]: _wide(t, m) for n, t in part.items()} for part in parts]
+            for m, parts in zip(members, self.old, strict=True)
         ]
 
     def write(self) -> None:
@@ -109,3 +111,9 @@ class Kept:
                 flags += [ok] * len(part)
         if olds:
             replace(olds, news, flags)
+
+
+def _wide(kept: Tensor, member: Member) -> Tensor:
+    """A copy of what is kept, in the type in which products with the weights are computed."""
+    dtype = torch.promote_types(kept.dtype, widened(member.param.dtype))
+    return kept.to(dtype, copy=True)

@@ -73,7 +73,10 @@ def loadable(
         check_names(i, group.get("param_names"), own.get("param_names"))
         for key in (*TEXTS, *objects, "adamw"):
             mine = told.get(key)
-            if key in group and key in told and mine not in (group[key], renamed_text(key, group)):
+            # A map may be added to a run, with a state of zeros; one that is gone is an error.
+            gone = key in SLOTS and group.get(key) not in (None, "None")
+            both = key in group and (key in told or gone)
+            if both and mine not in (group[key], renamed_text(key, group)):
                 where, theirs, ours = first_difference(group[key], mine)
                 raise invalid(
                     f"param_groups[{i}][{key!r}]{where}",
@@ -89,8 +92,13 @@ def loadable(
             check(i, {**merged[-1], "params": own["params"]})
             _check_layout(saved["state"], group["params"], own)
     # torch would go on to write into the tensors of the checkpoint.
+    used = {key: group for group in merged for key in group["params"]}
     state = {
-        key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in values.items()}
+        key: {
+            k: v.clone() if isinstance(v, Tensor) else v
+            for k, v in values.items()
+            if _has_use(k, used.get(key, {}))
+        }
         for key, values in saved["state"].items()
     }
     for group, own in zip(saved["param_groups"], groups, strict=True):
@@ -99,6 +107,12 @@ def loadable(
             if key in state:
                 state[key] = loaded(key, state[key], p, asked)
     return {"state": state, "param_groups": merged}
+
+
+def _has_use(name: str, group: Mapping[str, Any]) -> bool:
+    """Whether a tensor of the state is not that of a map which the group does not have."""
+    slot = name.partition(".")[0]
+    return slot not in SLOTS or group.get(slot) is not None
 
 
 def _check_kind(saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from steepest._common.checks import positive
-from steepest.retractions.retraction import Combination, Products, Retraction, StepSize
+from steepest.retractions.retraction import (
+    Combination,
+    Products,
+    Retraction,
+    StepSize,
+    above_rounding,
+)
 from steepest.transforms import State
 
 
@@ -39,6 +45,7 @@ class UpdateFloor(Retraction):
         """The weights of W and d in the new W."""
         ww, _, dd = products
         update = dd * size.factor**2
-        wanted = self.ratio * (ww / torch.where(update > 0, update, 1)).sqrt()
-        factor = torch.where(update > 0, wanted.clamp(min=1), 1)
+        there = above_rounding(update)
+        wanted = self.ratio * (ww / torch.where(there, update, 1)).sqrt()
+        factor = torch.where(there, wanted.clamp(min=1), 1)
         return Combination((1 - size.decay).expand_as(ww), -size.length * factor)

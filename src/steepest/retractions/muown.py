@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from steepest._common.checks import positive, weight
-from steepest.retractions.retraction import Combination, Products, Retraction, StepSize
+from steepest.retractions.retraction import (
+    Combination,
+    Products,
+    Retraction,
+    StepSize,
+    above_rounding,
+)
 from steepest.transforms import State
 
 
@@ -55,8 +61,12 @@ class RowMagnitudes(Retraction):
         for name in ("magnitude", "length"):
             first = torch.where(norm > 0, norm, self.zero_row)
             state[name] = torch.where(begins, first, state[name])
+        # Weights are rounded, and others may change them: their norms are what counts.
+        signed = torch.where(state["magnitude"] < 0, -norm, norm)
+        state["magnitude"] = torch.where(norm > 0, signed, state["magnitude"])
         magnitude, length = state["magnitude"], state["length"]
-        slope = wg / magnitude
+        limit = torch.finfo(wg.dtype).max ** 0.5 / 8  # its square is finite
+        slope = (wg / magnitude).clamp(-limit, limit)
         state["average"] = state["average"].lerp(slope, 1 - self.betas[0])
         state["square"] = state["square"].lerp(slope.square(), 1 - self.betas[1])
         state["steps"] = state["steps"] + 1
@@ -74,7 +84,7 @@ class RowMagnitudes(Retraction):
         growth = torch.where(zero, 1, growth)
         ratio = magnitude / state["magnitude"] / torch.where(growth > 0, growth, 1)
         # A row that is zero points where its first step does, if that is more than rounding.
-        points = zero & (dd > torch.finfo(dd.dtype).eps ** 2)
+        points = zero & above_rounding(dd)
         norm = torch.where(points, dd, 1).sqrt()
         length = torch.where(points, size.length * norm, growth * state["length"])
         first = torch.where(points, magnitude / norm, 0)

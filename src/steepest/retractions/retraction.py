@@ -8,9 +8,10 @@ needs no more than the sums of a few numbers for each of its rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from steepest._common.text import changed_fields
@@ -75,7 +76,8 @@ class Retraction(ABC):
 
     def __repr__(self) -> str:
         """The fields that are not at their default: checkpoints know it by this text."""
-        return changed_fields(self)
+        own: object = self
+        return changed_fields(own) if is_dataclass(own) else f"{type(self).__name__}()"
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what is kept of a rows × cols matrix."""
@@ -99,3 +101,8 @@ class Retraction(ABC):
             state: The numbers that are kept; new ones are put in their place.
         """
         raise NotImplementedError
+
+
+def above_rounding(square: Tensor) -> Tensor:
+    """A mask of the squared lengths of directions that are more than the rounding of others."""
+    return square > (10 * torch.finfo(square.dtype).eps) ** 2

@@ -105,7 +105,7 @@ class Eigenbasis(Transform):
 
 def _reached(values: Tensor) -> Tensor:
     """A mask of the eigenvalues of each matrix that are above the rounding of the largest."""
-    bound = 10 * values.shape[-1] * torch.finfo(values.dtype).eps
+    bound: float = 4 * values.shape[-1] ** 0.5 * torch.finfo(values.dtype).eps
     return values > bound * values.amax(-1, keepdim=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, MutableMapping
+from dataclasses import is_dataclass
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -38,7 +39,7 @@ class Transform(ABC):
     names of `state_shapes`: the optimizer makes it, saves it and shards it.
     """
 
-    couples: ClassVar[Coupling]
+    couples: ClassVar[Coupling] = Coupling.MATRIX
     """The entries of a matrix that one entry of the result depends on."""
 
     keeps_norm: ClassVar[bool] = False
@@ -49,7 +50,8 @@ class Transform(ABC):
 
     def __repr__(self) -> str:
         """The fields that are not at their default: checkpoints know it by this text."""
-        return changed_fields(self)
+        own: object = self
+        return changed_fields(own) if is_dataclass(own) else f"{type(self).__name__}()"
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what is kept of a rows × cols matrix; nothing without a state."""

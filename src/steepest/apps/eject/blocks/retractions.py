@@ -59,10 +59,10 @@ def floored(w: Tensor, d: Tensor, factor: float, group: dict[str, Any]) -> Tenso
     lr: float = group["lr"]
     kept: float = 1 - lr * group["weight_decay"]
     dims, x = (-1,) if group["rows"] else (-2, -1), factor * d
-    tiny = torch.finfo(x.dtype).tiny
+    least: float = 10 * torch.finfo(x.dtype).eps  # below it a direction is rounding
     size, step = (y.square().sum(dims, keepdim=True).sqrt() for y in (w, x))
     ratio: float = group["ratio"]
-    longer = (ratio * size / step.clamp(min=tiny)).clamp(min=1)
+    longer = torch.where(step > least, ratio * size / step, 1).clamp(min=1)
     return kept * w - lr * longer * x
 
 
@@ -71,12 +71,14 @@ def pull_to_rows(w: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
 
     W = g·v/‖v‖_row;  γ = ⟨grad, W⟩_row/g;  grad ← (g·grad − γ·W)/‖v‖_row
     """
+    norm = w.square().sum(-1, keepdim=True).sqrt()
     if "magnitude" not in state:
-        norm = w.square().sum(-1, keepdim=True).sqrt()
         first = torch.where(norm > 0, norm, group["zero_row"])
         state.update(magnitude=first, length=first.clone(), steps=0)
         state.update(average=torch.zeros_like(first), square=torch.zeros_like(first))
-    g: Tensor = state["magnitude"]
+    # Weights are rounded, and others may change them: their norms are what counts.
+    g = torch.where(norm > 0, norm.copysign(state["magnitude"]), state["magnitude"])
+    state["magnitude"] = g
     beta1, beta2 = group["betas"]
     slope = (w * grad).sum(-1, keepdim=True) / g
     state["steps"] += 1

@@ -67,7 +67,7 @@ def _turned(gram: Tensor, q: Tensor, v: Tensor, axis: int) -> Tensor:
 
 def _reached(values: Tensor) -> Tensor:
     """Whether eigenvalues are above the rounding of the largest."""
-    bound = 10 * values.shape[-1] * torch.finfo(values.dtype).eps
+    bound: float = 4 * values.shape[-1] ** 0.5 * torch.finfo(values.dtype).eps
     return values > bound * values.amax(-1, keepdim=True)
 
 
