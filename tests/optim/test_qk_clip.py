@@ -207,3 +207,21 @@ def test_layers_that_normalise_or_do_not_tell_are_left_out() -> None:
     alone = nn.ModuleDict({"attn": modules(qkv=nn.Linear(8, 20))})
     alone.attn.num_heads = 2
     assert query_keys(alone) == {}
+
+
+NOT_KNOWN = {
+    "no key": {"q_proj": nn.Linear(8, 8)},
+    "heads that do not divide the query": {"q_proj": nn.Linear(8, 7), "k_proj": nn.Linear(8, 8)},
+    "heads that do not divide the key": {"q_proj": nn.Linear(8, 8), "k_proj": nn.Linear(8, 6)},
+    "a fused weight of no three parts": {"qkv": nn.Linear(8, 23)},
+    "key and value that are no halves": {"q_proj": nn.Linear(8, 8), "kv_proj": nn.Linear(8, 12)},
+}
+
+
+@pytest.mark.parametrize("layers", NOT_KNOWN.values(), ids=NOT_KNOWN.keys())
+def test_sizes_that_do_not_fit_are_left_out(layers) -> None:
+    attention = nn.Module()
+    attention.num_heads = 2
+    for name, layer in layers.items():
+        setattr(attention, name, layer)
+    assert query_keys(nn.ModuleDict({"attention": attention})) == {}
