@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import steepest
-from steepest import retractions, transforms
+from steepest import MatrixView, retractions, transforms
 from steepest.optim.presets import FAMILY
 from steepest.polar import Svd
 from tests.sharding.pool import pool
-from tests.sharding.wells import Wells, replicas
+from tests.sharding.wells import SHAPES, Wells, replicas
 
 pytestmark = pytest.mark.xdist_group("dist")
 
@@ -45,6 +45,11 @@ MORE: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+# Gate and up projections of experts in one weight; of four experts, and of three on two ranks.
+FUSED = MatrixView(batch=(0,), rows=(1,), cols=(2,), split=2, split_dim=1)
+SPLIT = {**SHAPES, "gate_up": ((4, 6, 5), FUSED), "three": ((3, 6, 5), FUSED)}
+
+
 def make(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """An optimizer of the table with exact polar factors."""
     if name in MORE:
@@ -56,7 +61,7 @@ def train(rank: int, world: int, layout: str, names: list[str]) -> dict[str, lis
     """The losses of every parameter in each step, by optimizer: this rank's part."""
     losses = {}
     for name in names:
-        wells = Wells(layout, world, torch.float64)
+        wells = Wells(layout, world, torch.float64, SPLIT)
         optimizer = make(name, wells.matrices())
         losses[name] = []
         for step in range(4):

@@ -142,7 +142,9 @@ def _axes_stay(layout: Layout, view: MatrixView | None) -> bool:
     """Whether no axis along which the tensor is cut is split, or merged with another."""
     if view is None:
         return True
-    alone = {axes[0] for axes in (view.batch, view.rows, view.cols) if len(axes) == 1}
+    # Several blocks are merged with the batch.
+    batch = view.batch if view.split == 1 else ()
+    alone = {axes[0] for axes in (batch, view.rows, view.cols) if len(axes) == 1}
     return layout.sharded_dims <= alone and _blocks_stay(layout, view)
 
 
