@@ -94,11 +94,7 @@ def loadable(
     # torch would go on to write into the tensors of the checkpoint.
     used = {key: group for group in merged for key in group["params"]}
     state = {
-        key: {
-            k: v.clone() if isinstance(v, Tensor) else v
-            for k, v in values.items()
-            if _has_use(k, used.get(key, {}))
-        }
+        key: {k: _copied(v) for k, v in values.items() if _has_use(k, used.get(key, {}))}
         for key, values in saved["state"].items()
     }
     for group, own in zip(saved["param_groups"], groups, strict=True):
@@ -107,6 +103,11 @@ def loadable(
             if key in state:
                 state[key] = loaded(key, state[key], p, asked)
     return {"state": state, "param_groups": merged}
+
+
+def _copied(value: Any) -> Any:
+    """A tensor of its own; anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _has_use(name: str, group: Mapping[str, Any]) -> bool:
