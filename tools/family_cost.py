@@ -26,7 +26,7 @@ import steepest
 from steepest.apps.train.model import GPT
 from steepest.apps.train.settings import ModelConfig
 from steepest.optim import FAMILY
-from steepest.sharding import CollectiveCounter
+from steepest.sharding import CollectiveCounter, local
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
@@ -43,8 +43,7 @@ def bytes_of(optimizer: torch.optim.Optimizer) -> int:
     """The bytes of state on this rank that belong to the parameters of the duality map."""
     matrices = [p for g in optimizer.param_groups if not g["adamw"] for p in g["params"]]
     tensors = [x for p in matrices for x in optimizer.state[p].values()]
-    parts = [x.to_local() if hasattr(x, "to_local") else x for x in tensors]
-    return sum(x.numel() * x.element_size() for x in parts)
+    return sum(x.numel() * x.element_size() for x in map(local, tensors))
 
 
 def measured(name: str, world: int) -> dict[str, float]:

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from steepest.optim.member import Member
-from steepest.sharding import Layout, RankGroup, is_sharded, local, placements_along
+from steepest.sharding import (
+    Layout,
+    RankGroup,
+    is_sharded,
+    local,
+    placements_along,
+    sharded_as,
+)
 from steepest.transforms import StateShapes
 
 
@@ -61,9 +68,8 @@ class KeptTensor:
         placements, param = self.placements(member), member.param
         if placements is None or not is_sharded(param):
             return whole
-        mesh = param.device_mesh
-        layout = Layout.of(self.shape, mesh.shape, placements)
-        return layout.take(whole, RankGroup.of_mesh(mesh).rank)
+        ranks = RankGroup.of_mesh(param.device_mesh)
+        return self.layout(member, ranks).take(whole, ranks.rank)
 
     def new(self, member: Member) -> Tensor:
         """Zeros in its shape, laid out as it is kept."""
@@ -72,17 +78,14 @@ class KeptTensor:
         placements = self.placements(member)
         if placements is None or not is_sharded(param):
             return torch.zeros(shape, dtype=dtype, device=device)
-        mesh = param.device_mesh
         if member.like.shape != param.shape:
             assert member.view is not None, "maps take matrices"
             local, shape = shape, (member.view.shapes(param.shape)[self.part][0], *shape[1:])
         else:
-            local = Layout.of(shape, mesh.shape, placements).shapes[RankGroup.of_mesh(mesh).rank]
-        stride = torch.empty(shape, device="meta").stride()
+            ranks = RankGroup.of_mesh(param.device_mesh)
+            local = self.layout(member, ranks).shapes[ranks.rank]
         zeros = torch.zeros(local, dtype=dtype, device=device)
-        return type(param).from_local(
-            zeros, mesh, placements, run_check=False, shape=torch.Size(shape), stride=stride
-        )
+        return sharded_as(zeros, param, placements, shape)
 
 
 Shapes = Callable[[int, int], StateShapes]

@@ -14,7 +14,7 @@ from steepest._common.numerics import widened
 from steepest.optim.blockwise import block_count, dequantise, quantise
 from steepest.optim.member import Member
 from steepest.optim.updates import Flag, replace
-from steepest.sharding import is_sharded, local, sharded_like
+from steepest.sharding import is_sharded, local, sharded_as, sharded_like
 
 EIGHT_BITS = torch.int8
 """The `momentum_dtype` that asks for 8 bits."""
@@ -199,12 +199,5 @@ def _empty(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return codes, torch.zeros(shape, dtype=dtype, device=x.device)
     here = local(x)
     part = (here.shape[0], *[1] * (len(shape) - 2), shape[-1])
-    units = type(x).from_local(
-        torch.zeros(part, dtype=dtype, device=here.device),
-        x.device_mesh,
-        x.placements,
-        run_check=False,
-        shape=torch.Size(shape),
-        stride=torch.empty(shape, device="meta").stride(),
-    )
-    return codes, units
+    units = torch.zeros(part, dtype=dtype, device=here.device)
+    return codes, sharded_as(units, x, x.placements, shape)

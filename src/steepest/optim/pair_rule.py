@@ -75,11 +75,6 @@ class PairRule(UpdateRule):
         return SplitDecay() if self.decays else None
 
     @property
-    def ball(self) -> Norm | None:
-        """None."""
-        return None
-
-    @property
     def constraint_map(self) -> ConvexMap | None:
         """None: the norm is another one at every point."""
         return None

@@ -14,6 +14,7 @@ from steepest.optim.kept import recall
 from steepest.optim.member import Member, local_grad
 from steepest.optim.updates import Flag, replace
 from steepest.retractions import Combination, Products, Retraction, StepSize
+from steepest.transforms.transform import kept_at
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -95,7 +96,7 @@ class Kept:
         self.finite = finite
         self.old = [recall(m, retraction.state_shapes, state) for m in members]
         self.new = [
-            [{n.partition(".")[2]: _wide(t, m) for n, t in part.items()} for part in parts]
+            [{n: _wide(t, m) for n, t in kept_at("retraction", part).items()} for part in parts]
             for m, parts in zip(members, self.old, strict=True)
         ]
 

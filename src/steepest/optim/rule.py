@@ -15,6 +15,7 @@ from steepest.norms import Coupling, Geometry, Norm
 from steepest.optim.choices import SLOTS, ShapeRule
 from steepest.retractions import Retraction
 from steepest.transforms import State, StateShapes, Transform
+from steepest.transforms.transform import kept_at, placed
 
 Shapes = Sequence[tuple[int, int, int]]
 """(batch, rows, columns) of each matrix of a parameter; empty for one that is not a matrix."""
@@ -268,29 +269,28 @@ class TransformedRule(UpdateRule):
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what the maps keep, named after their place."""
-        return {
-            f"{slot}.{name}": shape
-            for slot, each in self.transforms.items()
-            for name, shape in each.state_shapes(rows, cols).items()
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for slot, each in self.transforms.items():
+            shapes |= placed(slot, each.state_shapes(rows, cols))
+        return shapes
 
     def observe(self, gradients: Sequence[Tensor], states: Sequence[State]) -> None:
         """Let each map look that does."""
         for slot, each in self.transforms.items():
             if each.observes:
                 for gradient, state in zip(gradients, states, strict=True):
-                    each.observe(gradient, _own(slot, state))
+                    each.observe(gradient, kept_at(slot, state))
 
     def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
         """after(dualize(before(u)))."""
         kept = states or [{} for _ in us]
         if self.before is not None:
             pairs = zip(us, kept, strict=True)
-            us = [self.before(u, _own("before", state)) for u, state in pairs]
+            us = [self.before(u, kept_at("before", state)) for u, state in pairs]
         found = self.rule.directions(us)
         if self.after is None:
             return found
-        return [self.after(d, _own("after", s)) for d, s in zip(found, kept, strict=True)]
+        return [self.after(d, kept_at("after", s)) for d, s in zip(found, kept, strict=True)]
 
     def lengths(self, shapes: Shapes) -> list[float]:
         """Those of the rule."""
@@ -324,9 +324,3 @@ def with_maps(rule: UpdateRule, group: Mapping[str, Any]) -> UpdateRule:
     """A rule with the maps and the retraction that a group asks for; itself if there are none."""
     asked = {key: group.get(key) for key in SLOTS}
     return TransformedRule(rule, **asked) if any(asked.values()) else rule
-
-
-def _own(slot: str, state: State) -> State:
-    """The state of the map in a place, by the names that it gives."""
-    pairs = ((name.partition("."), x) for name, x in state.items())
-    return {name: x for (place, _, name), x in pairs if place == slot}

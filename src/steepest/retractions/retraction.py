@@ -16,6 +16,7 @@ from torch import Tensor
 
 from steepest._common.text import changed_fields
 from steepest.transforms import State, StateShapes
+from steepest.transforms.transform import placed
 
 
 class Products(NamedTuple):
@@ -81,7 +82,7 @@ class Retraction(ABC):
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what is kept of a rows × cols matrix."""
-        return {f"retraction.{name}": (rows if self.rows else 1, 1) for name in self.names}
+        return placed("retraction", dict.fromkeys(self.names, (rows if self.rows else 1, 1)))
 
     @abstractmethod
     def move(self, products: Products, size: StepSize, state: State) -> Combination:

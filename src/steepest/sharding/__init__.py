@@ -17,5 +17,6 @@ from steepest.sharding.layout import local as local
 from steepest.sharding.layout import local_like as local_like
 from steepest.sharding.layout import make_buckets as make_buckets
 from steepest.sharding.layout import placements_along as placements_along
+from steepest.sharding.layout import sharded_as as sharded_as
 from steepest.sharding.layout import sharded_like as sharded_like
 from steepest.sharding.layout import whole as whole

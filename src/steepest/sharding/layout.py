@@ -312,6 +312,20 @@ def sharded_like(part: Tensor, other: Tensor) -> Tensor:
     )
 
 
+def sharded_as(
+    part: Tensor, other: DTensor, placements: Sequence[Placement], shape: Sequence[int]
+) -> DTensor:
+    """The tensor of a shape, on the mesh of `other`, of which this rank holds `part`."""
+    return type(other).from_local(
+        part,
+        other.device_mesh,
+        placements,
+        run_check=False,
+        shape=torch.Size(shape),
+        stride=torch.empty(shape, device="meta").stride(),
+    )
+
+
 def whole(x: Tensor) -> Tensor:
     """A tensor on every rank of its mesh, all of which have to call; itself if not a DTensor."""
     if not is_sharded(x):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from steepest._common.checks import check_object
 from steepest.norms import Coupling
-from steepest.transforms.transform import State, StateShapes, Transform
+from steepest.transforms.transform import State, StateShapes, Transform, kept_at, placed
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -45,29 +44,19 @@ class Composed(Transform):
 
     def state_shapes(self, rows: int, cols: int) -> StateShapes:
         """The shapes of what each keeps, named after its place."""
-        return {
-            f"{place}.{name}": shape
-            for place, each in enumerate(self.maps)
-            for name, shape in each.state_shapes(rows, cols).items()
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for place, each in enumerate(self.maps):
+            shapes |= placed(str(place), each.state_shapes(rows, cols))
+        return shapes
 
     def observe(self, gradient: Tensor, state: State) -> None:
         """Let each look that does."""
-        for each, own in self._with_state(gradient, state):
+        for place, each in enumerate(self.maps):
             if each.observes:
-                each.observe(gradient, own)
+                each.observe(gradient, kept_at(str(place), state))
 
     def __call__(self, x: Tensor, state: State) -> Tensor:
         """The last map of … of the first map of x."""
-        for each, own in self._with_state(x, state):
-            x = each(x, own)
-        return x
-
-    def _with_state(self, x: Tensor, state: State) -> Iterable[tuple[Transform, State]]:
-        """Each map with what it keeps."""
-        return zip(self.maps, self._states(x, state), strict=True)
-
-    def _states(self, x: Tensor, state: State) -> Iterator[State]:
         for place, each in enumerate(self.maps):
-            names = each.state_shapes(*x.shape[-2:])
-            yield {name: state[f"{place}.{name}"] for name in names}
+            x = each(x, kept_at(str(place), state))
+        return x

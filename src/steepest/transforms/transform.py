@@ -79,6 +79,17 @@ class Transform(ABC):
         """
 
 
+def placed(place: str, shapes: StateShapes) -> dict[str, tuple[int, ...]]:
+    """The shapes of a state, named after the place of what keeps it."""
+    return {f"{place}.{name}": shape for name, shape in shapes.items()}
+
+
+def kept_at(place: str, state: State) -> State:
+    """The state of what stands in a place, by the names that it gives."""
+    pairs = ((name.partition("."), x) for name, x in state.items())
+    return {name: x for (where, _, name), x in pairs if where == place}
+
+
 def frobenius(x: Tensor) -> Tensor:
     """‖x‖_F of each matrix of a stack, shape (matrices, 1, 1); no square overflows."""
     largest = x.abs().amax((-2, -1), keepdim=True)
