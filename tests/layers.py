@@ -31,7 +31,7 @@ LAYERS = (
     ("polar.method", "polar._blocks", "polar._members"),
     ("polar._rounding", "polar._scale"),
     ("polar.costs", "polar.schedule"),
-    ("polar.design", "polar._noise", "polar._measured"),
+    ("polar.design", "polar._noise", "polar._measured", "polar._measured_zen"),
     ("polar.tables",),
     ("polar._ends", "polar.exact", "polar.iterate", "polar.rational"),
     ("polar._bounded",),

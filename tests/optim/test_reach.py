@@ -25,14 +25,14 @@ def chosen_on(processor: str) -> polar.Auto:
 OPTIMIZERS = {
     **{
         f"muon on {name}": lambda w, name=name: Muon([w], lr=0.02, polar=chosen_on(name))
-        for name in ("avx2", "zen-bf16")
+        for name in ("avx2", "zen5-bf16")
     },
     "muon_torch": lambda w: Muon([w], lr=0.02, ns_steps=5),
     **{
         f"sharp on {name}": lambda w, name=name: SteepestDescent(
             [w], norms.Spectral(polar=chosen_on(name)), 0.1
         )
-        for name in ("avx2", "zen-bf16")
+        for name in ("avx2", "zen5-bf16")
     },
     "lion_k": lambda w: LionK([w], lr=0.02, K=maps.L1Map()),
     "sign": lambda w: SignSGD([w], lr=0.02),

@@ -11,7 +11,8 @@ import torch
 
 from steepest._common.numerics import epsilon
 from steepest.polar import Auto, CostTable, polar_express, processors
-from steepest.polar._measured import AVX2, AVX2_ONE, AVX512, ZEN, ZEN_ONE
+from steepest.polar._measured import AVX2, AVX2_ONE, AVX512
+from steepest.polar._measured_zen import ZEN4, ZEN4_ONE, ZEN5, ZEN5_ONE
 from steepest.polar._noise import safe_segments
 from steepest.polar.costs import seconds_at
 from steepest.polar.processors import (
@@ -63,12 +64,13 @@ ICE_LAKE = x86("Intel Xeon Platinum 8375C", "avx2", "avx512_f")
 SAPPHIRE_RAPIDS = x86("Intel Xeon Platinum 8488C", *AMX)
 WITHOUT_AMX = x86("Intel Xeon Processor (SapphireRapids)", *AVX512_BF16)
 ZEN_3 = x86("AMD EPYC 7R13 Processor", "avx2")
-ZEN_4 = x86("AMD EPYC 9R14", *AVX512_BF16)
-ZEN_5 = x86("AMD EPYC", *AVX512_BF16)
+ZEN_4 = x86("AMD EPYC 9R14", *AVX512_BF16) | {"family": 25}
+ZEN_5 = x86("AMD EPYC", *AVX512_BF16) | {"family": 26}
 M1 = arm("Apple M1", "fp16_arith") | {"architecture": "arm64"}
 M2 = arm("Apple M2", "fp16_arith", "bf16") | {"architecture": "arm64"}
 GRAVITON_2 = arm("ARM Neoverse N1", "fp16_arith")
 GRAVITON_3 = arm("ARM Neoverse V1", "fp16_arith", "bf16", "sve", "sve_bf16")
+UNNAMED = dict.fromkeys(AVX512_BF16, True)
 GRAVITON_4 = arm("ARM Neoverse V2", "fp16_arith", "bf16", "sve", "sve_bf16")
 
 
@@ -82,8 +84,8 @@ GRAVITON_4 = arm("ARM Neoverse V2", "fp16_arith", "bf16", "sve", "sve_bf16")
         (SAPPHIRE_RAPIDS, "amx"),
         (WITHOUT_AMX, "avx512"),
         (ZEN_3, "avx2"),
-        (ZEN_4, "zen-bf16"),
-        (ZEN_5, "zen-bf16"),
+        (ZEN_4, "zen4-bf16"),
+        (ZEN_5, "zen5-bf16"),
         (M1, "arm"),
         (M2, "arm-bf16"),
         (GRAVITON_2, "arm"),
@@ -95,7 +97,7 @@ GRAVITON_4 = arm("ARM Neoverse V2", "fp16_arith", "bf16", "sve", "sve_bf16")
         ({"neon": True, "bf16": True}, "arm-bf16"),
         # Earlier releases of torch say no more, and /proc/cpuinfo or Windows the vendor.
         ({"architecture": "x86_64", "avx512_f": True, "amx_tile": True}, "avx512"),
-        (dict.fromkeys(AVX512_BF16, True) | {"vendor": "AuthenticAMD"}, "zen-bf16"),
+        (dict.fromkeys(AVX512_BF16, True) | {"vendor": "AuthenticAMD"}, "zen4-bf16"),
         (dict.fromkeys((*AVX512_BF16, "amx_tile"), True) | {"vendor": "GenuineIntel"}, "amx"),
         (SAPPHIRE_RAPIDS | {"amx_bf16": False}, "avx512"),
         ({}, "unknown"),
@@ -110,17 +112,17 @@ def test_imitated_processors(processor: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("processor", "environment", "expected"),
     [
-        (ZEN_5, {CAPPED: "AVX2"}, "zen-avx512"),
-        (ZEN_5, {CAPPED: "AVX2_VNNI_2"}, "zen-avx512"),
-        (ZEN_5, {CAPPED: "AVX512_CORE"}, "zen-avx512"),
-        (ZEN_5, {CAPPED: "avx512_core_vnni"}, "zen-avx512"),
-        (ZEN_5, {"DNNL_MAX_CPU_ISA": "AVX512_CORE"}, "zen-avx512"),
-        (ZEN_5, {CAPPED: "AVX512_CORE_BF16"}, "zen-bf16"),
-        (ZEN_5, {CAPPED: "AVX512_CORE_AMX"}, "zen-bf16"),
+        (ZEN_5, {CAPPED: "AVX2"}, "zen5-avx512"),
+        (ZEN_5, {CAPPED: "AVX2_VNNI_2"}, "zen5-avx512"),
+        (ZEN_5, {CAPPED: "AVX512_CORE"}, "zen5-avx512"),
+        (ZEN_5, {CAPPED: "avx512_core_vnni"}, "zen5-avx512"),
+        (ZEN_5, {"DNNL_MAX_CPU_ISA": "AVX512_CORE"}, "zen5-avx512"),
+        (ZEN_5, {CAPPED: "AVX512_CORE_BF16"}, "zen5-bf16"),
+        (ZEN_5, {CAPPED: "AVX512_CORE_AMX"}, "zen5-bf16"),
         # oneDNN takes the new name first, passes by an empty one, overlooks what it cannot read.
-        (ZEN_5, {CAPPED: "DEFAULT", "DNNL_MAX_CPU_ISA": "AVX2"}, "zen-bf16"),
-        (ZEN_5, {CAPPED: "", "DNNL_MAX_CPU_ISA": "AVX2"}, "zen-avx512"),
-        (ZEN_5, {CAPPED: "AVX-512"}, "zen-bf16"),
+        (ZEN_5, {CAPPED: "DEFAULT", "DNNL_MAX_CPU_ISA": "AVX2"}, "zen5-bf16"),
+        (ZEN_5, {CAPPED: "", "DNNL_MAX_CPU_ISA": "AVX2"}, "zen5-avx512"),
+        (ZEN_5, {CAPPED: "AVX-512"}, "zen5-bf16"),
         (ZEN_3, {CAPPED: "AVX512_CORE_BF16"}, "avx2"),
         (SAPPHIRE_RAPIDS, {CAPPED: "AVX2"}, "avx512"),
         (SAPPHIRE_RAPIDS, {CAPPED: "AVX512_CORE"}, "avx512"),
@@ -132,9 +134,11 @@ def test_imitated_processors(processor: dict[str, Any], expected: str) -> None:
         (SAPPHIRE_RAPIDS, {"ATEN_CPU_CAPABILITY": "default"}, "avx512"),
         # ATen makes no products, and with AVX2 it converts as well as with AVX-512.
         (SAPPHIRE_RAPIDS, {"ATEN_CPU_CAPABILITY": "avx2"}, "amx"),
-        (ZEN_4, {"ATEN_CPU_CAPABILITY": "default"}, "zen-avx512"),
+        (ZEN_4, {"ATEN_CPU_CAPABILITY": "default"}, "zen4-avx512"),
         (GRAVITON_3, {"ATEN_CPU_CAPABILITY": "default"}, "arm"),
-        (dict.fromkeys(AVX512_BF16, True), {"PROCESSOR_IDENTIFIER": "x, AuthenticAMD"}, "zen-bf16"),
+        (UNNAMED, {"PROCESSOR_IDENTIFIER": "x, AuthenticAMD"}, "zen4-bf16"),
+        (UNNAMED, {"PROCESSOR_IDENTIFIER": "AMD64 Family 25 Model 97, AuthenticAMD"}, "zen4-bf16"),
+        (UNNAMED, {"PROCESSOR_IDENTIFIER": "AMD64 Family 26 Model 2, AuthenticAMD"}, "zen5-bf16"),
     ],
     ids=label,
 )
@@ -146,7 +150,7 @@ def test_the_environment_restricts_kernels(
 
 @pytest.mark.parametrize(
     ("processor", "expected"),
-    [(SAPPHIRE_RAPIDS, "avx512"), (ZEN_5, "zen-avx512"), (ZEN_3, "avx2"), (GRAVITON_3, "arm")],
+    [(SAPPHIRE_RAPIDS, "avx512"), (ZEN_5, "zen5-avx512"), (ZEN_3, "avx2"), (GRAVITON_3, "arm")],
     ids=label,
 )
 def test_without_onednn_there_is_no_bfloat16(processor: dict[str, Any], expected: str) -> None:
@@ -159,7 +163,7 @@ def test_no_class_without_bfloat16_lists_a_faster_one(name: str) -> None:
     for several in (True, False):
         table = table_of(name, several=several)
         quicker = [s < seconds_at(table.product, m) for m, s in table.bfloat16]
-        assert any(quicker) == (name in ("amx", "zen-bf16"))
+        assert any(quicker) == (name in ("amx", "zen4-bf16", "zen5-bf16"))
 
 
 def test_this_host_has_one_class() -> None:
@@ -168,7 +172,7 @@ def test_this_host_has_one_class() -> None:
     assert processor_class(torch.device("cpu", 0)) == found
     before, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
     try:
-        assert processor_class(HOST) not in ("amx", "zen-bf16", "arm-bf16")
+        assert not processor_class(HOST).endswith("bf16") and processor_class(HOST) != "amx"
     finally:
         torch.backends.mkldnn.set_flags(_enabled=before)
     assert processor_class(HOST) == found
@@ -180,7 +184,7 @@ def test_the_environment_counts_as_it_is_when_first_asked(monkeypatch: pytest.Mo
     assert processor_class(HOST) == found
     processors._host_class.cache_clear()
     try:
-        assert processor_class(HOST) not in ("amx", "zen-bf16")
+        assert not processor_class(HOST).endswith("bf16") and processor_class(HOST) != "amx"
     finally:
         processors._host_class.cache_clear()
 
@@ -273,8 +277,10 @@ def test_there_is_no_other_class() -> None:
 
 
 def test_derived_costs_go_through_what_was_measured() -> None:
-    for several, measured in ((True, ZEN), (False, ZEN_ONE)):
-        zen, narrow = (table_of(name, several=several) for name in ("zen-bf16", "zen-avx512"))
+    found = (("zen4", True, ZEN4), ("zen4", False, ZEN4_ONE), ("zen5", True, ZEN5))
+    for kind, several, measured in (*found, ("zen5", False, ZEN5_ONE)):
+        names = (f"{kind}-bf16", f"{kind}-avx512")
+        zen, narrow = (table_of(name, several=several) for name in names)
         assert zen is measured and zen.bfloat16
         assert (narrow.product, narrow.inverse, narrow.bfloat16) == (zen.product, zen.inverse, ())
     amx = table_of("amx", several=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 
-from steepest.polar._measured import AVX2, AVX2_ONE, AVX512, ZEN, ZEN_ONE
+from steepest.polar._measured import AVX2, AVX2_ONE, AVX512
+from steepest.polar._measured_zen import ZEN4, ZEN4_ONE, ZEN5, ZEN5_ONE
 from steepest.polar.costs import Costs, CostTable, seconds_at
 
 # AMX: sizes up to which a bfloat16 product takes as long as a float32 one, and from which on the
@@ -75,8 +76,10 @@ SEVERAL: Mapping[str, Callable[[], CostTable]] = {
         source=f"{AVX512.source}, which has AMX; bfloat16 5 times as fast there at large sizes, "
         "below 144 assumed",
     ),
-    "zen-bf16": lambda: ZEN,
-    "zen-avx512": lambda: _without_bfloat16(ZEN),
+    "zen5-bf16": lambda: ZEN5,
+    "zen5-avx512": lambda: _without_bfloat16(ZEN5),
+    "zen4-bf16": lambda: ZEN4,
+    "zen4-avx512": lambda: _without_bfloat16(ZEN4),
     "avx512": lambda: AVX512,
     "avx2": lambda: AVX2,
     "x86": lambda: _like(AVX2, ASSUMED + "the costs of class avx2"),
@@ -87,14 +90,16 @@ SEVERAL: Mapping[str, Callable[[], CostTable]] = {
 }
 """Classes of CPU, with their costs on two threads.
 
-x86 with AMX; AMD with AVX-512, with fast bfloat16 and without; others with AVX-512, without fast
+x86 with AMX; AMD with AVX-512, Zen 5 and Zen 4, with fast bfloat16 and without; others with AVX-512, without fast
 bfloat16; with AVX2 at most; with less. Arm with bfloat16 and without. Anything else.
 """
 
 ALONE: Mapping[str, CostTable] = {
     "avx2": AVX2_ONE,
-    "zen-bf16": ZEN_ONE,
-    "zen-avx512": _without_bfloat16(ZEN_ONE),
+    "zen5-bf16": ZEN5_ONE,
+    "zen5-avx512": _without_bfloat16(ZEN5_ONE),
+    "zen4-bf16": ZEN4_ONE,
+    "zen4-avx512": _without_bfloat16(ZEN4_ONE),
 }
 """Costs on one thread, where they were measured."""
 
