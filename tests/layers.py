@@ -29,7 +29,7 @@ LAYERS = (
     ("sharding.agree",),
     ("sharding",),
     ("polar.method", "polar._blocks", "polar._members"),
-    ("polar._rounding", "polar._scale"),
+    ("polar._polynomials", "polar._rounding", "polar._scale"),
     ("polar.costs", "polar.schedule"),
     ("polar.design", "polar._noise", "polar._measured", "polar._measured_zen"),
     ("polar.tables",),

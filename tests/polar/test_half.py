@@ -14,7 +14,7 @@ from steepest.polar import (
 )
 from steepest.polar._noise import HALF_NOISE, SMALL_HALF_NOISE, safe_segments
 from steepest.polar._scale import overestimate
-from steepest.polar.candidates import SAFETY
+from steepest.polar.candidates import HALF_DEGREES, SAFETY
 from steepest.polar.tables import table_of
 from tests.matrices import log_spaced, naive_polar, with_spectrum
 from tests.polar.units import KINDS, emulated
@@ -32,9 +32,10 @@ def fast(kind, *, error=0.05):
     return Auto(error=error, table=FAST[kind])
 
 
-def designed(kind, m, *, tight=True, resolution=3e-3):
+def designed(kind, m, *, tight=True, resolution=3e-3, degree=5):
     lower = resolution / overestimate(m, tight=tight)
-    schedule = design_schedule(lower=lower, error=0.035, safety=SAFETY[kind])
+    safety = SAFETY[kind, degree]
+    schedule = design_schedule(lower=lower, error=0.035, safety=safety, degree=degree)
     return GramNewtonSchulz(schedule, kind, tight=tight)
 
 
@@ -77,11 +78,12 @@ def two_levels(shape, sigma, count, vectors, seed):
 @pytest.mark.parametrize("m", [3, 16, 40])
 @pytest.mark.parametrize("vectors", ["random", "ones", "diagonal"])
 @pytest.mark.parametrize(("rows", "tight"), [(64, True), (7168, True), (7168, 2)])
-def test_what_is_stated_holds_for_spectra_of_two_levels(kind, m, vectors, rows, tight):
+@pytest.mark.parametrize("degree", HALF_DEGREES)
+def test_what_is_stated_holds_for_spectra_of_two_levels(kind, m, vectors, rows, tight, degree):
     """The worst for rounding: what is large is many, the rest at the resolution, or where a first
     step sends it to the bottom. The schedule is the one for matrices with so many `rows`.
     """
-    method = designed(kind, rows, tight=tight)
+    method = designed(kind, rows, tight=tight, degree=degree)
     stated = method.accuracy(m, m, torch.float32)
     sigmas = [*torch.arange(0.3, 0.9, 0.02).tolist(), 3.1e-3, 0.01, 0.03, 0.1, 0.2]
     cases = [(s, c) for s in sigmas for c in sorted({1, m // 2, m - 1})]
@@ -101,10 +103,11 @@ def test_what_is_stated_holds_for_spectra_of_two_levels(kind, m, vectors, rows, 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_below_the_resolution_is_amplified(kind, seed):
+@pytest.mark.parametrize("degree", HALF_DEGREES)
+def test_nothing_below_the_resolution_is_amplified(kind, seed, degree):
     sigma = torch.cat([log_spaced(300.0, 20), torch.logspace(-3, -7, 20).double(), torch.zeros(24)])
     x = with_spectrum(sigma.double(), 64, 128, seed=seed).float()
-    method = designed(kind, 64)
+    method = designed(kind, 64, degree=degree)
     q, _ = emulated(method, x)
     assert float(singular_values(q).max()) <= method.accuracy(64, 128, torch.float32).upper
 
@@ -112,9 +115,10 @@ def test_nothing_below_the_resolution_is_amplified(kind, seed):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 @pytest.mark.parametrize("n", [4, 200])
-def test_the_range_of_the_type_is_never_left(kind, scale, n):
+@pytest.mark.parametrize("degree", HALF_DEGREES)
+def test_the_range_of_the_type_is_never_left(kind, scale, n, degree):
     """All ones: entries of XXᴴ grow with n; the identity: they are small beside ‖X‖_F²."""
-    method = designed(kind, n)
+    method = designed(kind, n, degree=degree)
     for x in (torch.ones(n, n), torch.eye(n), torch.zeros(n, n)):
         q, _ = emulated(method, x * scale)
         assert float((q - naive_polar(x)).norm()) <= 0.05 * n**0.5

@@ -31,6 +31,7 @@ from steepest.polar.schedule import JORDAN_POLISHED as JORDAN_POLISHED
 from steepest.polar.schedule import JORDAN_QUINTIC as JORDAN_QUINTIC
 from steepest.polar.schedule import POLAR_EXPRESS as POLAR_EXPRESS
 from steepest.polar.schedule import YOU as YOU
+from steepest.polar.schedule import OddPolynomial as OddPolynomial
 from steepest.polar.schedule import Quintic as Quintic
 from steepest.polar.schedule import Schedule as Schedule
 from steepest.polar.schedule import polar_express as polar_express

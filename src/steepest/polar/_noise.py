@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest._common.numerics import epsilon
 from steepest.polar._rounding import GRAM_NOISE
-from steepest.polar.schedule import Schedule
+from steepest.polar.schedule import Schedule, of_square
 
 # How far rounding, eps at first, may grow in a Gram matrix before it is formed anew.
 # A spurious eigenvalue of 1e-3 changes no polynomial visibly; ten times more would.
@@ -47,7 +47,7 @@ def safe_segments(schedule: Schedule, eps: float) -> tuple[int, ...]:
         >>> safe_segments(polar_express(6), 7.8e-3)  # bfloat16
         (1, 1, 1, 1, 1, 1)
     """
-    linear = [a for a, _, _ in schedule.folded]
+    linear = [step[0] for step in schedule.folded]
     if eps > epsilon(torch.float32):
         ones = (1,) * len(linear)
         paired = len(linear) > 2 and eps * linear[-2] ** 2 <= LAST_STEPS_GROWTH
@@ -96,8 +96,7 @@ def band(
         # The first R of all is rescaled.
         r, q = rounded(x * x, TWICE if half and k == 0 else 1.0), torch.ones_like(x)
         for _ in range(length):
-            a, b, c = next(steps)
-            z = a + r * (b + r * c)
+            z = of_square(next(steps), r)
             q, r = q * z, r * z * z
             if half:
                 r = rounded(r, TWICE)

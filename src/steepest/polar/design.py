@@ -16,11 +16,21 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest.polar.schedule import Quintic, Schedule
+from steepest.polar.schedule import OddPolynomial, Quintic, Schedule
 
 # arXiv 2505.16932, section 4.4. A polynomial made for a wide interval takes some large singular
 # values down to the small ones, where rounding drowns them; the cushion keeps them away from there.
 CUSHION = 0.02407327424182761
+
+# Room above σ₁ in the first step of longer polynomials, which get more of it in the others.
+FIRST_SAFETY = 1.01
+
+# Longer polynomials are steeper and take more large singular values down. Emulated in bfloat16 (two
+# levels, two levels with a third, in equal ratios; 2 to 96 rows), with 0.03 some directions turn.
+LONG_CUSHION = 0.035
+
+# Of these degrees the best polynomial is largest at the upper end, as a composition needs.
+DEGREES = (5, 9, 13)
 
 
 def best_quintic(lower: float, upper: float) -> tuple[Quintic, float]:
@@ -68,13 +78,22 @@ def best_quintic(lower: float, upper: float) -> tuple[Quintic, float]:
 
 @lru_cache(maxsize=256)
 def polar_express_coefficients(
-    lower: float, steps: int, *, cushion: float = 0.0, safety: float = 1.0
-) -> tuple[Quintic, ...]:
-    """Greedy composition of best quintics for singular values in [lower, 1].
+    lower: float,
+    steps: int,
+    *,
+    cushion: float = 0.0,
+    safety: float = 1.0,
+    degree: int = 5,
+    last: int | None = None,
+) -> tuple[OddPolynomial, ...]:
+    """Greedy composition of best odd polynomials for singular values in [lower, 1].
 
         l_1 = lower,  u_1 = safety
-        p_t = best quintic on [max(l_t, cushion·u_t), u_t], times 2 / (p_t(l_t) + p_t(u_t))
-        l_{t+1} = p_t(l_t),  u_{t+1} = safety·(2 − l_{t+1})
+        p_t = the best one on [max(l_t, cushion·u_t), u_t], times 2 / (p_t(l_t) + p_t(u_t))
+        l_{t+1} = p_t(l_t),  u_{t+1} = safety·p_t(u_t)
+
+    so that values around 1 come out; of longer polynomials than quintics, all but the last one are
+    divided by p_t(u_t) instead, so that values up to 1 come out.
 
     Args:
         lower: the smallest singular value to bring to 1.
@@ -82,13 +101,18 @@ def polar_express_coefficients(
         cushion: fraction of u_t below which a polynomial is not fitted; 0 is the optimum in exact
             arithmetic.
         safety: room above the largest singular value, in every step. The top of the interval is
-            steep: what rounding lifts above it grows tenfold per step.
+            steep: what rounding lifts above it grows tenfold per step. Of longer polynomials than
+            quintics, the first has no more than 1.01.
+        degree: that of the polynomials: 5 as published, 9 or 13. Longer polynomials need fewer
+            steps, and so fewer products of the long side.
+        last: the degree of the last one; None for the same.
 
     Returns:
-        (a, b, c) of each step.
+        (a, b, c) of each step, or more coefficients.
 
     Raises:
-        ValueError: an empty interval, no steps, a cushion outside [0, 1) or a safety below 1.
+        ValueError: an empty interval, no steps, a cushion outside [0, 1), a safety below 1 or
+            another degree.
 
     Examples:
         >>> [round(a, 3) for a, _, _ in polar_express_coefficients(1e-3, 3, cushion=CUSHION)]
@@ -103,16 +127,30 @@ def polar_express_coefficients(
         raise invalid("cushion", cushion, "give a fraction in [0, 1)")
     if safety < 1:
         raise invalid("safety", safety, "give a factor >= 1")
-    upper = safety
-    out: list[Quintic] = []
-    for _ in range(steps):
-        (a, b, c), _ = best_quintic(max(lower, cushion * upper), upper)
-        ends = [a * x + b * x**3 + c * x**5 for x in (lower, upper)]
-        centre = 2 / sum(ends)
-        out.append((a * centre, b * centre, c * centre))
+    # Of longer polynomials it is the rounding of a step that leaves values above the interval.
+    upper = safety if degree == 5 else min(safety, FIRST_SAFETY)
+    out: list[OddPolynomial] = []
+    for t in range(steps):
+        own = last if last and t == steps - 1 else degree
+        step = _best_on(max(lower, cushion * upper), upper, own)
+        ends = [sum(c * x ** (2 * k + 1) for k, c in enumerate(step)) for x in (lower, upper)]
+        # Longer polynomials of a Gram matrix are evaluated in a form made for [0, 1].
+        centre = 1 / ends[1] if degree > 5 and t < steps - 1 else 2 / sum(ends)
+        out.append(tuple(c * centre for c in step))
         lower = ends[0] * centre
-        upper = safety * (2 - lower)
+        upper = safety * ends[1] * centre
     return tuple(out)
+
+
+def _best_on(lower: float, upper: float, degree: int) -> OddPolynomial:
+    """The best odd polynomial on [lower, upper]; the largest value is at the upper end."""
+    if degree not in DEGREES:
+        raise invalid("degree", degree, f"give one of {DEGREES}")
+    if degree == 5:
+        return best_quintic(lower, upper)[0]
+    # Nearer to 1 than this the error is that of rounding.
+    step, _ = best_odd_polynomial(min(lower / upper, 0.9), degree)
+    return tuple(c / upper ** (2 * k + 1) for k, c in enumerate(step))
 
 
 # Rounding in single precision lifts no singular value further than this above the interval, with
@@ -122,43 +160,63 @@ SINGLE_SAFETY = 1.002
 
 @lru_cache(maxsize=256)
 def design_schedule(
-    *, lower: float, error: float, cushion: float = CUSHION, safety: float = SINGLE_SAFETY
+    *,
+    lower: float,
+    error: float,
+    cushion: float | None = None,
+    safety: float = SINGLE_SAFETY,
+    degree: int = 5,
 ) -> Schedule:
     """The shortest Polar Express schedule that brings [lower, 1] to 1 within `error`.
 
     Args:
         lower: the smallest singular value, relative to the normalisation, to bring to 1.
         error: the largest |1 − p(σ)| allowed for σ in [lower, 1].
-        cushion: the fraction of u_t of `polar_express_coefficients`.
+        cushion: the fraction of u_t of `polar_express_coefficients`; None for the published one,
+            0.024, and for 0.035 with longer polynomials.
         safety: the room above σ₁ of `polar_express_coefficients`; about 1.02 for arithmetic in half
             precision.
+        degree: the degree of the polynomials, 5, 9 or 13; the last one has the least of these that
+            reaches the error.
 
     Returns:
         A schedule whose `error` is at most the one asked for.
 
     Raises:
-        ValueError: `lower` or `error` outside (0, 1), or an error that more steps do not reach:
-            the room above the interval costs about (safety − 1)³/13.
+        ValueError: `lower` or `error` outside (0, 1), another degree, or an error that more steps
+            do not reach: the room above the interval costs about (safety − 1)³/13 with quintics.
 
     Examples:
         >>> schedule = design_schedule(lower=1e-3, error=0.05)
         >>> schedule.steps, schedule.error < 0.05
         (6, True)
+        >>> longer = design_schedule(lower=1e-3, error=0.05, degree=13)
+        >>> [2 * len(step) - 1 for step in longer.coefficients]
+        [13, 13, 13]
     """
     if not 0 < lower < 1:
         raise invalid("lower", lower, "give a singular value in (0, 1)")
     if not 0 < error < 1:
         raise invalid("error", error, "give an error in (0, 1)")
+    if cushion is None:
+        cushion = CUSHION if degree == 5 else LONG_CUSHION
     last = 1.0
-    for steps in itertools.count(1):
+    kind = "designed" if degree == 5 else f"designed{degree}"
+    ends = [d for d in DEGREES if d < degree] + [degree]
+    for steps, end in ((steps, end) for steps in itertools.count(1) for end in ends):
+        coefficients = polar_express_coefficients(
+            lower, steps, cushion=cushion, safety=safety, degree=degree, last=end
+        )
         schedule = Schedule(
-            name=f"designed_{steps}",
-            coefficients=polar_express_coefficients(lower, steps, cushion=cushion, safety=safety),
-            interval=(lower, safety),
+            name=f"{kind}_{steps}",
+            coefficients=coefficients,
+            interval=(lower, safety if degree == 5 else min(safety, FIRST_SAFETY)),
             source="derived by steepest.polar.design, after arXiv 2505.16932",
         )
         if schedule.error <= error:
             return schedule
+        if end < degree:
+            continue
         # Convergence is at least linear until the floor is reached.
         if last < 1e-3 and schedule.error > 0.9 * last:
             raise invalid(
@@ -251,11 +309,10 @@ def _amplitude_tangent(complement: float, fraction: float) -> float:
 def best_odd_polynomial(lower: float, degree: int) -> tuple[tuple[float, ...], float]:
     """The odd polynomial nearest to 1 on [lower, 1] in the maximum norm, by Remez exchange.
 
-    Meant for well-conditioned intervals; on wide ones a composition of quintics takes fewer
-    products.
+    On wide intervals a composition of shorter polynomials takes fewer products.
 
     Args:
-        lower: left end of the interval, in [0.05, 1).
+        lower: left end of the interval, in [1e-4, 1).
         degree: an odd number up to 13.
 
     Returns:
@@ -273,16 +330,19 @@ def best_odd_polynomial(lower: float, degree: int) -> tuple[tuple[float, ...], f
     Sources:
         Trefethen, Approximation Theory and Approximation Practice (SIAM, 2019), chapter 10.
     """
-    if not 0.05 <= lower < 1:
-        raise invalid("lower", lower, "give a singular value in [0.05, 1)")
+    if not 1e-4 <= lower < 1:
+        raise invalid("lower", lower, "give a singular value in [1e-4, 1)")
     if degree not in range(1, 14, 2):
         raise invalid("degree", degree, "give an odd number from 1 to 13")
     terms = (degree + 1) // 2
-    grid = torch.linspace(lower, 1, 20_001, dtype=torch.float64, device="cpu")
+    dense = torch.linspace(lower, 1, 20_001, dtype=torch.float64, device="cpu")
+    fine = torch.logspace(math.log10(lower), 0, 2_001, dtype=torch.float64, device="cpu")
+    grid = torch.cat([dense, fine]).clamp(lower, 1).unique()
     powers = torch.stack([grid ** (2 * k + 1) for k in range(terms)], dim=1)
     # Chebyshev's extremes, moved to the interval, are the first guess of where the error is.
     angles = torch.linspace(0, math.pi, terms + 1, dtype=torch.float64, device="cpu")
-    places = ((1 - angles.cos()) / 2 * (len(grid) - 1)).round().long()
+    places = torch.searchsorted(grid, lower + (1 - lower) * (1 - angles.cos()) / 2)
+    places = places.clamp(max=len(grid) - 1)
     signs = torch.tensor([[(-1.0) ** i] for i in range(terms + 1)], dtype=torch.float64)
     for _ in range(50):
         system = torch.cat([powers[places], signs], dim=1)

@@ -21,10 +21,11 @@ from steepest._common.numerics import (
 )
 from steepest.polar._blocks import Workspace, gram_matrix, largest_eigenvalue
 from steepest.polar._noise import band, half_backward, half_error, safe_segments
+from steepest.polar._polynomials import nested, without_constant
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding
 from steepest.polar._scale import fitted, overestimate
 from steepest.polar.method import Accuracy, PolarMethod
-from steepest.polar.schedule import POLAR_EXPRESS, Quintic, Schedule
+from steepest.polar.schedule import POLAR_EXPRESS, OddPolynomial, Schedule
 
 # Of a Gram matrix in bfloat16, ‖R‖_F: within, its square and that of its entries are normal.
 SMALLEST_GRAM, LARGEST_GRAM = 1e-20, 1e20
@@ -62,6 +63,8 @@ class NewtonSchulz(_Iteration):
 
         X ← x / ‖x‖_F;  for (a, b, c):  A = XXᴴ;  X ← aX + (bA + cA²)X
 
+    and with more coefficients accordingly.
+
     Args:
         schedule: the polynomials.
         dtype: compute type. None means the input's, with half precision widened to float32.
@@ -95,9 +98,10 @@ class NewtonSchulz(_Iteration):
         wide = torch.float32 if x.dtype in HALF else None
         norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
         x = x / safe_divisor(norm).to(x.dtype)
-        for a, b, c in self.schedule.folded:
-            square = gram_matrix(x)
-            x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+        space = Workspace(x)
+        for step in self.schedule.folded:
+            q = without_constant(gram_matrix(x), step, space)
+            x = torch.baddbmm(x, q, x, beta=step[0])
         return x
 
 
@@ -108,8 +112,9 @@ class GramNewtonSchulz(_Iteration):
         p_T ∘ … ∘ p_1(x) = x·q(x²), so with R = XXᴴ:  polar = q(R)·X
         Q ← I;  for (a, b, c):  Z = aI + bR + cR²;  Q ← QZ;  R ← ZRZ
 
-    Only the first and the last product touch n. X is divided by √ρ, a bound of its largest singular
-    value made of R and R², which the first step has at hand,
+    Longer polynomials make a longer Z, with one product of m × m matrices more for two degrees in
+    R. Only the first and the last product touch n. X is divided by √ρ, a bound of its largest
+    singular value made of R and R², which the first step has at hand,
 
         ρ = c/2 + √(c²/4 + ‖R² − cR‖_F),  c = ⟨R, R²⟩/‖R‖_F²
 
@@ -159,7 +164,7 @@ class GramNewtonSchulz(_Iteration):
     any_scale = (torch.bfloat16,)
     segments: tuple[int, ...] | None = None
     tight: bool | int = False
-    _steps: dict[torch.dtype, tuple[tuple[Quintic, ...], ...]] = field(
+    _steps: dict[torch.dtype, tuple[tuple[OddPolynomial, ...], ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -202,34 +207,36 @@ class GramNewtonSchulz(_Iteration):
         first, *others = self._steps[work]
         space = Workspace(xs[0], work)
         xs = self._started_in_half(xs, first, space) if half else self._started(xs, first, space)
-        for (lead, b, c), *more in others:
-            gram = space.gram(xs)
-            q = space.own_product(gram, plus=gram, beta=b, alpha=c)
+        for step, *more in others:
+            gram, lead = space.gram(xs), step[0]
+            q = without_constant(gram, step, space)
             if more or not half:
                 lead, q = _composed(lead, q, gram, more, space, apart=half)
             pairs = zip(q.split(counts), xs, strict=True)
             xs = [space.product_like(part, x, beta=lead) for part, x in pairs]
         return xs
 
+    def _bound(self, gram: Tensor, square: Tensor, space: Workspace) -> Tensor:
+        """ρ ≥ λ₁ of R, from R and R² in single or double precision."""
+        if self.tight:
+            return _tight_bound(square, self.tight, space)
+        return largest_eigenvalue(gram, square, space)
+
     def _started(
-        self, xs: list[Tensor], steps: Sequence[Quintic], space: Workspace
+        self, xs: list[Tensor], steps: Sequence[OddPolynomial], space: Workspace
     ) -> list[Tensor]:
         """The matrices after the first segment, in single or double precision."""
-        counts, ((lead, b, c), *more) = [len(x) for x in xs], steps
+        counts, (step, *more) = [len(x) for x in xs], steps
         gram = space.gram(xs)
         square = space.own_product(gram)
-        if self.tight:
-            bound = _tight_bound(square, self.tight, space)
-        else:
-            bound = largest_eigenvalue(gram, square, space)
-        q = square.mul_(c / bound**2) if space.writes else square * (c / bound**2)
-        q = torch.addcmul(q, gram, b / bound, out=q if space.writes else None)
-        _, q = _composed(lead, q, gram / bound if more else gram, more, space, apart=False)
+        bound = self._bound(gram, square, space)
+        q, gram = _first(step, gram, square, bound, space, divided=bool(more))
+        _, q = _composed(step[0], q, gram, more, space, apart=False)
         triples = zip(q.split(counts), xs, bound.rsqrt().split(counts), strict=True)
         return [space.product_like(part * root, x) for part, x, root in triples]
 
     def _started_in_half(
-        self, xs: list[Tensor], steps: Sequence[Quintic], space: Workspace
+        self, xs: list[Tensor], steps: Sequence[OddPolynomial], space: Workspace
     ) -> list[Tensor]:
         """The matrices after the first segment, in half precision; they come in float32.
 
@@ -237,7 +244,7 @@ class GramNewtonSchulz(_Iteration):
         nearly cancel.
         """
         work, wide, counts = space.dtype, torch.float32, [len(x) for x in xs]
-        (lead, b, c), *more = steps
+        step, *more = steps
         # float16 has a small range. Where looking costs nothing, matrices in bfloat16 are brought
         # to another scale only if they need it.
         in_range = work == torch.float16 or not is_known(xs[0])
@@ -255,19 +262,43 @@ class GramNewtonSchulz(_Iteration):
         # R with ‖R‖_F in [1/2, 1), so that R² is in the range.
         unit = torch.ldexp(torch.ones_like(size), -torch.frexp(size).exponent)
         own = own.mul_(unit) if space.writes else own * unit
-        gram = converted(own, work)
-        fine = converted(space.own_product(gram), wide)
-        if self.tight:
-            bound = _tight_bound(fine, self.tight, space)
-        else:
-            bound = largest_eigenvalue(own, fine, space)
-        fine = fine.mul_(c / bound**2) if space.writes else fine * (c / bound**2)
-        fine = torch.addcmul(fine, own, b / bound, out=fine if space.writes else None)
-        q = converted(fine, work)
+        square = converted(space.own_product(converted(own, work)), wide)
+        bound = self._bound(own, square, space)
+        q, gram = _first(step, own, square, bound, space, divided=bool(more))
+        lead = step[0]
         if more:
-            lead, q = _composed(lead, q, gram / bound.to(work), more, space, apart=True)
+            lead, q = _composed(lead, q, gram, more, space, apart=True)
         each = zip(q.split(counts), xs, rounded, (bound / unit).rsqrt().split(counts), strict=True)
         return [_applied(lead, part, x, own, root, space) for part, x, own, root in each]
+
+
+def _first(
+    step: OddPolynomial,
+    gram: Tensor,
+    square: Tensor,
+    bound: Tensor,
+    space: Workspace,
+    *,
+    divided: bool,
+) -> tuple[Tensor, Tensor]:
+    """q(R/ρ) − q(0)·I, and R/ρ, in the type of the workspace, of which R² is known.
+
+    Args:
+        step: the coefficients of q.
+        gram: R, in single precision or wider.
+        square: R², likewise; used up.
+        bound: ρ.
+        space: memory for results.
+        divided: whether R/ρ is needed; else the second result has no meaning.
+    """
+    is_quintic = len(step) == 3
+    b, c = step[1:] if is_quintic else (4.0, -4.0)
+    sums = square.mul_(c / bound**2) if space.writes else square * (c / bound**2)
+    sums = torch.addcmul(sums, gram, b / bound, out=sums if space.writes else None)
+    if divided or not is_quintic:
+        gram = space.times(gram, 1 / bound)
+    q = converted(sums, space.dtype) if is_quintic else nested(gram, sums, step, space)
+    return q, converted(gram, space.dtype) if divided else gram
 
 
 def _tight_bound(square: Tensor, squarings: int, space: Workspace) -> Tensor:
@@ -311,7 +342,7 @@ def _composed(
     lead: float,
     q: Tensor,
     gram: Tensor,
-    steps: Sequence[Quintic],
+    steps: Sequence[OddPolynomial],
     space: Workspace,
     *,
     apart: bool,
@@ -330,16 +361,16 @@ def _composed(
     if not apart:
         q.diagonal(dim1=-2, dim2=-1).add_(lead)
     z, own = q, lead
-    for a, b, c in steps:
+    for step in steps:
         # Of the step before, Z or own·I + Z'; everything here is a polynomial of R.
         half = space.hermitian(z, gram, plus=gram if apart else None, beta=own)
         gram = space.hermitian(z, half, plus=half if apart else None, beta=own)
         del half
-        z, own = space.own_product(gram, plus=gram, beta=b, alpha=c), a
+        z, own = without_constant(gram, step, space), step[0]
         if apart:
-            q = space.hermitian(q, z, plus=q, beta=a).add_(z, alpha=lead)
+            q = space.hermitian(q, z, plus=q, beta=own).add_(z, alpha=lead)
         else:
-            z.diagonal(dim1=-2, dim2=-1).add_(a)
+            z.diagonal(dim1=-2, dim2=-1).add_(own)
             q = space.hermitian(q, z)
-        lead *= a
+        lead *= own
     return lead if apart else 0.0, q

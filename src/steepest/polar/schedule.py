@@ -14,18 +14,21 @@ from steepest._common.text import fingerprint
 Quintic = tuple[float, float, float]
 """(a, b, c) of p(x) = a·x + b·x³ + c·x⁵."""
 
+OddPolynomial = tuple[float, ...]
+"""Coefficients of x, x³, x⁵ and so on; three of them make a quintic."""
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Schedule:
-    """A composition p_T ∘ … ∘ p_1 of odd quintics that drives singular values towards 1.
+    """A composition p_T ∘ … ∘ p_1 of odd polynomials that drives singular values towards 1.
 
-    Step t maps x to a·y + b·y³ + c·y⁵ with y = x / prescale_t. The coefficients belong to a
-    normalisation: they are made for singular values in `interval` = [lower, upper], and above
-    `upper` the iteration may diverge.
+    Step t maps x to a·y + b·y³ + c·y⁵ + … with y = x / prescale_t; nearly all published schedules
+    consist of quintics. The coefficients belong to a normalisation: they are made for singular
+    values in `interval` = [lower, upper], and above `upper` the iteration may diverge.
 
     Args:
         name: the name of the schedule.
-        coefficients: (a, b, c) of each step, the first step first.
+        coefficients: (a, b, c) of each step, or more of them, the first step first.
         interval: (lower, upper): the smallest singular value that is brought to the stated band,
             and the largest that is safe.
         source: the origin of the coefficients.
@@ -44,15 +47,15 @@ class Schedule:
     """
 
     name: str
-    coefficients: tuple[Quintic, ...]
+    coefficients: tuple[OddPolynomial, ...]
     interval: tuple[float, float]
     source: str
     prescale: tuple[float, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if not self.coefficients or any(len(c) != 3 for c in self.coefficients):
+        if not self.coefficients or any(len(c) < 3 for c in self.coefficients):
             raise invalid(
-                "coefficients", self.coefficients, "give at least one step of three numbers"
+                "coefficients", self.coefficients, "give at least one step of three numbers or more"
             )
         lower, upper = self.interval
         if not 0 < lower < upper:
@@ -80,19 +83,18 @@ class Schedule:
         return len(self.coefficients)
 
     @property
-    def folded(self) -> tuple[Quintic, ...]:
+    def folded(self) -> tuple[OddPolynomial, ...]:
         """The coefficients with the prescale folded in: step t is p_t(x) without a division."""
         divisors = self.prescale or (1.0,) * self.steps
         return tuple(
-            (a / s, b / s**3, c / s**5)
-            for (a, b, c), s in zip(self.coefficients, divisors, strict=True)
+            tuple(c / s ** (2 * k + 1) for k, c in enumerate(step))
+            for step, s in zip(self.coefficients, divisors, strict=True)
         )
 
     def __call__(self, sigma: Tensor) -> Tensor:
         """The singular value that the whole composition makes of each `sigma`."""
-        for a, b, c in self.folded:
-            square = sigma * sigma
-            sigma = sigma * (a + square * (b + square * c))
+        for step in self.folded:
+            sigma = sigma * of_square(step, sigma * sigma)
         return sigma
 
     def band(self, lower: float, upper: float) -> tuple[float, float]:
@@ -104,6 +106,14 @@ class Schedule:
         """max |1 − p(σ)| over σ in [interval lower, 1]."""
         low, high = self.band(self.interval[0], 1.0)
         return max(1.0 - low, high - 1.0)
+
+
+def of_square(step: OddPolynomial, square: Tensor) -> Tensor:
+    """p(x)/x as a polynomial of x², by Horner's rule."""
+    out = torch.full_like(square, step[-1])
+    for c in step[-2::-1]:
+        out = c + square * out
+    return out
 
 
 @lru_cache(maxsize=512)

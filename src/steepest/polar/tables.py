@@ -90,8 +90,9 @@ SEVERAL: Mapping[str, Callable[[], CostTable]] = {
 }
 """Classes of CPU, with their costs on two threads.
 
-x86 with AMX; AMD with AVX-512, Zen 5 and Zen 4, with fast bfloat16 and without; others with AVX-512, without fast
-bfloat16; with AVX2 at most; with less. Arm with bfloat16 and without. Anything else.
+x86 with AMX; AMD with AVX-512, Zen 5 and Zen 4, with fast bfloat16 and without; others with
+AVX-512, without fast bfloat16; with AVX2 at most; with less. Arm with bfloat16 and without.
+Anything else.
 """
 
 ALONE: Mapping[str, CostTable] = {

@@ -1,0 +1,86 @@
+"""Polynomials of a Gram matrix, whose coefficients stay small in the form that is evaluated."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from steepest._common.numerics import converted
+from steepest.polar._blocks import Workspace
+
+Pair = tuple[float, float]
+
+
+@lru_cache(maxsize=1024)
+def symmetric_form(coefficients: tuple[float, ...]) -> tuple[Pair, ...]:
+    """(A_i, B_i) of q(r) = Σ_i v^i·(A_i + B_i·r) with v = 4(r − r²), given q(r) = Σ_k c_k·r^k.
+
+    v lies in [0, 1] with r, and vanishes at both ends. Polynomials that are bounded on [0, 1] have
+    coefficients of some ten here where powers of r have thousands, which cancel.
+
+    Examples:
+        >>> symmetric_form((2.0, -1.5, 0.5))
+        ((2.0, -1.0), (-0.125, 0.0))
+    """
+    size = len(coefficients) // 2 + 1
+    constant, slope = [0.0] * size, [0.0] * size
+    # r^k = p(v) + r·s(v), and r² = r − v/4.
+    p, s = [1.0] + [0.0] * (size - 1), [0.0] * size
+    for c in coefficients:
+        constant = [x + c * y for x, y in zip(constant, p, strict=True)]
+        slope = [x + c * y for x, y in zip(slope, s, strict=True)]
+        p, s = [-x / 4 for x in [0.0, *s[:-1]]], [x + y for x, y in zip(p, s, strict=True)]
+    pairs = list(zip(constant, slope, strict=True))
+    return tuple(pairs if any(pairs[-1]) else pairs[:-1])
+
+
+def without_constant(r: Tensor, coefficients: tuple[float, ...], space: Workspace) -> Tensor:
+    """q(R) − q(0)·I of a Hermitian R with eigenvalues in [0, 1].
+
+    The constant stays apart: in half precision, rounding of it would drown what is small in R.
+
+    Args:
+        r: the matrices, shape (batch, m, m).
+        coefficients: those of 1, R, R², …; three or more.
+        space: memory for results.
+    """
+    _, b, c, *more = coefficients
+    if not more:
+        return space.own_product(r, plus=r, beta=b, alpha=c)
+    v = space.own_product(r, plus=r, beta=4.0, alpha=-4.0)
+    return nested(r, v, coefficients, space)
+
+
+def nested(r: Tensor, v: Tensor, coefficients: tuple[float, ...], space: Workspace) -> Tensor:
+    """`without_constant`, given V = 4(R − R²) too.
+
+        N_i = B_i·R + A_{i+1}·V + V·N_{i+1}
+
+    A sum is formed before it is rounded, and every term but the constants is as small as R where R
+    is small. R and V may come in a wider type than that of the workspace: V has to be that of R and
+    not of what rounding makes of R, since the terms nearly cancel.
+    """
+    pairs = symmetric_form(coefficients)
+    slope, factor = pairs[-1][1], converted(v, space.dtype)
+    inner: tuple[float, Tensor] | None = (slope, converted(r, space.dtype)) if slope else None
+    for (_, slope), (constant, _) in zip(pairs[-2::-1], pairs[:0:-1], strict=True):
+        scale, plus = _sum(v, constant, r, slope, space)
+        plus = converted(plus, space.dtype)
+        if inner is not None:
+            alpha, n = inner
+            plus = space.hermitian(factor, n, plus=plus, beta=scale, alpha=alpha)
+            scale = 1.0
+        inner = scale, plus
+    assert inner is not None, "two coefficients or more"
+    scale, n = inner
+    return n if scale == 1 else space.times(n, scale)
+
+
+def _sum(v: Tensor, a: float, r: Tensor, b: float, space: Workspace) -> tuple[float, Tensor]:
+    """(s, X) with s·X = aV + bR, rounded once."""
+    if not a:
+        return b, r
+    (large, x), (small, y) = sorted([(a, v), (b, r)], key=lambda pair: -abs(pair[0]))
+    return large, torch.add(x, y, alpha=small / large, out=space.place(x))
