@@ -103,16 +103,15 @@ def polar_express_coefficients(
         safety: room above the largest singular value, in every step. The top of the interval is
             steep: what rounding lifts above it grows tenfold per step. Of longer polynomials than
             quintics, the first has no more than 1.01.
-        degree: that of the polynomials: 5 as published, 9 or 13. Longer polynomials need fewer
-            steps, and so fewer products of the long side.
+        degree: the degree of the polynomials: 5 as published, 9 or 13 for fewer steps.
         last: the degree of the last one; None for the same.
 
     Returns:
         (a, b, c) of each step, or more coefficients.
 
     Raises:
-        ValueError: an empty interval, no steps, a cushion outside [0, 1), a safety below 1 or
-            another degree.
+        ValueError: an empty interval, no steps, another degree, a cushion outside [0, 1) or a
+            safety below 1.
 
     Examples:
         >>> [round(a, 3) for a, _, _ in polar_express_coefficients(1e-3, 3, cushion=CUSHION)]
