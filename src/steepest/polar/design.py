@@ -22,7 +22,8 @@ from steepest.polar.schedule import OddPolynomial, Quintic, Schedule
 # values down to the small ones, where rounding drowns them; the cushion keeps them away from there.
 CUSHION = 0.02407327424182761
 
-# Room above σ₁ in the first step of longer polynomials, which get more of it in the others.
+# Room above σ₁ in the first step of longer polynomials: what lies above the interval later is
+# left there by rounding of their own terms.
 FIRST_SAFETY = 1.01
 
 # Longer polynomials are steeper and take more large singular values down. Emulated in bfloat16 (two
@@ -92,8 +93,7 @@ def polar_express_coefficients(
         p_t = the best one on [max(l_t, cushion·u_t), u_t], times 2 / (p_t(l_t) + p_t(u_t))
         l_{t+1} = p_t(l_t),  u_{t+1} = safety·p_t(u_t)
 
-    so that values around 1 come out; of longer polynomials than quintics, all but the last one are
-    divided by p_t(u_t) instead, so that values up to 1 come out.
+    so values around 1 come out; longer polynomials but the last are divided by p_t(u_t) instead.
 
     Args:
         lower: the smallest singular value to bring to 1.
@@ -126,7 +126,6 @@ def polar_express_coefficients(
         raise invalid("cushion", cushion, "give a fraction in [0, 1)")
     if safety < 1:
         raise invalid("safety", safety, "give a factor >= 1")
-    # Of longer polynomials it is the rounding of a step that leaves values above the interval.
     upper = safety if degree == 5 else min(safety, FIRST_SAFETY)
     out: list[OddPolynomial] = []
     for t in range(steps):
