@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -196,24 +197,11 @@ def design_schedule(
         raise invalid("lower", lower, "give a singular value in (0, 1)")
     if not 0 < error < 1:
         raise invalid("error", error, "give an error in (0, 1)")
-    if cushion is None:
-        cushion = CUSHION if degree == 5 else LONG_CUSHION
     last = 1.0
-    kind = "designed" if degree == 5 else f"designed{degree}"
-    ends = [d for d in DEGREES if d < degree] + [degree]
-    for steps, end in ((steps, end) for steps in itertools.count(1) for end in ends):
-        coefficients = polar_express_coefficients(
-            lower, steps, cushion=cushion, safety=safety, degree=degree, last=end
-        )
-        schedule = Schedule(
-            name=f"{kind}_{steps}",
-            coefficients=coefficients,
-            interval=(lower, safety if degree == 5 else min(safety, FIRST_SAFETY)),
-            source="derived by steepest.polar.design, after arXiv 2505.16932",
-        )
+    for schedule in _longer_and_longer(lower, cushion, safety, degree):
         if schedule.error <= error:
             return schedule
-        if end < degree:
+        if len(schedule.coefficients[-1]) <= degree // 2:
             continue
         # Convergence is at least linear until the floor is reached.
         if last < 1e-3 and schedule.error > 0.9 * last:
@@ -222,6 +210,25 @@ def design_schedule(
             )
         last = schedule.error
     raise AssertionError("an error that stagnates has raised")
+
+
+def _longer_and_longer(
+    lower: float, cushion: float | None, safety: float, degree: int
+) -> Iterator[Schedule]:
+    """Schedules of 1, 2, … steps; with as many steps, by the degree of the last one."""
+    is_long = degree > 5
+    if cushion is None:
+        cushion = LONG_CUSHION if is_long else CUSHION
+    for steps in itertools.count(1):
+        for last in (*(d for d in DEGREES if d < degree), degree):
+            yield Schedule(
+                name=f"designed{degree if is_long else ''}_{steps}",
+                coefficients=polar_express_coefficients(
+                    lower, steps, cushion=cushion, safety=safety, degree=degree, last=last
+                ),
+                interval=(lower, min(safety, FIRST_SAFETY) if is_long else safety),
+                source="derived by steepest.polar.design, after arXiv 2505.16932",
+            )
 
 
 class Rational(NamedTuple):
