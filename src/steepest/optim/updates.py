@@ -28,6 +28,9 @@ ONE_THREAD = 2**15
 RATIOS = 2**21
 """Bytes of gradients that are divided by themselves at a time."""
 
+EXACT_ONES = 2**24
+"""Ones whose sum is exact in single precision, in any order."""
+
 # Ours. Adam's eps = 1e-8 stands beside averages of the same gradients; this is far below it.
 FORGOTTEN = 1e-12
 """Size at which an average is forgotten where the gradient is exactly zero."""
@@ -99,18 +102,23 @@ def judged(
     # A shard may be empty.
     flags: list[Flag] = [known and g.dtype == dtype and g.numel() > 0 for g in grads]
     flat = [(i, grads[i].reshape(-1)) for i, fits in enumerate(flags) if fits]
-    pieces = [(i, p) for i, x in flat for p in (x.split(most) if len(x) > most else (x,))]
+    # `len` of a tensor takes ten times as long as `numel`.
+    pieces = [(i, p) for i, x in flat for p in (x.split(most) if x.numel() > most else (x,))]
+    lengths = [p.numel() for _, p in pieces]
     while pieces:
-        count = bisect(list(accumulated(len(p) for _, p in pieces)), most)
+        count = bisect(list(accumulated(lengths)), most)
         some, pieces = pieces[:count], pieces[count:]
-        entries, sizes = [p for _, p in some], [len(p) for _, p in some]
+        sizes, lengths = lengths[:count], lengths[count:]
+        entries = [p for _, p in some]
         ratios = empty((sum(sizes),), entries[0])
-        if len(entries) * ONE_THREAD > len(ratios):
+        if len(entries) * ONE_THREAD > sum(sizes):
             torch.cat(entries, out=ratios).div_(ratios)
         else:  # long ones are worth a call each
             for entry, part in zip(entries, ratios.split(sizes), strict=True):
                 torch.div(entry, entry, out=part)
-        if float(ratios.max()) == 1:
+        # A sum takes half as long as a maximum, and of so many ones it is exact.
+        summed = sum(sizes) <= EXACT_ONES and dtype not in HALF
+        if float(ratios.sum()) == sum(sizes) if summed else float(ratios.max()) == 1:
             continue
         tops = torch._foreach_max(ratios.split(sizes))
         for (i, _), top in zip(some, torch.stack(tops).tolist(), strict=True):
