@@ -14,7 +14,7 @@ from steepest.polar import (
     polar_express_coefficients,
 )
 from steepest.polar._blocks import Workspace
-from steepest.polar._polynomials import symmetric_form, without_constant
+from steepest.polar._polynomials import Step, nested, symmetric_form
 from tests.matrices import log_spaced, naive_polar, with_spectrum
 
 LONG = (9, 13)
@@ -34,15 +34,18 @@ def test_the_symmetric_form_is_the_polynomial(degree):
 @pytest.mark.parametrize("degree", range(2, 9))
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("zeros", [(), (1,), (2, 3)])
-def test_without_constant(degree, gradients, zeros):
+def test_what_a_step_makes_of_a_gram_matrix(degree, gradients, zeros):
     generator = torch.Generator().manual_seed(degree)
     c = torch.randn(degree + 1, dtype=torch.float64, generator=generator).tolist()
     c = tuple(0.0 if k in zeros else x for k, x in enumerate(c))
     u = torch.linalg.qr(torch.randn(2, 5, 5, dtype=torch.float64, generator=generator))[0]
     values = torch.rand(2, 5, dtype=torch.float64, generator=generator)
     r = (u * values[:, None]) @ u.mT
+    step = Step.of(c)
+    assert step.lead == c[0]
     with torch.set_grad_enabled(gradients):
-        found = without_constant(r, c, Workspace(r))
+        found = torch.baddbmm(r, r, r, beta=step.b, alpha=step.c)
+        found = nested(r, found, step.pairs, Workspace(r)) if step.pairs else found
     exact = sum(x * values**k for k, x in enumerate(c)) - c[0]
     assert torch.allclose(found, (u * exact[:, None]) @ u.mT, atol=1e-12)
 

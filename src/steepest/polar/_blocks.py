@@ -59,13 +59,9 @@ class Workspace:
         """A contiguous copy."""
         return self.empty(*x.shape).copy_(x)
 
-    def place(self, x: Tensor) -> Tensor | None:
-        """Memory for a result like x, where it may be used again; else None, as `out` takes it."""
-        return empty_like(x) if self.writes else None
-
     def times(self, x: Tensor, factor: float | Tensor) -> Tensor:
         """x·factor."""
-        return torch.mul(x, factor, out=self.place(x))
+        return torch.mul(x, factor, out=empty_like(x) if self.writes else None)
 
     def product(
         self,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import converted
+from steepest._common.numerics import converted, empty_like
 from steepest.polar._blocks import Workspace
 
 Pair = tuple[float, float]
 
 
-@lru_cache(maxsize=1024)
 def symmetric_form(coefficients: tuple[float, ...]) -> tuple[Pair, ...]:
     """(A_i, B_i) of q(r) = Σ_i v^i·(A_i + B_i·r) with v = 4(r − r²), given q(r) = Σ_k c_k·r^k.
 
@@ -36,33 +36,47 @@ def symmetric_form(coefficients: tuple[float, ...]) -> tuple[Pair, ...]:
     return tuple(pairs if any(pairs[-1]) else pairs[:-1])
 
 
-def without_constant(r: Tensor, coefficients: tuple[float, ...], space: Workspace) -> Tensor:
-    """q(R) − q(0)·I of a Hermitian R with eigenvalues in [0, 1].
-
-    The constant stays apart: in half precision, rounding of it would drown what is small in R.
+class Step(NamedTuple):
+    """q(r) = lead + … of one step, p(x) = x·q(x²), ready to be evaluated at a Gram matrix.
 
     Args:
-        r: the matrices, shape (batch, m, m).
-        coefficients: those of 1, R, R², …; three or more.
-        space: memory for results.
+        lead: q(0).
+        b: what R counts in the product that any step begins with, bR + cR².
+        c: what R² counts there.
+        pairs: None if that is q(R) − q(0)·I, for quintics; else it is V = 4(R − R²), and these are
+            the coefficients of the symmetric form.
     """
-    _, b, c, *more = coefficients
-    if not more:
-        return space.own_product(r, plus=r, beta=b, alpha=c)
-    v = space.own_product(r, plus=r, beta=4.0, alpha=-4.0)
-    return nested(r, v, coefficients, space)
+
+    lead: float
+    b: float
+    c: float
+    pairs: tuple[Pair, ...] | None
+
+    @staticmethod
+    def of(coefficients: tuple[float, ...]) -> Step:
+        """The step of an odd polynomial with these coefficients, three or more."""
+        lead, b, c, *more = coefficients
+        if not more:
+            return Step(lead, b, c, None)
+        return Step(lead, 4.0, -4.0, symmetric_form(coefficients))
 
 
-def nested(r: Tensor, v: Tensor, coefficients: tuple[float, ...], space: Workspace) -> Tensor:
-    """`without_constant`, given V = 4(R − R²) too.
+def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Tensor:
+    """q(R) − q(0)·I of a Hermitian R with eigenvalues in [0, 1].
 
         N_i = B_i·R + A_{i+1}·V + V·N_{i+1}
 
-    A sum is formed before it is rounded, and every term but the constants is as small as R where R
+    The constant stays apart: in half precision, rounding of it would drown what is small in R. A
+    sum is formed before it is rounded, and every term but the constants is as small as R where R
     is small. R and V may come in a wider type than that of the workspace: V has to be that of R and
     not of what rounding makes of R, since the terms nearly cancel.
+
+    Args:
+        r: the matrices, shape (batch, m, m).
+        v: V = 4(R − R²).
+        pairs: q in the symmetric form.
+        space: memory for results.
     """
-    pairs = symmetric_form(coefficients)
     slope, factor = pairs[-1][1], converted(v, space.dtype)
     inner: tuple[float, Tensor] | None = (slope, converted(r, space.dtype)) if slope else None
     for (_, slope), (constant, _) in zip(pairs[-2::-1], pairs[:0:-1], strict=True):
@@ -83,4 +97,4 @@ def _sum(v: Tensor, a: float, r: Tensor, b: float, space: Workspace) -> tuple[fl
     if not a:
         return b, r
     (large, x), (small, y) = sorted([(a, v), (b, r)], key=lambda pair: -abs(pair[0]))
-    return large, torch.add(x, y, alpha=small / large, out=space.place(x))
+    return large, torch.add(x, y, alpha=small / large, out=empty_like(x) if space.writes else None)

@@ -13,6 +13,7 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import (
     HALF,
     converted,
+    empty_like,
     epsilon,
     is_known,
     looked_at,
@@ -21,11 +22,11 @@ from steepest._common.numerics import (
 )
 from steepest.polar._blocks import Workspace, gram_matrix, largest_eigenvalue
 from steepest.polar._noise import band, half_backward, half_error, safe_segments
-from steepest.polar._polynomials import nested, without_constant
+from steepest.polar._polynomials import Step, nested
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding
 from steepest.polar._scale import fitted, overestimate
 from steepest.polar.method import Accuracy, PolarMethod
-from steepest.polar.schedule import POLAR_EXPRESS, OddPolynomial, Schedule
+from steepest.polar.schedule import POLAR_EXPRESS, Schedule
 
 # Of a Gram matrix in bfloat16, ‖R‖_F: within, its square and that of its entries are normal.
 SMALLEST_GRAM, LARGEST_GRAM = 1e-20, 1e20
@@ -38,8 +39,10 @@ class _Iteration(PolarMethod):
     _shown = ("schedule",)
     schedule: Schedule = POLAR_EXPRESS
     dtype: torch.dtype | None = None
+    _prepared: list[Step] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self._prepared.extend(map(Step.of, self.schedule.folded))  # before a step may be traced
         if self.dtype not in (None, *HALF, torch.float32, torch.float64):
             raise invalid("dtype", self.dtype, "give float16, bfloat16, float32, float64 or None")
 
@@ -99,9 +102,11 @@ class NewtonSchulz(_Iteration):
         norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
         x = x / safe_divisor(norm).to(x.dtype)
         space = Workspace(x)
-        for step in self.schedule.folded:
-            q = without_constant(gram_matrix(x), step, space)
-            x = torch.baddbmm(x, q, x, beta=step[0])
+        for lead, b, c, pairs in self._prepared:
+            gram = gram_matrix(x)
+            q = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            q = nested(gram, q, pairs, space) if pairs else q
+            x = torch.baddbmm(x, q, x, beta=lead)
         return x
 
 
@@ -164,13 +169,13 @@ class GramNewtonSchulz(_Iteration):
     any_scale = (torch.bfloat16,)
     segments: tuple[int, ...] | None = None
     tight: bool | int = False
-    _steps: dict[torch.dtype, tuple[tuple[OddPolynomial, ...], ...]] = field(
+    _steps: dict[torch.dtype, tuple[tuple[Step, ...], ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        steps, own = self.schedule.folded, self.segments
+        steps, own = tuple(self._prepared), self.segments
         if own is not None and (sum(own) != len(steps) or any(length < 1 for length in own)):
             raise invalid("segments", own, f"give positive numbers whose sum is {len(steps)}")
         if self.tight not in (0, 1, 2):
@@ -204,39 +209,52 @@ class GramNewtonSchulz(_Iteration):
     def _factors(self, xs: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
         work = self.compute_dtype(dtype, xs[0].device)
         half, counts = work in HALF, [len(x) for x in xs]
-        first, *others = self._steps[work]
+        (first, *rest), *others = self._steps[work]
         space = Workspace(xs[0], work)
-        xs = self._started_in_half(xs, first, space) if half else self._started(xs, first, space)
-        for step, *more in others:
-            gram, lead = space.gram(xs), step[0]
-            q = without_constant(gram, step, space)
+        if half:
+            xs = self._started_in_half(xs, first, rest, space)
+        else:
+            gram = space.gram(xs)
+            square = space.own_product(gram)
+            bound, q, gram = self._first(first, gram, square, space, divided=bool(rest))
+            _, q = _composed(first.lead, q, gram, rest, space, apart=False)
+            triples = zip(q.split(counts), xs, bound.rsqrt().split(counts), strict=True)
+            xs = [space.product_like(part * root, x) for part, x, root in triples]
+        for (lead, b, c, pairs), *more in others:
+            gram = space.gram(xs)
+            q = space.own_product(gram, plus=gram, beta=b, alpha=c)
+            q = nested(gram, q, pairs, space) if pairs else q
             if more or not half:
                 lead, q = _composed(lead, q, gram, more, space, apart=half)
-            pairs = zip(q.split(counts), xs, strict=True)
-            xs = [space.product_like(part, x, beta=lead) for part, x in pairs]
+            each = zip(q.split(counts), xs, strict=True)
+            xs = [space.product_like(part, x, beta=lead) for part, x in each]
         return xs
 
-    def _bound(self, gram: Tensor, square: Tensor, space: Workspace) -> Tensor:
-        """ρ ≥ λ₁ of R, from R and R² in single or double precision."""
-        if self.tight:
-            return _tight_bound(square, self.tight, space)
-        return largest_eigenvalue(gram, square, space)
+    def _first(
+        self, step: Step, gram: Tensor, square: Tensor, space: Workspace, *, divided: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """ρ, q(R/ρ) − q(0)·I, in the type of R if it is quadratic, and R/ρ in that type.
 
-    def _started(
-        self, xs: list[Tensor], steps: Sequence[OddPolynomial], space: Workspace
-    ) -> list[Tensor]:
-        """The matrices after the first segment, in single or double precision."""
-        counts, (step, *more) = [len(x) for x in xs], steps
-        gram = space.gram(xs)
-        square = space.own_product(gram)
-        bound = self._bound(gram, square, space)
-        q, gram = _first(step, gram, square, bound, space, divided=bool(more))
-        _, q = _composed(step[0], q, gram, more, space, apart=False)
-        triples = zip(q.split(counts), xs, bound.rsqrt().split(counts), strict=True)
-        return [space.product_like(part * root, x) for part, x, root in triples]
+        Args:
+            step: q.
+            gram: R, in single precision or wider.
+            square: R², likewise; used up.
+            space: memory for results.
+            divided: whether R/ρ is needed; else the last result has no meaning.
+        """
+        if self.tight:
+            bound = _tight_bound(square, self.tight, space)
+        else:
+            bound = largest_eigenvalue(gram, square, space)
+        scale = step.c / bound**2
+        q = square.mul_(scale) if space.writes else square * scale
+        q = torch.addcmul(q, gram, step.b / bound, out=q if space.writes else None)
+        if divided or step.pairs:
+            gram = torch.div(gram, bound, out=empty_like(gram) if space.writes else None)
+        return bound, nested(gram, q, step.pairs, space) if step.pairs else q, gram
 
     def _started_in_half(
-        self, xs: list[Tensor], steps: Sequence[OddPolynomial], space: Workspace
+        self, xs: list[Tensor], step: Step, more: Sequence[Step], space: Workspace
     ) -> list[Tensor]:
         """The matrices after the first segment, in half precision; they come in float32.
 
@@ -244,7 +262,6 @@ class GramNewtonSchulz(_Iteration):
         nearly cancel.
         """
         work, wide, counts = space.dtype, torch.float32, [len(x) for x in xs]
-        step, *more = steps
         # float16 has a small range. Where looking costs nothing, matrices in bfloat16 are brought
         # to another scale only if they need it.
         in_range = work == torch.float16 or not is_known(xs[0])
@@ -263,42 +280,23 @@ class GramNewtonSchulz(_Iteration):
         unit = torch.ldexp(torch.ones_like(size), -torch.frexp(size).exponent)
         own = own.mul_(unit) if space.writes else own * unit
         square = converted(space.own_product(converted(own, work)), wide)
-        bound = self._bound(own, square, space)
-        q, gram = _first(step, own, square, bound, space, divided=bool(more))
-        lead = step[0]
+        bound, q, gram = self._first(step, own, square, space, divided=bool(more))
+        lead, q = step.lead, converted(q, work)
         if more:
-            lead, q = _composed(lead, q, gram, more, space, apart=True)
-        each = zip(q.split(counts), xs, rounded, (bound / unit).rsqrt().split(counts), strict=True)
-        return [_applied(lead, part, x, own, root, space) for part, x, own, root in each]
-
-
-def _first(
-    step: OddPolynomial,
-    gram: Tensor,
-    square: Tensor,
-    bound: Tensor,
-    space: Workspace,
-    *,
-    divided: bool,
-) -> tuple[Tensor, Tensor]:
-    """q(R/ρ) − q(0)·I, and R/ρ, in the type of the workspace, of which R² is known.
-
-    Args:
-        step: the coefficients of q.
-        gram: R, in single precision or wider.
-        square: R², likewise; used up.
-        bound: ρ.
-        space: memory for results.
-        divided: whether R/ρ is needed; else the second result has no meaning.
-    """
-    is_quintic = len(step) == 3
-    b, c = step[1:] if is_quintic else (4.0, -4.0)
-    sums = square.mul_(c / bound**2) if space.writes else square * (c / bound**2)
-    sums = torch.addcmul(sums, gram, b / bound, out=sums if space.writes else None)
-    if divided or not is_quintic:
-        gram = space.times(gram, 1 / bound)
-    q = converted(sums, space.dtype) if is_quintic else nested(gram, sums, step, space)
-    return q, converted(gram, space.dtype) if divided else gram
+            lead, q = _composed(lead, q, converted(gram, work), more, space, apart=True)
+        # (lead·x + Q·fl(x))·root: what is large in lead·fl(x) and in Q·fl(x) cancels, so they are
+        # added before they are rounded; lead·(x − fl(x)) follows.
+        roots, out = (bound / unit).rsqrt().split(counts), []
+        for part, x, half, root in zip(q.split(counts), xs, rounded, roots, strict=True):
+            sums = space.product_like(part, half, beta=lead)
+            if space.writes:
+                lost = converted(half, wide)
+                torch.sub(x, lost, out=lost)
+                total = converted(sums, wide).add_(lost, alpha=lead).mul_(root)
+                out.append(converted(total, work))
+            else:
+                out.append(torch.add(sums, x - half, alpha=lead).mul_(root).to(work))
+        return out
 
 
 def _tight_bound(square: Tensor, squarings: int, space: Workspace) -> Tensor:
@@ -321,28 +319,11 @@ def _tight_bound(square: Tensor, squarings: int, space: Workspace) -> Tensor:
     return (size * largest_eigenvalue(inner, fine, space)).sqrt()
 
 
-def _applied(
-    lead: float, q: Tensor, x: Tensor, rounded: Tensor, root: Tensor, space: Workspace
-) -> Tensor:
-    """(lead·x + Q·fl(x))·root in half precision, given x in float32 and fl(x), which is rounded.
-
-    What is large in lead·fl(x) and in Q·fl(x) cancels, so they are added before they are rounded;
-    lead·(x − fl(x)) follows.
-    """
-    sums = space.product_like(q, rounded, beta=lead)
-    if not space.writes:
-        return torch.add(sums, x - rounded, alpha=lead).mul_(root).to(sums.dtype)
-    lost = converted(rounded, torch.float32)
-    torch.sub(x, lost, out=lost)
-    total = converted(sums, torch.float32).add_(lost, alpha=lead).mul_(root)
-    return converted(total, sums.dtype)
-
-
 def _composed(
     lead: float,
     q: Tensor,
     gram: Tensor,
-    steps: Sequence[OddPolynomial],
+    steps: Sequence[Step],
     space: Workspace,
     *,
     apart: bool,
@@ -361,12 +342,13 @@ def _composed(
     if not apart:
         q.diagonal(dim1=-2, dim2=-1).add_(lead)
     z, own = q, lead
-    for step in steps:
+    for a, b, c, pairs in steps:
         # Of the step before, Z or own·I + Z'; everything here is a polynomial of R.
         half = space.hermitian(z, gram, plus=gram if apart else None, beta=own)
         gram = space.hermitian(z, half, plus=half if apart else None, beta=own)
         del half
-        z, own = without_constant(gram, step, space), step[0]
+        z, own = space.own_product(gram, plus=gram, beta=b, alpha=c), a
+        z = nested(gram, z, pairs, space) if pairs else z
         if apart:
             q = space.hermitian(q, z, plus=q, beta=own).add_(z, alpha=lead)
         else:
