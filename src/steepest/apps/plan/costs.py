@@ -43,6 +43,14 @@ class Task:
     itemsize: int = 4
 
     @property
+    def stage(self) -> Task:
+        """The first stage of a pipeline, alone; without a pipeline it is the task itself."""
+        if self.mesh.pp == 1:
+            return self
+        model = self.model.stage(self.mesh.pp)
+        return replace(self, model=model, mesh=self.mesh.stage)
+
+    @property
     def rest(self) -> float:
         """Numbers a rank holds of what AdamW updates."""
         return self.model.rest[0] / self.mesh.shards
@@ -81,6 +89,7 @@ class Cost:
         overlap: the number of pieces into which products and communication are cut to overlap; 1
             for none.
         busy: share of the ranks that compute products.
+        whole: whether every device holds the whole model, whatever the mesh.
         most: parameters of the busiest owner.
         refused: the reason why it cannot be done; empty if it can.
         parts: seconds for "flops", "bandwidth", "latency" and "streaming".
@@ -95,6 +104,7 @@ class Cost:
     weights: float = 0.0
     overlap: int = 1
     busy: float = 1.0
+    whole: bool = False
     most: int = 0
     refused: str = ""
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -281,6 +291,7 @@ def layers(task: Task) -> Cost:
         temporary=4 * order[0].numel * task.itemsize,
         weights=numel + rest,
         busy=min(1.0, len(order) / ranks),
+        whole=True,
     )
 
 
@@ -291,6 +302,8 @@ def adamw(task: Task) -> Cost:
         name="AdamW",
         streamed=STREAMED * task.itemsize * numel,
         state=2 * task.itemsize * numel,
+        # Square roots of all second moments: torch's AdamW works on all parameters at once.
+        temporary=task.itemsize * numel,
         weights=numel,
     )
 
@@ -299,7 +312,7 @@ def timed(cost: Cost, task: Task) -> Cost:
     """The cost with the seconds that its parts take."""
     device, links = task.device, task.links
     parts = {
-        "flops": cost.flops / (device.half * device.utilization),
+        "flops": cost.flops / (device.half * device.factors),
         "bandwidth": sum(c.transfer(links) for c in cost.collectives),
         "latency": sum(c.latency(links) for c in cost.collectives),
         "streaming": cost.streamed / device.bandwidth,
