@@ -97,7 +97,7 @@ def test_a_training_step_by_hand() -> None:
     mesh = "replicate=2,data=4,tensor=2"
     found = plan("llama-8b", mesh=mesh, tokens=16 * 8192, recompute="none")
     s, model = found.training, MODELS["llama-8b"]
-    # Two products of 32 heads of 128 numbers in each of 32 layers, for half of 8192 keys; 3.5 times.
+    # Two products of 32 heads of 128 numbers in 32 layers, for half of 8192 keys; 3.5 times.
     attention = 3.5 * 32 * 2 * 2 * 4096 * 8192 / 2
     assert s.products == pytest.approx((6 * model.used + attention) * 8192 / (0.4 * 989e12))
     # Two rounds of 8192 tokens for each pair; sums between two nodes at 50 GB/s, two ports each.
@@ -120,6 +120,7 @@ def test_a_training_step_by_hand() -> None:
     assert again["full"] - s.products == pytest.approx(blocks * flop)
     half = 2 * 32 * 4096 * (1024 + 4096 + 14336)
     assert again["selective"] - s.products == pytest.approx(half * flop)
+
 
 def test_the_costs_of_an_exchange_by_hand() -> None:
     model = replace(MODELS["gpt2-small"], weights=(linear(4, 64, 64),), rest=(640, 1))

@@ -1,8 +1,7 @@
-"""Peaks of memory of small real models, counted by torch's trackers, and what a plan says of them."""
+"""Peaks of memory of small real models, by torch's trackers, and what a plan says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +34,12 @@ class Sizes:
     """A small language model and its batch."""
 
     gated: bool
-    layers: int = 4
+    layers: int = 3
     width: int = 128
     hidden: int = 512
     vocabulary: int = 1024
     length: int = 128
-    sequences: int = 8
+    sequences: int = 4
     recompute: str = "none"
 
     def table(self) -> Model:
@@ -161,7 +160,8 @@ def _steps(tracker: MemTracker, sizes: Sizes, model: nn.Module, steps: int) -> d
             if step == 0:
                 counting.reset_mod_stats()
     (peak,) = (
-        counts for device, counts in tracker.get_tracker_snapshot("peak").items()
+        counts
+        for device, counts in tracker.get_tracker_snapshot("peak").items()
         if device.type == "cpu"
     )
     return {getattr(name, "value", str(name)): count for name, count in peak.items()}
@@ -197,7 +197,8 @@ def sharded(rank: int, world: int, sizes: Sizes) -> dict[str, int]:
             if step == 0:
                 tracker.reset_mod_stats()
     (peak,) = (
-        counts for device, counts in tracker.get_tracker_snapshot("peak").items()
+        counts
+        for device, counts in tracker.get_tracker_snapshot("peak").items()
         if device.type == "cpu"
     )
     return {getattr(name, "value", str(name)): count for name, count in peak.items()}
@@ -220,13 +221,3 @@ def predicted(sizes: Sizes, world: int) -> Memory:
         recompute=sizes.recompute,
     )
     return memory(task, adamw(task), batch)
-
-
-if __name__ == "__main__":
-    for gated in (False, True):
-        for recompute in ("none", "selective", "full"):
-            for vocabulary in (1024, 16384):
-                sizes = Sizes(gated=gated, recompute=recompute, vocabulary=vocabulary)
-                found, said = alone(sizes), predicted(sizes, 1)
-                print(gated, recompute, vocabulary, said.moment, said.counted, found["Total"], said.counted / found["Total"])
-                print("   ", {k: v for k, v in found.items() if v}, {k: round(v) for k, v in said.parts.items() if v})

@@ -154,6 +154,8 @@ def _sharded(task: Task) -> Cost:
         streamed=STREAMED * task.itemsize * (task.local + task.rest),
         state=task.itemsize * (task.local + 2 * task.rest),
         weights=task.local + task.rest,
+        # As in `adamw`: nothing of it is left when matrices move.
+        temporary=task.itemsize * task.rest,
     )
 
 
@@ -169,6 +171,9 @@ def _flags(task: Task) -> Collective:
 def exchange(task: Task) -> Cost:
     """This library: whole matrices go to owners, and slices of the results come back."""
     mesh, weights, ranks = task.mesh, task.travelling, task.mesh.devices
+    if not weights:
+        flags = (_flags(task),) if ranks > 1 else ()
+        return replace(_sharded(task), name="exchange", flops=_homework(task), collectives=flags)
     owners = owners_of(weights, ranks, task.itemsize)
     each = [k * _factors(w) for k, w in zip(owners.counts, weights, strict=True)]
     flops = torch.stack(each).sum(0)
@@ -199,7 +204,10 @@ def exchange(task: Task) -> Cost:
         name="exchange",
         flops=float(flops[longest]) + _homework(task),
         collectives=tuple(collectives) if ranks > 1 else (),
-        temporary=IN_FLIGHT * max(owners.sums) * task.itemsize + gathered,
+        temporary=max(
+            task.itemsize * task.rest,
+            IN_FLIGHT * max(owners.sums) * task.itemsize + gathered,
+        ),
         overlap=buckets,
         most=sum(int(k[longest]) for k in owners.counts),
         busy=1.0 if task.at_home else busy / ranks,
@@ -227,7 +235,8 @@ def gather(task: Task) -> Cost:
         name="gather all",
         flops=sum(w.count * _factors(w) for w in task.travelling) + _homework(task),
         collectives=tuple(collectives),
-        temporary=4 * max(w.numel for w in task.travelling) * task.itemsize,
+        temporary=task.itemsize
+        * max(task.rest, 4 * max((w.numel for w in task.travelling), default=0)),
     )
 
 
@@ -288,7 +297,7 @@ def layers(task: Task) -> Cost:
         ),
         streamed=STREAMED * task.itemsize * (own + rest),
         state=task.itemsize * (own + 2 * rest),
-        temporary=4 * order[0].numel * task.itemsize,
+        temporary=task.itemsize * max(rest, 4 * order[0].numel),
         weights=numel + rest,
         busy=min(1.0, len(order) / ranks),
         whole=True,

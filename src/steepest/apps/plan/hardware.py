@@ -122,7 +122,9 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
                 source=f"{NVIDIA}/content/dam/en-zz/Solutions/Data-Center/a100/pdf/"
                 "nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf",
             ),
-            Links(inner=300 * G, outer=25 * G, source="https://docs.nvidia.com/dgx/dgxa100-user-guide"),
+            Links(
+                inner=300 * G, outer=25 * G, source="https://docs.nvidia.com/dgx/dgxa100-user-guide"
+            ),
         ),
         # 1 979 Tflop/s with sparsity, NVLink 900 GB/s both ways; DGX H100: 400 Gb/s for each GPU.
         (
@@ -133,7 +135,9 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
                 bandwidth=3.35 * T,
                 source="https://resources.nvidia.com/en-us-tensor-core/nvidia-tensor-core-gpu-datasheet",
             ),
-            Links(inner=450 * G, outer=50 * G, source="https://docs.nvidia.com/dgx/dgxh100-user-guide"),
+            Links(
+                inner=450 * G, outer=50 * G, source="https://docs.nvidia.com/dgx/dgxh100-user-guide"
+            ),
         ),
         (
             Device(
@@ -143,10 +147,12 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
                 bandwidth=4.8 * T,
                 source=f"{NVIDIA}/en-us/data-center/h200",
             ),
-            Links(inner=450 * G, outer=50 * G, source="https://docs.nvidia.com/dgx/dgxh100-user-guide"),
+            Links(
+                inner=450 * G, outer=50 * G, source="https://docs.nvidia.com/dgx/dgxh100-user-guide"
+            ),
         ),
-        # An eighth of a DGX B200: 1 440 GB, 64 TB/s, NVLink 14.4 TB/s both ways, eight 400 Gb/s ports;
-        # 4.5 Pflop/s with sparsity.
+        # An eighth of a DGX B200: 1 440 GB, 64 TB/s, NVLink 14.4 TB/s both ways, eight ports of
+        # 400 Gb/s; 4.5 Pflop/s with sparsity.
         (
             Device(
                 name="b200",
@@ -157,8 +163,8 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
             ),
             Links(inner=900 * G, outer=50 * G, source=f"{NVIDIA}/en-us/data-center/dgx-b200"),
         ),
-        # A 72nd of the rack: 360 Pflop/s with sparsity, 13.4 TB, 576 TB/s, NVLink 130 TB/s both ways;
-        # one 400 Gb/s port for each GPU.
+        # A 72nd of the rack: 360 Pflop/s with sparsity, 13.4 TB, 576 TB/s, NVLink 130 TB/s both
+        # ways; one port of 400 Gb/s for each GPU.
         (
             Device(
                 name="gb200",

@@ -12,15 +12,14 @@ from dataclasses import dataclass, fields, replace
 
 from steepest.apps.plan.batch import RECOMPUTE, Batch
 from steepest.apps.plan.costs import Cost, Task
-from steepest.apps.plan.exchange import largest
 from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Model
 from steepest.apps.plan.training import GRADIENT, WEIGHT
 
-GATHERED = 3
-"""Blocks of weights that FSDP2 holds at a time: the one in use, the gathered bytes that it was cut
-from, and the next one on its way. Source: torch 2.13, torch/distributed/fsdp/_fully_shard/
-_fsdp_param_group.py, `wait_for_unshard`: what was gathered is freed when the next one has arrived."""
+GATHERED = 2
+"""Blocks of weights that FSDP2 holds at a time in the backward pass: the one in use, and the next one
+on its way. Source: torch 2.13, torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py,
+`wait_for_unshard`. In the forward pass it is one more, but then there are fewer activations."""
 
 LOGITS = 12
 """Bytes for each logit in the backward pass of the cross-entropy: its logarithm of the softmax, the
@@ -128,7 +127,7 @@ class _Stage:
 
     @property
     def unreduced(self) -> float:
-        """Numbers of a rank whose gradients the last block of the backward pass has not yet made."""
+        """Numbers of a rank whose gradients the last block of the backward pass has yet to make."""
         shards = self.mesh.fsdp if self.sharded else 1
         return (self.block + self.root) / shards
 

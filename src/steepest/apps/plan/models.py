@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from steepest._common.errors import invalid
 from steepest.apps.plan.blocks import Block, latent_experts, transformer
@@ -88,7 +88,7 @@ class Model:
     blocks: int
     added: int
     sent: int = 0
-    block: Block = Block()
+    block: Block = field(default_factory=Block)
     scores: int = 0
     length: int = 2048
     vocabulary: int = 0
@@ -121,7 +121,11 @@ class Model:
             [8, 8]
         """
         if stages > self.blocks:
-            raise invalid("mesh", f"pp={stages}", f"give at most {self.blocks} stages, the blocks of {self.name}")
+            raise invalid(
+                "mesh",
+                f"pp={stages}",
+                f"give at most {self.blocks} stages, the blocks of {self.name}",
+            )
         blocks = math.ceil(self.blocks / stages)
         root = self.root if self.tied else self.root / 2
         rest = (self.rest[0] - self.root) * blocks / self.blocks + root

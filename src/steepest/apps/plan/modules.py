@@ -22,8 +22,7 @@ def _block(weights: tuple[Weights, ...], blocks: int) -> Block:
     Llama's. A token meets its share of a stack of experts.
     """
     sizes = [
-        (w.count * (w.share * w.shape[0] if w.stacked else 1) / blocks, *w.sides)
-        for w in weights
+        (w.count * (w.share * w.shape[0] if w.stacked else 1) / blocks, *w.sides) for w in weights
     ]
     width = min(min(out, into) for _, out, into in sizes)
     results = sum(n * out for n, out, _ in sizes)
