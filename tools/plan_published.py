@@ -24,7 +24,6 @@ from steepest.apps.plan.flops import polar_flops
 from steepest.apps.plan.hardware import DEVICES
 from steepest.apps.plan.memory import CONTEXT
 from steepest.apps.plan.models import Model, experts, linear
-from steepest.apps.plan.units import scaled
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "plan.md"
@@ -342,7 +341,7 @@ ROWS: Sequence[Row] = (
         published=100,
         unit="",
         source=f"{TITAN}, table 5, 1F1B",
-        reason=FLOAT8,
+        reason=f"{FLOAT8}; 128 with interleaved stages",
     ),
     Row(
         what="bytes that reach a device",
@@ -431,6 +430,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def _prefixed(value: float) -> str:
+    """A number of a data sheet with all of its digits."""
+    for size, prefix in ((1e12, " T"), (1e9, " G")):
+        if value >= size:
+            return f"{value / size:g}{prefix}"
+    return f"{value:g}"
+
+
 def devices() -> str:
     """The numbers of the presets in Markdown."""
     lines = [
@@ -449,7 +456,7 @@ def devices() -> str:
         sheets = dict.fromkeys((device.source, links.source))
         names = ("device", "machine")
         sources = ", ".join(f"[{name}]({url})" for name, url in zip(names, sheets, strict=False))
-        cells = (f"`{device.name}`", *(scaled(n, "") for n in numbers), sources)
+        cells = (f"`{device.name}`", *(_prefixed(n) for n in numbers), sources)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

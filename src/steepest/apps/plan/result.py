@@ -116,8 +116,9 @@ class Plan:
         mesh, batch = self.task.mesh, self.batch
         if batch.share(mesh) < batch.length:
             out.append(
-                f"A device gets {batch.share(mesh):,.0f} tokens, less than a sequence of "
-                f"{batch.length:,}: that takes context parallelism, which is not counted."
+                f"A device, or a tensor parallel group, gets {batch.share(mesh):,.0f} tokens, less "
+                f"than a sequence of {batch.length:,}: that takes context parallelism, which is "
+                "not counted."
             )
         if cost.busy < 0.995:
             out.append(f"{cost.busy:.1%} of the ranks take polar factors, the others none.")
