@@ -1,4 +1,4 @@
-"""The memory that a plan says a rank of FSDP2 needs, against the peak that torch's tracker finds."""
+"""The memory that a plan says a rank of FSDP2 needs, against the peak that torch finds."""
 
 from __future__ import annotations
 

@@ -58,9 +58,7 @@ def test_a_block_of_gpt_is_what_has_been_published() -> None:
 
 
 def test_llama_on_128_devices_by_hand() -> None:
-    found = plan(
-        "llama-8b", mesh="fsdp=128", tokens=256 * 8192, sequences=2, recompute="selective"
-    )
+    found = plan("llama-8b", mesh="fsdp=128", tokens=256 * 8192, sequences=2, recompute="selective")
     memory = found.memory(found["AdamW"])
     numbers, tokens = MODELS["llama-8b"].parameters / 128, 2 * 8192
     # A block and the tables in bfloat16; four kinds of 4096, values and half of the gate; logits.

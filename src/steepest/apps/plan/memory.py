@@ -17,8 +17,8 @@ from steepest.apps.plan.models import Model
 from steepest.apps.plan.training import GRADIENT, WEIGHT
 
 GATHERED = 2
-"""Blocks of weights that FSDP2 holds at a time in the backward pass: the one in use, and the next one
-on its way. Source: torch 2.13, torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py,
+"""Blocks of weights that FSDP2 holds at a time in the backward pass: the one in use, and the next
+one on its way. Source: torch 2.13, torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py,
 `wait_for_unshard`. In the forward pass it is one more, but then there are fewer activations."""
 
 LOGITS = 12
@@ -46,7 +46,8 @@ class Memory:
         unsharded: gradients on their way to their shards, or the buckets of DDP.
         activations: activations that wait for the backward pass.
         logits: logits and all that the cross-entropy makes of them.
-        workspace: what one block computes again and its gradients, or the step of the optimizer.
+        workspace: activations that one block computes again, and their gradients; or tensors of the
+            step of the optimizer.
         margin: context, communicators, and bytes that are reserved in vain.
     """
 
@@ -117,7 +118,7 @@ class _Stage:
     @property
     def block(self) -> float:
         """Numbers of a block on one rank, gathered; experts that every rank has are not."""
-        numbers = self.model.rest[0] - self.model.root
+        numbers = float(self.model.rest[0] - self.model.root)
         for w in self.model.weights:
             if not w.stacked:
                 numbers += w.count * w.numel

@@ -208,6 +208,8 @@ def _kimi_k2() -> Model:
     # 64 heads: queries through 1536, keys and values through 512; 128 + 64 and 128 per head.
     layers, width, routed, hidden, taken, heads = 61, 7168, 384, 2048, 8, 64
     vocabulary, moe = 163840, layers - 1
+    # The second of two products for queries, keys and values, the router, half of the gate.
+    repeated = heads * (192 * 1536 + 256 * 512) + (routed + (taken + 1) * hidden) * width
     attention = (
         linear(layers, 1536, width),
         linear(layers, heads * 192, 1536),
@@ -243,16 +245,7 @@ def _kimi_k2() -> Model:
         added=2 * layers * width,
         sent=moe * taken * width,
         block=latent_experts(
-            width,
-            hidden,
-            taken=taken,
-            heads=heads,
-            ranks=(1536, 512),
-            # The second of two products for queries, keys and values, the router, half of the gate.
-            repeated=heads * 192 * 1536
-            + heads * 256 * 512
-            + routed * width
-            + (taken + 1) * hidden * width,
+            width, hidden, taken=taken, heads=heads, ranks=(1536, 512), repeated=repeated
         ),
         scores=layers * heads * (192 + 128),
         length=4096,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -61,29 +63,42 @@ def plan(
         The time of a message: Alexandrov et al., LogGP (SPAA 1995), without its overheads.
     """
     table = model_of(model)
-    found, wires = preset(device) if isinstance(device, str) else (device, None)
-    links = links or wires
+    machine, wires = _machine(device, links)
+    batch = _batch(table, tokens, length, sequences, recompute)
+    task = Task(model=table, mesh=Mesh(), device=machine, links=wires, itemsize=dtype.itemsize)
+    least = recompute is None
+    if mesh is not None:
+        return planned(replace(task, mesh=_mesh(mesh, devices)), batch, least=least)
+    if devices is None:
+        raise invalid("mesh", mesh, "give a mesh, or the number of devices to search one for")
+    tasks = [replace(task, mesh=m) for m in meshes(devices, wires.node)]
+    return recommended(tasks, batch, least=least)
+
+
+def _machine(device: str | Device, links: Links | None) -> tuple[Device, Links]:
+    if isinstance(device, str):
+        found, wires = preset(device)
+        return found, links or wires
     if links is None:
         raise invalid("links", links, "give Links(inner=…, outer=…) with a device of your own")
-    length = table.length if length is None else length
-    batch = Batch(
-        tokens=table.tokens if tokens is None else tokens,
+    return device, links
+
+
+def _batch(
+    model: Model, tokens: int | None, length: int | None, sequences: int | None, way: str | None
+) -> Batch:
+    length = model.length if length is None else length
+    return Batch(
+        tokens=model.tokens if tokens is None else tokens,
         length=length,
         sequences=max(1, AT_ONCE // max(1, length)) if sequences is None else sequences,
-        recompute=RECOMPUTE[0] if recompute is None else recompute,
+        recompute=RECOMPUTE[0] if way is None else way,
     )
 
-    def task(mesh: Mesh) -> Task:
-        return Task(model=table, mesh=mesh, device=found, links=links, itemsize=dtype.itemsize)
 
-    least = recompute is None
-    if mesh is None:
-        if devices is None:
-            raise invalid("mesh", mesh, "give a mesh, or the number of devices to search one for")
-        return recommended([task(m) for m in meshes(devices, links.node)], batch, least=least)
+def _mesh(mesh: str | Mesh, devices: int | None) -> Mesh:
     mesh = Mesh.read(mesh) if isinstance(mesh, str) else mesh
     if devices not in (None, mesh.devices):
-        raise invalid(
-            "mesh", str(mesh), f"its axes multiply to {mesh.devices}, not to devices={devices}"
-        )
-    return planned(task(mesh), batch, least=least)
+        remedy = f"its axes multiply to {mesh.devices}, not to devices={devices}"
+        raise invalid("mesh", str(mesh), remedy)
+    return mesh

@@ -50,7 +50,7 @@ def _seconds(plan: Plan) -> float:
 
 
 def _bound(plan: Plan) -> str:
-    """What takes longest in a training step."""
+    """The piece of a training step that takes longest, and its share."""
     training = plan.training
     pieces = {name: getattr(training, name) for name in PIECES if name != "optimizer"}
     # The shorter of the two is hidden behind the longer one.

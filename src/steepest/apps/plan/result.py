@@ -1,4 +1,4 @@
-"""What a plan says of one mesh: times, bytes, memory, as a table and as plain data."""
+"""The plan of one mesh: times, bytes and memory, as a table and as plain data."""
 
 from __future__ import annotations
 
