@@ -140,3 +140,12 @@ def test_what_fits_is_what_the_parts_add_up_to() -> None:
     assert not found.fits(found["exchange"])
     text = str(found)
     assert all(f"{name} " in text for name, value in parts.items() if value)
+
+
+def test_two_blocks_are_gathered_in_the_backward_pass() -> None:
+    found = plan("llama-405b", mesh="replicate=8,fsdp=1024,tp=8", recompute="none")
+    memory, model = found.memory(found["AdamW"]), MODELS["llama-405b"]
+    block = (model.parameters - model.root) / model.blocks / 8
+    assert memory.moment == "backward"
+    assert memory.gathered == pytest.approx(2 * (2 * block + model.root / 8))
+    assert memory.unsharded == pytest.approx(2 * (block + model.root / 16))
