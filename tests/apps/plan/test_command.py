@@ -20,7 +20,8 @@ from tests.apps.gallery.pictures import size
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
 FLAGS = [
-    *("--model", "--mesh", "--devices", "--device", "--tokens", "--dtype", "--set", "--out"),
+    *("--model", "--mesh", "--devices", "--device", "--tokens", "--length", "--sequences"),
+    *("--recompute", "--dtype", "--set", "--out"),
 ]
 
 
@@ -100,6 +101,9 @@ def test_whatever_is_wrong_is_one_line(tmp_path: Path) -> None:
         (("--set", "outer"), "--set outer: write NAME=VALUE"),
         (("--set", "outer=fast"), "--set outer=fast: give a number"),
         (("--set", "node=1.5"), "--set node=1.5: give a whole number"),
+        (("--mesh", "pp=13"), "--mesh pp=13: give at most 12 stages"),
+        (("--recompute", "some"), "--recompute some: choose from none, selective, full"),
+        (("--length", "0"), "--length 0: give a whole number >= 1"),
         (("--dtype", "int8"), "--dtype int8: choose from float32, bfloat16"),
         (("--mesh", "data=8", "--out", str(tmp_path / "file")), f"--out {tmp_path / 'file'}: "),
     ):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from steepest._common.errors import invalid, refusal
 from steepest.apps._flags import OneOf, Whole, Words, choose, flag, start
+from steepest.apps.plan.batch import RECOMPUTE
 from steepest.apps.plan.hardware import DEVICES, Device, Links, preset
 from steepest.apps.plan.mesh import MOST, Mesh
 from steepest.apps.plan.models import MODELS
@@ -17,19 +18,21 @@ NUMBERS: Mapping[str, Callable[[str], Any]] = {
     field.name: int if field.name == "node" else float
     for kind in (Device, Links)
     for field in fields(kind)
-    if field.name != "name"
+    if field.name not in ("name", "source")
 }
 UNITS: Mapping[str, str] = {
     "half": "peak flop/s in bfloat16",
     "memory": "bytes",
     "bandwidth": "bytes/s of it",
-    "utilization": "share of the peak that is reached",
+    "utilization": "share of the peak that training reaches",
+    "factors": "share of it that polar factors reach",
     "node": "devices per node",
     "inner": "bytes/s within a node",
     "outer": "bytes/s between nodes",
     "inner_latency": "seconds per hop",
     "outer_latency": "seconds per hop",
     "launch": "seconds per collective",
+    "all_to_all": "seconds per all-to-all",
     "message": "seconds per further partner",
 }
 EXAMPLE: Mapping[Any, str] = {int: "8", float: "4.5e11"}
@@ -45,9 +48,9 @@ ModelName = Annotated[str, flag(f"{', '.join(MODELS)}.", "--model", kind=OneOf(M
 MeshText = Annotated[
     str | None,
     flag(
-        "Sizes of the axes replicate, fsdp (or data) and tp (or tensor): data=64,tensor=8.",
+        "Sizes of the axes pp (or pipeline), replicate, fsdp (or data) and tp (or tensor).",
         "--mesh",
-        kind=Words(Mesh.read, ("replicate=", "data=", "tensor=")),
+        kind=Words(Mesh.read, ("pipeline=", "replicate=", "data=", "tensor=")),
         default="the fastest mesh of --devices that fits",
         metavar="AXIS=N,…",
     ),
@@ -60,6 +63,27 @@ Tokens = Annotated[
     int | None,
     # Ours: a thousand times the largest step that has been published.
     flag("Tokens per step.", kind=Whole(1, 2**40), default="that of the model's source"),
+]
+Length = Annotated[
+    int | None,
+    # Ours: a thousand times the longest sequence of the tables.
+    flag("Tokens per sequence.", kind=Whole(1, 2**23), default="that of the model's source"),
+]
+Sequences = Annotated[
+    int | None,
+    flag(
+        "Sequences that a device, or a tensor parallel group, takes at a time.",
+        kind=Whole(1, 2**20),
+        default="as many as have 8192 tokens",
+    ),
+]
+Recompute = Annotated[
+    str | None,
+    flag(
+        f"Activations to compute again in the backward pass: {', '.join(RECOMPUTE)}.",
+        kind=OneOf(RECOMPUTE),
+        default="the least that fits",
+    ),
 ]
 Dtype = Annotated[
     str, flag(f"Of parameters, gradients and states: {', '.join(DTYPES)}.", kind=OneOf(DTYPES))
@@ -115,6 +139,9 @@ def plan(
     devices: Devices = None,
     device: DeviceName = "h100",
     tokens: Tokens = None,
+    length: Length = None,
+    sequences: Sequences = None,
+    recompute: Recompute = None,
     dtype: Dtype = "float32",
     numbers: Numbers = None,
     out: Out = None,
@@ -129,6 +156,9 @@ def plan(
         device=found,
         links=links,
         tokens=tokens,
+        length=length,
+        sequences=sequences,
+        recompute=recompute,
         dtype=dtype,
         out=out,
     )

@@ -43,6 +43,14 @@ class Task:
     itemsize: int = 4
 
     @property
+    def stage(self) -> Task:
+        """The first stage of a pipeline, alone; without a pipeline it is the task itself."""
+        if self.mesh.pp == 1:
+            return self
+        model = self.model.stage(self.mesh.pp)
+        return replace(self, model=model, mesh=self.mesh.stage)
+
+    @property
     def rest(self) -> float:
         """Numbers a rank holds of what AdamW updates."""
         return self.model.rest[0] / self.mesh.shards
@@ -81,6 +89,7 @@ class Cost:
         overlap: the number of pieces into which products and communication are cut to overlap; 1
             for none.
         busy: share of the ranks that compute products.
+        whole: whether every device holds the whole model, whatever the mesh.
         most: parameters of the busiest owner.
         refused: the reason why it cannot be done; empty if it can.
         parts: seconds for "flops", "bandwidth", "latency" and "streaming".
@@ -95,6 +104,7 @@ class Cost:
     weights: float = 0.0
     overlap: int = 1
     busy: float = 1.0
+    whole: bool = False
     most: int = 0
     refused: str = ""
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -144,6 +154,8 @@ def _sharded(task: Task) -> Cost:
         streamed=STREAMED * task.itemsize * (task.local + task.rest),
         state=task.itemsize * (task.local + 2 * task.rest),
         weights=task.local + task.rest,
+        # As in `adamw`: nothing of it is left when matrices move.
+        temporary=task.itemsize * task.rest,
     )
 
 
@@ -159,6 +171,9 @@ def _flags(task: Task) -> Collective:
 def exchange(task: Task) -> Cost:
     """This library: whole matrices go to owners, and slices of the results come back."""
     mesh, weights, ranks = task.mesh, task.travelling, task.mesh.devices
+    if not weights:
+        flags = (_flags(task),) if ranks > 1 else ()
+        return replace(_sharded(task), name="exchange", flops=_homework(task), collectives=flags)
     owners = owners_of(weights, ranks, task.itemsize)
     each = [k * _factors(w) for k, w in zip(owners.counts, weights, strict=True)]
     flops = torch.stack(each).sum(0)
@@ -189,7 +204,10 @@ def exchange(task: Task) -> Cost:
         name="exchange",
         flops=float(flops[longest]) + _homework(task),
         collectives=tuple(collectives) if ranks > 1 else (),
-        temporary=IN_FLIGHT * max(owners.sums) * task.itemsize + gathered,
+        temporary=max(
+            task.itemsize * task.rest,
+            IN_FLIGHT * max(owners.sums) * task.itemsize + gathered,
+        ),
         overlap=buckets,
         most=sum(int(k[longest]) for k in owners.counts),
         busy=1.0 if task.at_home else busy / ranks,
@@ -217,7 +235,8 @@ def gather(task: Task) -> Cost:
         name="gather all",
         flops=sum(w.count * _factors(w) for w in task.travelling) + _homework(task),
         collectives=tuple(collectives),
-        temporary=4 * max(w.numel for w in task.travelling) * task.itemsize,
+        temporary=task.itemsize
+        * max(task.rest, 4 * max((w.numel for w in task.travelling), default=0)),
     )
 
 
@@ -278,9 +297,10 @@ def layers(task: Task) -> Cost:
         ),
         streamed=STREAMED * task.itemsize * (own + rest),
         state=task.itemsize * (own + 2 * rest),
-        temporary=4 * order[0].numel * task.itemsize,
+        temporary=task.itemsize * max(rest, 4 * order[0].numel),
         weights=numel + rest,
         busy=min(1.0, len(order) / ranks),
+        whole=True,
     )
 
 
@@ -291,6 +311,8 @@ def adamw(task: Task) -> Cost:
         name="AdamW",
         streamed=STREAMED * task.itemsize * numel,
         state=2 * task.itemsize * numel,
+        # Square roots of all second moments: torch's AdamW works on all parameters at once.
+        temporary=task.itemsize * numel,
         weights=numel,
     )
 
@@ -299,7 +321,7 @@ def timed(cost: Cost, task: Task) -> Cost:
     """The cost with the seconds that its parts take."""
     device, links = task.device, task.links
     parts = {
-        "flops": cost.flops / (device.half * device.utilization),
+        "flops": cost.flops / (device.half * device.factors),
         "bandwidth": sum(c.transfer(links) for c in cost.collectives),
         "latency": sum(c.latency(links) for c in cost.collectives),
         "streaming": cost.streamed / device.bandwidth,

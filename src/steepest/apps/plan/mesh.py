@@ -1,13 +1,15 @@
-"""The mesh of devices: replicas, shards of FSDP2, and tensor parallelism."""
+"""The mesh of devices: stages, replicas, shards of FSDP2, and tensor parallelism."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steepest._common.errors import invalid
 
 AXES: Mapping[str, str] = {
+    "pipeline": "pp",
+    "pp": "pp",
     "replicate": "replicate",
     "ddp": "replicate",
     "data": "fsdp",
@@ -24,9 +26,10 @@ MOST = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """Devices in three axes, the last one within a node.
+    """Devices in four axes, the last one within a node.
 
     Args:
+        pp: stages of a pipeline, each with as many blocks of the model.
         replicate: copies of the model.
         fsdp: shards of a copy along the first axis of every parameter, as FSDP2 cuts.
         tp: shards of every layer along its longer axis; of a stack of experts, by experts.
@@ -36,11 +39,12 @@ class Mesh:
 
     Examples:
         >>> Mesh.read("data=64,tensor=8")
-        Mesh(replicate=1, fsdp=64, tp=8)
+        Mesh(pp=1, replicate=1, fsdp=64, tp=8)
         >>> print(Mesh(replicate=4, fsdp=8))
         replicate=4,fsdp=8
     """
 
+    pp: int = 1
     replicate: int = 1
     fsdp: int = 1
     tp: int = 1
@@ -76,12 +80,17 @@ class Mesh:
     @property
     def devices(self) -> int:
         """The number of devices."""
-        return self.replicate * self.shards
+        return self.pp * self.replicate * self.shards
 
     @property
     def shards(self) -> int:
-        """The number of devices that share one copy of the model."""
+        """The number of devices that share one copy of the model, or of a stage."""
         return self.fsdp * self.tp
+
+    @property
+    def stage(self) -> Mesh:
+        """The devices of one stage."""
+        return replace(self, pp=1)
 
 
 def divisors(number: int) -> list[int]:
@@ -96,7 +105,7 @@ def divisors(number: int) -> list[int]:
 
 
 def meshes(devices: int, node: int) -> Iterator[Mesh]:
-    """Every mesh of so many devices whose tensor parallelism stays within a node.
+    """Every mesh of so many devices in one stage whose tensor parallelism stays within a node.
 
     Raises:
         ValueError: less than one device, or more than 2²⁰.

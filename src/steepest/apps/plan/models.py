@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+
+from steepest._common.errors import invalid
+from steepest.apps.plan.blocks import Block, latent_experts, transformer
 
 MatrixStack = tuple[int, int, int]
 """(how many, rows, columns) of equal matrices."""
@@ -41,6 +44,13 @@ class Weights:
         return len(self.shape) > 2 and all(b % self.shape[0] == 0 for b, _, _ in self.parts)
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Numbers that a token becomes, and of which: those of a layer, or of one of a stack."""
+        if self.stacked:
+            return self.shape[1], self.numel // (self.shape[0] * self.shape[1])
+        return self.shape[0], self.numel // self.shape[0]
+
+    @property
     def work(self) -> int:
         """The cost of one for its owner, up to a factor: m·n·min(m, n) for each matrix."""
         return sum(b * m * n * min(m, n) for b, m, n in self.parts)
@@ -60,6 +70,13 @@ class Model:
         blocks: the number of pieces in which FSDP2 gathers the weights.
         added: numbers per token that tensor parallelism adds up in a forward pass.
         sent: numbers per token that go to experts in a forward pass, and come back.
+        block: activations of one piece.
+        scores: numbers of the queries, keys and values of a token that attention multiplies with
+            those of every other token.
+        length: tokens of a sequence, unless another number is asked for.
+        vocabulary: numbers of a token's logits.
+        root: trained numbers outside of the pieces: embedding, head, last norm.
+        tied: whether one table is both embedding and head.
     """
 
     name: str
@@ -71,6 +88,12 @@ class Model:
     blocks: int
     added: int
     sent: int = 0
+    block: Block = field(default_factory=Block)
+    scores: int = 0
+    length: int = 2048
+    vocabulary: int = 0
+    root: int = 0
+    tied: bool = False
 
     @property
     def matrices(self) -> int:
@@ -86,6 +109,40 @@ class Model:
     def used(self) -> float:
         """The number of them that a token is multiplied with."""
         return sum(w.count * w.numel * w.share for w in self.weights) + self.active
+
+    def stage(self, stages: int, *, last: bool = False) -> Model:
+        """The first or the last stage of a pipeline: its blocks, with the embedding or the head.
+
+        Raises:
+            ValueError: more stages than blocks.
+
+        Examples:
+            >>> [MODELS["llama-8b"].stage(4, last=last).blocks for last in (False, True)]
+            [8, 8]
+        """
+        if stages > self.blocks:
+            raise invalid(
+                "mesh",
+                f"pp={stages}",
+                f"give at most {self.blocks} stages, the blocks of {self.name}",
+            )
+        blocks = math.ceil(self.blocks / stages)
+        root = self.root if self.tied else self.root / 2
+        rest = (self.rest[0] - self.root) * blocks / self.blocks + root
+        return replace(
+            self,
+            weights=tuple(
+                replace(w, count=math.ceil(w.count * blocks / self.blocks)) for w in self.weights
+            ),
+            rest=(math.ceil(rest), math.ceil(self.rest[1] * blocks / self.blocks)),
+            active=self.active if last else 0,
+            blocks=blocks,
+            added=self.added * blocks // self.blocks,
+            sent=self.sent * blocks // self.blocks,
+            scores=self.scores * blocks // self.blocks,
+            vocabulary=self.vocabulary if last else 0,
+            root=math.ceil(root),
+        )
 
 
 def linear(count: int, out: int, into: int, split: int = 1) -> Weights:
@@ -114,6 +171,12 @@ def _gpt2(name: str, layers: int, width: int) -> Model:
         tokens=512 * context,
         blocks=layers,
         added=2 * layers * width,
+        block=transformer(width, 4 * width),
+        scores=2 * layers * width,
+        length=context,
+        vocabulary=vocabulary,
+        root=(vocabulary + context) * width + 2 * width,
+        tied=True,
     )
 
 
@@ -133,6 +196,11 @@ def _llama3(name: str, layers: int, width: int, hidden: int, tokens: int) -> Mod
         tokens=tokens,
         blocks=layers,
         added=2 * layers * width,
+        block=transformer(width, hidden, keys=keys),
+        scores=2 * layers * width,
+        length=8192,
+        vocabulary=vocabulary,
+        root=2 * vocabulary * width + width,
     )
 
 
@@ -140,6 +208,8 @@ def _kimi_k2() -> Model:
     # 64 heads: queries through 1536, keys and values through 512; 128 + 64 and 128 per head.
     layers, width, routed, hidden, taken, heads = 61, 7168, 384, 2048, 8, 64
     vocabulary, moe = 163840, layers - 1
+    # The second of two products for queries, keys and values, the router, half of the gate.
+    repeated = heads * (192 * 1536 + 256 * 512) + (routed + (taken + 1) * hidden) * width
     attention = (
         linear(layers, 1536, width),
         linear(layers, heads * 192, 1536),
@@ -149,7 +219,8 @@ def _kimi_k2() -> Model:
     )
     return Model(
         name="moe-1t",
-        # 67M tokens per step: section 2.5 of the report; the other numbers as in its config.json.
+        # 67M tokens per step, in sequences of 4096: section 2.5 of the report; the other numbers as
+        # in its config.json.
         source="Kimi Team, Kimi K2, arXiv 2507.20534, table 2, and its published config.json",
         weights=(
             *attention,
@@ -173,6 +244,13 @@ def _kimi_k2() -> Model:
         blocks=layers,
         added=2 * layers * width,
         sent=moe * taken * width,
+        block=latent_experts(
+            width, hidden, taken=taken, heads=heads, ranks=(1536, 512), repeated=repeated
+        ),
+        scores=layers * heads * (192 + 128),
+        length=4096,
+        vocabulary=vocabulary,
+        root=2 * vocabulary * width + width,
     )
 
 

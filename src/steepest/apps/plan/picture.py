@@ -6,12 +6,15 @@ import csv
 import io
 import itertools
 from collections.abc import Sequence
+from dataclasses import fields
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from steepest.apps import _figures as figures
-from steepest.apps.plan.predict import Plan, scaled
+from steepest.apps.plan.memory import Memory
+from steepest.apps.plan.result import Plan
+from steepest.apps.plan.units import scaled
 
 COUNTS = tuple(2**k for k in range(17))
 """Numbers of devices."""
@@ -25,7 +28,8 @@ COLOURS = {
 }
 COLUMNS = (
     *("devices", "mesh", "optimizer", "flops", "sent", "received", "calls", "state", "memory"),
-    *("seconds", "share", "fits", "limit"),
+    *("seconds", "share", "fits", "limit", "recompute", "moment"),
+    *(f.name for f in fields(Memory) if f.name not in ("moment", "state")),
 )
 
 
@@ -36,9 +40,11 @@ def table(plans: Sequence[Plan]) -> bytes:
     writer.writeheader()
     for plan in plans:
         place = {"devices": plan.task.mesh.devices, "mesh": str(plan.task.mesh)}
+        place["recompute"] = plan.batch.recompute
         for cost in plan.to_json()["optimizers"]:
             limit = cost.get("limit", f"refused: {cost.get('refused')}")
-            writer.writerow({**place, **cost, "optimizer": cost["name"], "limit": limit})
+            row = {**cost.get("bytes", {}), **place, **cost}
+            writer.writerow({**row, "optimizer": cost["name"], "limit": limit})
     return out.getvalue().encode()
 
 

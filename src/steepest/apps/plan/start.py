@@ -16,8 +16,8 @@ from steepest.apps._terminal import make_folder, say
 from steepest.apps.plan.hardware import Links
 from steepest.apps.plan.picture import COUNTS, draw
 from steepest.apps.plan.picture import table as lines
-from steepest.apps.plan.predict import TABLE, Plan
 from steepest.apps.plan.predict import plan as predict
+from steepest.apps.plan.result import TABLE, Plan
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -58,8 +58,10 @@ class Collective:
         if self.ranks == 1:
             return 0.0
         if self.name == "all_to_all_single":
-            far = links.latency(2, links.node if links.within(self.ranks) < self.ranks else 1)
-            return self.calls * (far + (self.partners - 1) * links.message)
+            away = links.within(self.ranks, self.stride) < self.ranks
+            hop = links.outer_latency if away else links.inner_latency
+            start = links.all_to_all + hop + (self.partners - 1) * links.message
+            return self.calls * start
         # NCCL has trees for sums only.
         tree = self.name == "all_reduce"
         return self.calls * links.latency(self.ranks, self.stride, tree=tree)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from steepest.apps.plan.batch import Batch
 from steepest.apps.plan.costs import Task
 from steepest.apps.plan.exchange import largest
 
-AT_ONCE = 8192
-"""Tokens that a device, or the devices of one tensor parallel group, take forward at a time."""
-
 # Weights go through in bfloat16, for the forward and for the backward pass; gradients in float32.
 WEIGHT, GRADIENT = 2, 4
+
+ATTENTION = 3.5
+"""Products of the backward pass of attention with those of the forward pass, 5 and 2, over the
+latter: the scores are computed again (Dao, FlashAttention-2, arXiv 2307.08691, section 3.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,38 +25,58 @@ class Step:
         sharding: seconds in which weights are gathered and gradients added up, meanwhile.
         tensor: seconds in which tensor parallelism adds up activations.
         experts: seconds in which tokens go to experts and back.
-        activations: bytes.
+        pipeline: seconds in which a stage waits for another.
     """
 
     products: float
     sharding: float
     tensor: float
     experts: float
-    activations: float
+    pipeline: float
 
     @property
     def seconds(self) -> float:
-        """max(products, sharding) + tensor + experts."""
-        return max(self.products, self.sharding) + self.tensor + self.experts
+        """max(products, sharding) + tensor + experts + pipeline."""
+        return max(self.products, self.sharding) + self.tensor + self.experts + self.pipeline
 
 
-def step(task: Task, tokens: int) -> Step:
+def flops(task: Task, batch: Batch) -> float:
+    """Flops for one token, those that are repeated included.
+
+        6 · weights that it meets + 3.5 · scores · length + the products of recomputation
+
+    Attention is causal: half of the scores.
+
+    Sources:
+        6 flops per weight and token: Kaplan et al., arXiv 2001.08361.
+    """
+    model = task.model
+    scores = model.scores * batch.length
+    again = {
+        "none": 0.0,
+        "selective": 2 * model.blocks * model.block.repeated,
+        "full": 2 * (model.used - model.active) + scores,
+    }
+    return 6 * model.used + ATTENTION * scores + again[batch.recompute]
+
+
+def step(task: Task, batch: Batch) -> Step:
     """The forward and backward pass of a step.
 
-        products = 6 · parameters that a token meets · tokens / (devices · peak · utilization)
+        products = flops of a token · tokens / (devices · peak · utilization)
+        pipeline = (stages − 1)/rounds · (products + tensor + experts)
 
     Args:
         task: model and machine.
-        tokens: the tokens of the step.
+        batch: the tokens of the step.
 
     Sources:
-        6 flops per parameter and token: Kaplan et al., arXiv 2001.08361. Four sums of activations
-        per block under tensor parallelism: Shoeybi et al., arXiv 1909.08053.
+        Four sums of activations per block under tensor parallelism: Shoeybi et al., arXiv
+        1909.08053. The bubble of a pipeline: Narayanan et al., arXiv 2104.04473, section 2.2.
     """
-    model, mesh, links = task.model, task.mesh, task.links
-    device = task.device
-    mine = tokens * mesh.tp / mesh.devices
-    rounds = max(1, math.ceil(mine / AT_ONCE))
+    mesh, links, device = task.mesh, task.links, task.device
+    model, stage = task.stage.model, mesh.stage
+    mine, rounds = batch.share(mesh), batch.rounds(mesh)
 
     def around(numbers: float, nbytes: int, ranks: int, stride: int) -> float:
         """Seconds of one gather, or of half a sum, of numbers in a ring."""
@@ -63,21 +84,26 @@ def step(task: Task, tokens: int) -> Step:
         return start + (ranks - 1) / ranks * numbers * nbytes / links.ring(ranks, stride)
 
     dense = sum(w.count * w.numel for w in model.weights if not w.stacked) + model.rest[0]
-    stacks = sum(w.count * largest(w, mesh) for w in model.weights if w.stacked)
+    stacks = sum(w.count * largest(w, stage) for w in model.weights if w.stacked)
     piece = dense / mesh.tp
-    once = 2 * around(piece, WEIGHT, mesh.fsdp, mesh.tp)
-    once += around(piece, GRADIENT, mesh.fsdp, mesh.tp)
+    # A stage of a pipeline gathers once for all of its rounds, others for each pass of each.
+    gathers, sums = (1, 1) if mesh.pp > 1 else (2 * rounds, rounds)
+    once = gathers * around(piece, WEIGHT, mesh.fsdp, mesh.tp)
+    once += sums * around(piece, GRADIENT, mesh.fsdp, mesh.tp)
     copies = 2 * around(piece / mesh.fsdp + stacks, GRADIENT, mesh.replicate, mesh.shards)
     away = 1 - links.within(mesh.shards) / mesh.shards
     # There and back, forward and backward.
-    sent = 4 * model.sent * WEIGHT * tokens / mesh.devices
+    sent = 4 * model.sent * WEIGHT * mine / mesh.tp
+    rate = mesh.devices * device.half * device.utilization
+    products = flops(task, batch) * batch.tokens / rate
+    tensor = 2 * 2 * around(model.added * mine, WEIGHT, mesh.tp, 1)
+    experts = 0.0
+    if mesh.shards > 1:
+        experts = max(sent * away / links.outer, sent * (1 - away) / links.inner)
     return Step(
-        products=6 * model.used * tokens / (mesh.devices * device.half * device.utilization),
-        sharding=rounds * once + copies,
-        tensor=2 * 2 * around(model.added * mine, WEIGHT, mesh.tp, 1),
-        experts=max(sent * away / links.outer, sent * (1 - away) / links.inner)
-        if mesh.shards > 1
-        else 0.0,
-        # The inputs of all blocks, everything else computed again; sequences are cut by tp as well.
-        activations=WEIGHT * min(mine, AT_ONCE) * model.added / 2 / mesh.tp,
+        products=products,
+        sharding=once + copies,
+        tensor=tensor,
+        experts=experts,
+        pipeline=(mesh.pp - 1) / rounds * (products + tensor + experts),
     )
