@@ -8,6 +8,7 @@ from torch import nn
 
 from steepest import route
 from steepest._common.errors import invalid
+from steepest._common.text import printable
 from steepest.apps.plan.models import MODELS, MatrixStack, Model, Weights
 
 TOKENS = 2**20
@@ -31,7 +32,7 @@ def of_module(module: nn.Module) -> Model:
     others = [a for a in routing if a.target in ("table", "vector")]
     heads = [a.numel for a in others if a.target == "table"]
     return Model(
-        name=type(module).__name__,
+        name=printable(type(module).__name__),
         source="steepest.route",
         weights=weights,
         rest=(sum(a.numel for a in others), len(others)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from steepest._common.files import Record, read_lines
-from steepest._common.records import Log
+from steepest._common.records import Log, is_up_to, sound
 from steepest._common.tensorboard import EVENTS, event_file
 
 METRICS = "metrics.jsonl"
@@ -14,7 +15,7 @@ MONITOR = "monitor.jsonl"  # what diagnostics.Monitor writes beside it
 
 def read_metrics(folder: Path) -> list[Record]:
     """The records of a trial in the order they were written; a cut-off last line is left out."""
-    return list(read_lines(folder / METRICS))
+    return [sound(r) for r in read_lines(folder / METRICS) if is_up_to(math.inf, r)]
 
 
 class Metrics(Log):
