@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from steepest._common.text import printable, table
 from steepest.apps import _figures
-from steepest.apps._console import Terminal, text_column
+from steepest.apps._console import PlainColumn, Terminal
 from steepest.apps._terminal import fail, say
 from steepest.apps.app import app
 from steepest.apps.diagnose.page import Item, Page, Panel, Section, render
@@ -27,7 +26,7 @@ from steepest.apps.diagnose.page import Table as PageTable
 from steepest.apps.plan import plan
 from tests.planted import ACTING, HOSTILE, quiet
 
-EVERY = [chr(i) for i in range(0x110000)]
+EVERY = [chr(i) for i in (*range(0x30000), *range(0xE0000, 0xE0200))]
 NAME = HOSTILE.replace("\ud800", "").replace("/", "∕")
 """As much of it as the name of a file may have."""
 
@@ -74,9 +73,8 @@ def in_bar(text: str) -> Any:
     from rich.progress import Progress
 
     def print_on(console: Console) -> None:
-        bar = Progress(text_column("{task.description}"), console=console)
-        bar.add_task(text, total=2)
-        bar.refresh()
+        with Progress(PlainColumn("{task.description}"), console=console) as bar:
+            bar.add_task(text, total=2)
 
     return print_on
 
@@ -153,7 +151,7 @@ def test_the_errors_of_peers_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path
     def start(*_: Any) -> Any:
         raise RuntimeError(HOSTILE)
 
-    rows = [Contender(name=NAME, note=NAME, start=start), execute.contenders.methods(None)[0]]
+    rows = [Contender(name="peer", note="", start=start), execute.contenders.methods(None)[0]]
     monkeypatch.setattr(execute.BenchPlan, "contenders", lambda *_: rows[::-1])
     stream = io.StringIO()
     console = Terminal(file=stream, width=300)
@@ -165,8 +163,7 @@ def test_the_errors_of_peers_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_a_module_has_a_safe_name_in_its_plan() -> None:
     kind: Any = type(NAME, (nn.Sequential,), {})
-    with torch.device("meta"):
-        found = plan(kind(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)), devices=8)
+    found = plan(kind(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)), devices=8)
     assert quiet(str(found)) and "\\x1b" in str(found)
 
 

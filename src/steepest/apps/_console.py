@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import TextColumn
+from rich.progress import Task, TextColumn
 from rich.segment import Segment
+from rich.text import Text
 
 from steepest._common.text import printable
 
@@ -25,6 +26,10 @@ class Terminal(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
+    def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
+        """A text as rich lays it out, with escapes that are as wide as they are shown."""
+        return super().render_str(printable(text, keep="\n"), **settings)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
@@ -33,10 +38,9 @@ class Terminal(Console):
             yield piece if piece.control else piece._replace(text=printable(piece.text, keep="\n"))
 
 
-def text_column(text: str) -> TextColumn:
-    """A column of a bar with text that may be other people's.
+class PlainColumn(TextColumn):
+    """A column of a bar with text that may be other people's, such as "{task.description}"."""
 
-    Args:
-        text: the format of it, such as "{task.description}".
-    """
-    return TextColumn(text, markup=False)
+    def render(self, task: Task) -> Text:
+        """The text for a task."""
+        return Text(printable(self.text_format.format(task=task)))

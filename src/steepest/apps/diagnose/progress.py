@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress
 
-from steepest.apps._console import text_column
+from steepest.apps._console import PlainColumn
 from steepest.apps._terminal import clock, say
 
 NAMES = {
@@ -37,7 +37,7 @@ class DiagnosisProgress:
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
-                text_column("{task.description}"), BarColumn(bar_width=20), console=console
+                PlainColumn("{task.description}"), BarColumn(bar_width=20), console=console
             )
             self._task = self._bar.add_task("reading", total=None)
 

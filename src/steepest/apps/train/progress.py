@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 from rich.progress import Progress as Bar
 
 from steepest._common.files import Record
-from steepest.apps._console import text_column
+from steepest.apps._console import PlainColumn
 from steepest.apps._terminal import clock, say
 
 RECENT = 20
@@ -43,10 +43,10 @@ class TrainingProgress:
         self._times.clear()
         if self._console.is_terminal:
             self._bar = Bar(
-                text_column("{task.description}"),
+                PlainColumn("{task.description}"),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
-                text_column("{task.fields[text]}"),
+                PlainColumn("{task.fields[text]}"),
                 console=self._console,
             )
             self._bar.start()

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID
 from rich.progress import Progress as Bar
 
-from steepest.apps._console import text_column
+from steepest.apps._console import PlainColumn
 from steepest.apps._terminal import clock, say
 
 EVERY = 10.0
@@ -36,7 +36,7 @@ class CellProgress:
         if self._console.is_terminal and self._cells:
             self._bar = Bar(
                 BarColumn(bar_width=20),
-                text_column("{task.description}"),
+                PlainColumn("{task.description}"),
                 console=self._console,
             )
             self._bar.start()
