@@ -1,4 +1,4 @@
-"""What a release brings along: its bill of materials, and the vulnerabilities known of it.
+"""A bill of materials of a release, and the vulnerabilities that are known of it.
 
     python tools/supply.py ENVIRONMENT OUT
 
@@ -40,7 +40,7 @@ ACCEPTED: dict[str, str] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What is known of the packages of an environment.
+    """The vulnerabilities that are known in an environment, and where none could be looked up.
 
     Args:
         clean: packages without a known vulnerability.
@@ -55,7 +55,7 @@ class Audit:
     why: str = ""
 
     def lines(self) -> list[str]:
-        """What there is to say; what was not checked is never called clean."""
+        """The result in words; what was not checked is never called clean."""
         said = [f"vulnerable: {line}" for line in self.found]
         if self.unknown:
             named = ", ".join(self.unknown)
@@ -104,7 +104,7 @@ def audited(
     ask: Callable[[dict[str, str], str], tuple[list[Any], str]],
     services: Sequence[str] = SERVICES,
 ) -> Audit:
-    """What the services know; each is asked for what those before it did not answer.
+    """Ask the services for vulnerabilities, each for what those before it did not answer.
 
     Args:
         packages: names and versions.

@@ -26,7 +26,7 @@ class Terminal(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
-    def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **settings: Any) -> Text:
         """A text as rich lays it out, with escapes that are as wide as they are shown."""
         return super().render_str(printable(text, keep="\n"), **settings)
 

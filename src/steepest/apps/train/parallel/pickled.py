@@ -42,14 +42,13 @@ class Made:
     Args:
         name: the name of what would have made it.
         args: the arguments for that.
-        state: what would then have been given to it; None for nothing.
     """
 
     __slots__ = ("args", "name", "state")
 
     def __init__(self, name: str, args: tuple[Any, ...]) -> None:
         self.name, self.args = name, args
-        self.state: Any = None
+        self.state: Any = None  # until there is one
 
 
 class Reading:
@@ -110,7 +109,7 @@ class Reading:
             raise ValueError(f"{code} does not belong in a pickle of plain objects")
 
     def _popped(self, count: int) -> list[Any]:
-        """What is on top, the last one last."""
+        """Take so many from the top, the last one last."""
         found = self._stack[-count:]
         if len(found) < count or any(x is MARK for x in found):
             raise IndexError
