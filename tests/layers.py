@@ -6,6 +6,7 @@ from __future__ import annotations
 # know each other.
 LAYERS = (
     (
+        "_common.archives",
         "_common.cpuinfo",
         "_common.errors",
         "_common.files",
@@ -147,7 +148,7 @@ LAYERS = (
     ("testing.convex",),
     ("testing",),
     ("",),
-    ("apps", "apps._figures", "apps._interrupt", "apps._machine"),
+    ("apps", "apps._console", "apps._figures", "apps._interrupt", "apps._machine"),
     ("apps._flags", "apps._terminal"),
     ("apps._command",),
     ("apps.app",),

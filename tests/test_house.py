@@ -55,9 +55,9 @@ PUBLIC_PATHS = {
     "steepest.polar",
 }
 SHARED_PATHS = {
-    *(f"steepest._common.{n}" for n in ("cpuinfo", "errors", "files", "lazy", "records")),
-    *(f"steepest._common.{n}" for n in ("norm_names", "tensorboard", "text")),
-    *(f"steepest.apps.{n}" for n in ("_figures", "_flags", "_machine", "_terminal")),
+    *(f"steepest._common.{n}" for n in ("archives", "cpuinfo", "errors", "files")),
+    *(f"steepest._common.{n}" for n in ("lazy", "norm_names", "records", "tensorboard", "text")),
+    *(f"steepest.apps.{n}" for n in ("_console", "_figures", "_flags", "_machine", "_terminal")),
 }
 
 # (module, imported name): why the import is not at the top of the file.

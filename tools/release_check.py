@@ -1,6 +1,7 @@
 """Check a release before it is made: build it, install it into empty environments, use it there.
 
-Nothing is published. Without `--release` what only a release needs is listed, and is not an error:
+Nothing is published. A bill of materials of what the wheel asks for is left in dist/. Without
+`--release` what only a release needs is listed, and is not an error:
 
     python tools/release_check.py
     python tools/release_check.py --release
@@ -20,6 +21,8 @@ import venv
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
+from supply import TOOLS as SUPPLY_TOOLS  # noqa: E402
+from supply import check_supply  # noqa: E402
 from wheel_smoke import LIBRARY, ROOT, build_from, run  # noqa: E402
 
 URLS = ("Homepage", "Source", "Documentation", "Changelog", "Issues")
@@ -170,6 +173,9 @@ def main() -> None:
         print(run(twine / "python", "-m", "twine", "check", "--strict", wheel, sdist, cwd=folder))
         programs = environment(folder / "from-wheel", wheel)
         refuse_without_extra(programs, folder)
+        audit = environment(folder / "audit", *SUPPLY_TOOLS)
+        version, python = str(project()["version"]), programs / "python"
+        check_supply(audit, python, version, ROOT / "dist", strict=asked.release)
         install(programs, f"{wheel}[train]")
         use(programs, folder)
         shutil.rmtree(programs.parent)

@@ -13,7 +13,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from steepest._common.files import Record
-from steepest._common.records import Encoding
+from steepest._common.records import Encoding, is_number
+from steepest._common.text import printable
 
 EVENTS = "events.out.tfevents.steepest"
 
@@ -21,11 +22,16 @@ EVENTS = "events.out.tfevents.steepest"
 def _event(record: Record) -> bytes:
     """The numbers of a record as TensorBoard's binary event."""
     values = [
-        Summary.Value(tag=name, simple_value=value)
+        Summary.Value(tag=printable(name), simple_value=value)
         for name, value in record.items()
-        if name not in ("step", "time") and isinstance(value, int | float)
+        if name not in ("step", "time") and is_number(value)
     ]
-    event = Event(wall_time=record["time"], step=record["step"], summary=Summary(value=values))
+    time = record.get("time")
+    event = Event(
+        wall_time=time if is_number(time) else 0.0,
+        step=record["step"],
+        summary=Summary(value=values),
+    )
     return _framed(event.SerializeToString())
 
 

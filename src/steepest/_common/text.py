@@ -6,7 +6,36 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
+from unicodedata import category
 from zlib import crc32
+
+# Control characters, formats, halves of a pair, and separators of lines and paragraphs.
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+JOINERS = "\u200c\u200d"
+"""The formats that words of some scripts, and some emoji, are written with."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Text that does nothing to a terminal: what is not seen stands as an escape of Python.
+
+    Such are control characters, marks that turn the direction of what follows, and halves of a
+    character, as names of files have that are not UTF-8.
+
+    Args:
+        text: any text.
+        keep: characters that stay all the same, such as a newline.
+
+    Examples:
+        >>> print(printable("a\x1b[31mb\u202ec"))
+        a\x1b[31mb\u202ec
+    """
+    if text.isprintable():
+        return text
+    stays = JOINERS + keep
+    return "".join(
+        c if c in stays or category(c) not in UNSEEN else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def table(
@@ -16,7 +45,8 @@ def table(
 
     Args:
         headings: one for each column.
-        rows: the cells of each row as text, as many as headings.
+        rows: the cells of each row as text, as many as headings; what is not seen of them stands
+            as an escape.
         left: headings of the columns that begin on the left; the others end on the right.
 
     Examples:
@@ -25,7 +55,7 @@ def table(
         head          3
         embedding    12
     """
-    lines = [tuple(headings), *rows]
+    lines = [tuple(map(printable, line)) for line in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import colormaps
@@ -12,7 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 from torch import Tensor
+
+from steepest._common.text import printable
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
@@ -116,8 +122,34 @@ def ordered_colours(count: int) -> list[tuple[float, float, float, float]]:
     return [colormaps["viridis"](0.9 * i / max(count - 1, 1)) for i in range(count)]
 
 
+def plain_text(text: str) -> str:
+    r"""Text for a picture in which nothing is a formula: names are other people's.
+
+    Examples:
+        >>> print(plain_text("price$ and $\\frac$"))
+        price\$ and \$\frac\$
+    """
+    return re.sub(r"(?<!\\)\$", r"\\$", printable(text, keep="\n"))
+
+
+def _name_plainly(figure: Figure) -> None:
+    """Take everything that is written in a figure as plain text, but numbers at axes."""
+    for text in figure.findobj(Text):
+        text.set_text(plain_text(text.get_text()))
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            named = axis.get_major_formatter()
+            if isinstance(named, FixedFormatter | FuncFormatter):
+
+                def written(x: float, place: int | None = None, named: Any = named) -> str:
+                    return plain_text(named(x, place))
+
+                axis.set_major_formatter(FuncFormatter(written))
+
+
 def png(figure: Figure) -> bytes:
     """The figure as PNG; the bytes do not name the version of matplotlib."""
+    _name_plainly(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from steepest._common.errors import invalid
+from steepest._common.text import printable
 from steepest.apps._interrupt import INTERRUPTED as INTERRUPTED
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ OUT_OF_MEMORY = 3
 
 def fail(message: object, code: int = USAGE) -> typer.Exit:
     """Say in one line on stderr what is wrong; raise the result to leave with this exit code."""
-    print(f"steepest: error: {' '.join(str(message).split())}", file=sys.stderr)
+    text = printable(" ".join(str(message).split()))
+    print(f"steepest: error: {text}", file=sys.stderr)
     return typer.Exit(code)
 
 
@@ -44,9 +46,13 @@ def make_folder(out: Path) -> None:
         raise invalid("out", str(out), "a file of that name exists; give a folder") from None
 
 
-def say(console: Console, text: str) -> None:
-    """Print text as it is: paths and samples are not markup, and a command must stay one line."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are: paths and samples are not markup, and each stays one line.
+
+    Characters that would do something to a terminal are shown as escapes, a newline among them.
+    """
+    for line in lines:
+        console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

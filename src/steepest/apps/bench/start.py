@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import typer
 from rich.console import Console
 
 from steepest._common.errors import invalid
-from steepest._common.files import write_json
+from steepest._common.files import read_json, write_json
+from steepest.apps._console import Terminal
 from steepest.apps._terminal import INTERRUPTED, make_folder, say
 from steepest.apps.bench.calibrate import SIZES
 from steepest.apps.bench.calibrate import calibrate as measure_table
@@ -33,8 +33,7 @@ def read_table(path: Path) -> CostTable:
         ValueError: the file cannot be read, or holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return CostTable.from_json(data)
+        return CostTable.from_json(read_json(path))
     except OSError as error:
         raise invalid("table", str(path), error.strerror or str(error)) from None
     except ValueError as error:
@@ -77,7 +76,7 @@ def start(
         ValueError: the table is none, or a value is out of its range.
         OSError: a file could not be read or written.
     """
-    console = Console()
+    console = Terminal()
     if threads is not None:
         torch.set_num_threads(threads)
     before = _written(out / RESULTS)

@@ -120,4 +120,5 @@ def show(rows: Sequence[Record], console: Console) -> None:
     """Print what matters most of the results of every task."""
     for task, found in _by_task(rows).items():
         lines = [tuple(RESULTS[name](row) for name in SHOWN) for row in found]
-        say(console, f"\n{task}: {said(found)}\n{table(SHOWN, lines, left={'optimizer'})}")
+        shown = table(SHOWN, lines, left={"optimizer"})
+        say(console, "", f"{task}: {said(found)}", *shown.split("\n"))

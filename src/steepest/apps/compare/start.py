@@ -11,6 +11,7 @@ from rich.console import Console
 
 from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
+from steepest.apps._console import Terminal
 from steepest.apps._terminal import say
 from steepest.apps.compare.experiment import COMPARISON
 from steepest.apps.compare.names import SCALES, TASKS
@@ -75,14 +76,15 @@ def compare(settings: CompareSettings, folder: Path, console: Console, *, jobs: 
     say(
         console,
         f"{COMPARISON.title}: {len(settings.optimizers)} rows, {' and '.join(settings.tasks)}, "
-        f"{cells} cells\nFolder: {folder}",
+        f"{cells} cells",
+        f"Folder: {folder}",
     )
     results = measure(COMPARISON, settings, store, console, jobs=jobs)
     write_tables(COMPARISON, results, folder)
     rows = COMPARISON.tables["comparison"](results)
     write_atomic(folder / TABLE, markdown(rows).encode())
     show(rows, console)
-    say(console, f"Table: {folder / TABLE}\nPicture: {folder / 'comparison.png'}")
+    say(console, f"Table: {folder / TABLE}", f"Picture: {folder / 'comparison.png'}")
 
 
 def start(
@@ -95,7 +97,7 @@ def start(
         ValueError: a flag has a value that the comparison cannot take.
         OSError: a file could not be written.
     """
-    console = Console()
+    console = Terminal()
     name = scale_of(scale, quick=quick)
     settings = sized(scale=name, **chosen)
     with interruptible(console):

@@ -9,6 +9,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from steepest._common.text import printable
 from steepest.apps.diagnose.pictures import Picture
 
 
@@ -137,12 +138,18 @@ def data_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
+def _shown(value: object) -> object:
+    return printable(value, keep="\n") if isinstance(value, str) else value
+
+
 @cache
 def _template() -> Template:
-    # Names of layers, runs and files are other people's text: everything is escaped.
+    # Names of layers, runs and files are other people's text: everything is escaped, and marks
+    # that would turn the direction of a line are shown.
     environment = Environment(
         loader=PackageLoader("steepest.apps.diagnose"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress
 
+from steepest.apps._console import PlainColumn
 from steepest.apps._terminal import clock, say
 
 NAMES = {
@@ -36,7 +37,7 @@ class DiagnosisProgress:
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=20), console=console
+                PlainColumn("{task.description}"), BarColumn(bar_width=20), console=console
             )
             self._task = self._bar.add_task("reading", total=None)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steepest._common.files import Record
+from steepest._common.records import is_number
 
 SIGMAS = "weight_sigmas"
 Numbers = NDArray[np.float64]
@@ -77,7 +78,7 @@ def grid(records: Sequence[Record], quantity: str) -> LayerHistory | None:
     for place, record in enumerate(records):
         for key, value in record.items():
             layer, name = split(key)
-            if name == quantity and layer and _is_number(value):
+            if name == quantity and layer and is_number(value):
                 rows.setdefault(layer, {})[place] = float(value)
     if not rows:
         return None
@@ -89,16 +90,12 @@ def grid(records: Sequence[Record], quantity: str) -> LayerHistory | None:
     return LayerHistory(steps=steps[seen], layers=tuple(rows), values=values[:, seen])
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def sigmas(records: Sequence[Record]) -> Curves | None:
     """The singular values of the weights at every step; None if no record has any."""
     found: dict[str, dict[int, Numbers]] = {}
     for record in records:
         for key, value in record.items():
             layer, name = split(key)
-            if name == SIGMAS and isinstance(value, list) and value and all(map(_is_number, value)):
+            if name == SIGMAS and isinstance(value, list) and value and all(map(is_number, value)):
                 found.setdefault(layer, {})[int(record["step"])] = np.array(value, dtype=float)
     return Curves(what="singular values", values=found, limits={}) if found else None

@@ -10,7 +10,6 @@ from statistics import median
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Lines
 
 from steepest._common.files import Record
@@ -330,7 +329,7 @@ def _print(content: Table, console: Console) -> None:
     """A table of the page on the terminal."""
     table = Lines()
     for i, heading in enumerate(content.headings):
-        table.add_column(escape(heading), justify="right" if i else "left", no_wrap=not i)
+        table.add_column(heading, justify="right" if i else "left", no_wrap=not i)
     for row in content.rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*row)
     console.print(table)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
+from steepest._common.records import is_up_to, sound
 from steepest.apps.train.checkpoint import SHARDED, checkpoints, identity
 from steepest.apps.train.config import Config, OptimizerConfig, resolve_device
 from steepest.apps.train.constraint import SPECTRA, Spectra
@@ -164,13 +166,26 @@ def _config(run: Path) -> tuple[Config, dict[str, Any]]:
         ValueError: its file is damaged.
     """
     try:
-        return read_config(run)
+        config, text = read_config(run)
+        return _sound(config), text
     except ValueError:
         remedy = (
             f"{CONFIG} is damaged or not of steepest train; restore it, or diagnose a checkpoint "
             "of the run that you have copied elsewhere"
         )
         raise refused(run, remedy) from None
+
+
+def _sound(config: Config) -> Config:
+    """The configuration, in which a name of an optimizer is no way to another folder.
+
+    Raises:
+        ValueError: it is.
+    """
+    for name in config.optimizers:
+        if Path(name).name != name:
+            raise invalid("optimizer", name, "is no name of an optimizer")
+    return config
 
 
 def _spectra(folder: Path, step: float) -> Spectra:
@@ -192,20 +207,14 @@ def _subject(name: str, folder: Path, *, step: float = float("inf")) -> Subject:
         name=name,
         folder=folder,
         metrics=_metrics(folder, step),
-        monitor=[r for r in read_lines(folder / MONITOR) if _is_up_to(step, r)],
+        monitor=[sound(r) for r in read_lines(folder / MONITOR) if is_up_to(step, r)],
         spectra=_spectra(folder, step),
     )
 
 
 def _metrics(folder: Path, step: float) -> list[Record]:
     """The records of a trial up to a step."""
-    return [r for r in read_metrics(folder) if _is_up_to(step, r)]
-
-
-def _is_up_to(step: float, record: Record) -> bool:
-    """Whether a record is of a step, and of none that comes later."""
-    at = record.get("step")
-    return isinstance(at, int) and at <= step
+    return [r for r in read_metrics(folder) if is_up_to(step, r)]
 
 
 def _trial(run: Path, trial: Trial, checkpoint: Path | None = None) -> Subject:
@@ -244,14 +253,17 @@ def _step(checkpoint: Path) -> float:
 
 def _checkpoint(path: Path) -> Subject:
     """A checkpoint: in its run, or on its own, since it says what it belongs to."""
-    known = identity(path)
-    trial = Trial(optimizer=known["optimizer"], seed=known["seed"])
+    try:
+        known = identity(path)
+        trial = Trial(optimizer=known["optimizer"], seed=known["seed"])
+        plain = {k: v for k, v in known.items() if k not in IN_CHECKPOINT}
+        names = {"optimizers": {trial.optimizer: known["settings"]}, "seeds": [trial.seed]}
+        config = _sound(Config.from_json({**plain, **names}))
+    except (KeyError, TypeError, AttributeError):
+        raise refused(path, "is no checkpoint of steepest; give a step-*.pt of a run") from None
     run = path.resolve().parent.parent.parent
     if (run / CONFIG).is_file() and trial.folder(run) == path.resolve().parent:
         return _trial(_as_given(path, run), trial, path)
-    plain = {k: v for k, v in known.items() if k not in IN_CHECKPOINT}
-    names = {"optimizers": {trial.optimizer: known["settings"]}, "seeds": [trial.seed]}
-    config = Config.from_json({**plain, **names})
     return replace(
         _subject(str(trial), path.parent, step=_step(path)),
         trial=trial,

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from steepest._common.files import write_atomic
+from steepest.apps._console import Terminal
 from steepest.apps._figures import plot_style
 from steepest.apps._terminal import INTERRUPTED, say
 from steepest.apps.diagnose.command import PAGE, WINDOWS
@@ -58,7 +59,7 @@ def start(
         OSError: a file could not be read or written.
         typer.Exit: Ctrl-C.
     """
-    console = Console()
+    console = Terminal()
     try:
         groups = subjects_of(paths, optimizers=optimizer, seed=seed)
         target = place(paths[0], out)

@@ -10,6 +10,8 @@ import steepest
 from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
 from steepest._common.text import table
+from steepest.apps._console import Terminal
+from steepest.apps._terminal import say
 from steepest.apps.eject.command import DESIGNED, DTYPES, ERROR, JORDAN
 from steepest.apps.eject.render import rendered
 from steepest.apps.eject.rows import IN_WORDS, ejected
@@ -43,12 +45,14 @@ def start(
         ValueError: an option that the row has no use for, or a file that exists.
         OSError: the file could not be written.
     """
+    console = Terminal()
     if name is None:
         cells = [
             (each.lower(), IN_WORDS[ejected(each).row.direction], row.source)
             for each, row in PRESETS.items()
         ]
-        print(table(("name", "norm", "source"), cells, left={"name", "norm", "source"}))
+        shown = table(("name", "norm", "source"), cells, left={"name", "norm", "source"})
+        say(console, *shown.split("\n"))
         return
     path = Path(out if out is not None else f"{name}.py")
     if out != STDOUT and path.exists() and not force:
@@ -58,7 +62,7 @@ def start(
         sys.stdout.write(content)
         return
     write_atomic(path, content.encode())
-    print(path)
+    say(console, str(path))
 
 
 def text(

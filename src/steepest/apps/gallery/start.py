@@ -7,7 +7,8 @@ from pathlib import Path
 
 from steepest._common.files import write_atomic
 from steepest.apps import _figures as figures
-from steepest.apps._terminal import make_folder
+from steepest.apps._console import Terminal
+from steepest.apps._terminal import make_folder, say
 from steepest.apps.gallery import balls, derivation, descent, spectra
 
 PICTURES: Mapping[str, Callable[[int], bytes]] = {
@@ -35,10 +36,11 @@ def start(*, out: Path, only: Collection[str], seed: int) -> None:
         OSError: a file could not be written.
     """
     make_folder(out)
+    console = Terminal()
     for name, draw in PICTURES.items():
         if name in only:
             path = out / f"{name}.png"
             with figures.plot_style():
                 content = draw(seed)
             write_atomic(path, content)
-            print(path)
+            say(console, str(path))

@@ -8,6 +8,7 @@ from torch import nn
 
 from steepest import route
 from steepest._common.errors import invalid
+from steepest._common.text import printable
 from steepest.apps.plan.blocks import Block, Kept
 from steepest.apps.plan.models import MODELS, MatrixStack, Model, Weights
 
@@ -58,7 +59,7 @@ def of_module(module: nn.Module) -> Model:
     block = _block(weights, blocks)
     attention = any("attn" in n or "attention" in n for n, _ in module.named_modules())
     return Model(
-        name=type(module).__name__,
+        name=printable(type(module).__name__),
         source="steepest.route",
         weights=weights,
         rest=(sum(a.numel for a in others), len(others)),

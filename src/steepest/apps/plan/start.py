@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from steepest._common.files import write_atomic, write_json
+from steepest.apps._console import Terminal
 from steepest.apps._terminal import make_folder, say
 from steepest.apps.plan.hardware import Links
 from steepest.apps.plan.picture import COUNTS, draw
@@ -47,7 +47,7 @@ def start(
         ValueError: an argument does not fit the others.
         OSError: a file could not be written.
     """
-    console = Console()
+    console = Terminal()
     if out is not None:
         make_folder(out)
 

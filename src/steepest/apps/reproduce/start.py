@@ -7,9 +7,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from steepest._common.errors import invalid
+from steepest.apps._console import Terminal
 from steepest.apps.reproduce.framework.experiment import Reproduction, Settings
 from steepest.apps.reproduce.framework.measure import interruptible
 from steepest.apps.reproduce.framework.reproduce import reproduce
@@ -77,7 +76,7 @@ def start(
         ValueError: a reproduction has no such setting.
         OSError: a file could not be written.
     """
-    console = Console()
+    console = Terminal()
     with interruptible(console):
         for name in names:
             r = find(name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steepest._common.archives import whole_archive
 from steepest._common.errors import invalid
-from steepest._common.files import sync_folder, write_atomic
+from steepest._common.files import open_file, sync_folder, write_atomic
 from steepest.apps.train.parallel.team import SINGLE, Team, is_lost
+from steepest.apps.train.plain import check_plain
 
 KEEP = 2
 BELONGS = "belongs"
 WHOLE, SHARDED = ".pt", ".dcp"
 """One process writes a file, a team a folder; either reads both."""
 STATE = "state.pt"  # of such a folder: all but the tensors
+REMEDY = (
+    "is cut off, damaged or no checkpoint of steepest; move it away and resume: "
+    "the run goes on from the checkpoint before it, or from its start"
+)
 
 
 def checkpoint_path(folder: Path, step: int, kind: str = WHOLE) -> Path:
@@ -86,7 +92,7 @@ def _save_shards(
         tree = sharded_checkpoint.frame(content)
         packed = _packed({"tree": tree, "files": files, BELONGS: dict(belongs)})
         write_atomic(temporary / STATE, packed)
-        _drop([path] if path.exists() else [])
+        _drop([path] if os.path.lexists(path) else [])
         temporary.rename(path)
         sync_folder(path.parent)
 
@@ -96,7 +102,7 @@ def _save_shards(
 def _drop(old: Sequence[Path]) -> None:
     """Remove checkpoints; what a kill leaves of one has lost its name before."""
     for path in old:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             for left in path.parent.glob(".step-*.old"):
                 shutil.rmtree(left, ignore_errors=True)
             shutil.rmtree(path.rename(path.with_name(f".{path.name}.old")))
@@ -125,11 +131,7 @@ def load(
     Raises:
         ValueError: it is cut off, no checkpoint, or that of another run; it is left alone.
     """
-    remedy = (
-        "is cut off, damaged or no checkpoint of steepest; move it away and resume: "
-        "the run goes on from the checkpoint before it, or from its start"
-    )
-    with _readable(path, remedy):
+    with readable(path):
         content = _read(path, device)
         stored = dict(content.pop(BELONGS))
     _compare(path, stored, belongs)
@@ -137,7 +139,7 @@ def load(
         return content
     from steepest.apps.train.parallel import sharded_checkpoint
 
-    with _readable(path, remedy):
+    with readable(path):
         if path.is_dir():
             tree, files = content["tree"], content["files"]
             return dict(sharded_checkpoint.read(path, tree, files, like=like, team=team))
@@ -145,8 +147,16 @@ def load(
 
 
 @contextmanager
-def _readable(path: Path, remedy: str) -> Iterator[None]:
-    """Whatever goes wrong while a checkpoint is read means that it is damaged."""
+def readable(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Take whatever goes wrong in the block for damage to the checkpoint that it reads.
+
+    Args:
+        path: the checkpoint.
+        remedy: the rest of the message.
+
+    Raises:
+        ValueError: something was wrong.
+    """
     try:
         yield
     except OSError:
@@ -178,7 +188,7 @@ def identity(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     remedy = "is cut off, damaged or no checkpoint of steepest; give a step-*.pt of a run"
-    with _readable(path, remedy):
+    with readable(path, remedy):
         return dict(_read(path, "cpu")[BELONGS])
 
 
@@ -188,14 +198,15 @@ def _read(path: Path, device: str) -> dict[str, Any]:
     Raises:
         Exception: of any kind, for a damaged file.
     """
-    if path.is_dir():
+    if sharded := path.is_dir():
         path, device = path / STATE, "cpu"
-    # torch writes checksums into its zip files, and reads over them.
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(damaged)
-    return dict(torch.load(path, map_location=device, weights_only=True))
+    with open_file(path) as file:
+        # torch writes checksums into its zip files, and reads over them.
+        whole_archive(file)
+        file.seek(0)
+        content = torch.load(file, map_location=device, weights_only=True)
+    check_plain(content, empty=sharded)
+    return dict(content)
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 import steepest
+from steepest._common.archives import whole_archive
 from steepest._common.errors import invalid
-from steepest._common.files import Record, write_atomic
+from steepest._common.files import Record, open_file, write_atomic
 from steepest._common.records import number
 from steepest.diagnostics import ConstraintReport, ConstraintSpectrum
 
 SPECTRA = "spectra.npz"
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 PREFIX, SUFFIX = "constraint/", "/norm_over_radius"
 
 # Ours: what a panel of the picture can show, and less than a checkpoint holds.
@@ -153,18 +158,40 @@ class Spectra:
 
     @classmethod
     def _read(cls, path: Path, step: float) -> Spectra:
-        # numpy leaves a damaged file open if it has to open it.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            content: dict[str, NDArray[Any]] = dict(file)
+        with open_file(path) as file:
+            content = _arrays(file)
         steps = [int(s) for s in content["steps"] if s <= step]
-        names = content["names"].tolist()
+        names = [str(name) for name in content["names"].tolist()]
+        rows = [content[f"values{i}"][: len(steps)] for i in range(len(names))]
+        kinds, limits = content["kinds"].tolist(), content["limits"].tolist()
+        forms = {(row.ndim, len(row), row.dtype.kind) for row in rows}
+        if not len(names) == len(kinds) == len(limits) or forms - {(2, len(steps), "f")}:
+            raise ValueError("its arrays do not belong together")
         return cls(
             steps=steps,
             names=names,
-            kinds=content["kinds"].tolist(),
-            limits=content["limits"].tolist(),
-            values=[list(content[f"values{i}"][: len(steps)]) for i in range(len(names))],
+            kinds=[str(kind) for kind in kinds],
+            limits=[float(limit) for limit in limits],
+            values=[list(row) for row in rows],
         )
+
+
+def _arrays(file: BinaryIO) -> dict[str, NDArray[Any]]:
+    """The arrays of a file that NumPy has written, none of them larger than it is there.
+
+    Raises:
+        Exception: of any kind, for a damaged file.
+    """
+    archive = whole_archive(file)
+    for entry in archive.infolist():
+        with archive.open(entry) as member:
+            version = np.lib.format.read_magic(member)
+            shape, _, dtype = HEADERS[version](member)
+        if math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise ValueError("an array has more numbers than its file")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _thinned(values: torch.Tensor) -> NDArray[np.float32]:

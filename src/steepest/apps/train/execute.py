@@ -10,18 +10,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import StatisticsError
 from types import FrameType
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from steepest._common.files import read_lines, write_json
+from steepest._common.errors import invalid
+from steepest._common.files import read_file, read_lines, write_json
+from steepest._common.records import is_up_to, sound
 from steepest.apps._terminal import program, say
 from steepest.apps.train.config import ModelConfig
 from steepest.apps.train.constraint import largest
 from steepest.apps.train.data import BIBLE, LIBRARY
-from steepest.apps.train.metrics import MONITOR, read_metrics
+from steepest.apps.train.metrics import METRICS, MONITOR, read_metrics
 from steepest.apps.train.parallel.mesh import NONE
 from steepest.apps.train.parallel.team import SINGLE, Launch, Team
 from steepest.apps.train.picture import write_picture
@@ -179,7 +182,11 @@ def title_of(model: ModelConfig, text: str) -> str:
 
 def _finish(run: Run, console: Console) -> int:
     """Write and show the report; the exit code."""
-    report = make_report(run.folder, run.config)
+    try:
+        report = make_report(run.folder, run.config)
+    except (KeyError, IndexError, StatisticsError):
+        remedy = f"a {METRICS} in it has lost figures; put it back, or start a new run"
+        raise invalid("resume", str(run.folder), remedy) from None
     write_report(run.folder, report)
     write_picture(run.folder, report, title_of(run.config.model, run.corpus.name))
     spectra = write_spectra(run.folder, run.config)
@@ -196,26 +203,27 @@ def _headline(run: Run, console: Console) -> None:
     model = config.model
     say(
         console,
-        f"{corpus.name}: {corpus.length:,} characters, {len(corpus.characters)} different\n"
+        f"{corpus.name}: {corpus.length:,} characters, {len(corpus.characters)} different",
         f"GPT with {model.layers} layers, width {model.width}, {model.heads} heads, context "
         f"{model.context}; {config.steps} steps of {config.batch} windows on {config.device} "
-        f"in {config.dtype}\n"
-        f"{_processes(run)}Run folder: {run.folder}",
+        f"in {config.dtype}",
+        *_processes(run),
+        f"Run folder: {run.folder}",
     )
     if not run.todo:
         say(console, "Every trial of this run is done: nothing left to train.")
 
 
-def _processes(run: Run) -> str:
+def _processes(run: Run) -> list[str]:
     """A line about the team, and what it cannot do; nothing about one process."""
     team, parallel = run.team, run.config.parallel
     if team.mesh is None:
-        return ""
+        return []
     shape = f"{team.grid.data} × {team.grid.tensor}"
-    line = f"{team.size} processes, {parallel}: data × tensor = {shape}\n"
+    lines = [f"{team.size} processes, {parallel}: data × tensor = {shape}"]
     if team.grid.in_pieces and (run.config.monitor_every or run.config.spectra):
-        line += "Note: parameters are in pieces: no monitor, and no balls of weight decay\n"
-    return line
+        lines += ["Note: parameters are in pieces: no monitor, and no balls of weight decay"]
+    return lines
 
 
 def _show(run: Run, report: Report, console: Console) -> None:
@@ -236,8 +244,8 @@ def _show(run: Run, report: Report, console: Console) -> None:
         trial = Trial(optimizer=best.optimizer, seed=run.config.seeds[0])
         path = trial.folder(run.folder) / "sample.txt"
         if best.val_loss is not None and best.val_loss <= READABLE:
-            sample = path.read_text(encoding="utf-8")
-            say(console, f"\nText by the model of {trial}:\n{sample.rstrip()}\n")
+            sample = read_file(path).decode(errors="replace").rstrip()
+            say(console, "", f"Text by the model of {trial}:", *sample.split("\n"), "")
         else:
             say(console, f"Text by the model of {trial}: {path}")
     say(console, f"Picture: {run.folder / 'loss.png'}")
@@ -260,5 +268,7 @@ def _show_balls(run: Run, pictures: Sequence[Path], console: Console) -> None:
 def _show_warnings(run: Run, console: Console) -> None:
     """Show what the monitor found to be off: a line for each cause."""
     for trial in trials(run.config):
-        for step, text in monitor_warnings(read_lines(trial.folder(run.folder) / MONITOR)):
+        lines = read_lines(trial.folder(run.folder) / MONITOR)
+        seen = (sound(r) for r in lines if is_up_to(run.config.steps, r))
+        for step, text in monitor_warnings(seen):
             say(console, f"Warning: {trial}, step {step}, {text}")

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from steepest._common.files import Record, read_lines
-from steepest._common.records import Log
+from steepest._common.records import Log, is_up_to, sound
 from steepest._common.tensorboard import EVENTS, event_file
 
 METRICS = "metrics.jsonl"
+FIGURES = ("seconds", "step_ms", "optimizer_ms")
 MONITOR = "monitor.jsonl"  # what diagnostics.Monitor writes beside it
 
 
 def read_metrics(folder: Path) -> list[Record]:
     """The records of a trial in the order they were written; a cut-off last line is left out."""
-    return list(read_lines(folder / METRICS))
+    return [sound(r) for r in read_lines(folder / METRICS) if is_up_to(math.inf, r)]
+
+
+def read_figures(folder: Path) -> list[Record]:
+    """The records of a trial that have all that a report is made of."""
+    return [r for r in read_metrics(folder) if _has(r, FIGURES if r["step"] else FIGURES[:1])]
+
+
+def _has(record: Record, names: Sequence[str]) -> bool:
+    return all(record.get(name) is not None for name in names)
 
 
 class Metrics(Log):

@@ -7,11 +7,12 @@ from collections import deque
 from statistics import median
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID
 from rich.progress import Progress as Bar
 
 from steepest._common.files import Record
-from steepest.apps._terminal import clock
+from steepest.apps._console import PlainColumn
+from steepest.apps._terminal import clock, say
 
 RECENT = 20
 
@@ -42,10 +43,10 @@ class TrainingProgress:
         self._times.clear()
         if self._console.is_terminal:
             self._bar = Bar(
-                TextColumn("{task.description}"),
+                PlainColumn("{task.description}"),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                PlainColumn("{task.fields[text]}"),
                 console=self._console,
             )
             self._bar.start()
@@ -62,8 +63,7 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.update(self._task, completed=record["step"], text=text)
         elif "val_loss" in record:
-            line = f"{self._name}  step {record['step']}/{self._total}  {text}"
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(self._console, f"{self._name}  step {record['step']}/{self._total}  {text}")
 
     def _text(self, record: Record) -> str:
         step_ms = median(t for t, _ in self._times)

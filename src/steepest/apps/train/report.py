@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 from steepest._common.files import Record, write_atomic, write_json
 from steepest.apps.train.config import Config
-from steepest.apps.train.metrics import read_metrics
+from steepest.apps.train.metrics import read_figures
 from steepest.apps.train.trial import Trial, diverged
 
 # The first steps pay for allocations and caches, which a median of few steps would show.
@@ -158,7 +158,7 @@ def make_report(run: Path, config: Config) -> Report:
     names = list(config.optimizers)
     base = baseline(names)
     records = {
-        (name, seed): read_metrics(Trial(optimizer=name, seed=seed).folder(run))
+        (name, seed): read_figures(Trial(optimizer=name, seed=seed).folder(run))
         for name in names
         for seed in config.seeds
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from steepest._common.errors import invalid
+from steepest._common.files import read_json, refuse_links
 from steepest.apps.train import memory
 from steepest.apps.train.config import Config
 from steepest.apps.train.data import Corpus, Text, load_text, prepare
@@ -67,6 +67,7 @@ def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Tea
     for trial in trials(config):
         trainer = Trainer(trial, config, corpus, team=team)
         own = trial.folder(folder)
+        team.first(partial(refuse_links, folder, own, trial.board(folder) / "monitor"))
         trainer.restore(own)
         if not team.first(partial(is_done, own, config)):
             todo[trial] = trainer.step
@@ -118,7 +119,7 @@ def read_config(folder: Path, *, argument: str = "folder") -> tuple[Config, dict
         ValueError: this is not a run folder.
     """
     try:
-        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        stored = read_json(folder / CONFIG)
         return Config.from_json(stored["config"]), dict(stored["text"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         wrong = "is damaged" if (folder / CONFIG).is_file() else "is missing"
@@ -161,7 +162,7 @@ def begun(folder: Path | None, started: Launch) -> Path | None:
     places = sorted(Path("runs").glob("*"), reverse=True) if folder is None else [folder]
     for place in places:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            stored = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+            stored = read_json(place / CONFIG)
             if stored["machine"]["launch"] == started.run_id:
                 return place
     return None

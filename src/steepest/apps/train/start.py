@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from steepest._common.errors import invalid, refusal
+from steepest.apps._console import Terminal
 from steepest.apps._terminal import USAGE, fail, is_out_of_memory, os_text
 from steepest.apps.train.config import resolve_device
 from steepest.apps.train.execute import execute, resume_command
@@ -78,7 +78,7 @@ def _prepared(given: Mapping[str, Any], started: Launch) -> tuple[Config, Path |
 
 def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> int:
     """Prepare the run and execute it, with all processes of the launch; the exit code."""
-    console = Console(quiet=started.rank > 0)
+    console = Terminal(quiet=started.rank > 0)
     take_device(started)
     config, folder = _prepared(given, started)
     with launched_workers(

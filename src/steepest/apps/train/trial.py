@@ -24,6 +24,7 @@ from steepest.apps.train.metrics import Metrics, Unwritten, read_metrics
 from steepest.apps.train.model import GPT, next_loss
 from steepest.apps.train.optimizers import parts, recipe, scheduler
 from steepest.apps.train.parallel.team import SINGLE, Team
+from steepest.apps.train.plain import check_scheduler
 from steepest.diagnostics import Monitor, constraint_report
 
 EVAL_BATCH = 64
@@ -186,9 +187,11 @@ class Trainer:
             like=lambda place: owners.get(place, owners.get(place.rpartition(".")[0])),
             team=self.team,
         )
-        for part in _PARTS:
-            getattr(self, part).load_state_dict(content[part])
-        self.step, self.seconds = int(content["step"]), float(content["seconds"])
+        with checkpoint.readable(path):
+            check_scheduler(self.scheduler, content["scheduler"])
+            for part in _PARTS:
+                getattr(self, part).load_state_dict(content[part])
+            self.step, self.seconds = int(content["step"]), float(content["seconds"])
 
     def _owners(self) -> dict[str, Tensor]:
         """The parameter behind each place in a checkpoint: its own, and that of its state."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID
 from rich.progress import Progress as Bar
 
+from steepest.apps._console import PlainColumn
 from steepest.apps._terminal import clock, say
 
 EVERY = 10.0
@@ -35,7 +36,7 @@ class CellProgress:
         if self._console.is_terminal and self._cells:
             self._bar = Bar(
                 BarColumn(bar_width=20),
-                TextColumn("{task.description}"),
+                PlainColumn("{task.description}"),
                 console=self._console,
             )
             self._bar.start()

@@ -75,7 +75,7 @@ def reproduce(
         OSError: a file could not be written; the cells that are finished are kept.
     """
     store = Store(folder, name=reproduction.name, settings=asdict(settings), fixed=settings.fixed())
-    say(console, f"{reproduction.title}\nFolder: {folder}")
+    say(console, reproduction.title, f"Folder: {folder}")
     if parts:
         measure(reproduction.only(parts), settings, store, console, jobs=jobs)
         reproduction = reproduction.only(complete(reproduction, settings, store))
@@ -86,5 +86,5 @@ def reproduce(
         table.add_row(*(claim[k] for k in ("id", "expected", "measured", "verdict")))
     console.print(table)
     pictures = ", ".join(str(folder / f"{name}.png") for name in reproduction.pictures)
-    say(console, f"Claims: {folder / CLAIMS}, {folder / LEDGER}\nPictures: {pictures}")
+    say(console, f"Claims: {folder / CLAIMS}, {folder / LEDGER}", f"Pictures: {pictures}")
     return claims

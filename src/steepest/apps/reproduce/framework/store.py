@@ -12,7 +12,15 @@ from typing import Any
 import torch
 
 from steepest._common.errors import invalid
-from steepest._common.files import Record, json_line, read_lines, write_atomic, write_json
+from steepest._common.files import (
+    Record,
+    json_line,
+    open_append,
+    read_json,
+    read_lines,
+    write_atomic,
+    write_json,
+)
 from steepest.apps._machine import cpu_name
 
 SETTINGS = "settings.json"
@@ -62,7 +70,7 @@ class Store:
         path = folder / SETTINGS
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             try:
-                known = json.loads(path.read_text(encoding="utf-8"))
+                known = read_json(path)
                 found = {k: known[k] for k in wanted}
                 chosen = {k: v for k, v in wanted["settings"].items() if k not in fixed}
                 found["settings"] = {**found["settings"], **chosen}
@@ -99,7 +107,7 @@ class Store:
             OSError: the disk is full.
         """
         try:
-            with self._path.open("ab") as file:
+            with open_append(self._path) as file:
                 file.write(json_line({"cell": cell, "result": result}))
                 file.flush()
                 os.fsync(file.fileno())

@@ -9,47 +9,27 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import pickle
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from steepest._common.errors import invalid
+from steepest._common.files import new_folder, open_file, read_file
+from steepest.apps.train.parallel.contents import read_contents
 from steepest.apps.train.parallel.team import Team, is_lost
 
 METADATA = ".metadata"  # the name that DCP gives to its table of contents
-
-# What DCP's writer pickles for tensors, by name; a test loads what torch saves. The mark of other
-# content is left out: DCP would unpickle it.
-CONTENTS = frozenset(
-    {
-        "pathlib.PosixPath",
-        "pathlib.WindowsPath",
-        "pathlib._local.PosixPath",
-        "pathlib._local.WindowsPath",
-        "torch.Size",
-        "torch.distributed.checkpoint.filesystem._StorageInfo",
-        "torch.distributed.checkpoint.metadata.ChunkStorageMetadata",
-        "torch.distributed.checkpoint.metadata.Metadata",
-        "torch.distributed.checkpoint.metadata.MetadataIndex",
-        "torch.distributed.checkpoint.metadata.StorageMeta",
-        "torch.distributed.checkpoint.metadata.TensorProperties",
-        "torch.distributed.checkpoint.metadata.TensorStorageMetadata",
-        "torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING",
-        "torch.serialization._get_layout",
-    }
-)
 
 Like = Callable[[str], Tensor | None]
 """The parameter that a tensor of a checkpoint belongs to, by its place in the tree."""
@@ -100,8 +80,8 @@ def _room(place: str, shape: Tensor, like: Like) -> Tensor:
     """A tensor for DCP to read into: cut as its parameter, or whole and on the host."""
     parameter = like(place)
     if isinstance(parameter, DTensor) and parameter.shape == shape.shape:
-        return torch.empty_like(parameter, dtype=shape.dtype, requires_grad=False)
-    return torch.empty(shape.shape, dtype=shape.dtype)
+        return torch.zeros_like(parameter, dtype=shape.dtype, requires_grad=False)
+    return torch.zeros(shape.shape, dtype=shape.dtype)
 
 
 def write(folder: Path, tree: Any, team: Team) -> dict[str, str]:
@@ -113,7 +93,7 @@ def write(folder: Path, tree: Any, team: Team) -> dict[str, str]:
     Raises:
         OSError: a process could not write.
     """
-    team.first(lambda: shutil.rmtree(folder, ignore_errors=True))
+    team.first(lambda: new_folder(folder))
     try:
         with _as_one_process_would(folder):
             state_dict_saver.save(
@@ -154,13 +134,17 @@ def read(folder: Path, empty: Any, marks: Mapping[str, str], *, like: Like, team
     mine = sorted(marks.items())[team.rank :: team.size]
 
     def check() -> None:
+        if METADATA not in marks:
+            raise invalid("checkpoint", str(folder / METADATA), "is damaged")
         for name, mark in mine:
-            if not (folder / name).is_file() or fingerprint(folder / name) != mark:
-                raise invalid("checkpoint", str(folder / name), "is damaged")
+            path = folder / name
+            # Only what is directly in it: a name may be a way to somewhere else.
+            if Path(name).name != name or not path.is_file() or fingerprint(path) != mark:
+                raise invalid("checkpoint", str(path), "is damaged")
 
     team.agreed(check)
-    reader = _Reader(folder)
-    # DCP would read it as well, but torch 2.10 says only "metadata is None" of what is wrong there.
+    reader = _Reader(folder, set(marks) - {METADATA}, tensors(empty))
+    # DCP would read it as well, and of what is wrong there it prints a traceback.
     team.agreed(reader.read_metadata)
     tree = mapped(empty, lambda place, shape: _room(place, shape, like))
     with _as_one_process_would(folder):
@@ -174,8 +158,8 @@ def read(folder: Path, empty: Any, marks: Mapping[str, str], *, like: Like, team
 
 def fingerprint(path: Path) -> str:
     """A fingerprint of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -194,29 +178,41 @@ def _as_one_process_would(folder: Path) -> Iterator[None]:
         raise first from None
 
 
+class _RegularFiles(FileSystem):
+    """The files that a checkpoint is read from: none that would wait, as a FIFO does."""
+
+    @contextmanager
+    def create_stream(self, path: Any, mode: str) -> Iterator[BinaryIO]:  # type: ignore[override]
+        with open_file(Path(path)) as stream:
+            yield stream
+
+
 class _Reader(FileSystemReader):
-    """DCP's reader, which unpickles its table of contents, here with the classes of one only.
+    """DCP's reader, which unpickles its table of contents; here that is read as data.
+
+    Args:
+        folder: the folder of the checkpoint.
+        names: the names of the files with tensors.
+        wanted: the tensors that it holds, of which shape and type count.
 
     Raises:
-        ValueError: the table of contents is none.
+        ValueError: the table of contents is none, or not of these tensors in these files.
     """
 
+    def __init__(self, folder: Path, names: Collection[str], wanted: Mapping[str, Tensor]) -> None:
+        super().__init__(folder)
+        self.fs = _RegularFiles()
+        self._folder, self._names, self._wanted = folder, names, wanted
+        self._contents: Metadata | None = None
+
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        try:
-            with (Path(self.path) / METADATA).open("rb") as file:
-                content = _Unpickler(file).load()
-        except pickle.UnpicklingError as error:
-            raise invalid("checkpoint", str(self.path), str(error)) from None
-        if not isinstance(content, Metadata):
-            raise invalid("checkpoint", str(self.path), "has no table of contents")
-        return content
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the classes of a table of contents and the types of numbers, and no other name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        plain = module == "torch" and isinstance(vars(torch).get(name), torch.dtype)
-        if not plain and f"{module}.{name}" not in CONTENTS:
-            raise pickle.UnpicklingError(f"{module}.{name} does not belong in a table of contents")
-        return super().find_class(module, name)
+        if self._contents is None:
+            try:
+                self._contents = read_contents(
+                    read_file(self._folder / METADATA),
+                    files={name: (self._folder / name).stat().st_size for name in self._names},
+                    tensors=self._wanted,
+                )
+            except ValueError as error:
+                raise invalid("checkpoint", str(self._folder), str(error)) from None
+        return self._contents
