@@ -94,7 +94,7 @@ def _entries(folder: str) -> int:
     return sum(1 for _ in Path(folder).iterdir())
 
 
-LIMITS = Counts(objects=50, blocks=300, kib=4096, files=0, threads=0, tensors=0, state_bytes=0)
+LIMITS = Counts(objects=50, blocks=600, kib=4096, files=0, threads=0, tensors=0, state_bytes=0)
 """The growth that is none: caches of the interpreter and of torch breathe."""
 
 

@@ -143,7 +143,7 @@ def steps(run: Spread, optimizer: Any, start: int) -> list[float]:
 
         if isinstance(optimizer, EMANesterov):
             optimizer.train()
-        losses.append(float(optimizer.step(closure)))
+        losses.append(float(optimizer.step(closure).detach()))
     return losses
 
 
