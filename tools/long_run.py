@@ -62,7 +62,7 @@ SECONDS = 120
 
 @dataclass(frozen=True)
 class Counts:
-    """What could grow, counted after the garbage is gone."""
+    """The numbers that could grow, counted after the garbage is gone."""
 
     objects: int
     blocks: int

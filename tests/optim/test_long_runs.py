@@ -97,7 +97,7 @@ def test_a_schedule_of_methods_is_forgotten():
     optimizer.param_groups[0]["polar"] = repr(Auto(error=0.24))
     optimizer.step()
     optimizer.param_groups[0]["polar"] = first
-    with pytest.raises(ValueError, match="polar=.*give a method object"):
+    with pytest.raises(ValueError, match=r"polar=.*give a method object"):
         optimizer.step()
 
 

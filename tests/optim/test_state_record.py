@@ -324,8 +324,10 @@ def test_versions_are_compared_as_numbers(new, old, expected):
 def test_counts_of_several_devices_are_summed_and_set_in_place():
     count = SkipCount()
     p, q = parameter(2), parameter(3)
-    count.add({p: False, q: torch.tensor(False)})
-    count.add({p: torch.tensor(True), q: True})
+    flags = {p: False, q: torch.tensor(False)}
+    count.add(flags, {})
+    assert not flags[p] and isinstance(flags[p], torch.Tensor)
+    count.add({p: torch.tensor(True), q: True}, {})
     (memory,) = count.by_device.values()
     assert count.total() == 2
     count.set(5)

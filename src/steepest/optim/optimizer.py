@@ -287,10 +287,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if strict:
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
-            self._skips.add(finite)
-            # torch's distributed checkpoints ask for a state of all that has a gradient.
-            new = [p for p, flag in finite.items() if flag is False and not self.state.get(p)]
-            finite.update((p, torch.zeros((), dtype=torch.bool, device=p.device)) for p in new)
+            self._skips.add(finite, self.state)
         return finite, zeros
 
     def _keep_empty(self, param: Tensor, group: Group) -> None:

@@ -33,8 +33,12 @@ class SkipCount:
     def __init__(self) -> None:
         self.by_device: dict[torch.device, Tensor] = {}
 
-    def add(self, finite: Mapping[Tensor, Flag]) -> None:
-        """Count the parameters whose gradient is not finite."""
+    def add(self, finite: dict[Tensor, Flag], states: Mapping[Tensor, Any]) -> None:
+        """Count the parameters whose gradient is not finite.
+
+        One of which there is no state takes part, with a flag that leaves it as it is: torch's
+        distributed checkpoints ask for a state of all that has a gradient.
+        """
         for device in dict.fromkeys(p.device for p in finite):
             if device not in self.by_device:
                 self.by_device[device] = torch.zeros((), dtype=torch.int64, device=device)
@@ -43,6 +47,8 @@ class SkipCount:
                 self.by_device[device] += torch.stack(judged).logical_not().sum()
             if len(judged) < len(flags):
                 self.by_device[device] += len(flags) - len(judged)
+        new = [p for p, flag in finite.items() if flag is False and not states.get(p)]
+        finite.update((p, torch.zeros((), dtype=torch.bool, device=p.device)) for p in new)
 
     def total(self) -> int:
         """The count; waits for the devices."""
@@ -60,7 +66,7 @@ class SkipCount:
 
 @dataclass(frozen=True)
 class Record:
-    """What a checkpoint says of the optimizer that was saved.
+    """The statement of a checkpoint on the optimizer that was saved.
 
     Args:
         skipped: The number of updates that it had left out; 0 where the checkpoint does not say it.

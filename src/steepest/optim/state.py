@@ -52,6 +52,7 @@ def as_text(
     mine = {*own, *OWN_KEYS}
     kept = state["state"]
     # torch asks for a state of every parameter, also of one of which nothing is kept.
+    none: dict[Any, dict[str, Any]]
     none = {key: {} for group in groups for key in group["params"] if kept and key not in kept}
     saved = {**state, "state": {**kept, **none}}
     return {**saved, "param_groups": torch_form(groups, mine, torch_keys)}
