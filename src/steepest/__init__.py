@@ -5,9 +5,9 @@ command line does not need.
 """
 
 import typing as _typing
-from importlib import metadata as _metadata
 
 from steepest._common.lazy import lazy as _lazy
+from steepest._common.version import VERSION as _VERSION
 
 if _typing.TYPE_CHECKING:
     from steepest import diagnostics as diagnostics
@@ -59,10 +59,7 @@ if _typing.TYPE_CHECKING:
     from steepest.routing import route as route
     from steepest.views import MatrixView as MatrixView
 
-try:
-    __version__ = _metadata.version("steepest")
-except _metadata.PackageNotFoundError:  # a source tree on the path, a vendored copy
-    __version__ = "0+unknown"
+__version__ = _VERSION
 
 # The same names again for the running program: the imports above are for type checkers.
 __getattr__, __dir__ = _lazy(

@@ -161,7 +161,37 @@ class Experts(nn.Module):
         return h @ self.down_proj.mT
 
 
+class Adapters(Model):
+    """Frozen layers with low-rank updates, and a head that is trained."""
+
+    units = ("first",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Adapter(6, 9)
+        self.second = Adapter(9, 7)
+        self.head = nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x).tanh()).tanh())
+
+
+class Adapter(nn.Module):
+    """W·x + B·A·x with names as PEFT gives them."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int = 3) -> None:
+        super().__init__()
+        self.base_layer = nn.Linear(inputs, outputs).requires_grad_(False)
+        self.lora_A = nn.Linear(inputs, rank, bias=False)
+        self.lora_B = nn.Linear(rank, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + self.lora_B(self.lora_A(x))
+
+
 MODELS: Mapping[str, type[Model]] = {"mlp": Mlp, "gpt": Gpt, "conv": Conv, "mixture": Mixture}
+SPECIAL: Mapping[str, type[Model]] = {"adapters": Adapters}
+"""Models that are not for every optimizer."""
 
 
 class ExpertsParallel(ParallelStyle):
@@ -208,14 +238,14 @@ def spread(name: str, layout: str, rank: int, world: int, dtype: torch.dtype) ->
     """A model of the table, the same on every rank, spread over the processes.
 
     Args:
-        name: of `MODELS`.
+        name: of `MODELS` or `SPECIAL`.
         layout: "one", "ddp", "fsdp", "hsdp", "tp" or "fsdp+tp"; the last of two axes has two ranks.
         rank: of this process.
         world: number of processes.
         dtype: of the parameters.
     """
     torch.manual_seed(0)
-    model = MODELS[name]().to(dtype)
+    model = {**MODELS, **SPECIAL}[name]().to(dtype)
     if layout == "one":
         return Spread(model, model, 0, 1)
     if layout == "ddp":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any
 
@@ -100,3 +100,8 @@ def check_keys(group: Mapping[str, Any], own: Set[str], notices: Notices | None)
             raise invalid(key, value, f"this optimizer has no such value of a group: {meant}")
         if notices is not None:
             notices.unknown(key, value)
+
+
+def known_keys(groups: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The keys that a saved group may have for an optimizer with these groups."""
+    return {*Group.__optional_keys__, *RECORDS, *RENAMED, "views", *(k for g in groups for k in g)}

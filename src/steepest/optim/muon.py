@@ -30,6 +30,9 @@ LR, TORCH_LR = 0.02, 1e-3
 TORCH_STEPS = 5
 """The number of Newton–Schulz steps in torch.optim.Muon."""
 
+KEPT_METHODS = 64
+"""The number of Newton–Schulz methods that an optimizer remembers."""
+
 
 class Muon(SteepestOptimizer):
     """Momentum, then the polar factor: spectral steepest descent. A drop-in for torch.optim.Muon.
@@ -92,6 +95,11 @@ class Muon(SteepestOptimizer):
 
     objects: ClassVar[tuple[str, ...]] = ("polar",)
     rule_keys: ClassVar[tuple[str, ...]] = ("polar", "ns_coefficients", "ns_steps", "adjust_lr_fn")
+    # Not for subclasses, which may have state or keys that torch's has not.
+    torch_keys: ClassVar[tuple[str, ...]] = (
+        *("lr", "weight_decay", "momentum", "nesterov"),
+        *("ns_coefficients", "eps", "ns_steps", "adjust_lr_fn"),
+    )
 
     def __init__(
         self,
@@ -174,6 +182,8 @@ class Muon(SteepestOptimizer):
         # Kept, since torch 2.10 cannot make one in a compiled step, but finds what is there.
         asked = tuple(group["ns_coefficients"]), group["ns_steps"]
         if asked not in self._methods:
+            if len(self._methods) == KEPT_METHODS:  # a schedule may ask for others in every step
+                del self._methods[next(iter(self._methods))]
             self._methods[asked] = torch_newton_schulz(*asked)
         norm = ROW.norm.with_polar(group["polar"] or self._methods[asked])
         return ShapedRule(norm, group["adjust_lr_fn"])

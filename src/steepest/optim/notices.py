@@ -126,6 +126,16 @@ class Notices:
         """Say that a key of a group has no effect."""
         self._say(f"key {key}", f"{key}={value!r} of a group has no effect in this optimizer")
 
+    def newer(self, keys: Sequence[str], versions: str) -> None:
+        """Say which keys of a newer release's checkpoint have no effect.
+
+        Args:
+            keys: The keys of groups that are not known here.
+            versions: The version that has saved and this one.
+        """
+        if keys:
+            self._say("newer", f"{versions}, which knows nothing of {', '.join(keys)} in a group")
+
     def by_shape(self, matrices: int, others: int) -> None:
         """Say that shapes alone decide on which parameters are matrices."""
         self._say(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from steepest.optim.options import Group
+
+SPARE = 64
+"""The number of objects that no group names any more and that are still known by their text."""
 
 
 class GroupObjects:
     """The norms, maps and polar methods that the groups of an optimizer name by their text.
 
     With text in their place a group is plain data, which every framework can copy, show and save.
-    An object may be written into a group at any time; it is known by its text from then on.
+    An object may be written into a group at any time; it is known by its text from then on, also
+    after others have taken its place, as long as those are not too many.
 
     Args:
         keys: The keys of a group whose values are objects.
@@ -35,6 +40,17 @@ class GroupObjects:
         for key in self._keys:
             if held.get(key) is not None and not isinstance(held[key], str):
                 held[key] = self._text(held[key])
+
+    def forget(self, groups: Iterable[Mapping[str, Any]]) -> None:
+        """Let go of the oldest objects that no group names, if they are many.
+
+        A schedule may write a new method into a group before every step.
+        """
+        if len(self._by_text) > SPARE:
+            named = {group.get(key) for group in groups for key in self._keys}
+            loose = [text for text in self._by_text if text not in named]
+            for text in loose[:-SPARE]:
+                del self._by_text[text]
 
     def _text(self, value: object) -> str:
         """The text of an object, by which it is found again; numbered if another one has it."""

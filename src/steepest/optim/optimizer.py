@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import call, is_
 from typing import Any, cast, overload
@@ -19,6 +19,7 @@ from steepest.optim.batching import Batch, GroupStep, StackedBatch
 from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
+from steepest.optim.loading import loading
 from steepest.optim.member import local_grad
 from steepest.optim.momentum import EIGHT_BITS, average_dtype
 from steepest.optim.options import (
@@ -36,7 +37,8 @@ from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
 from steepest.optim.rule import UpdateRule, check_average
 from steepest.optim.sharded import projected, sharded_batches
-from steepest.optim.state import as_text, loadable, restore_dtypes
+from steepest.optim.skips import SkipCount
+from steepest.optim.state import as_text
 from steepest.optim.summary import summary
 from steepest.optim.updates import Flag, check_decay, judged, replace
 
@@ -69,7 +71,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if limit is not None and limit < 1:
             raise invalid("max_batch_bytes", limit, "give a positive number of bytes or None")
         self.max_batch_bytes = limit
-        self._skips: dict[torch.device, Tensor] = {}
+        self._skips = SkipCount()
         # The rule and the plan of each group, by its place, with what they were made of.
         self._rules: dict[int, tuple[list[object], UpdateRule]] = {}
         self._plans: dict[int, tuple[object, StepPlan]] = {}
@@ -106,6 +108,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             self._check_group(opened)
             changed, rule = rule is not None, self._rule_of(opened)
             self._objects.close(self.param_groups[place])
+            self._objects.forget(self.param_groups)
             self._rules[place] = [group.get(key) for key in (*self.rule_keys, *SLOTS)], rule
             if changed:
                 self._follow(place, rule)
@@ -146,7 +149,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     @property
     def skipped(self) -> int:
         """How many parameter updates a non-finite gradient has prevented; waits for the device."""
-        return sum(int(count) for count in self._skips.values())
+        return self._skips.total()
 
     # torch says float; every closure returns the loss tensor.
     @overload  # type: ignore[override]
@@ -284,7 +287,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if strict:
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
-            self._count(finite)
+            self._skips.add(finite, self.state)
         return finite, zeros
 
     def _keep_empty(self, param: Tensor, group: Group) -> None:
@@ -313,17 +316,6 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 'type of its momentum: lower lr, clip gradients, or pass nonfinite="skip"'
             )
 
-    def _count(self, finite: Mapping[Tensor, Flag]) -> None:
-        """Add to `skipped`, without waiting for a device."""
-        for device in dict.fromkeys(p.device for p in finite):
-            if device not in self._skips:
-                self._skips[device] = torch.zeros((), dtype=torch.int64, device=device)
-            flags = [flag for p, flag in finite.items() if flag is not True and p.device == device]
-            if judged := [flag for flag in flags if isinstance(flag, Tensor)]:
-                self._skips[device] += torch.stack(judged).logical_not().sum()
-            if len(judged) < len(flags):
-                self._skips[device] += len(flags) - len(judged)
-
     def _plan(self, step: GroupStep) -> StepPlan:
         """The plan of a group: that of the last step if the same parameters take part, else new."""
         group, finite, place = step.group, step.finite, step.place
@@ -348,43 +340,31 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """The state as plain data: tensors, numbers and text.
 
         Objects of the groups, such as views and polar methods, are saved as their text, which
-        `load_state_dict` compares with those of the optimizer it loads into.
+        `load_state_dict` compares with those of the optimizer it loads into; and `skipped`, with
+        the version of the library, in the text of `nonfinite`.
         """
         self.views()  # follow their parameters
-        return as_text(super().state_dict(), self._views, (*self.objects, *SLOTS))
+        return as_text(
+            super().state_dict(),
+            self._views,
+            (*self.objects, *SLOTS),
+            skipped=self.skipped,
+            own=self.defaults.keys(),
+            torch_keys=vars(type(self)).get("torch_keys", ()),
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load hyper-parameters and buffers saved by `state_dict`, or by torch's own optimizer.
 
-        Keys that a group of another optimizer lacks keep the value they have here.
+        Keys that a group of another optimizer lacks keep the value they have here. `skipped` is
+        that of the state, and 0 where it has none.
 
         Raises:
             ValueError: the groups differ in number or size, or were saved with other views or
                 another method than this optimizer was built with. Nothing has been changed.
         """
-        ready: dict[str, Any] = {}
-        own = [dict(group) for group in self.param_groups]
-
-        def prepare(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
-            self.views()  # follow their parameters
-            groups = self.param_groups
-            objects = (*self.objects, *SLOTS)
-            ready.update(loadable(saved, groups, self._views, objects, self._check))
-            return ready
-
-        def finish(_: Any) -> None:
-            restore_dtypes(self, ready)
-            self._notices.loaded(ready["param_groups"], own)
-
-        # What a hook of the user makes of the state counts: ours is the last before torch loads,
-        # and the first after.
-        before = self.register_load_state_dict_pre_hook(prepare)
-        after = self.register_load_state_dict_post_hook(finish, prepend=True)
-        try:
+        with loading(self, self._skips):
             super().load_state_dict(state_dict)
-        finally:
-            before.remove()
-            after.remove()
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""

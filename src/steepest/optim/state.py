@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -16,25 +16,46 @@ from steepest._common.torch_modules import WRAPPERS
 from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of, repr_of
 from steepest.optim.momentum import CODES, UNITS, average_dtype, loaded
+from steepest.optim.skips import KEY, with_record, without_record
+from steepest.optim.torch_form import torch_form, without_adamws
 from steepest.polar import Schedule
 from steepest.sharding import is_sharded
 
 TEXTS = ("views", "momentum_dtype")
 """Keys of which every checkpoint has the text, beside the objects of an optimizer."""
 
+OWN_KEYS = frozenset(("adamw", "first_lr", "views"))
+"""Keys of saved groups that are not among the values that a constructor has for groups."""
+
 
 def as_text(
-    state: dict[str, Any], views: Mapping[int, Views], objects: tuple[str, ...]
+    state: dict[str, Any],
+    views: Mapping[int, Views],
+    objects: tuple[str, ...],
+    *,
+    skipped: int,
+    own: Set[str] = frozenset(),
+    torch_keys: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A state with the views of its groups, and their objects as text.
+    """A state with the views of its groups, their objects as text, and a record of the optimizer.
 
     Args:
         state: The state as torch makes it.
         views: The views of the parameters of each group that has some, by its place.
         objects: The keys of a group whose values are objects.
+        skipped: The number of updates that were left out.
+        own: The keys that the optimizer gives to its groups.
+        torch_keys: Those of the optimizer of torch that it stands in for.
     """
-    groups = enumerate(state["param_groups"])
-    return {**state, "param_groups": [_told(g, views.get(i), objects) for i, g in groups]}
+    told = [_told(g, views.get(i), objects) for i, g in enumerate(state["param_groups"])]
+    groups = [with_record(group, skipped) for group in told]
+    mine = {*own, *OWN_KEYS}
+    kept = state["state"]
+    # torch asks for a state of every parameter, also of one of which nothing is kept.
+    none: dict[Any, dict[str, Any]]
+    none = {key: {} for group in groups for key in group["params"] if kept and key not in kept}
+    saved = {**state, "state": {**kept, **none}}
+    return {**saved, "param_groups": torch_form(groups, mine, torch_keys)}
 
 
 def _told(
@@ -96,6 +117,7 @@ def loadable(
     state = {
         key: {k: _copied(v) for k, v in values.items() if _has_use(k, used.get(key, {}))}
         for key, values in saved["state"].items()
+        if values
     }
     for group, own in zip(saved["param_groups"], groups, strict=True):
         asked = None if own["adamw"] else own["momentum_dtype"]
@@ -218,7 +240,9 @@ def renamed(group: dict[str, Any]) -> dict[str, Any]:
 
     Before the release groups held `rest` for `adamw`, and Lion's weights as `past` and `momentum`.
     """
-    group = dict(group)
+    group = without_adamws(group)
+    if KEY in group:
+        group[KEY] = without_record(group[KEY])
     if "rest" in group:
         group["adamw"] = group.pop("rest")
     past = group.pop("past", None)
