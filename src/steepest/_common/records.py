@@ -29,6 +29,12 @@ def number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _is_up_to(step: int, record: Record) -> bool:
+    """Whether a line is that of a step that is taken; one that says of no step is damaged."""
+    at = record.get("step")
+    return isinstance(at, int) and at <= step
+
+
 class Log:
     """Appends records to a JSONL file and to files beside it; a context manager.
 
@@ -44,7 +50,7 @@ class Log:
     def __init__(
         self, path: Path, *, also: Mapping[Path, Encoding] | None = None, step: int | None
     ) -> None:
-        kept = [r for r in read_lines(path) if step is not None and r["step"] <= step]
+        kept = [r for r in read_lines(path) if step is not None and _is_up_to(step, r)]
         self._encodings = {path: JSON_LINES, **(also or {})}
         for place, encoding in self._encodings.items():
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,9 @@ def _event(record: Record) -> bytes:
         for name, value in record.items()
         if name not in ("step", "time") and isinstance(value, int | float)
     ]
-    event = Event(wall_time=record["time"], step=record["step"], summary=Summary(value=values))
+    time = record.get("time")
+    wall = time if isinstance(time, int | float) else 0.0  # not in a file that others have written
+    event = Event(wall_time=wall, step=record["step"], summary=Summary(value=values))
     return _framed(event.SerializeToString())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from steepest._common.files import write_atomic
 from steepest.apps import _figures as figures
-from steepest.apps._terminal import make_folder
+from steepest.apps._folder import held
 from steepest.apps.gallery import balls, derivation, descent, spectra
 
 PICTURES: Mapping[str, Callable[[int], bytes]] = {
@@ -32,13 +32,14 @@ def start(*, out: Path, only: Collection[str], seed: int) -> None:
         seed: the seed of the run that one of them looks at.
 
     Raises:
+        ValueError: another process is at work in the folder.
         OSError: a file could not be written.
     """
-    make_folder(out)
-    for name, draw in PICTURES.items():
-        if name in only:
-            path = out / f"{name}.png"
-            with figures.plot_style():
-                content = draw(seed)
-            write_atomic(path, content)
-            print(path)
+    with held(out):
+        for name, draw in PICTURES.items():
+            if name in only:
+                path = out / f"{name}.png"
+                with figures.plot_style():
+                    content = draw(seed)
+                write_atomic(path, content)
+                print(path)

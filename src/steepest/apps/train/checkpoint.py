@@ -16,7 +16,15 @@ from torch import Tensor
 
 from steepest._common.errors import invalid
 from steepest._common.files import sync_folder, write_atomic
+from steepest.apps._folder import is_special
 from steepest.apps.train.parallel.team import SINGLE, Team, is_lost
+
+
+class AnotherRunError(ValueError):
+    """A checkpoint is whole, and that of another run, or of another version of steepest."""
+
+    difference = ""
+
 
 KEEP = 2
 BELONGS = "belongs"
@@ -123,7 +131,8 @@ def load(
         team: the processes that are to have it; all of them call this.
 
     Raises:
-        ValueError: it is cut off, no checkpoint, or that of another run; it is left alone.
+        AnotherRunError: it is that of another run; it is left alone.
+        ValueError: it is cut off, or no checkpoint; it is left alone.
     """
     remedy = (
         "is cut off, damaged or no checkpoint of steepest; move it away and resume: "
@@ -158,16 +167,26 @@ def _readable(path: Path, remedy: str) -> Iterator[None]:
 
 
 def _compare(path: Path, stored: Mapping[str, Any], belongs: Mapping[str, Any]) -> None:
-    """Raise unless a checkpoint was saved with all of `belongs`."""
+    """Raise unless a checkpoint was saved with all of `belongs`.
+
+    Raises:
+        AnotherRunError: it was not.
+    """
     for key, here in belongs.items():
         there = stored.get(key)
         if there != here:
-            raise invalid(
-                "checkpoint",
-                str(path),
-                f"belongs to another run ({key} {_text(there)} there, {_text(here)} here); "
-                "put back the file of this run, or move it away and resume",
-            )
+            raise another_run(path, f"{key} {_text(there)} there, {_text(here)} here")
+
+
+def another_run(path: Path, difference: str) -> AnotherRunError:
+    """An error that says in what a checkpoint does not fit."""
+    remedy = (
+        f"belongs to another run ({difference}); put back the file of this run, or move it away "
+        "and resume"
+    )
+    error = AnotherRunError(*invalid("checkpoint", str(path), remedy).args)
+    error.difference = difference
+    return error
 
 
 def identity(path: Path) -> dict[str, Any]:
@@ -190,6 +209,8 @@ def _read(path: Path, device: str) -> dict[str, Any]:
     """
     if path.is_dir():
         path, device = path / STATE, "cpu"
+    if is_special(path):  # reading it may never end
+        raise zipfile.BadZipFile(path)
     # torch writes checksums into its zip files, and reads over them.
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from steepest._common.files import Record, read_lines
@@ -13,8 +14,15 @@ MONITOR = "monitor.jsonl"  # what diagnostics.Monitor writes beside it
 
 
 def read_metrics(folder: Path) -> list[Record]:
-    """The records of a trial in the order they were written; a cut-off last line is left out."""
-    return list(read_lines(folder / METRICS))
+    """The records of a trial in the order they were written, up to the first that is damaged.
+
+    The last line may be cut off, by a kill; it is left out.
+    """
+    return list(takewhile(_has_step, read_lines(folder / METRICS)))
+
+
+def _has_step(record: Record) -> bool:
+    return isinstance(record.get("step"), int)
 
 
 class Metrics(Log):

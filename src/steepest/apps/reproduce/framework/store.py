@@ -13,6 +13,7 @@ import torch
 
 from steepest._common.errors import invalid
 from steepest._common.files import Record, json_line, read_lines, write_atomic, write_json
+from steepest.apps._folder import is_empty
 from steepest.apps._machine import cpu_name
 
 SETTINGS = "settings.json"
@@ -60,7 +61,7 @@ class Store:
     def _accept(self, folder: Path, wanted: Record, fixed: set[str]) -> None:
         """Check the settings of a folder that is in use, write those of a new one."""
         path = folder / SETTINGS
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and is_empty(folder)):
             try:
                 known = json.loads(path.read_text(encoding="utf-8"))
                 found = {k: known[k] for k in wanted}
