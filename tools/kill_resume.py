@@ -2,22 +2,27 @@
 
     python tools/kill_resume.py [N] [--parallel NAME] [--seed SEED] [--out FILE]
 
-A run of a tiny model that writes a checkpoint after every step gets `kill -9` at a random moment,
-is resumed, killed again, and so on until it is done; then the next one begins, until there were N
-(100) kills. With --parallel, two processes of torchrun train, and torchrun is killed with both.
-Every run must end with the records, the weights and the state of one that nobody has disturbed, and
-with the same files. The exit code is 1 if one does not; FILE gets the counts as JSON.
+A run of a tiny model that writes a checkpoint after every step gets `kill -9` after a random number
+of steps and a random part of one, is resumed, killed again, and so on until it is done; then the
+next one begins, until there were N (100) kills. One process is a fork of this one, which has
+imported everything; with --parallel, two processes of torchrun train, and torchrun is killed with
+both. Every run must end with the records, the weights and the state of one that nobody has
+disturbed, and with the same files. The exit code is 1 if one does not; FILE gets the counts as
+JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +30,51 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
+import steepest.apps.train.start  # noqa: E402, F401  # before a process is forked
+from steepest.apps.cli import main as main_of_steepest  # noqa: E402
 from steepest.apps.train.checkpoint import checkpoints, load  # noqa: E402
-from tests.apps.train.launched import LIMIT, command, kill, recorded, running, wait_for  # noqa: E402
+from tests.apps.train.launched import LIMIT, command, kill, recorded, running  # noqa: E402
 from tests.apps.train.tiny import TINY, contents, history, same, words  # noqa: E402
 
 EVERY_STEP = ("--checkpoint-every", 1, "--eval-every", 10, "--optimizer", "muon")
+FORK = multiprocessing.get_context("fork")
 STEPS = {False: 150, True: 60}
 """Steps of a run of one process, and of one of several: some seconds either way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A run that is carried out.
+
+    Args:
+        code: its exit code so far.
+        kill: ends it at once.
+        text: what it has printed.
+    """
+
+    code: Callable[[], int | None]
+    kill: Callable[[], object]
+    text: Callable[[], str]
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        """Wait until something has happened, or it has ended."""
+        end = time.monotonic() + LIMIT
+        while not happened() and self.code() is None and time.monotonic() < end:
+            time.sleep(0.002)
+
+
+def _carry_out(folder: Path, log: Path, arguments: list[str]) -> None:
+    """Be the command line with these arguments, in a process that was forked for it."""
+    os.chdir(folder)
+    with log.open("w", encoding="utf-8") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+    sys.argv = ["steepest", *arguments]
+    main_of_steepest()
+
+
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,39 +89,64 @@ class Runs:
     folder: Path
     parallel: str | None
 
+    @property
+    def steps(self) -> int:
+        """The steps of a run."""
+        return STEPS[self.parallel is not None]
+
     def call(self, run: str, *, resume: bool) -> list[str]:
         """The command that begins a run, or goes on with it."""
         world = 2 if self.parallel else 0
         shared = ("--parallel", self.parallel) if self.parallel else ()
         if resume:
             return command("train", "--resume", run, *shared, world=world)
-        steps = ("--steps", STEPS[bool(self.parallel)])
-        flags = (*TINY, *EVERY_STEP, *steps, "--data", "words.txt", *shared)
+        flags = (*TINY, *EVERY_STEP, "--steps", self.steps, "--data", "words.txt", *shared)
         return command("train", *flags, "--out", run, world=world)
 
-    def finish(self, run: str, *, resume: bool) -> float:
-        """Carry a run out undisturbed; the seconds from its first record to its end."""
-        with running(self.call(run, resume=resume), self.folder) as (process, log):
-            before = recorded(self.folder / run)
-            wait_for(lambda: recorded(self.folder / run) > before, process)
-            start = time.monotonic()
-            if process.wait(LIMIT):
-                raise RuntimeError(f"it has not ended well: {log.read_text(encoding='utf-8')}")
-            return time.monotonic() - start
+    @contextmanager
+    def started(self, run: str, *, resume: bool) -> Iterator[Started]:
+        """A run that has been begun, or resumed; it ends with the block at the latest."""
+        call = self.call(run, resume=resume)
+        if self.parallel is not None:
+            with running(call, self.folder) as (torchrun, log):
+                yield Started(
+                    code=torchrun.poll, kill=lambda: kill(torchrun), text=lambda: _text(log)
+                )
+            return
+        log = self.folder / "output"
+        process = FORK.Process(target=_carry_out, args=(self.folder, log, call[3:]))
+        process.start()
 
-    def kill(self, run: str, *, resume: bool, after: float) -> bool:
-        """Kill a run some seconds after its next record; False if it had ended by then."""
-        with running(self.call(run, resume=resume), self.folder) as (process, log):
+        def code() -> int | None:
+            process.join(0)
+            return process.exitcode
+
+        try:
+            yield Started(code=code, kill=process.kill, text=lambda: _text(log))
+        finally:
+            process.kill()
+            process.join()
+
+    def finish(self, run: str, *, resume: bool) -> None:
+        """Carry a run out undisturbed."""
+        with self.started(run, resume=resume) as started:
+            started.wait_for(lambda: False)
+            if started.code() != 0:
+                raise RuntimeError(f"it has not ended well: {started.text()}")
+
+    def kill(self, run: str, *, resume: bool, records: int, part: float) -> bool:
+        """Kill a run after further records and a part of the time of one; False if it had ended."""
+        with self.started(run, resume=resume) as started:
             before = recorded(self.folder / run)
-            wait_for(lambda: recorded(self.folder / run) > before, process)
-            end = time.monotonic() + after
-            while time.monotonic() < end and process.poll() is None:
-                time.sleep(0.001)
-            if process.poll() is None:
-                kill(process)
+            started.wait_for(lambda: recorded(self.folder / run) > before)
+            start, first = time.monotonic(), recorded(self.folder / run)
+            started.wait_for(lambda: recorded(self.folder / run) >= first + records)
+            time.sleep(part * (time.monotonic() - start) / records)
+            if started.code() is None:
+                started.kill()
                 return True
-            if process.returncode:
-                raise RuntimeError(f"it has not gone on: {log.read_text(encoding='utf-8')}")
+            if started.code() != 0:
+                raise RuntimeError(f"it has not gone on: {started.text()}")
             return False
 
     def differences(self, run: str, whole: str) -> list[str]:
@@ -110,12 +178,14 @@ def killed(number: int, *, parallel: str | None, seed: int) -> tuple[int, int, l
         folder = Path(name)
         (folder / "words.txt").write_text(words(4000), encoding="utf-8")
         runs = Runs(folder=folder, parallel=parallel)
-        span = runs.finish("whole", resume=False)
+        runs.finish("whole", resume=False)
         while kills < number:
             run, own = f"run-{count}", 0
-            # The more kills a run has behind it, the less is left of it: the next is soon.
             while kills < number and runs.kill(
-                run, resume=own > 0, after=draw.uniform(0, span / 4)
+                run,
+                resume=own > 0,
+                records=draw.randint(1, runs.steps // 8),
+                part=draw.uniform(0, 2),
             ):
                 own, kills = own + 1, kills + 1
             runs.finish(run, resume=(folder / run / "config.json").exists())

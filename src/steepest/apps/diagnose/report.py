@@ -31,6 +31,9 @@ from steepest.diagnostics import monitor_warnings
 
 Diagnosed = tuple[Subject, CheckpointMeasurements | None]
 
+YEAR_9000 = 2.2e11
+"""Seconds since 1970 of a date that Python has: a record may be anybody's."""
+
 
 def newest(records: Sequence[Record], key: str) -> float | None:
     """The last number under a key."""
@@ -160,8 +163,8 @@ def head_of(diagnosed: Sequence[Diagnosed], command: str) -> list[tuple[str, str
         ("on", f"{platform.node()}, {cpu_name()}"),
         ("command", command),
     ]
-    records = [r for s in subjects for r in (*s.metrics, *s.monitor)]
-    times = [t for r in records if _is_time(t := r.get("time"))]
+    found = [r.get("time") for s in subjects for r in (*s.metrics, *s.monitor)]
+    times = [t for t in found if isinstance(t, int | float) and 0 < t < YEAR_9000]
     if times:
         last = datetime.fromtimestamp(max(times)).astimezone()
         head.append(("trained until", f"{last:%Y-%m-%d %H:%M %Z}"))
@@ -170,11 +173,6 @@ def head_of(diagnosed: Sequence[Diagnosed], command: str) -> list[tuple[str, str
         head.append(("text", f"{data or 'unnamed'}, sha256 {sha[:12]}"))
     versions = f"steepest {version('steepest')}, torch {torch.__version__}"
     return [*head, ("versions", f"{versions}, Python {platform.python_version()}")]
-
-
-def _is_time(value: object) -> bool:
-    """Whether seconds are those of a date with four digits: a record may be anybody's."""
-    return isinstance(value, int | float) and 0 < value < 2.5e11
 
 
 def title_of(subjects: Sequence[Subject]) -> str:
