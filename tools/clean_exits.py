@@ -59,7 +59,7 @@ ENDS: Mapping[str, str] = {
     "sleep": "time.sleep(0.2)",
     "exit": "sys.stdout.flush(); sys.stderr.flush(); os._exit(0)",
 }
-"""What a script in pure torch does at its end."""
+"""The last line of a script in pure torch."""
 
 
 @dataclass(frozen=True, kw_only=True)

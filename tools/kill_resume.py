@@ -49,7 +49,7 @@ class Started:
     Args:
         code: its exit code so far.
         kill: ends it at once.
-        text: what it has printed.
+        text: its output so far.
     """
 
     code: Callable[[], int | None]
@@ -150,7 +150,7 @@ class Runs:
             return False
 
     def differences(self, run: str, whole: str) -> list[str]:
-        """What tells a run from one that nobody has disturbed; nothing is right."""
+        """The differences of a run from one that nobody has disturbed."""
         one, two = self.folder / run, self.folder / whole
         found = []
         if set(contents(one)) != set(contents(two)):

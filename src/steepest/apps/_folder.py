@@ -77,7 +77,7 @@ def held(
     Args:
         folder: the folder.
         argument: the argument that it was given as, for the message.
-        remedy: what to do where another process is at work.
+        remedy: the advice where another process is at work.
         new: whether to make the folder, and to refuse one that exists.
         patience: seconds to wait for another process to end.
 
@@ -130,7 +130,7 @@ def _locked(folder: Path, argument: str, remedy: str, patience: float) -> Iterat
         yield
     finally:
         if handle is not None:
-            # Removed while it is locked: whoever waits for it looks whether it is still there.
+            # Removed while it is locked: another that waits for it looks whether it is there.
             with suppress(OSError):
                 path.unlink()
             os.close(handle)

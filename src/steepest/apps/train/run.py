@@ -194,7 +194,7 @@ def _stored(folder: Path) -> Any:
 
 
 def _begun_by(version: object) -> str:
-    """The version of steepest that has begun a run, in words; None where that is not known."""
+    """The version of steepest that has begun a run, in words."""
     known = f"steepest {version}" if version else "a steepest that did not write its version"
     return f"was begun by {known}, and this is {steepest.__version__}"
 

@@ -192,7 +192,7 @@ class Team:
         process if the interpreter ends at that moment. A group waits for its threads when nothing
         holds it any more; FSDP's caches hold the groups of the mesh for ever, and nothing else this
         one, in which the last exchange has been. The command line ends without the interpreter
-        (`leave_after`); this is for whoever calls the training from Python.
+        (`leave_after`); this is for training that is called from Python.
         """
         self.group = None
         dist.destroy_process_group()
