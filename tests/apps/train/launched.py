@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ABORTED = "terminate called without an active exception"
 """The words of the C++ library before it ends a process with SIGABRT."""
 
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds for a run of a tiny model; one that hangs fails after them."""
 
 
