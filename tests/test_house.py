@@ -57,7 +57,8 @@ PUBLIC_PATHS = {
 SHARED_PATHS = {
     *(f"steepest._common.{n}" for n in ("archives", "cpuinfo", "errors", "files")),
     *(f"steepest._common.{n}" for n in ("lazy", "norm_names", "records", "tensorboard", "text")),
-    *(f"steepest.apps.{n}" for n in ("_console", "_figures", "_flags", "_machine", "_terminal")),
+    *(f"steepest.apps.{n}" for n in ("_console", "_figures", "_flags", "_folder", "_machine")),
+    *(f"steepest.apps.{n}" for n in ("_process", "_terminal")),
 }
 
 # (module, imported name): why the import is not at the top of the file.

@@ -170,7 +170,7 @@ def test_a_folder_of_something_else_is_refused(
     (tmp_path / "settings.json").write_bytes(content)
     says(reproduce("toy", "--out", tmp_path), "something else", "--out")
     assert contents(tmp_path) == {"settings.json": content}
-    says(reproduce("toy", "--out", tmp_path / "settings.json"), "something else")
+    says(reproduce("toy", "--out", tmp_path / "settings.json"), "a file of that name exists")
 
 
 def test_an_interruption_keeps_what_is_finished(

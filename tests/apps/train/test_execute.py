@@ -124,7 +124,10 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(
 
 @pytest.mark.parametrize(
     ("number", "code", "step"),
-    [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 3), (signal.SIGINT, 130, 5)],
+    [
+        *((signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 3), (signal.SIGINT, 130, 5)),
+        *((signal.SIGHUP, 129, 3), (signal.SIGUSR1, 128 + signal.SIGUSR1, 3)),
+    ],
 )
 def test_a_signal_stops_the_run_after_the_step(
     tiny: Invoke,

@@ -13,7 +13,8 @@ from rich.console import Console
 from steepest._common.errors import invalid
 from steepest._common.files import read_json, write_json
 from steepest.apps._console import Terminal
-from steepest.apps._terminal import INTERRUPTED, make_folder, say
+from steepest.apps._folder import held, is_special
+from steepest.apps._terminal import INTERRUPTED, say
 from steepest.apps.bench.calibrate import SIZES
 from steepest.apps.bench.calibrate import calibrate as measure_table
 from steepest.apps.bench.execute import RESULTS, BenchPlan, execute
@@ -32,6 +33,8 @@ def read_table(path: Path) -> CostTable:
     Raises:
         ValueError: the file cannot be read, or holds something else.
     """
+    if is_special(path):
+        raise invalid("table", str(path), "is a pipe or a device; give a file")
     try:
         return CostTable.from_json(read_json(path))
     except OSError as error:
@@ -48,7 +51,6 @@ def chosen_benches(*, methods: bool, steps: bool) -> tuple[str, ...]:
 
 def _calibrated(out: Path, console: Console, *, quick: bool) -> Path:
     """Measure a table and write it."""
-    make_folder(out)
     say(console, f"processor of class {processor_class(CPU)}")
     table = measure_table(
         sizes=QUICK_SIZES if quick else SIZES, say=lambda name: say(console, f"measuring {name}")
@@ -73,7 +75,8 @@ def start(
 
     Raises:
         typer.Exit: it was interrupted.
-        ValueError: the table is none, or a value is out of its range.
+        ValueError: the table is none, a value is out of its range, or another process is at work
+            in the folder.
         OSError: a file could not be read or written.
     """
     console = Terminal()
@@ -82,7 +85,8 @@ def start(
     before = _written(out / RESULTS)
     try:
         if calibrate:
-            say(console, str(_calibrated(out, console, quick=quick)))
+            with held(out):
+                say(console, str(_calibrated(out, console, quick=quick)))
             return
         asked = BenchPlan(
             sets=chosen(set_ or (QUICK_SETS if quick else ())),
@@ -91,8 +95,9 @@ def start(
             table=read_table(table) if table else None,
             **plan,
         )
-        for path in execute(asked, out, console):
-            say(console, str(path))
+        with held(out):
+            for path in execute(asked, out, console):
+                say(console, str(path))
     except KeyboardInterrupt:
         kept = _written(out / RESULTS) != before
         where = f"Finished benches are in {out / RESULTS}." if kept else "No bench was finished."

@@ -12,6 +12,7 @@ from rich.console import Console
 from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
 from steepest.apps._console import Terminal
+from steepest.apps._folder import held
 from steepest.apps._terminal import say
 from steepest.apps.compare.experiment import COMPARISON
 from steepest.apps.compare.names import SCALES, TASKS
@@ -94,7 +95,8 @@ def start(
 
     Raises:
         typer.Exit: it was interrupted.
-        ValueError: a flag has a value that the comparison cannot take.
+        ValueError: a flag has a value that the comparison cannot take, or another process is at
+            work in the folder.
         OSError: a file could not be written.
     """
     console = Terminal()
@@ -102,4 +104,6 @@ def start(
     settings = sized(scale=name, **chosen)
     with interruptible(console):
         place = out or PARENT / name
-        compare(settings, place, console, jobs=processes(COMPARISON, jobs))
+        number = processes(COMPARISON, jobs)
+        with held(place):
+            compare(settings, place, console, jobs=number)

@@ -30,6 +30,9 @@ from steepest.diagnostics import monitor_warnings
 
 Diagnosed = tuple[Subject, CheckpointMeasurements | None]
 
+YEAR_9000 = 2.2e11
+"""Seconds since 1970 of a date that Python has: a record may be anybody's."""
+
 
 def newest(records: Sequence[Record], key: str) -> float | None:
     """The last number under a key."""
@@ -159,7 +162,8 @@ def head_of(diagnosed: Sequence[Diagnosed], command: str) -> list[tuple[str, str
         ("on", f"{platform.node()}, {cpu_name()}"),
         ("command", command),
     ]
-    times = [r["time"] for s in subjects for r in (*s.metrics, *s.monitor) if r.get("time")]
+    found = [r.get("time") for s in subjects for r in (*s.metrics, *s.monitor)]
+    times = [t for t in found if isinstance(t, int | float) and 0 < t < YEAR_9000]
     if times:
         last = datetime.fromtimestamp(max(times)).astimezone()
         head.append(("trained until", f"{last:%Y-%m-%d %H:%M %Z}"))

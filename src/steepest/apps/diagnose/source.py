@@ -12,6 +12,7 @@ from typing import Any
 from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
 from steepest._common.records import is_up_to, sound
+from steepest.apps._folder import user_path
 from steepest.apps.train.checkpoint import SHARDED, checkpoints, identity
 from steepest.apps.train.config import Config, OptimizerConfig, resolve_device
 from steepest.apps.train.constraint import SPECTRA, Spectra
@@ -290,7 +291,7 @@ def corpus_of(subject: Subject, data: Path | None) -> Corpus:
         OSError: it cannot be read.
     """
     assert subject.config is not None
-    place = subject.config.data if data is None else str(data.expanduser().resolve())
+    place = subject.config.data if data is None else str(user_path(str(data), argument="data"))
     other = (
         f"is not the text that {subject.folder} was trained on; say where that one is: --data FILE"
     )

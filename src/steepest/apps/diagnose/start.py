@@ -13,6 +13,7 @@ from rich.console import Console
 from steepest._common.files import write_atomic
 from steepest.apps._console import Terminal
 from steepest.apps._figures import plot_style
+from steepest.apps._folder import is_special
 from steepest.apps._terminal import INTERRUPTED, say
 from steepest.apps.diagnose.command import PAGE, WINDOWS
 from steepest.apps.diagnose.measure import CheckpointMeasurements, estimate, measure
@@ -26,12 +27,15 @@ def place(path: Path, out: Path | None) -> Path:
     """The place of the page: beside a checkpoint, into a folder.
 
     Raises:
-        ValueError: it would be written over a folder, or into one that does not exist.
+        ValueError: it would be written over a folder or a device, or into a folder that does not
+            exist.
     """
     if out is None:
         return path.with_name(PAGE) if path.is_file() else path / PAGE
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise refused(f"--out {out}", "give a file name in a folder that exists")
+    if is_special(out):
+        raise refused(f"--out {out}", "is a pipe or a device; give a file name")
     return out
 
 

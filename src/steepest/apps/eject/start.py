@@ -11,6 +11,7 @@ from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
 from steepest._common.text import table
 from steepest.apps._console import Terminal
+from steepest.apps._folder import is_special
 from steepest.apps._terminal import say
 from steepest.apps.eject.command import DESIGNED, DTYPES, ERROR, JORDAN
 from steepest.apps.eject.render import rendered
@@ -57,9 +58,13 @@ def start(
     path = Path(out if out is not None else f"{name}.py")
     if out != STDOUT and path.exists() and not force:
         raise invalid("out", str(path), "the file exists; give --force to write over it")
+    if out != STDOUT and is_special(path):
+        raise invalid("out", str(path), f"is a pipe or a device; give a file, or {STDOUT}")
     content = text(name, error=error, dtype=dtype, polar=polar)
     if out == STDOUT:
-        sys.stdout.write(content)
+        # Python reads UTF-8, whatever the terminal does.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content.encode())
         return
     write_atomic(path, content.encode())
     say(console, str(path))

@@ -8,7 +8,8 @@ from pathlib import Path
 from steepest._common.files import write_atomic
 from steepest.apps import _figures as figures
 from steepest.apps._console import Terminal
-from steepest.apps._terminal import make_folder, say
+from steepest.apps._folder import held
+from steepest.apps._terminal import say
 from steepest.apps.gallery import balls, derivation, descent, spectra
 
 PICTURES: Mapping[str, Callable[[int], bytes]] = {
@@ -33,14 +34,15 @@ def start(*, out: Path, only: Collection[str], seed: int) -> None:
         seed: the seed of the run that one of them looks at.
 
     Raises:
+        ValueError: another process is at work in the folder.
         OSError: a file could not be written.
     """
-    make_folder(out)
     console = Terminal()
-    for name, draw in PICTURES.items():
-        if name in only:
-            path = out / f"{name}.png"
-            with figures.plot_style():
-                content = draw(seed)
-            write_atomic(path, content)
-            say(console, str(path))
+    with held(out):
+        for name, draw in PICTURES.items():
+            if name in only:
+                path = out / f"{name}.png"
+                with figures.plot_style():
+                    content = draw(seed)
+                write_atomic(path, content)
+                say(console, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from steepest._common.files import write_atomic, write_json
 from steepest.apps._console import Terminal
-from steepest.apps._terminal import make_folder, say
+from steepest.apps._folder import held
+from steepest.apps._terminal import say
 from steepest.apps.plan.hardware import Links
 from steepest.apps.plan.picture import COUNTS, draw
 from steepest.apps.plan.picture import table as lines
@@ -44,12 +46,22 @@ def start(
     """Carry out `steepest plan`; the other arguments are those of `plan`.
 
     Raises:
-        ValueError: an argument does not fit the others.
+        ValueError: an argument does not fit the others, or another process writes into the folder.
         OSError: a file could not be written.
     """
+    with nullcontext() if out is None else held(out):
+        _carried_out(mesh, devices, links, dtype, out, task)
+
+
+def _carried_out(
+    mesh: str | None,
+    devices: int | None,
+    links: Links,
+    dtype: str,
+    out: Path | None,
+    task: Mapping[str, Any],
+) -> None:
     console = Terminal()
-    if out is not None:
-        make_folder(out)
 
     def on(mesh: str | None, devices: int | None) -> Plan:
         return predict(mesh=mesh, devices=devices, links=links, dtype=DTYPES[dtype], **task)

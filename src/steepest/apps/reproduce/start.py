@@ -9,6 +9,7 @@ from typing import Any
 
 from steepest._common.errors import invalid
 from steepest.apps._console import Terminal
+from steepest.apps._folder import held
 from steepest.apps.reproduce.framework.experiment import Reproduction, Settings
 from steepest.apps.reproduce.framework.measure import interruptible
 from steepest.apps.reproduce.framework.reproduce import reproduce
@@ -73,7 +74,7 @@ def start(
 
     Raises:
         typer.Exit: it was interrupted.
-        ValueError: a reproduction has no such setting.
+        ValueError: a reproduction has no such setting, or another process is at work in its folder.
         OSError: a file could not be written.
     """
     console = Terminal()
@@ -83,4 +84,6 @@ def start(
             settings = sized(r, scale=scale, quick=quick, **chosen)
             place = folder(name, out=out, quick=quick or scale == "quick", everything=everything)
             parts = [r.part(part) for part in figures]
-            reproduce(r, settings, place, console, parts=parts, jobs=processes(r, jobs))
+            number = processes(r, jobs)
+            with held(place):
+                reproduce(r, settings, place, console, parts=parts, jobs=number)

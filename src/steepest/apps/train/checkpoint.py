@@ -20,6 +20,13 @@ from steepest._common.files import open_file, sync_folder, write_atomic
 from steepest.apps.train.parallel.team import SINGLE, Team, is_lost
 from steepest.apps.train.plain import check_plain
 
+
+class AnotherRunError(ValueError):
+    """A checkpoint is whole, and that of another run, or of another version of steepest."""
+
+    difference = ""
+
+
 KEEP = 2
 BELONGS = "belongs"
 WHOLE, SHARDED = ".pt", ".dcp"
@@ -129,7 +136,8 @@ def load(
         team: the processes that are to have it; all of them call this.
 
     Raises:
-        ValueError: it is cut off, no checkpoint, or that of another run; it is left alone.
+        AnotherRunError: it is that of another run; it is left alone.
+        ValueError: it is cut off, or no checkpoint; it is left alone.
     """
     with readable(path):
         content = _read(path, device)
@@ -168,16 +176,26 @@ def readable(path: Path, remedy: str = REMEDY) -> Iterator[None]:
 
 
 def _compare(path: Path, stored: Mapping[str, Any], belongs: Mapping[str, Any]) -> None:
-    """Raise unless a checkpoint was saved with all of `belongs`."""
+    """Raise unless a checkpoint was saved with all of `belongs`.
+
+    Raises:
+        AnotherRunError: it was not.
+    """
     for key, here in belongs.items():
         there = stored.get(key)
         if there != here:
-            raise invalid(
-                "checkpoint",
-                str(path),
-                f"belongs to another run ({key} {_text(there)} there, {_text(here)} here); "
-                "put back the file of this run, or move it away and resume",
-            )
+            raise another_run(path, f"{key} {_text(there)} there, {_text(here)} here")
+
+
+def another_run(path: Path, difference: str) -> AnotherRunError:
+    """An error that says in what a checkpoint does not fit."""
+    remedy = (
+        f"belongs to another run ({difference}); put back the file of this run, or move it away "
+        "and resume"
+    )
+    error = AnotherRunError(*invalid("checkpoint", str(path), remedy).args)
+    error.difference = difference
+    return error
 
 
 def identity(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import random
 import sysconfig
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest.apps._folder import is_special
 
 BIBLE, LIBRARY = "King James Bible", "Python standard library"
 """The names of the texts that need no file."""
@@ -89,7 +91,9 @@ def read_folder(folder: Path, pattern: str = "*", skip: frozenset[str] = frozens
 
     Raises:
         ValueError: the folder holds no text.
+        OSError: the folder or one of its files may not be read.
     """
+    os.scandir(folder).close()  # `rglob` passes over what it may not read
     texts: list[str] = []
     left_out = 0
     for path in _files(folder, pattern):
@@ -114,7 +118,8 @@ def read_path(path: Path) -> Text:
     if path.is_dir():
         return read_folder(path)
     if not path.is_file():
-        raise invalid("data", str(path), "no such file; give a text file or a folder")
+        wrong = "is a pipe or a device" if is_special(path) else "no such file"
+        raise invalid("data", str(path), f"{wrong}; give a text file or a folder")
     text = decode(path.read_bytes(), path)
     if not text:
         raise invalid("data", str(path), "this file is empty; give a text file or a folder")

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import StatisticsError
@@ -36,6 +36,11 @@ from steepest.apps.train.trial import Trainer, Trial, run_trial, trials
 from steepest.diagnostics import monitor_warnings
 
 DIVERGED = 1
+AT_ONCE = (signal.SIGINT, signal.SIGTERM)
+# Windows has none of them.
+REPEATED = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+)
 BY_ITSELF = Launch()
 
 # Ours, from samples of the default model on the default text: at 2.2 nats per character they are
@@ -45,9 +50,11 @@ READABLE = 1.7
 
 
 class Stop:
-    """Turns Ctrl-C and SIGTERM into a question that the training loop asks between two steps.
+    """Turns signals to end into a question that the training loop asks between two steps.
 
-    A second signal ends the process at once. Outside its `with` block signals do what they did.
+    A second Ctrl-C or SIGTERM ends the process at once. SIGHUP, when its terminal is closed, and
+    the SIGUSR1 and SIGUSR2 that batch systems send before their time is over may come more than
+    once; they change nothing more. Outside its `with` block signals do what they did.
 
     Args:
         team: the processes that stop together. All of them ask at the same places, and get the same
@@ -67,25 +74,45 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted = number
-        self._restore()
+        if number in AT_ONCE:
+            self._restore(AT_ONCE)
+        for stream in self._terminals:
+            if not os.isatty(stream):  # it has been closed, and printing there would be an error
+                with Path(os.devnull).open("wb") as nowhere:
+                    os.dup2(nowhere.fileno(), stream)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def _restore(self, numbers: Collection[signal.Signals]) -> None:
+        for number in numbers:
+            signal.signal(number, self._before[number])
 
     def __enter__(self) -> Stop:
-        self._before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+        found = {n: signal.getsignal(n) for n in (*AT_ONCE, *REPEATED)}
+        # `nohup` has SIGHUP ignored, and means it.
+        left = [n for n in REPEATED if found[n] in (signal.SIG_IGN, None)]
+        self._before = {n: handler for n, handler in found.items() if n not in left}
         for number in self._before:
             signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._restore(self._before)
 
 
-def resume_command(folder: Path, started: Launch = BY_ITSELF, parallel: str = NONE) -> str:
-    """The command that goes on with a run, with as many processes as this one has."""
+def resume_command(
+    folder: Path, started: Launch = BY_ITSELF, parallel: str = NONE, device: str | None = None
+) -> str:
+    """The command that goes on with a run, with as many processes as this one has.
+
+    Args:
+        folder: the folder of the run.
+        started: the launch of this process.
+        parallel: the way in which the processes share the work.
+        device: the device, where it is another one than that on which the run began.
+    """
     resume = f"--resume {shlex.quote(str(folder))}"
+    if device is not None:
+        resume += f" --device {device}"
     if parallel == NONE:
         return f"{program()} train {resume}"
     machines = started.world // started.local_world

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from steepest._common.errors import invalid
 from steepest._common.norm_names import norm_words
 from steepest.apps._flags import FLAG
+from steepest.apps._folder import user_path
 from steepest.apps.train.norms import LEARNING_RATES
 from steepest.apps.train.settings import Config, ModelConfig, OptimizerConfig
 from steepest.apps.train.tuned import TUNED
@@ -96,7 +96,7 @@ def apply(given: Mapping[str, Any], base: Config) -> Config:
         sizes = {k: given.get(k, getattr(base.model, k)) for k in MODEL}
         changes["model"] = ModelConfig(**sizes)
     if "data" in given:
-        changes["data"] = str(Path(given["data"]).expanduser().resolve())
+        changes["data"] = str(user_path(given["data"], argument="data"))
     if "seed" in given:
         changes["seeds"] = tuple(given["seed"])
     changes["optimizers"] = _optimizers(given, base)

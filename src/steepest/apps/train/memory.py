@@ -65,14 +65,21 @@ def available(device: torch.device) -> int | None:
     return min([found, *(int(text) for text in limits if text.isdecimal())])
 
 
-def check(config: Config, vocabulary: int) -> None:
-    """Raise if a run of one process cannot fit into memory.
+def check(config: Config, vocabulary: int, *, alone: bool = True) -> None:
+    """Raise if a run cannot fit into memory.
+
+    Args:
+        config: the settings of the run.
+        vocabulary: the number of characters.
+        alone: whether one process trains. Several share what a run needs, but each of them draws
+            all weights before it keeps its part.
 
     Raises:
         ValueError: it cannot; the message names the size that is furthest above its default.
     """
     device = torch.device(config.device)
-    needed, there = least(config, vocabulary), available(device)
+    drawn = parameters(config.model, vocabulary) * torch.float32.itemsize
+    needed, there = least(config, vocabulary) if alone else drawn, available(device)
     if there is None or needed <= there:
         return
     usual, model = Config(optimizers=config.optimizers), config.model

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 
+from steepest._common.errors import invalid
 from steepest._common.files import Record, write_atomic, write_json
 from steepest.apps.train.config import Config
-from steepest.apps.train.metrics import read_figures
+from steepest.apps.train.metrics import METRICS, read_figures
 from steepest.apps.train.trial import Trial, diverged
 
 # The first steps pay for allocations and caches, which a median of few steps would show.
@@ -153,8 +154,19 @@ def _final(line: Curve) -> float | None:
     return line.losses[-1] if line.finished else None
 
 
+def _is_whole(records: Sequence[Record]) -> bool:
+    """Whether the metrics of a trial have a step, and all that the report takes from one."""
+    taken = [r for r in records if r["step"]]
+    numbers = ("seconds", "step_ms", "optimizer_ms")
+    return bool(taken) and all(isinstance(r.get(k), int | float) for r in taken for k in numbers)
+
+
 def make_report(run: Path, config: Config) -> Report:
-    """Read the metrics of a finished run."""
+    """Read the metrics of a finished run.
+
+    Raises:
+        ValueError: those of a trial are missing or damaged.
+    """
     names = list(config.optimizers)
     base = baseline(names)
     records = {
@@ -162,6 +174,10 @@ def make_report(run: Path, config: Config) -> Report:
         for name in names
         for seed in config.seeds
     }
+    for (name, seed), own in records.items():
+        if not _is_whole(own):
+            path = Trial(optimizer=name, seed=seed).folder(run) / METRICS
+            raise invalid("file", str(path), "is missing or damaged; put it back and resume")
     lines = {key: curve(value) for key, value in records.items()}
     means = {name: mean_curve([lines[name, s] for s in config.seeds]) for name in names}
     target = _final(means[base])

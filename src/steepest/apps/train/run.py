@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 
+import steepest
 from steepest._common.errors import invalid
 from steepest._common.files import read_json, refuse_links
+from steepest.apps._folder import held, is_empty
 from steepest.apps.train import memory
+from steepest.apps.train.checkpoint import AnotherRunError
 from steepest.apps.train.config import Config
 from steepest.apps.train.data import Corpus, Text, load_text, prepare
 from steepest.apps.train.parallel.mesh import NONE
@@ -24,6 +27,9 @@ from steepest.apps.train.parallel.team import SINGLE, Launch, Team, launch
 from steepest.apps.train.trial import Trainer, Trial, is_done, trials
 
 CONFIG = "config.json"
+ITS_OWN = "go on with that version, or start a new run"
+RESTART = 10.0
+"""Seconds that the processes of a launch have to end before torchrun's next ones take over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +58,61 @@ class Run:
         return sum(self.config.steps - step for step in self.todo.values())
 
 
-def fresh_folder(parent: Path) -> Path:
-    """A folder name by the time of day that no run has taken yet."""
+def fresh_folders(parent: Path) -> Iterator[Path]:
+    """Folder names by the time of day that no run has taken yet."""
     name = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     names = (f"{name}-{i}" if i > 1 else name for i in count(1))
-    return next(parent / n for n in names if not (parent / n).exists())
+    return (parent / n for n in names if not (parent / n).exists())
+
+
+@contextmanager
+def new_folder(folder: Path | None) -> Iterator[Path]:
+    """The folder of a run that starts, made for it alone and held as long as the block lasts.
+
+    Args:
+        folder: the folder that was asked for; None for a fresh one below `runs`.
+
+    Raises:
+        ValueError: it is taken, or another run has begun there meanwhile.
+        OSError: it cannot be made.
+    """
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(held(folder))
+            yield _free(folder)
+            return
+        for name in fresh_folders(Path("runs")):
+            # Another run may have taken the same name in the same second.
+            with suppress(FileExistsError):
+                stack.enter_context(held(name, new=True))
+                break
+        yield name
+
+
+@contextmanager
+def old_folder(folder: Path, *, argument: str, started: Launch) -> Iterator[None]:
+    """Hold the folder of a run that goes on as long as the block lasts.
+
+    Args:
+        folder: the folder.
+        argument: the argument that it was given as, for the message.
+        started: the launch; what torchrun starts again may find the old processes still ending.
+
+    Raises:
+        ValueError: this is not a run folder, or another process is at work in it.
+        OSError: it cannot be written.
+    """
+    read_config(folder, argument=argument)  # a lock would make the folder
+    patience = RESTART if started.restarts else 0.0
+    remedy = "wait until it has ended, or stop it, and resume then"
+    with held(folder, argument=argument, remedy=remedy, patience=patience):
+        yield
 
 
 def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Team) -> Run:
     """Build every trial and read its checkpoint, so that a fault shows before hours of training."""
     todo = {}
-    if team.mesh is None:  # processes may share the parameters, and have memory of their own
-        memory.check(config, len(corpus.characters))
+    memory.check(config, len(corpus.characters), alone=team.mesh is None)
     for trial in trials(config):
         trainer = Trainer(trial, config, corpus, team=team)
         own = trial.folder(folder)
@@ -100,8 +149,8 @@ def _read(config: Config) -> tuple[Text, Corpus]:
 def _free(folder: Path | None) -> Path:
     """The folder, if nothing is in it, or a fresh one below `runs`."""
     if folder is None:
-        return fresh_folder(Path("runs"))
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        return next(fresh_folders(Path("runs")))
+    if folder.exists() and not (folder.is_dir() and is_empty(folder)):
         kind = "a folder with files in it" if folder.is_dir() else "a file"
         other = ", or --resume this one" if (folder / CONFIG).is_file() else ""
         raise invalid("out", str(folder), f"exists already, as {kind}; give another folder{other}")
@@ -118,36 +167,57 @@ def read_config(folder: Path, *, argument: str = "folder") -> tuple[Config, dict
     Raises:
         ValueError: this is not a run folder.
     """
+    stored: Any = None
     try:
         stored = read_json(folder / CONFIG)
         return Config.from_json(stored["config"]), dict(stored["text"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        wrong = "is damaged" if (folder / CONFIG).is_file() else "is missing"
-        remedy = f"its {CONFIG} {wrong}; give the folder of a run of `steepest train`"
+        version = stored.get("steepest") if isinstance(stored, dict) else None
+        if version not in (None, steepest.__version__):
+            remedy = f"{_begun_by(version)}, and its {CONFIG} does not fit; {ITS_OWN}"
+        else:
+            wrong = "is damaged" if (folder / CONFIG).is_file() else "is missing"
+            remedy = f"its {CONFIG} {wrong}; give the folder of a run of `steepest train`"
         raise invalid(argument, str(folder), remedy) from None
 
 
-def old_run(folder: Path, *, parallel: str = NONE, team: Team = SINGLE) -> Run:
+def _begun_by(version: object) -> str:
+    """The version of steepest that has begun a run, in words."""
+    known = f"steepest {version}" if version else "a steepest that did not write its version"
+    return f"was begun by {known}, and this is {steepest.__version__}"
+
+
+def old_run(
+    folder: Path, *, parallel: str = NONE, device: str | None = None, team: Team = SINGLE
+) -> Run:
     """A run that goes on; writes nothing.
 
     Args:
         folder: the folder of the run.
         parallel: the way in which the team shares the work, whatever it was when the run began.
+        device: the device to compute on; None for the one that it began on.
         team: the processes that carry it out.
 
     Raises:
-        ValueError: no run folder, a checkpoint that is cut off or of another run, or a text that
-            has changed since the run began.
+        ValueError: no run folder, a checkpoint that is cut off or of another run or version, or a
+            text that has changed since the run began.
         OSError: the text cannot be read.
     """
     stored, known = read_config(folder, argument="resume")
-    config = replace(stored, parallel=parallel)
+    config = replace(stored, parallel=parallel, device=device or stored.device)
     text, corpus = team.agreed(lambda: _read(config))
     if corpus.sha256 != known.get("sha256"):
         raise invalid(
             "data", text.name, f"has changed since {folder} began; restore it, or start a new run"
         )
-    return _checked(folder, config, text, corpus, team)
+    try:
+        return _checked(folder, config, text, corpus, team)
+    except AnotherRunError as error:
+        version = read_json(folder / CONFIG).get("steepest")
+        if version == steepest.__version__:
+            raise
+        remedy = f"{_begun_by(version)}: its checkpoint does not fit ({error.difference})"
+        raise invalid("resume", str(folder), f"{remedy}; {ITS_OWN}") from None
 
 
 def begun(folder: Path | None, started: Launch) -> Path | None:
@@ -162,8 +232,7 @@ def begun(folder: Path | None, started: Launch) -> Path | None:
     places = sorted(Path("runs").glob("*"), reverse=True) if folder is None else [folder]
     for place in places:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            stored = read_json(place / CONFIG)
-            if stored["machine"]["launch"] == started.run_id:
+            if read_json(place / CONFIG)["machine"]["launch"] == started.run_id:
                 return place
     return None
 
@@ -172,6 +241,7 @@ def description(run: Run) -> dict[str, Any]:
     """The content of `config.json`."""
     corpus = run.corpus
     return {
+        "steepest": steepest.__version__,
         "config": run.config.to_json(),
         "text": {
             "name": corpus.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import typer
 
 from steepest._common.errors import invalid, refusal
 from steepest.apps._console import Terminal
+from steepest.apps._flags import FLAG
 from steepest.apps._terminal import USAGE, fail, is_out_of_memory, os_text
 from steepest.apps.train.config import resolve_device
 from steepest.apps.train.execute import execute, resume_command
@@ -24,7 +26,15 @@ from steepest.apps.train.parallel.team import (
     launched_workers,
     take_device,
 )
-from steepest.apps.train.run import CONFIG, begun, new_run, old_run, read_config
+from steepest.apps.train.run import (
+    CONFIG,
+    begun,
+    new_folder,
+    new_run,
+    old_folder,
+    old_run,
+    read_config,
+)
 from steepest.apps.train.settings import Config
 from steepest.norms import parse_norm
 
@@ -45,19 +55,33 @@ def _placed(given: Mapping[str, Any], base: Config) -> Config:
 def _resumed(given: Mapping[str, Any], folder: Path, started: Launch) -> Config:
     """The run to go on with; a flag that says something else than the folder is an error.
 
-    Only the number of processes and the way they share the work may change.
+    Only the device, the number of processes and the way they share the work may change.
     """
     if "out" in given:
         raise invalid("out", str(given["out"]), "a resumed run stays in its folder; leave it out")
     stored, _ = read_config(folder, argument="resume")
-    free = ("resume", "parallel")
+    free = ("resume", "parallel", "device")
     for flag, value in given.items():
         if flag not in free and _placed({flag: value}, stored) != stored:
             raise invalid(
                 flag, value, f"{folder} was started otherwise; leave it out, or start a new run"
             )
     parallel = given.get("parallel", stored.parallel if started.started else NONE)
-    return replace(stored, parallel=parallel)
+    return replace(stored, parallel=parallel, device=_device(given, folder, stored))
+
+
+def _device(given: Mapping[str, Any], folder: Path, stored: Config) -> str:
+    """The device to go on with: that of the flag, or the one on which the run began."""
+    if "device" in given:
+        return resolve_device(given["device"], stored.dtype)
+    try:
+        return resolve_device(stored.device, stored.dtype)
+    except ValueError:
+        remedy = (
+            f"{folder} began on it, and this machine cannot compute in {stored.dtype} there; to go "
+            f"on here, add {FLAG} cpu"
+        )
+        raise invalid("device", stored.device, remedy) from None
 
 
 def _prepared(given: Mapping[str, Any], started: Launch) -> tuple[Config, Path | None]:
@@ -81,14 +105,25 @@ def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> i
     console = Terminal(quiet=started.rank > 0)
     take_device(started)
     config, folder = _prepared(given, started)
-    with launched_workers(
-        config.parallel, device=config.device, started=started, timeout=timeout
-    ) as team:
+    with (
+        launched_workers(
+            config.parallel, device=config.device, started=started, timeout=timeout
+        ) as team,
+        ExitStack() as stack,
+    ):
         if folder is None:
-            run = new_run(config, given.get("out"), team=team)
+            asked: Path | None = given.get("out")
+            run = new_run(config, asked, team=team)
+            place = team.first(lambda: stack.enter_context(new_folder(asked)))
+            run, device = replace(run, folder=place), config.device
         else:
-            run = old_run(folder, parallel=config.parallel, team=team)
-        resume = resume_command(run.folder, started, config.parallel)
+            argument = "resume" if "resume" in given else "out"
+            own = old_folder(folder, argument=argument, started=started)
+            team.first(lambda: stack.enter_context(own))
+            run = old_run(folder, parallel=config.parallel, device=config.device, team=team)
+            device = read_config(folder)[0].device
+        other = config.device if config.device != device else None
+        resume = resume_command(run.folder, started, config.parallel, other)
         try:
             return execute(run, console, resume=resume)
         except OSError as error:

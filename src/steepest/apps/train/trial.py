@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from steepest._common.files import Record, write_atomic
 from steepest._common.records import number
+from steepest.apps._terminal import is_out_of_memory
 from steepest.apps.train import checkpoint
 from steepest.apps.train.config import DTYPES, Config
 from steepest.apps.train.constraint import Spectra, figures, has_ball, matrices
@@ -23,7 +24,7 @@ from steepest.apps.train.data import Corpus, batch, validation_windows
 from steepest.apps.train.metrics import Metrics, Unwritten, read_metrics
 from steepest.apps.train.model import GPT, next_loss
 from steepest.apps.train.optimizers import parts, recipe, scheduler
-from steepest.apps.train.parallel.team import SINGLE, Team
+from steepest.apps.train.parallel.team import SINGLE, Team, is_lost
 from steepest.apps.train.plain import check_scheduler
 from steepest.diagnostics import Monitor, constraint_report
 
@@ -177,7 +178,8 @@ class Trainer:
         """Take over model, optimizer and place from a checkpoint.
 
         Raises:
-            ValueError: it is cut off or belongs to another run.
+            AnotherRunError: it belongs to another run, or to another version of steepest.
+            ValueError: it is cut off.
         """
         owners = self._owners()
         content = checkpoint.load(
@@ -189,9 +191,16 @@ class Trainer:
         )
         with checkpoint.readable(path):
             check_scheduler(self.scheduler, content["scheduler"])
+        try:
             for part in _PARTS:
                 getattr(self, part).load_state_dict(content[part])
             self.step, self.seconds = int(content["step"]), float(content["seconds"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if is_out_of_memory(error) or is_lost(error):
+                raise
+            # Its settings are those of this run, so that it holds what another version keeps.
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise checkpoint.another_run(path, f"its state does not fit: {said[0]}") from None
 
     def _owners(self) -> dict[str, Tensor]:
         """The parameter behind each place in a checkpoint: its own, and that of its state."""

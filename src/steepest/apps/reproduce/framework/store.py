@@ -21,6 +21,7 @@ from steepest._common.files import (
     write_atomic,
     write_json,
 )
+from steepest.apps._folder import is_empty
 from steepest.apps._machine import cpu_name
 
 SETTINGS = "settings.json"
@@ -68,7 +69,7 @@ class Store:
     def _accept(self, folder: Path, wanted: Record, fixed: set[str]) -> None:
         """Check the settings of a folder that is in use, write those of a new one."""
         path = folder / SETTINGS
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and is_empty(folder)):
             try:
                 known = read_json(path)
                 found = {k: known[k] for k in wanted}

@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from steepest._common.errors import invalid
+from steepest.apps._process import is_launched
 from steepest.apps.train.parallel.mesh import NONE, TIMEOUT, ProcessGrid, grid
 
 T = TypeVar("T")
@@ -72,20 +73,35 @@ class Launch:
 def launch(environment: Mapping[str, str] = os.environ) -> Launch:
     """Read the environment; torchrun and other launchers set the first four names.
 
+    Raises:
+        ValueError: a name has no whole number, or the number of a process is none of the run.
+
     Sources:
         https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
     """
 
-    def number(name: str, otherwise: int) -> int:
-        return int(environment.get(name, otherwise))
+    def number(name: str, least: int, below: int | None = None) -> int:
+        text = environment.get(name, str(least))
+        if not text.isdecimal() or int(text) < least or (below is not None and int(text) >= below):
+            wanted = f">= {least}" if below is None else f"from {least} to {below - 1}"
+            raise invalid(
+                name,
+                text,
+                f"this variable of the environment is to be a whole number {wanted}; unset it, or "
+                f"let torchrun set it: {COMMAND} fsdp",
+            )
+        return int(text)
 
-    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+    if not is_launched(environment):
         return Launch()
+    world, local_world = number("WORLD_SIZE", 1), number("LOCAL_WORLD_SIZE", 1)
     return Launch(
-        rank=number("RANK", 0),
-        world=number("WORLD_SIZE", 1),
-        local_rank=number("LOCAL_RANK", 0),
-        local_world=number("LOCAL_WORLD_SIZE", 1),
+        rank=number("RANK", 0, world),
+        world=world,
+        local_rank=number(
+            "LOCAL_RANK", 0, local_world if "LOCAL_WORLD_SIZE" in environment else None
+        ),
+        local_world=local_world,
         run_id=environment.get("TORCHELASTIC_RUN_ID", ""),
         restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
         max_restarts=number("TORCHELASTIC_MAX_RESTARTS", 0),
@@ -173,10 +189,10 @@ class Team:
         """End the process groups of a run that has ended well; nothing may be said after it.
 
         A thread of gloo gives the tensors of the last exchange back to Python, and aborts the
-        process if the interpreter ends at that moment
-        (https://github.com/pytorch/pytorch/pull/179291). A group waits for its threads when nothing
+        process if the interpreter ends at that moment. A group waits for its threads when nothing
         holds it any more; FSDP's caches hold the groups of the mesh for ever, and nothing else this
-        one, in which the last exchange has been.
+        one, in which the last exchange has been. The command line ends without the interpreter
+        (`leave_after`); this is for training that is called from Python.
         """
         self.group = None
         dist.destroy_process_group()
