@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import host_value
 from steepest.maps import ConvexMap
-from steepest.optim.adamw import new_state, step_adamw
+from steepest.optim.adamw import empty_state, step_adamw
 from steepest.optim.batching import GroupStep, StackedBatch
 from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
@@ -172,6 +171,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             FloatingPointError: a gradient with NaN or inf under `nonfinite="raise"`; no parameter
                 has then been changed.
         """
+        if torch.compiler.is_compiling() and self._is_spread():
+            taken: Loss | None = self._uncompiled(SteepestOptimizer.step, self, closure)
+            return taken
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -255,7 +257,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             for p, grad in ((p, p.grad) for p in group["params"]):
                 if grad is not None and not p.numel():
                     # torch's distributed checkpoints ask for a state of all that has a gradient.
-                    self._keep_empty(p, group)
+                    empty_state(p, group, self.state)
                 elif grad is not None:
                     if grad.layout != torch.strided:
                         where = f"sparse ({name_of(group, p)})"
@@ -291,14 +293,6 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if not all(flag is True for flag in finite.values()):
             self._count(finite)
         return finite, zeros
-
-    def _keep_empty(self, param: Tensor, group: Group) -> None:
-        """Give a parameter without elements the state that the others of its group have."""
-        if group["adamw"]:
-            new_state(param, self.state)
-        elif any(host_value(b) != 0 for b in group.get("betas", (group.get("momentum", 0.0),))):
-            dtype = average_dtype(param, group["momentum_dtype"])
-            self.state[param].setdefault("momentum_buffer", torch.zeros_like(param, dtype=dtype))
 
     def _raise_for(self, finite: dict[Tensor, Flag]) -> None:
         """Wait for the flags of groups that ask for an error.

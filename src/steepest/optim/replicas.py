@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -63,6 +64,34 @@ def common_replicas(
     return found[0]
 
 
+class UncompiledStep(Protocol):
+    """The step of an optimizer in eager mode, also where it is called from what is compiled."""
+
+    def __call__(
+        self, step: Callable[..., Any], optimizer: torch.optim.Optimizer, closure: Any
+    ) -> Any:
+        """Take the step."""
+
+
+@cache
+def uncompiled_step() -> UncompiledStep:
+    """The function that takes steps which talk to other ranks; the compiler lets it run as it is.
+
+    torch's optimizers import the compiler when they are made, so that asking for it then costs
+    nothing; at the import of this file it would.
+    """
+
+    def take(step: Callable[..., Any], optimizer: Any, closure: Any) -> Any:
+        return step(optimizer, closure)
+
+    reason = (
+        "a step of parameters that several ranks hold asks the other ranks, and goes on by what "
+        "they say: it runs in eager mode, whatever is compiled around it"
+    )
+    disabled: UncompiledStep = torch.compiler.disable(take, reason=reason)
+    return disabled
+
+
 class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
     """An optimizer that may know which ranks hold copies of its parameters."""
 
@@ -73,6 +102,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
     """The watch for a wrapper, up to the first step."""
 
     _notices: Notices
+    _uncompiled: UncompiledStep
 
     def _unwrapped(self, params: Any) -> Any:
         """A module without DistributedDataParallel around it, whose ranks are remembered."""
@@ -81,6 +111,11 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
             params = params.module
         return params
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a copy does not have."""
+        super().__setstate__(state)
+        self._uncompiled = uncompiled_step()
+
     def _watch_for_replicas(self) -> None:
         """Watch for a `DistributedDataParallel` around the model, if there are several ranks."""
         # Without processes nothing is registered with torch, and with a wrapper all is known.
@@ -88,6 +123,12 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
         if several and self._replicas is None:
             self._watch = WrapWatch()
             weakref.finalize(self, self._watch.stop)
+
+    def _is_spread(self) -> bool:
+        """Whether a step has to do with other ranks, as far as is known before it."""
+        if self._replicas is not None or self._watch is not None:
+            return True
+        return any(is_sharded(p) for group in self.param_groups for p in group["params"])
 
     def _find_replicas(self) -> None:
         """Take the ranks of a `DistributedDataParallel` that came after the optimizer."""

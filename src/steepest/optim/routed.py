@@ -38,7 +38,7 @@ from steepest.optim.notices import Notices
 from steepest.optim.objects import GroupObjects
 from steepest.optim.options import Group
 from steepest.optim.remedies import SHARDING, framework
-from steepest.optim.replicas import ReplicatedOptimizer
+from steepest.optim.replicas import ReplicatedOptimizer, uncompiled_step
 from steepest.optim.rule import UpdateRule, with_maps
 from steepest.optim.unrouted import normalised, sort_params, split_by_shape, takes_matrices
 from steepest.routing.rules import Kind
@@ -126,6 +126,7 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
         if self._nested:
             groups = unwritten(groups, defaults, adamw, self._notices)
         super().__init__(groups, defaults)
+        self._uncompiled = uncompiled_step()
         if not self._nested:
             # Another optimizer around this one may share the parameters out among the ranks.
             self._watch_for_replicas()
