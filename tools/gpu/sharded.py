@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -39,13 +41,14 @@ OPTIMIZERS: Mapping[str, Make] = {
 @contextmanager
 def one_rank(device: torch.device) -> Iterator[None]:
     """A process group of this process alone: NCCL on a GPU, gloo on a CPU."""
-    store = dist.HashStore()
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    with TemporaryDirectory() as folder:
+        store = (Path(folder) / "store").as_uri()
+        dist.init_process_group(backend, init_method=store, rank=0, world_size=1)
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
 
 
 def on_a_mesh(make: Make, given: Groups, lr: Any) -> Any:
