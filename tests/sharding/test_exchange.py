@@ -45,7 +45,7 @@ def whole(x: Tensor) -> Tensor:
     return (x.full_tensor() if hasattr(x, "full_tensor") else x).detach().clone()
 
 
-def apart(make: Make, layout: str, world: int, dtype: torch.dtype, steps: int = 3) -> float:
+def apart(make: Make, layout: str, world: int, dtype: torch.dtype, steps: int = 2) -> float:
     """How far the weights are from those of one process, over how far these have gone."""
     spread, alone = (Wells(name, world, dtype) for name in (layout, "one"))
     start = [p.detach().clone() for p in alone.params.values()]
@@ -303,14 +303,16 @@ def compiled(rank: int, world: int, name: str) -> tuple[float, list[str], str]:
             for wells, step in zip(pair, steps, strict=True):
                 wells.pull(i)
                 step()
+        ends = zip(*(w.params.values() for w in pair), strict=True)
+        far = max(float((whole(a) - whole(b)).abs().max()) for a, b in ends)
         reasons = list(torch._dynamo.utils.counters["graph_break"])
+        torch.compiler.reset()
         said = ""
         try:
             torch.compile(takes[1].step, backend="eager", fullgraph=True)()
         except torch._dynamo.exc.Unsupported as error:
             said = str(error)
-    ends = zip(*(w.params.values() for w in pair), strict=True)
-    return max(float((whole(a) - whole(b)).abs().max()) for a, b in ends), reasons, said
+    return far, reasons, said
 
 
 def grouped_once(wells: Wells) -> Muon:
