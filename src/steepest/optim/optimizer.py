@@ -280,12 +280,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             zeros.update(params[i] for i in doubtful)
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
-            self._find_replicas()
-            rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
-            found = replicated_params(
-                self.param_groups, rules, self._views, self._replicas, str(self.exchange_dtype)
-            )
-            self._replicated.append(found)
+            self._meet()
         if sets := self._replicated[0]:
             finite = all_reduce_finite(finite, sets, strict)
         if strict:
@@ -293,6 +288,13 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if not all(flag is True for flag in finite.values()):
             self._count(finite)
         return finite, zeros
+
+    def _meet(self) -> None:
+        """Find the ranks that step parameters together, and compare what they have."""
+        self._find_replicas()
+        rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
+        given = self.param_groups, rules, self._views, self._replicas, str(self.exchange_dtype)
+        self._replicated.append(replicated_params(*given))
 
     def _raise_for(self, finite: dict[Tensor, Flag]) -> None:
         """Wait for the flags of groups that ask for an error.

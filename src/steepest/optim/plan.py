@@ -45,7 +45,7 @@ Taking = Sequence[tuple[Tensor, MatrixView | None]]
 """The parameters of a group that take part in a step, each with its view."""
 
 
-class Placed(NamedTuple):
+class PlacedMember(NamedTuple):
     """A parameter that lies on several ranks.
 
     Args:
@@ -128,7 +128,7 @@ class MatrixBucket(Bucket):
     rules: Mapping[int, UpdateRule]
 
     kept: list[tuple[Member, KeptTensor]] = field(init=False)
-    """What the rules keep of the parameters, as far as they keep anything."""
+    """Tensors that the rules keep of the parameters."""
     kept_exchange: Exchange = field(init=False)
     """The exchange of these tensors."""
     observed: Bucket | None = field(init=False)
@@ -195,8 +195,8 @@ def planned(
             nothing is rounded.
     """
     here: list[tuple[int, Bundle]] = []
-    apart: list[Placed] = []
-    shared: list[Placed] = []
+    apart: list[PlacedMember] = []
+    shared: list[PlacedMember] = []
     for step, taking in zip(steps, takings, strict=True):
         own: list[Member] = []
         for p, view in taking:
@@ -204,7 +204,7 @@ def planned(
         here += [(step.place, bundle) for bundle in bundles(stackable(own, limit), limit)]
     groups, rules = {s.place: s.group for s in steps}, {s.place: s.rule for s in steps}
 
-    def types(placed: Placed) -> Types:
+    def types(placed: PlacedMember) -> Types:
         there, back = exact_types(placed.member, groups[placed.place])
         asked = back if back.is_complex else exchange_dtype or back
         return _smaller(there, asked), _smaller(back, asked)
@@ -216,7 +216,7 @@ def planned(
     balls = {place for place, group in groups.items() if group.get("constraint")}
     weights = [b for b in (bucket.narrowed(balls) for bucket in buckets) if b is not None]
 
-    def own_type(placed: Placed) -> Types:
+    def own_type(placed: PlacedMember) -> Types:
         dtype = widened(placed.member.param.dtype)
         return dtype, dtype
 
@@ -233,7 +233,7 @@ def _sort(
     view: MatrixView | None,
     step: GroupStep,
     replicas: RankGroup | None,
-    lists: tuple[list[Member], list[Placed], list[Placed]],
+    lists: tuple[list[Member], list[PlacedMember], list[PlacedMember]],
 ) -> None:
     """Put a parameter that takes part among those that are computed in the same way.
 
@@ -255,14 +255,14 @@ def _sort(
     if not is_sharded(p):
         if replicas and matrix:
             layout = Layout.replicated(p.shape, replicas.size)
-            shared.append(Placed(step.place, member(p), layout))
+            shared.append(PlacedMember(step.place, member(p), layout))
         else:
             here.append(member(p))
         return
     layout = layout_of(p)
     kept = rule.keeps_state or bool(rule.retraction and rule.retraction.names)
     if layout.sharded_dims and not matrix and _axes_stay(layout, view):
-        apart.append(Placed(step.place, member(p), layout))
+        apart.append(PlacedMember(step.place, member(p), layout))
     elif (
         p.device_mesh.size() == 1
         or not (matrix or layout.sharded_dims)
@@ -271,7 +271,7 @@ def _sort(
         here.append(member(local(p)))
     else:
         like = torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape)
-        shared.append(Placed(step.place, member(like), layout))
+        shared.append(PlacedMember(step.place, member(like), layout))
 
 
 def exact_types(member: Member, group: Group) -> Types:
@@ -291,12 +291,12 @@ def _smaller(dtype: torch.dtype, other: torch.dtype) -> torch.dtype:
     return dtype if dtype.itemsize <= other.itemsize else other
 
 
-def _together(apart: Sequence[Placed]) -> Iterator[list[tuple[int, Member]]]:
+def _together(apart: Sequence[PlacedMember]) -> Iterator[list[tuple[int, Member]]]:
     """Parameters whose directions all ranks of a mesh compute at a time: as many as fill a bucket.
 
     What a rank holds is counted as its even share, so that all ranks count alike.
     """
-    meshes: dict[RankGroup, list[Placed]] = {}
+    meshes: dict[RankGroup, list[PlacedMember]] = {}
     for placed in apart:
         assert is_sharded(placed.member.param), "so says the plan"
         ranks = RankGroup.of_mesh(placed.member.param.device_mesh)
@@ -334,10 +334,10 @@ def _blocks_stay(layout: Layout, view: MatrixView) -> bool:
 
 
 def in_buckets(
-    placed: Sequence[Placed],
+    placed: Sequence[PlacedMember],
     replicas: RankGroup | None,
-    types: Callable[[Placed], Types],
-) -> Iterator[tuple[list[Placed], Exchange]]:
+    types: Callable[[PlacedMember], Types],
+) -> Iterator[tuple[list[PlacedMember], Exchange]]:
     """Parameters of all groups with owners, as many to a bucket as every owner has room for.
 
     Args:
@@ -345,7 +345,7 @@ def in_buckets(
         replicas: Ranks that hold copies of those that are not sharded.
         types: The types in which the tensors of a parameter travel there and back.
     """
-    alike: dict[Kind, list[Placed]] = {}
+    alike: dict[Kind, list[PlacedMember]] = {}
     for each in placed:
         param, like = each.member.param, each.member.like
         ranks = RankGroup.of_mesh(param.device_mesh) if is_sharded(param) else replicas

@@ -26,7 +26,7 @@ class StateTrip:
     bucket: MatrixBucket
     steps: Mapping[int, GroupStep]
     wholes: dict[Member, list[tuple[KeptTensor, Tensor]]] = field(default_factory=dict, init=False)
-    """What is kept of each parameter that this rank owns, whole."""
+    """Whole tensors that are kept of each parameter that this rank owns."""
     gradients: dict[Member, Tensor] = field(default_factory=dict, init=False)
     """The gradients of the parameters that this rank owns, if a rule looks at them."""
     _kept: list[Tensor] = field(init=False)
