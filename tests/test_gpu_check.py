@@ -19,7 +19,7 @@ from steepest import optim, polar
 from steepest.apps.bench.measure import MEASURED, Result
 from tests.apps.bench.tiny import made_up
 from tools import gpu_check
-from tools.gpu_check import Report, parts, times
+from tools.gpu_check import Report, parts, sharded, times
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOL = ROOT / "tools" / "gpu_check.py"
@@ -42,10 +42,12 @@ def test_all_that_a_cpu_can_do(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
     data = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
     status = {(c["part"], c["name"]): c["status"] for c in data["checks"]}
-    own = {k: v for k, v in status.items() if k[0] not in ("sync", "graph", "memory")}
+    own = {k: v for k, v in status.items() if not k[0].endswith(("sync", "graph", "memory"))}
     assert set(own.values()) == {"passed"}
     assert {v for k, v in status.items() if k not in own} == {"not on this device"}
     assert sum(part == "accuracy" for part, _ in own) == 4 * len(parts.METHODS)
+    assert {("sharded", name) for name in sharded.SPREAD} <= own.keys()
+    assert ("sharded graph", "Muon, divided") in status
     assert {("compile", "Muon"), ("steps", "tiny"), ("methods", "tiny")} <= own.keys()
     assert data["machine"]["gpu"] is None and data["left_out"] == []
     for found in data["results"]:

@@ -4,7 +4,8 @@
     python tools/gpu_check.py     # [--device cuda] [--budget 480] [--out docs/bench/gpu]
 
 It looks at the accuracy of every polar method in every type, at steps under torch's guard against
-synchronisation, in a CUDA graph and under torch.compile, at the memory of a step, and at the times
+synchronisation, in a CUDA graph and under torch.compile, the same for parameters that a process
+group of one rank holds, at the memory of a step, and at the times
 of whole steps and of polar methods beside torch.optim.Muon, the installed packages and AdamW. What
 is found goes to `check.json`, `check.md`, `steps.png` and `methods.png` after each part, whole or
 not at all. Once the budget is spent no part begins any more; those are named as left out.
@@ -30,7 +31,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 from gpu import checks as parts  # noqa: E402
-from gpu import times  # noqa: E402
+from gpu import sharded, times  # noqa: E402
 from gpu.checks import FAILED, Check  # noqa: E402
 from gpu.report import Report  # noqa: E402
 
@@ -138,6 +139,23 @@ def each_optimizer(
         report.add([parts.checked(part, name, partial(find, parts.OPTIMIZERS[name]))])
 
 
+def spread(report: Report, device: torch.device, scale: Scale) -> None:
+    """Steps of parameters that a process group of this process alone holds."""
+    where: dict[str, Any] = {"device": device, "shapes": scale.matrices}
+    with sharded.one_rank(device):
+        for name, make in sharded.SPREAD.items():
+            found = [parts.checked("sharded", name, partial(sharded.as_alone, name, **where))]
+            if device.type == "cuda":
+                waits = partial(parts.waits_for_nothing, make, **where)
+                found.append(parts.checked("sharded sync", name, waits))
+                graph = partial(parts.same_steps, make, _wrapped_in_a_graph, **where)
+                found.append(parts.checked("sharded graph", name, graph))
+            report.add(found)
+    if device.type != "cuda":
+        for part in ("sharded sync", "sharded graph"):
+            report.add(parts.elsewhere(part, sharded.SPREAD, "needs a CUDA GPU"))
+
+
 def _wrapped_in_a_graph(stepped: Any) -> Callable[[], None]:
     return parts.Captured(stepped).step
 
@@ -156,6 +174,7 @@ def plan(report: Report, device: torch.device, scale: Scale) -> Iterator[Part]:
     else:
         yield "sync", lambda: report.add(parts.elsewhere("sync", every, needs))
         yield "graph", lambda: report.add(parts.elsewhere("graph", every, needs))
+    yield "sharded", lambda: spread(report, device, scale)
     wrap = partial(parts.compiled, device=device)
     compiles = partial(parts.same_steps, wrap=wrap, **where)
     yield "compile", lambda: each_optimizer(report, "compile", parts.COMPILED, compiles)

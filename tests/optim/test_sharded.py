@@ -23,8 +23,9 @@ from steepest.optim.batching import GroupStep
 from steepest.optim.combine import Pair
 from steepest.optim.member import Member
 from steepest.optim.plan import StepPlan, _axes_stay, _by_members
+from steepest.optim.projection import projected
 from steepest.optim.rule import NormRule
-from steepest.optim.sharded import projected, sharded_batches, travelling
+from steepest.optim.sharded import sharded_batches, travelling
 from steepest.polar import Svd
 from steepest.retractions import Combination
 from steepest.sharding import AsyncResult, Layout, RankGroup, is_sharded
@@ -132,19 +133,19 @@ def member(x: torch.Tensor, norm: norms.Norm) -> Member:
 def test_a_norm_of_entries_sees_a_dtensor(norm):
     x, g = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double()
     one = member(x, norm)
-    plan = StepPlan([], [one], [], {})
     one.param.grad = distribute_tensor(g, one.param.device_mesh, one.param.placements)
-    group = {"momentum": 0.0, "maximize": False, "weight_decay": 10.0}
+    group = {"momentum": 0.0, "momentum_dtype": None, "maximize": False, "weight_decay": 10.0}
     kept = []
     rule = NormRule(norm)
     step = GroupStep(0, group, rule, {one.param: True}, {}, inner=norm, kept=kept)
-    ((batch,),) = sharded_batches(plan, step)
-    batch.apply([norm.dualize(u) for u in batch.averages()])
+    plan = StepPlan([], [[(0, one)]], [], [])
+    ((joint, (batch,)),) = sharded_batches(plan, {0: step})
+    batch.apply(joint.directions(batch.averages()))
     (update,) = kept
     expected = norm.dualize(g)
     assert not is_sharded(update.direction[0]) and torch.allclose(update.direction[0], expected)
     assert torch.allclose(update.dual, norm.inner(g, expected).sum())
-    ((_, inside),) = projected(plan, norm, step)
+    ((_, inside),) = projected(StepPlan([(0, ([one],))], [], []), {0: step})
     assert torch.allclose(inside, norm.project(x, 0.1))
 
 
@@ -212,10 +213,15 @@ def test_owners_are_balanced_over_groups():
     optimizer = steepest.SteepestDescent(groups, norms.Spectral(), lr=0.1)
     optimizer._replicas = RankGroup(dist.group.WORLD, (0, 1, 2, 3), 0)
     ok = {layer.weight: True for layer in net}
-    for place, group in enumerate(optimizer.param_groups):
-        plan = optimizer._plan(GroupStep(place, group, optimizer._rule(place), ok, {}))
-    ((_, loads),) = plan.loads.items()
-    assert len(set(loads)) == 1
+    plan = optimizer._plan(
+        [
+            GroupStep(place, group, optimizer._rule(place), ok, {})
+            for place, group in enumerate(optimizer.param_groups)
+        ]
+    )
+    (bucket,) = plan.buckets
+    owners = [tensor.owner for tensor in bucket.exchange.tensors]
+    assert sorted(owners) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 @dataclass
@@ -303,16 +309,6 @@ def test_momentum_in_8_bits_is_laid_out_as_the_parameter(axis):
     for key, value in again.state[w].items():
         assert value.placements == w.placements
         assert torch.equal(value.to_local(), optimizer.state[w][key].to_local())
-
-
-def test_ranks_that_hold_copies_are_named_by_their_module_or_their_group():
-    net = model()
-    optimizer = steepest.Muon(net, lr=0.1)
-    for replicas in (nn.parallel.DistributedDataParallel(net), dist.group.WORLD, None):
-        optimizer.set_replicas(replicas)
-        assert optimizer._replicas is None  # there is one rank
-    with pytest.raises(ValueError, match="replicas='Sequential': it has other parameters"):
-        optimizer.set_replicas(nn.parallel.DistributedDataParallel(model()))
 
 
 VIEWS = {

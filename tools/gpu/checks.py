@@ -21,6 +21,7 @@ from steepest.apps.bench.sets import Shape, ShapeSet
 from steepest.optim.batching import DEVICE_STACK
 from steepest.optim.presets import FAMILY
 from steepest.polar import Accuracy, PolarMethod, polar_express
+from steepest.sharding import local, sharded_like
 
 PASSED, FAILED, ELSEWHERE = "passed", "failed", "not on this device"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -220,8 +221,11 @@ def give(stepped: Any, seed: int) -> None:
     """Write gradients into the memory of those before: a graph reads them there."""
     generator = torch.Generator().manual_seed(seed)
     for p in members(stepped):
-        g = torch.randn(p.shape, generator=generator).to(p)
-        p.grad = g if p.grad is None else p.grad.copy_(g)
+        g = torch.randn(p.shape, generator=generator).to(local(p))
+        if p.grad is None:
+            p.grad = sharded_like(g, p)
+        else:
+            local(p.grad).copy_(g)
 
 
 @contextmanager
@@ -293,8 +297,17 @@ def same_steps(
         shapes: those of the matrices.
     """
     pair = [make(groups(device, shapes), torch.tensor(0.1, device=device)) for _ in range(2)]
-    start = [p.detach().clone() for p in members(pair[0])]
-    takes = [pair[0].step, wrap(pair[1])]
+    return compared(pair, [pair[0].step, wrap(pair[1])])
+
+
+def compared(pair: Sequence[Any], takes: Sequence[Callable[[], Any]]) -> Finding:
+    """Six steps of two optimizers with the same weights, over a learning rate that changes.
+
+    Args:
+        pair: the optimizers.
+        takes: the functions that take their steps.
+    """
+    start = [local(p.detach()).clone() for p in members(pair[0])]
     for seed in range(6):
         for stepped, take in zip(pair, takes, strict=True):
             for group in stepped.param_groups:
@@ -303,7 +316,7 @@ def same_steps(
             give(stepped, seed)
             take()
     apart, equal = 0.0, True
-    ends = ([p.detach() for p in members(stepped)] for stepped in pair)
+    ends = ([local(p.detach()) for p in members(stepped)] for stepped in pair)
     for p, q, before in zip(*ends, start, strict=True):
         far = float((p - before).norm())
         apart = max(apart, float((p - q).norm()) / (far or 1.0))

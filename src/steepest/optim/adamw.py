@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from steepest._common.numerics import host_value
 from steepest.optim.member import local_grad
+from steepest.optim.momentum import average_dtype
 from steepest.optim.options import Group
 from steepest.optim.updates import Flag
 from steepest.sharding import local
@@ -56,6 +58,17 @@ def new_state(param: Tensor, states: MutableMapping[Tensor, dict[str, Any]]) -> 
     for key in ("exp_avg", "exp_avg_sq"):
         zeros = torch.zeros_like(param, memory_format=torch.preserve_format)
         state.setdefault(key, zeros)
+
+
+def empty_state(
+    param: Tensor, group: Group, states: MutableMapping[Tensor, dict[str, Any]]
+) -> None:
+    """Give a parameter without elements the state that the others of its group have."""
+    if group["adamw"]:
+        new_state(param, states)
+    elif any(host_value(b) != 0 for b in group.get("betas", (group.get("momentum", 0.0),))):
+        dtype = average_dtype(param, group["momentum_dtype"])
+        states[param].setdefault("momentum_buffer", torch.zeros_like(param, dtype=dtype))
 
 
 def adamw_update(

@@ -246,7 +246,7 @@ def stackable(members: Iterable[Member], limit: int | None) -> Iterator[list[Mem
         key = (member.sizes, member.param.dtype, member.dtype, member.like.device)
         keyed.setdefault(key, []).append(member)
     for same in keyed.values():
-        yield from _chunks(same, [m.nbytes for m in same], bound_of(same[0], limit))
+        yield from in_chunks(same, [m.nbytes for m in same], bound_of(same[0], limit))
 
 
 def bundles(stacks: Iterable[list[Member]], limit: int | None) -> Iterator[Bundle]:
@@ -262,10 +262,10 @@ def bundles(stacks: Iterable[list[Member]], limit: int | None) -> Iterator[Bundl
         keyed.setdefault(key, []).append(stack)
     for alike in keyed.values():
         sizes = [sum(m.nbytes for m in stack) for stack in alike]
-        yield from map(tuple, _chunks(alike, sizes, bound_of(alike[0][0], limit)))
+        yield from map(tuple, in_chunks(alike, sizes, bound_of(alike[0][0], limit)))
 
 
-def _chunks(things: Sequence[T], sizes: Sequence[int], bound: int) -> Iterator[list[T]]:
+def in_chunks(things: Sequence[T], sizes: Sequence[int], bound: int) -> Iterator[list[T]]:
     """The things in order, as many at a time as fit into the bound, but at least one."""
     some: list[T] = []
     total = 0

@@ -243,13 +243,19 @@ class SteepestDescent(SteepestOptimizer):
             raise invalid("sharpness", given, "one length for all parameters: no group has its own")
         # A parameter that stays is still part of the one problem.
         finite = {p: torch.as_tensor(f, device=p.device) for p, f in steps[0].finite.items()}
-        moved = list[tuple[GroupStep, Update]]()
-        for step in steps:
-            kept = list[Update]()
-            self._move(
-                replace(step, finite=finite, inner=cast(Norm, step.rule.geometry), kept=kept)
-            )
-            moved += [(step, update) for update in kept]
+        own = [
+            replace(s, finite=finite, inner=cast(Norm, s.rule.geometry), kept=list[Update]())
+            for s in steps
+        ]
+        self._move(own)
+        moved = [
+            (step, update)
+            for step, each in zip(steps, own, strict=True)
+            for update in each.kept or ()
+        ]
+        # Stacks follow what a rank holds, and what comes next is asked for by all ranks in turn.
+        order = {p: i for i, p in enumerate(p for step in steps for p in step.group["params"])}
+        moved.sort(key=lambda pair: order[pair[1].member.param])
         if not moved:
             return
         head, sets = self.param_groups[0], self._replicated[0]

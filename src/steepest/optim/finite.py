@@ -19,6 +19,9 @@ from steepest.optim.updates import Flag
 from steepest.sharding import RankGroup, all_reduce_codes, is_sharded, same_everywhere
 from steepest.sharding.agree import BAD, FINE, NONE
 
+AVERAGE = ("nesterov", "betas", "constraint")
+"""Keys of a group that decide on the tensors that travel, and on their types."""
+
 
 @dataclass(frozen=True, eq=False)
 class ReplicatedParams:
@@ -42,6 +45,7 @@ def replicated_params(
     rules: Sequence[UpdateRule | None],
     views: Mapping[int, Views],
     replicas: RankGroup | None,
+    choices: str,
 ) -> list[ReplicatedParams]:
     """The parameters that several ranks step together, by groups of ranks; every rank has to ask.
 
@@ -50,6 +54,7 @@ def replicated_params(
         rules: The rule of each group; None if AdamW has it.
         views: The views of the parameters of each group that has a rule, by its number.
         replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
+        choices: Whatever else decides on what is sent, as text.
 
     Raises:
         ValueError: the ranks do not have the same ones.
@@ -68,7 +73,8 @@ def replicated_params(
                 one.params.append(p)
                 asked = None if group["adamw"] else group["momentum_dtype"]
                 dtype = None if group["adamw"] else average_dtype(p, asked)
-                one.plans.append(f"{number} {view} {dtype} {asked}")
+                average = [key for key in AVERAGE if group.get(key)]
+                one.plans.append(f"{number} {view} {dtype} {asked} {average} {choices}")
     # From small to large, so that a larger one hears of what its parts have found.
     sets = sorted(found.values(), key=lambda one: one.ranks.size)
     wrong: ValueError | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Unpack, cast
 
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from steepest.norms import Spectral
 from steepest.optim.batching import GroupStep
 from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, name_of
+from steepest.optim.member import Member
 from steepest.optim.optimizer import SteepestOptimizer
 from steepest.optim.options import Group, StepOptions, routing_options
 from steepest.optim.pair_rule import PairRule, forget, keep, pairs_of, roots
@@ -194,17 +194,19 @@ class LoRAMuon(SteepestOptimizer):
     def _norm_name(self, rule: UpdateRule) -> str:
         return f"{super()._norm_name(rule)} of {cast(PairRule, rule).scale:g}·B·A"
 
-    def _move(self, step: GroupStep) -> None:
-        """Take the step of a group, for which each factor is told the metric that it moves in."""
-        plan, rule = self._plan(step), cast(PairRule, step.rule)
-        members = {m.param: m for m in chain(plan.at_home, *(b.members for b in plan.buckets))}
-        views = self._views[step.place]
-        found = roots(step.group["params"], views, members, rule, step.group["lr"])
-        keep(found, members, rule, self.state)
+    def _move(self, steps: Sequence[GroupStep]) -> None:
+        """Take the steps of groups, for which each factor is told the metric that it moves in."""
+        plan, every = self._plan(steps), dict[Tensor, Member]()
         try:
-            super()._move(step)
+            for step in steps:
+                members = {m.param: m for m in plan.members(step.place)}
+                every |= members
+                rule, views = cast(PairRule, step.rule), self._views[step.place]
+                found = roots(step.group["params"], views, members, rule, step.group["lr"])
+                keep(found, members, rule, self.state)
+            super()._move(steps)
         finally:
-            forget(members, self.state)
+            forget(every, self.state)
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of the base class, with the scales that modules have told."""

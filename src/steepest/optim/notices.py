@@ -145,6 +145,17 @@ class Notices:
             "module, or names with the parameters, where the framework allows it",
         )
 
+    def undivided(self) -> None:
+        """Say that each rank computes everything, where a wrapper has been seen."""
+        self._say(
+            "undivided",
+            "a model that holds parameters of this optimizer was wrapped in "
+            "DistributedDataParallel after it, but not with these parameters alone, so that each "
+            "rank computes every direction for itself: the same weights, only slower. If all "
+            "ranks have the same optimizer, divide the work by optimizer.set_replicas(ddp_model), "
+            "on all ranks; optimizer.set_replicas(None) says that this is as it should be",
+        )
+
     def loaded(self, saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> None:
         """Say which conventions a checkpoint has brought that the constructor had otherwise.
 

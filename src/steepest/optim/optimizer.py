@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import host_value
 from steepest.maps import ConvexMap
-from steepest.optim.adamw import new_state, step_adamw
-from steepest.optim.batching import Batch, GroupStep, StackedBatch
+from steepest.optim.adamw import empty_state, step_adamw
+from steepest.optim.batching import GroupStep, StackedBatch
 from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
 from steepest.optim.groups import check_ball, name_of
@@ -26,17 +25,19 @@ from steepest.optim.options import (
     Group,
     StepOptions,
     adamw_defaults,
+    check_exchange,
     check_options,
     group_defaults,
     kind_rates,
     routing_options,
 )
 from steepest.optim.parameter_view import ParameterView, group_views
-from steepest.optim.plan import StepPlan, planned
+from steepest.optim.plan import PLANNED, StepPlan, Taking, planned
+from steepest.optim.projection import projected
 from steepest.optim.routed import Params as Params
 from steepest.optim.routed import RoutedOptimizer
 from steepest.optim.rule import UpdateRule, check_average
-from steepest.optim.sharded import projected, sharded_batches
+from steepest.optim.sharded import Bundled, sharded_batches
 from steepest.optim.skips import SkipCount
 from steepest.optim.state import as_text
 from steepest.optim.summary import summary
@@ -72,7 +73,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             raise invalid("max_batch_bytes", limit, "give a positive number of bytes or None")
         self.max_batch_bytes = limit
         self._skips = SkipCount()
-        # The rule and the plan of each group, by its place, with what they were made of.
+        self.exchange_dtype = check_exchange(options.get("exchange_dtype"))
+        # The rule of each group, by its place, and the plan of a step, with what they were made of.
         self._rules: dict[int, tuple[list[object], UpdateRule]] = {}
         self._plans: dict[int, tuple[object, StepPlan]] = {}
         # Filled in place by the first step: torch 2.10 compiles none that sets an attribute.
@@ -172,6 +174,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             FloatingPointError: a gradient with NaN or inf under `nonfinite="raise"`; no parameter
                 has then been changed.
         """
+        if torch.compiler.is_compiling() and self._is_spread():
+            taken: Loss | None = self._uncompiled(SteepestOptimizer.step, self, closure)
+            return taken
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -185,11 +190,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if self._shares_length:
             self._move_together(steps, closure, loss)
         else:
-            for step in steps:
-                self._move(step)
-        for step in steps:
-            if step.group["constraint"]:
-                self._project(step)
+            self._move(steps)
+        if any(step.group["constraint"] for step in steps):
+            self._project(steps)
         for group in self.param_groups:
             if group["adamw"]:
                 step_adamw(group, finite, self.state)
@@ -201,33 +204,35 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """Move the parameters of all groups by one length; for what sets `_shares_length`."""
         raise NotImplementedError
 
-    def _move(self, step: GroupStep) -> None:
-        """Take the step of a group: the formula of the class in three verbs, for stacks.
+    def _move(self, steps: Sequence[GroupStep]) -> None:
+        """Take the steps of groups: the formula of the class in three verbs, for stacks.
 
         Average the gradients, map the averages to directions, apply these to the weights.
         """
-        plan = self._plan(step)
+        plan, of_group = self._plan(steps), {step.place: step for step in steps}
         # The stacks of this rank, then those of parameters that lie on several ranks.
-        bundles: Iterable[list[Batch]]
-        bundles = ([StackedBatch(members, step) for members in bundle] for bundle in plan.here)
+        bundles: Iterable[Bundled]
+        bundles = (
+            (of_group[place].rule, [StackedBatch(members, of_group[place]) for members in bundle])
+            for place, bundle in plan.here
+        )
         if plan.apart or plan.buckets:
-            bundles = chain(bundles, sharded_batches(plan, step))
-        for bundle in bundles:
+            bundles = chain(bundles, sharded_batches(plan, of_group))
+        for rule, bundle in bundles:
             averages = [batch.averages() for batch in bundle]
-            states = [s for b in bundle for s in b.states()] if step.rule.keeps_state else []
-            directions = step.rule.directions([u for stacks in averages for u in stacks], states)
+            states = [s for b in bundle for s in b.states()] if rule.keeps_state else []
+            directions = rule.directions([u for stacks in averages for u in stacks], states)
             for batch, stacks in zip(bundle, averages, strict=True):
                 own, directions = directions[: len(stacks)], directions[len(stacks) :]
                 batch.apply(own)
             # The memory of a bundle is free for the next one.
             del bundle, batch, averages, states, stacks, directions, own
 
-    def _project(self, step: GroupStep) -> None:
-        """Project the parameters of a group on its ball."""
-        ball = step.rule.ball
-        assert ball is not None, "checked before the step"
-        for member, inside in projected(self._plan(step), ball.with_polar(None), step):
-            replace([member.local], [inside], [step.finite[member.param]])
+    def _project(self, steps: Sequence[GroupStep]) -> None:
+        """Project the parameters of groups with a constraint on their balls."""
+        bound = {step.place: step for step in steps if step.group["constraint"]}
+        for member, inside in projected(self._plan(steps), bound):
+            replace([member.local], [inside], [steps[0].finite[member.param]])
 
     def _finite_gradients(self) -> tuple[dict[Tensor, Flag], set[Tensor]]:
         """Whether each gradient that takes part is finite, on all ranks; which may hold a zero.
@@ -255,7 +260,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             for p, grad in ((p, p.grad) for p in group["params"]):
                 if grad is not None and not p.numel():
                     # torch's distributed checkpoints ask for a state of all that has a gradient.
-                    self._keep_empty(p, group)
+                    empty_state(p, group, self.state)
                 elif grad is not None:
                     if grad.layout != torch.strided:
                         where = f"sparse ({name_of(group, p)})"
@@ -278,10 +283,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             zeros.update(params[i] for i in doubtful)
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
-            rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
-            self._replicated.append(
-                replicated_params(self.param_groups, rules, self._views, self._replicas)
-            )
+            self._meet()
         if sets := self._replicated[0]:
             finite = all_reduce_finite(finite, sets, strict)
         if strict:
@@ -290,13 +292,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             self._skips.add(finite, self.state)
         return finite, zeros
 
-    def _keep_empty(self, param: Tensor, group: Group) -> None:
-        """Give a parameter without elements the state that the others of its group have."""
-        if group["adamw"]:
-            new_state(param, self.state)
-        elif any(host_value(b) != 0 for b in group.get("betas", (group.get("momentum", 0.0),))):
-            dtype = average_dtype(param, group["momentum_dtype"])
-            self.state[param].setdefault("momentum_buffer", torch.zeros_like(param, dtype=dtype))
+    def _meet(self) -> None:
+        """Find the ranks that step parameters together, and compare what they have."""
+        self._find_replicas()
+        rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
+        given = self.param_groups, rules, self._views, self._replicas, str(self.exchange_dtype)
+        self._replicated.append(replicated_params(*given))
 
     def _raise_for(self, finite: dict[Tensor, Flag]) -> None:
         """Wait for the flags of groups that ask for an error.
@@ -316,25 +317,26 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 'type of its momentum: lower lr, clip gradients, or pass nonfinite="skip"'
             )
 
-    def _plan(self, step: GroupStep) -> StepPlan:
-        """The plan of a group: that of the last step if the same parameters take part, else new."""
-        group, finite, place = step.group, step.finite, step.place
-        # A parameter whose gradient is known to be not finite has no part in the step.
-        pairs = zip(group["params"], self._views[place], strict=True)
-        taking = [(p, view) for p, view in pairs if finite.get(p, False) is not False]
-        asked, limit = group["momentum_dtype"], self.max_batch_bytes
-        rule = step.rule
+    def _plan(self, steps: Sequence[GroupStep]) -> StepPlan:
+        """The plan of a step: that of the last one if the same parameters take part, else new."""
+        choices = self._replicas, self.max_batch_bytes, self.exchange_dtype
+        takings: list[Taking] = []
+        facts: list[object] = [*choices]
+        for step in steps:
+            group, momentum = step.group, cast(object, step.group.get("momentum", 0.0))
+            average = isinstance(momentum, Tensor) or momentum != 0, "betas" in group
+            facts += (step.place, step.rule, average, *map(group.get, PLANNED))
+            # A parameter whose gradient is known to be not finite has no part in the step.
+            pairs = zip(group["params"], self._views[step.place], strict=True)
+            takings.append([(p, v) for p, v in pairs if step.finite.get(p, False) is not False])
         if torch.compiler.is_compiling():
-            return planned(taking, asked, rule, self._replicas, limit, {})
-        # Groups are planned in order: the work that an owner has from those before counts.
-        loads = next((self._plans[i][1].loads for i in range(place)[::-1] if i in self._plans), {})
+            return planned(steps, takings, *choices)
         # A model may be moved or converted without its parameters becoming other objects.
-        memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
-        key = (rule.geometry, asked, limit, loads, memory)
-        if place not in self._plans or self._plans[place][0] != key:
-            plan = planned(taking, asked, rule, self._replicas, limit, loads)
-            self._plans[place] = key, plan
-        return self._plans[place][1]
+        every = [(p, view) for taking in takings for p, view in taking]
+        memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in every]
+        if 0 not in self._plans or self._plans[0][0] != (facts, memory):
+            self._plans[0] = (facts, memory), planned(steps, takings, *choices)
+        return self._plans[0][1]
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain data: tensors, numbers and text.
@@ -368,6 +370,6 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
-        kept: dict[str, Any] = {"max_batch_bytes": self.max_batch_bytes, "_skips": self._skips}
-        kept["_rules"] = self._rules
+        names = ("max_batch_bytes", "exchange_dtype", "_skips", "_rules")
+        kept = {name: getattr(self, name) for name in names}
         return {**super().__getstate__(), **kept, "_plans": {}, "_replicated": []}

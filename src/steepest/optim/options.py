@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from steepest._common.errors import invalid
 from steepest.optim.choices import (
     SLOTS,
     Constraint,
@@ -58,6 +59,13 @@ class StepOptions(TypedDict, total=False):
             keeps the averages of large parameters in 8 bits between steps, with a unit for each
             block of a row, and computes in single precision at least. AdamW's buffers have the type
             of their parameter, as torch's have.
+        exchange_dtype: Type in which averages and directions travel between ranks, where one rank
+            computes the direction of a matrix for all. None, the default, rounds nothing that one
+            process does not round: directions travel in single precision at least, and so do
+            averages, unless they are momentum in half precision as it is kept. torch.bfloat16
+            halves the bytes, and rounds the entries of a step to 2⁻⁹. It has no effect on one
+            process or on complex numbers, and is no part of `state_dict`, as the number of ranks
+            is none.
         max_batch_bytes: Bound on one stack of matrices, in bytes; a single parameter may exceed it.
             None, the default, means 16 MiB in the memory of the host and 512 MiB on an accelerator.
             Over the parameters, their momentum and AdamW's state a step needs at most ten times its
@@ -87,6 +95,7 @@ class StepOptions(TypedDict, total=False):
     nonfinite: NonFinite
     maximize: bool
     momentum_dtype: torch.dtype | None
+    exchange_dtype: torch.dtype | None
     max_batch_bytes: int | None
     overrides: Mapping[str, Any]
     heads: Any
@@ -207,6 +216,26 @@ def check_options(optimizer: type, options: Mapping[str, object], known: Any) ->
                 f"{optimizer.__name__}() got an unexpected keyword argument {name!r}: "
                 f"{told or f'{meant}it takes {takes}'}"
             )
+
+
+EXCHANGED = (torch.bfloat16, torch.float32)
+"""Types in which tensors may travel."""
+
+
+def check_exchange(dtype: torch.dtype | None) -> torch.dtype | None:
+    """The `exchange_dtype` that is asked for.
+
+    Raises:
+        ValueError: a type of a smaller range than the numbers have, or wider than they are.
+    """
+    if dtype is not None and dtype not in EXCHANGED:
+        raise invalid(
+            "exchange_dtype",
+            dtype,
+            "give torch.bfloat16, or None to round nothing on the way; torch.float32 is for "
+            "parameters in double precision, and other types overflow or save nothing",
+        )
+    return dtype
 
 
 def routing_options(options: StepOptions) -> dict[str, Any]:

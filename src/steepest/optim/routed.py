@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
-from steepest.norms import Norm
+from steepest.norms import Coupling, Norm
 from steepest.optim.choices import SLOTS, Unrouted
 from steepest.optim.group_keys import check_keys, inside_another, unwritten
 from steepest.optim.groups import (
@@ -20,9 +19,7 @@ from steepest.optim.groups import (
     check_group,
     check_rule,
     choose_polar,
-    named_replicas,
     plain_numbers,
-    replicas_of,
     views_of,
 )
 from steepest.optim.member_views import MemberViews
@@ -41,11 +38,11 @@ from steepest.optim.notices import Notices
 from steepest.optim.objects import GroupObjects
 from steepest.optim.options import Group
 from steepest.optim.remedies import SHARDING, framework
+from steepest.optim.replicas import ReplicatedOptimizer, uncompiled_step
 from steepest.optim.rule import UpdateRule, with_maps
 from steepest.optim.unrouted import normalised, sort_params, split_by_shape, takes_matrices
 from steepest.routing.rules import Kind
 from steepest.routing.table import Routing, route
-from steepest.sharding import RankGroup
 from steepest.views import MatrixView
 
 Params = (
@@ -59,7 +56,7 @@ KEPT = ("_objects", "_views", "_unrouted", "_rates", "_notices", "_nested")
 """Attributes that a copy of an optimizer has as they are."""
 
 
-class RoutedOptimizer(torch.optim.Optimizer, ABC):
+class RoutedOptimizer(ReplicatedOptimizer, ABC):
     """An optimizer that is given a module, or groups of matrices and of parameters for AdamW.
 
     It decides which group a parameter is in and checks what the groups hold. What a step does is a
@@ -81,9 +78,6 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     rule_keys: ClassVar[tuple[str, ...]]
     """Keys of a group that its rule is made of: a change of one makes another rule."""
-
-    _replicas: RankGroup | None = None
-    """Ranks that hold copies of the parameters and step them for each other."""
 
     def __init__(
         self,
@@ -132,6 +126,10 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if self._nested:
             groups = unwritten(groups, defaults, adamw, self._notices)
         super().__init__(groups, defaults)
+        self._uncompiled = uncompiled_step()
+        if not self._nested:
+            # Another optimizer around this one may share the parameters out among the ranks.
+            self._watch_for_replicas()
         self._routed = RoutingMemory(found) if found is not None else None
         if all(group["adamw"] for group in self.param_groups) and framework() != SHARDING:
             raise invalid(
@@ -140,13 +138,6 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
                 f"every parameter is in an `adamw` group, so {type(self).__name__} would run plain "
                 "AdamW: use torch.optim.AdamW, or give at least one matrix",
             )
-
-    def _unwrapped(self, params: Params) -> Params:
-        """A module without DistributedDataParallel around it, whose ranks are remembered."""
-        if isinstance(params, nn.parallel.DistributedDataParallel):
-            self._replicas = replicas_of(params)
-            params = params.module
-        return params
 
     @abstractmethod
     def _make_rule(self, group: Group) -> UpdateRule:
@@ -192,29 +183,10 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         first = float(usual) if common and float(usual) > 0 else max(matrices)
         return [lr * (rate / first) for rate in rates]
 
-    def set_replicas(
-        self, replicas: nn.parallel.DistributedDataParallel | dist.ProcessGroup | None
-    ) -> None:
-        """Name the ranks that hold copies of the parameters, which divide the polar factors.
-
-        An optimizer that is given the `DistributedDataParallel` module knows them. This is for
-        frameworks that wrap the model after they have made the optimizer. All of the ranks have to
-        call it, at the same step.
-
-        Args:
-            replicas: The wrapped module, or the process group of the ranks. With None each rank
-                computes everything for itself.
-
-        Raises:
-            ValueError: something else, or a module that holds none of the parameters.
-        """
-        members = {p for group in self.param_groups for p in group["params"]}
-        self._replicas = named_replicas(replicas, members)
-        self._forget_plans()
-
-    @abstractmethod
-    def _forget_plans(self) -> None:
-        """Plan anew: other ranks take part."""
+    def _divides(self) -> bool:
+        """Whether a direction of some group depends on whole matrices."""
+        places = [i for i, group in enumerate(self.param_groups) if not group["adamw"]]
+        return any(self._rule(place).couples is Coupling.MATRIX for place in places)
 
     def views(self) -> dict[Tensor, MatrixView | None]:
         """How each parameter that AdamW does not have is seen: as matrices, or None, as it is."""

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from steepest._common.errors import shape_text
-from steepest._common.numerics import is_known, widened
 from steepest.norms import Norm
+from steepest.norms.norm import inner
 from steepest.optim.batching import (
     Batch,
     GroupStep,
     Lengths,
     StackedBatch,
     Update,
-    scalar,
 )
 from steepest.optim.member import Member
 from steepest.optim.plan import Bucket, StepPlan
+from steepest.optim.rule import UpdateRule
 from steepest.optim.sharded_state import StateTrip
-from steepest.sharding import RankGroup, is_sharded, layout_of, local_like, sharded_like, whole
+from steepest.sharding import RankGroup, is_sharded, layout_of, local, local_like, sharded_like
+from steepest.sharding.reductions import together
 from steepest.transforms import State
 
 
@@ -58,62 +59,109 @@ def _joined_direction(update: Update, lengths: Lengths) -> Tensor:
 
 
 def _dual(update: Update, norm: Norm) -> Tensor:
-    """⟨u, direction⟩ over all parts; of DTensors on every rank."""
+    """⟨u, direction⟩ over all parts."""
     pairs = zip(update.u, update.direction, strict=True)
-    return torch.stack([whole(norm.inner(u, d)).sum() for u, d in pairs]).sum()
+    return torch.stack([norm.inner(u, d).sum() for u, d in pairs]).sum()
+
+
+def _share_of_dual(update: Update) -> Tensor | None:
+    """This rank's share of ⟨u, direction⟩ of DTensors: all shares add up to it; None for none."""
+    param = update.member.param
+    assert is_sharded(param), "so says the plan"
+    layout, rank = layout_of(param), RankGroup.of_mesh(param.device_mesh).rank
+    if not layout.sizes[rank]:
+        return None
+    pairs = zip(update.u, update.direction, strict=True)
+    products = [inner(local(u), local_like(d, u)).sum() for u, d in pairs]
+    return torch.stack(products).sum() / layout.replicas(rank)
+
+
+@dataclass(frozen=True)
+class JointRule:
+    """The rules of several averages whose reductions over ranks are carried out together.
+
+    Args:
+        rules: The rule of each average.
+    """
+
+    rules: Sequence[UpdateRule]
+    keeps_state: ClassVar[bool] = False
+
+    def directions(self, us: Sequence[Tensor], states: Sequence[State] = ()) -> list[Tensor]:
+        """The direction of each average by its own rule."""
+        pairs = zip(self.rules, us, strict=True)
+        return [d for (d,) in together([partial(rule.directions, [u]) for rule, u in pairs])]
 
 
 @dataclass(eq=False)
 class DTensorBatch:
-    """One parameter whose direction is computed as a DTensor: torch does the reducing.
+    """Parameters whose directions are computed as DTensors: every rank has its part of them.
 
     Args:
-        member: The parameter.
-        step: The step of its group.
+        members: The parameters, of one type.
+        step: The step of their group.
     """
 
-    member: Member
+    members: Sequence[Member]
     step: GroupStep
-    u: list[Tensor] = field(default_factory=list, init=False)
-    """The parts of the average, as DTensors."""
+    u: list[list[Tensor]] = field(default_factory=list, init=False)
+    """The parts of each average, as DTensors."""
+
+    @property
+    def rules(self) -> list[UpdateRule]:
+        """The rule of each average."""
+        return [self.step.rule] * sum(max(1, len(m.shapes)) for m in self.members)
 
     def averages(self) -> list[Tensor]:
-        """Update the momentum; the average as a DTensor, split into what the norm measures."""
-        member = self.member
-        # This rank's shard of u; as a DTensor it has the shape of the whole.
-        u = torch.empty_like(member.local, dtype=member.stack_dtype)
-        self.step.average([member], [u], [u], split=False)
-        assert is_sharded(member.param), "so says the plan"
-        self.u = member.split(sharded_like(u, member.param))
-        return self.u
+        """Update the momentum; the averages as DTensors, split into what the norm measures."""
+        # This rank's shards of u; as a DTensor each has the shape of the whole.
+        us = [torch.empty_like(m.local, dtype=m.stack_dtype) for m in self.members]
+        self.step.average(self.members, us, us, split=False)
+        pairs = zip(self.members, us, strict=True)
+        self.u = [m.split(sharded_like(u, m.param)) for m, u in pairs]
+        return [part for parts in self.u for part in parts]
 
     def states(self) -> list[State]:
         """Nothing: matrices of which a state is kept go to an owner."""
         return []
 
     def apply(self, directions: Sequence[Tensor]) -> None:
-        """Move this rank's shard of the parameter along directions, which are used up."""
-        member, step = self.member, self.step
-        assert is_sharded(member.param), "so says the plan"
-        finite = step.finite[member.param]
-        update = Update(member, finite, self.u, list(directions))
-        # Every rank knows the dual norm, and the ranks' numbers are going to be added up.
-        ranks = member.param.device_mesh.size()
-        dual = _dual(update, step.inner) / ranks if step.inner else None
-        joined = _joined_direction(update, step.rule.lengths(member.shapes))
-        step.apply([ShardUpdate(member, finite, [], [local_like(joined, member.param)], dual)])
+        """Move this rank's shards of the parameters along directions, which are used up."""
+        step, left = self.step, list(directions)
+        updates: list[Update] = []
+        for member, u in zip(self.members, self.u, strict=True):
+            own, left = left[: len(u)], left[len(u) :]
+            finite = step.finite[member.param]
+            update = Update(member, finite, u, own)
+            dual = _share_of_dual(update) if step.inner else None
+            joined = _joined_direction(update, step.rule.lengths(member.shapes))
+            shard = local_like(joined, member.param)
+            updates.append(ShardUpdate(member, finite, [], [shard], dual))
+        self.u = []
+        step.apply(updates)
+
+
+def _dtensor_batches(
+    placed: Sequence[tuple[int, Member]], steps: Mapping[int, GroupStep]
+) -> list[DTensorBatch]:
+    """A batch for each group and type."""
+    alike: dict[tuple[object, ...], list[tuple[int, Member]]] = {}
+    for place, member in placed:
+        key = (place, member.param.dtype, member.dtype, member.like.device)
+        alike.setdefault(key, []).append((place, member))
+    return [DTensorBatch([m for _, m in own], steps[own[0][0]]) for own in alike.values()]
 
 
 @dataclass(eq=False)
 class OwnedStep(GroupStep):
-    """The part of a step that an owner takes: averages have come, directions go back.
+    """The part of a step of a group that an owner takes: averages have come, directions go back.
 
     Args:
         bucket: The parameters that travel together.
         come: The averages that have come, whole and by their number in the bucket.
         results: A mapping that takes the directions, by number.
         duals: A mapping that takes ⟨u, direction⟩ of each parameter, if it is asked for.
-        trip: The state that has come with them, if the rule keeps one.
+        trip: The state that has come with them, if a rule keeps one.
     """
 
     bucket: Bucket = field(kw_only=True)
@@ -130,7 +178,7 @@ class OwnedStep(GroupStep):
     def observed(self, member: Member) -> Tensor:
         """The gradient that the rule looks at, whole."""
         assert self.trip is not None, "the rule keeps a state"
-        return self.trip.gradients[self.bucket.number[member]]
+        return self.trip.gradients[member]
 
     def average(
         self,
@@ -145,7 +193,7 @@ class OwnedStep(GroupStep):
         # Whole averages in the parameter's shape, split into matrices as their stacks hold them.
         parts = [part for m in members for part in m.split(self.come[number[m]])]
         if out is None:
-            return parts
+            return [part.to(members[0].stack_dtype) for part in parts]
         for place, part in zip(out, parts, strict=True):
             place.copy_(part)
         return out
@@ -160,36 +208,61 @@ class OwnedStep(GroupStep):
             self.results[self.bucket.number[member]] = joined
 
 
-def sharded_batches(plan: StepPlan, step: GroupStep) -> Iterator[list[Batch]]:
+Bundled = tuple[UpdateRule | JointRule, list[Batch]]
+"""Batches whose averages are mapped together, and what maps them."""
+
+
+def sharded_batches(plan: StepPlan, steps: Mapping[int, GroupStep]) -> Iterator[Bundled]:
     """The batches of parameters that lie on several ranks, in bundles that are mapped together.
 
     What other ranks own is moved when it comes back from them, while the iterator goes on: the next
     bucket is on its way before a bundle is yielded.
+
+    Args:
+        plan: The plan of the step.
+        steps: The step of each group, by its place.
     """
-    for member in plan.apart:
-        yield [DTensorBatch(member, step)]
-    trip = AverageTrip(step)
+    for placed in plan.apart:
+        batches = _dtensor_batches(placed, steps)
+        rule = JointRule([rule for batch in batches for rule in batch.rules])
+        yield rule, list[Batch](batches)
+    trip = AverageTrip(steps)
     for bucket, come, results in travelling(plan.buckets, trip):
-        states = StateTrip(bucket, step) if step.rule.keeps_state else None
+        states = StateTrip(bucket, steps) if bucket.kept or bucket.observed else None
         if states is not None:
             states.gather()
-        own = OwnedStep(
-            place=step.place,
-            group=step.group,
-            rule=step.rule,
-            finite=step.finite,
-            state=step.state,
-            inner=step.inner,
-            bucket=bucket,
-            come=come,
-            results=results,
-            duals=trip.duals,
-            trip=states,
-        )
-        for bundle in bucket.own:
-            yield [StackedBatch(members, own) for members in bundle]
+        own = {
+            place: _owned(steps[place], bucket, come, results, trip, states)
+            for place in bucket.of_group
+        }
+        for place, bundle in bucket.own:
+            yield steps[place].rule, [StackedBatch(members, own[place]) for members in bundle]
         if states is not None:
             states.scatter()
+
+
+def _owned(
+    step: GroupStep,
+    bucket: Bucket,
+    come: Mapping[int, Tensor],
+    results: dict[int, Tensor],
+    trip: AverageTrip,
+    states: StateTrip | None,
+) -> OwnedStep:
+    """The part of a step that this rank takes for others."""
+    return OwnedStep(
+        place=step.place,
+        group=step.group,
+        rule=step.rule,
+        finite=step.finite,
+        state=step.state,
+        inner=step.inner,
+        bucket=bucket,
+        come=come,
+        results=results,
+        duals=trip.duals,
+        trip=states,
+    )
 
 
 class RoundTrip(Protocol):
@@ -202,9 +275,12 @@ class RoundTrip(Protocol):
         """Take this rank's shard of each result."""
 
 
+B = TypeVar("B", bound=Bucket)
+
+
 def travelling(
-    buckets: Sequence[Bucket], trip: RoundTrip
-) -> Iterator[tuple[Bucket, dict[int, Tensor], dict[int, Tensor]]]:
+    buckets: Sequence[B], trip: RoundTrip
+) -> Iterator[tuple[B, dict[int, Tensor], dict[int, Tensor]]]:
     """Yield each bucket when it has come to its owners; its neighbours travel meanwhile.
 
     Yields:
@@ -232,102 +308,37 @@ class AverageTrip:
     """Averages go to the owners, and this rank's shards of the directions come back.
 
     Args:
-        step: The step of the group.
+        steps: The step of each group, by its place.
     """
 
-    def __init__(self, step: GroupStep) -> None:
-        self.step = step
+    def __init__(self, steps: Mapping[int, GroupStep]) -> None:
+        self.steps = steps
         self.duals: dict[Member, Tensor] = {}
         """⟨u, direction⟩ of the parameters that this rank owns."""
 
     def send(self, bucket: Bucket) -> dict[int, Tensor]:
         """Update the momentum of all; the averages that are needed."""
-        if self.step.rule.retraction is not None and self.step.rule.retraction.pulls:
-            self.step.pull(bucket.members)  # together, before each rank averages what it sends
-        asked = sorted(bucket.exchange.needed)
-        out = {
-            i: torch.empty_like(bucket.members[i].local, dtype=bucket.members[i].stack_dtype)
-            for i in asked
-        }
-        # Shards of u, in the shapes of this rank's parts; momentum stays where it is.
-        parts = list(out.values())
-        self.step.average([bucket.members[i] for i in asked], parts, parts, split=False)
-        self.step.average([x for i, x in enumerate(bucket.members) if i not in out], [], [])
+        out: dict[int, Tensor] = {}
+        for place, numbers in bucket.of_group.items():
+            step, members = self.steps[place], [bucket.members[i] for i in numbers]
+            if step.rule.retraction is not None and step.rule.retraction.pulls:
+                step.pull(members)  # together, before each rank averages what it sends
+            asked = [i for i in numbers if i in bucket.exchange.needed]
+            needed = [bucket.members[i] for i in asked]
+            # Shards of u, in the shapes of this rank's parts; momentum stays where it is.
+            parts = [torch.empty_like(m.local, dtype=m.stack_dtype) for m in needed]
+            step.average(needed, parts, parts, split=False)
+            step.average([m for m in members if m not in set(needed)], [], [])
+            out.update(zip(asked, parts, strict=True))
         return out
 
     def arrive(self, bucket: Bucket, shards: Sequence[Tensor]) -> None:
         """Move this rank's shards of the parameters."""
-        finite, duals = self.step.finite, self.duals
-        pairs = zip(bucket.members, shards, strict=True)
-        self.step.apply(
-            [
-                ShardUpdate(m, finite[m.param], [], [x.to(widened(x.dtype))], duals.get(m))
-                for m, x in pairs
-            ]
-        )
-
-
-class WeightTrip:
-    """Weights go to the owners, and this rank's shards of their projections come back."""
-
-    def __init__(self) -> None:
-        self.back: list[tuple[Member, Tensor]] = []
-
-    def send(self, bucket: Bucket) -> dict[int, Tensor]:
-        """The weights that are needed."""
-        return {i: bucket.members[i].local for i in bucket.exchange.needed}
-
-    def arrive(self, bucket: Bucket, shards: Sequence[Tensor]) -> None:
-        """Keep them."""
-        self.back += zip(bucket.members, shards, strict=True)
-
-
-def project_member(member: Member, value: Tensor, ball: Norm, radii: Lengths) -> Tensor:
-    """A parameter with each of its parts projected on its ball.
-
-    Args:
-        member: The parameter.
-        value: Its value, of the shape of `member.like`.
-        ball: The norm of the balls.
-        radii: The radius of each part's ball.
-
-    Raises:
-        FloatingPointError: it has NaN or inf entries, in the memory of the host; an accelerator is
-            not waited for, and such a part stays without a number.
-    """
-    value = value.detach()  # a Parameter is not of the type Tensor
-    if is_known(value) and not bool(torch.isfinite(value).all()):
-        raise FloatingPointError(
-            f"a parameter of shape {shape_text(value.shape)} has NaN or inf entries, and no "
-            "point of the ball is nearest to it: start again from weights that are finite"
-        )
-    parts = member.split(value.to(widened(value.dtype)))
-    return member.join([ball.project(x, r, check=False) for x, r in zip(parts, radii, strict=True)])
-
-
-def projected(plan: StepPlan, ball: Norm, step: GroupStep) -> Iterator[tuple[Member, Tensor]]:
-    """The shards of this rank of the parameters of a group, projected on their balls."""
-    for member in plan.at_home:
-        yield member, project_member(member, member.local, ball, _radii(member, step))
-    for member in plan.apart:
-        assert is_sharded(member.param), "so says the plan"
-        full = project_member(member, whole(member.param), ball, _radii(member, step))
-        place = RankGroup.of_mesh(member.param.device_mesh).rank
-        yield member, layout_of(member.param).take(full, place)
-    # Weights travel in their own type, averages in that of the momentum.
-    own = [
-        replace(b, exchange=replace(b.exchange, dtype=widened(b.members[0].param.dtype)))
-        for b in plan.buckets
-    ]
-    trip = WeightTrip()
-    for bucket, wholes, results in travelling(own, trip):
-        for i in bucket.exchange.owned:
-            member = bucket.members[i]
-            results[i] = project_member(member, wholes[i], ball, _radii(member, step))
-    yield from trip.back
-
-
-def _radii(member: Member, step: GroupStep) -> list[Tensor | float]:
-    """The radius of the ball of each part of a parameter."""
-    weight_decay = scalar(step.group["weight_decay"])
-    return [length / weight_decay for length in step.rule.lengths(member.shapes)]
+        for place, numbers in bucket.of_group.items():
+            step, updates = self.steps[place], list[Update]()
+            for i in numbers:
+                m = bucket.members[i]
+                shard = shards[i].to(m.stack_dtype)
+                dual = self.duals.get(m)
+                updates.append(ShardUpdate(m, step.finite[m.param], [], [shard], dual))
+            step.apply(updates)

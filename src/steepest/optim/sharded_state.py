@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from steepest.optim.batching import GroupStep
-from steepest.optim.kept import KeptTensor, kept_tensors, recalled
+from steepest.optim.kept import KeptTensor, recalled
 from steepest.optim.member import Member
-from steepest.optim.plan import Bucket
-from steepest.sharding import Exchange, OwnedTensor, local
+from steepest.optim.plan import MatrixBucket
+from steepest.sharding import local
 
 
 @dataclass(eq=False)
@@ -19,46 +20,46 @@ class StateTrip:
 
     Args:
         bucket: The parameters that travel together.
-        step: The step of their group.
+        steps: The steps of their groups, by place.
     """
 
-    bucket: Bucket
-    step: GroupStep
-    places: list[tuple[Member, KeptTensor]] = field(init=False)
-    exchange: Exchange = field(init=False)
-    wholes: dict[int, Tensor] = field(default_factory=dict, init=False)
-    """Tensors that this rank owns, whole and by their places."""
-    gradients: dict[int, Tensor] = field(default_factory=dict, init=False)
-    """The gradients of the parameters that this rank owns, by number, if the rule looks at them."""
-
-    def __post_init__(self) -> None:
-        step, exchange, members = self.step, self.bucket.exchange, self.bucket.members
-        kept = [list(kept_tensors(m, step.rule.state_shapes)) for m in members]
-        self.places = [(m, each) for m, own in zip(members, kept, strict=True) for each in own]
-        owners = {m: t.owner for m, t in zip(members, exchange.tensors, strict=True)}
-        tensors = [OwnedTensor(k.layout(m, exchange.ranks), owners[m]) for m, k in self.places]
-        dtype = members[0].compute_dtype
-        self.exchange = Exchange(exchange.ranks, tensors, dtype, exchange.device)
+    bucket: MatrixBucket
+    steps: Mapping[int, GroupStep]
+    wholes: dict[Member, list[tuple[KeptTensor, Tensor]]] = field(default_factory=dict, init=False)
+    """Whole tensors that are kept of each parameter that this rank owns."""
+    gradients: dict[Member, Tensor] = field(default_factory=dict, init=False)
+    """The gradients of the parameters that this rank owns, if a rule looks at them."""
+    _kept: list[Tensor] = field(init=False)
+    """This rank's part of each tensor."""
 
     def gather(self) -> None:
         """Bring what is kept to the owners; every rank makes its part of what is not there yet."""
-        parts = [local(recalled(m, k, self.step.state)) for m, k in self.places]
-        self.wholes = self.exchange.gather(dict(enumerate(parts))).wait()
-        if self.step.rule.observes:
-            members, trip = self.bucket.members, self.bucket.exchange
-            needed = {i: self.step.observed(members[i]) for i in sorted(trip.needed)}
-            self.gradients = trip.gather(needed).wait()
+        bucket, state = self.bucket, next(iter(self.steps.values())).state
+        self._kept = [local(recalled(m, k, state)) for m, k in bucket.kept]
+        coming = bucket.kept_exchange.gather(dict(enumerate(self._kept)))
+        if (observed := bucket.observed) is not None:
+            seen = {
+                i: self.steps[observed.places[i]].observed(observed.members[i])
+                for i in sorted(observed.exchange.needed)
+            }
+            found = observed.exchange.gather(seen).wait()
+            self.gradients = {observed.members[i]: x for i, x in found.items()}
+        for i, whole in coming.wait().items():
+            member, kept = bucket.kept[i]
+            self.wholes.setdefault(member, []).append((kept, whole))
 
     def scatter(self) -> None:
         """Hand back what the owners have changed."""
-        parts = self.exchange.scatter(self.wholes).wait()
-        for (member, kept), part in zip(self.places, parts, strict=True):
-            local(recalled(member, kept, self.step.state)).copy_(part)
+        exchange = self.bucket.kept_exchange
+        # In the order of the bucket, in which they have come.
+        flat = [whole for own in self.wholes.values() for _, whole in own]
+        parts = exchange.scatter(dict(zip(exchange.owned, flat, strict=True))).wait()
+        for own, part in zip(self._kept, parts, strict=True):
+            own.copy_(part)
 
     def recall(self, member: Member) -> list[dict[str, Tensor]]:
         """The state of each part of a parameter that this rank owns, by name."""
         found: list[dict[str, Tensor]] = [{} for _ in member.shapes]
-        for i, (other, kept) in enumerate(self.places):
-            if other is member:
-                found[kept.part][kept.name] = self.wholes[i]
+        for kept, whole in self.wholes.get(member, ()):
+            found[kept.part][kept.name] = whole
         return found

@@ -121,13 +121,15 @@ class Exchange:
     Args:
         ranks: the ranks.
         tensors: the tensors; alike on every rank.
-        dtype: the type in which they travel.
+        dtype: the type in which they travel to their owners.
+        back: the type in which the results come back.
         device: the device on which they lie.
     """
 
     ranks: RankGroup
     tensors: Sequence[OwnedTensor]
     dtype: torch.dtype
+    back: torch.dtype
     device: torch.device
 
     owned: list[int] = field(init=False)
@@ -182,7 +184,7 @@ class Exchange:
             [layouts[i].sizes[source] if source != me else 0 for i in each]
             for source, each in enumerate(self._in)
         ]
-        received, work, out = self._all_to_all(sent, [sum(c) for c in counts])
+        received, work, out = self._all_to_all(sent, [sum(c) for c in counts], self.dtype)
 
         def result() -> dict[int, Tensor]:
             wholes = {i: self._whole(i) for i in self.owned}
@@ -210,7 +212,7 @@ class Exchange:
         me, size = self.ranks.rank, self.ranks.size
         layouts = [p.layout for p in self.tensors]
         # Rounded as what the others get, or replicas of a part would not stay alike.
-        mine = {i: layouts[i].take(wholes[i], me).to(self.dtype) for i in self.owned}
+        mine = {i: layouts[i].take(wholes[i], me).to(self.back) for i in self.owned}
         # To every holder of a part, replicas too, where `gather` takes one copy of each part.
         sent = [
             [layouts[i].take(wholes[i], rank) for i in self.owned if rank != me]
@@ -218,7 +220,7 @@ class Exchange:
         ]
         coming = [each if rank != me else [] for rank, each in enumerate(self._of)]
         counts = [[layouts[i].sizes[me] for i in each] for each in coming]
-        received, work, out = self._all_to_all(sent, [sum(c) for c in counts])
+        received, work, out = self._all_to_all(sent, [sum(c) for c in counts], self.back)
 
         def result() -> list[Tensor]:
             parts = dict(mine)
@@ -233,7 +235,7 @@ class Exchange:
         return torch.empty(self.tensors[i].layout.shape, dtype=self.dtype, device=self.device)
 
     def _all_to_all(
-        self, sent: Sequence[Sequence[Tensor]], counts: Sequence[int]
+        self, sent: Sequence[Sequence[Tensor]], counts: Sequence[int], dtype: torch.dtype
     ) -> tuple[list[Tensor], dist.Work | None, Tensor]:
         """Send some tensors to each rank, and get so many numbers from each.
 
@@ -243,14 +245,14 @@ class Exchange:
         # torch numbers the ranks of the group; all other lists here go by mesh rank.
         order = self.ranks.order
         splits = [counts[mesh_rank] for mesh_rank in order]
-        out = _flat([x for mesh_rank in order for x in sent[mesh_rank]], self.dtype, self.device)
-        into = torch.empty(sum(splits), dtype=self.dtype, device=self.device)
+        out = _flat([x for mesh_rank in order for x in sent[mesh_rank]], dtype, self.device)
+        into = torch.empty(sum(splits), dtype=dtype, device=self.device)
         by_rank = into.split(splits)
         received = [by_rank[order.index(mesh_rank)] for mesh_rank in range(self.ranks.size)]
         if self.ranks.size == 1:
             return received, None, out
         # As bytes, since not every backend knows every type.
-        width = self.dtype.itemsize
+        width = dtype.itemsize
         work = dist.all_to_all_single(
             into.view(torch.uint8),
             out.view(torch.uint8),
@@ -267,9 +269,9 @@ class Exchange:
         of_rank = [self._of[mesh_rank] for mesh_rank in order]
         # An all-gather wants equal inputs: (longest,) from each rank, into (ranks · longest,).
         longest = max(sum(numels[i] for i in each) for each in of_rank)
-        out = _flat([wholes[i] for i in self.owned], self.dtype, self.device)
+        out = _flat([wholes[i] for i in self.owned], self.back, self.device)
         out = torch.cat([out, out.new_zeros(longest - out.numel())])
-        into = torch.empty(self.ranks.size * longest, dtype=self.dtype, device=self.device)
+        into = torch.empty(self.ranks.size * longest, dtype=self.back, device=self.device)
         all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
         work = all_gather(
             into.view(torch.uint8), out.view(torch.uint8), group=self.ranks.group, async_op=True

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from steepest.apps.plan.dtensor import newton_schulz
-from steepest.apps.plan.exchange import busiest, held, largest, owners_of
+from steepest.apps.plan.exchange import busiest, held, largest, on_the_way, owners_of
 from steepest.apps.plan.flops import polar_flops
 from steepest.apps.plan.hardware import Device, Links
 from steepest.apps.plan.mesh import Mesh
@@ -174,19 +174,20 @@ def exchange(task: Task) -> Cost:
     if not weights:
         flags = (_flags(task),) if ranks > 1 else ()
         return replace(_sharded(task), name="exchange", flops=_homework(task), collectives=flags)
-    owners = owners_of(weights, ranks, task.itemsize)
+    itemsize = on_the_way(task.itemsize)
+    owners = owners_of(weights, ranks, itemsize)
     each = [k * _factors(w) for k, w in zip(owners.counts, weights, strict=True)]
     flops = torch.stack(each).sum(0)
     longest = int(flops.argmax())
     buckets, busy = len(owners.sums), len(owners.ranks)
     collectives = [_flags(task)]
     if mesh.shards == 1:
-        handed = sum(owners.sums) * task.itemsize
+        handed = sum(owners.sums) * itemsize
         collectives.append(
             Collective(name="all_gather_into_tensor", ranks=ranks, calls=buckets, handed=handed)
         )
     else:
-        sent, received = (task.itemsize * n for n in busiest(weights, owners, mesh))
+        sent, received = (itemsize * n for n in busiest(weights, owners, mesh))
         collectives.append(
             Collective(
                 name="all_to_all_single",
@@ -198,7 +199,7 @@ def exchange(task: Task) -> Cost:
                 partners=min(ranks - 1, max(busy, mesh.shards)),
             )
         )
-    gathered = max(owners.sums) * task.itemsize * (ranks if mesh.shards == 1 else 1)
+    gathered = max(owners.sums) * itemsize * (ranks if mesh.shards == 1 else 1)
     return replace(
         _sharded(task),
         name="exchange",
@@ -206,7 +207,7 @@ def exchange(task: Task) -> Cost:
         collectives=tuple(collectives) if ranks > 1 else (),
         temporary=max(
             task.itemsize * task.rest,
-            IN_FLIGHT * max(owners.sums) * task.itemsize + gathered,
+            IN_FLIGHT * max(owners.sums) * itemsize + gathered,
         ),
         overlap=buckets,
         most=sum(int(k[longest]) for k in owners.counts),

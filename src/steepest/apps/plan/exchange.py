@@ -19,6 +19,14 @@ from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Weights
 from steepest.sharding import BUCKET, assign_owners, make_buckets
 
+SINGLE = 4
+"""Bytes of a number in single precision, in which averages and directions travel at least."""
+
+
+def on_the_way(itemsize: int) -> int:
+    """Bytes of a number that travels, of parameters whose numbers have so many."""
+    return max(SINGLE, itemsize)
+
 
 def _chunks(length: Tensor, pieces: int) -> Tensor:
     """Lengths of the pieces of `torch.chunk`, along a new last axis; the last ones may be empty."""

@@ -1,0 +1,153 @@
+"""What travels between ranks and which ranks there are, as far as one process can see it.
+
+What several processes do is in tests/sharding.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
+
+import steepest
+from steepest import norms
+from steepest.optim import replicas
+from steepest.polar import Svd
+from steepest.sharding import RankGroup, reductions
+from tests.optim.test_sharded import divided, group, model, train
+
+pytestmark = pytest.mark.usefixtures(group.__name__)
+
+
+def test_ranks_that_hold_copies_are_named_by_their_module_or_their_group():
+    net = model()
+    optimizer = steepest.Muon(net, lr=0.1)
+    for named in (nn.parallel.DistributedDataParallel(net), dist.group.WORLD, None):
+        optimizer.set_replicas(named)
+        assert optimizer._replicas is None  # there is one rank
+    with pytest.raises(ValueError, match="replicas='Sequential': it has other parameters"):
+        optimizer.set_replicas(nn.parallel.DistributedDataParallel(model()))
+
+
+def test_a_wrapper_is_seen_between_the_optimizer_and_its_first_step(monkeypatch):
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)  # what the constructor asks
+    net = model()
+    optimizer = steepest.Muon(net, lr=0.1, polar=Svd())
+    watch = optimizer._watch
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="doesn't have any parameter that requires"):
+        nn.parallel.DistributedDataParallel(nn.ReLU())
+    other = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+    wrapped = nn.parallel.DistributedDataParallel(net)
+    assert watch.around(set(net.parameters())) == [wrapped]
+    assert watch.around({other.module.weight}) == [other]
+    group = RankGroup.of_group(dist.group.WORLD)
+    monkeypatch.setattr(replicas, "replicas_of", lambda _: group)
+    every = set(net.parameters())
+    assert replicas.common_replicas([wrapped], every) == group
+    assert replicas.common_replicas([wrapped, other], every) is None
+    assert replicas.common_replicas([wrapped], every - {net[1].weight}) is None
+    assert replicas.common_replicas([], every) is None
+    net[0].weight.requires_grad_(False)  # which is nobody's to step
+    assert replicas.common_replicas([wrapped], every - {net[0].weight}) == group
+    expected = torch.tensor(
+        train(twin := copy.deepcopy(net), steepest.Muon(twin, 0.1, polar=Svd()))
+    )
+    assert torch.allclose(torch.tensor(train(net, optimizer)), expected, rtol=1e-12)
+    assert optimizer._replicas == group and optimizer._watch is None
+    nn.parallel.DistributedDataParallel(net)
+    assert watch.around(every) == [wrapped]  # nothing is watched any more
+
+
+def test_a_wrapper_around_some_parameters_is_spoken_of_once(monkeypatch):
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
+    nets = [model() for _ in range(3)]
+    makers = (steepest.Muon, steepest.Lion, steepest.Muon)
+    optimizers = [make(net[1:], lr=0.1) for make, net in zip(makers, nets, strict=True)]
+    assert all(optimizer._is_spread() for optimizer in optimizers)
+    monkeypatch.undo()
+    wraps = [nn.parallel.DistributedDataParallel(net) for net in nets]
+    optimizers[2].set_replicas(None)
+    assert optimizers[2]._watch is None and len(wraps) == 3
+    with pytest.warns(UserWarning, match=r"only slower.*set_replicas\(ddp_model\)"):
+        train(nets[0], optimizers[0], 1)
+    # It is said once, and not of Lion, which has nothing to divide.
+    for net, optimizer in zip(nets, optimizers, strict=True):
+        train(net, optimizer, 2)
+        assert optimizer._replicas is None and not optimizer._is_spread()
+
+
+def test_the_types_on_the_way():
+    net = model().float()
+    for bad in (torch.float16, torch.float64, torch.int8, "bfloat16"):
+        with pytest.raises(ValueError, match=r"exchange_dtype=.*give torch\.bfloat16, or None"):
+            steepest.Muon(net, exchange_dtype=bad)
+    half, single = torch.bfloat16, torch.float32
+    for options, expected in (
+        ({}, (single, single)),
+        ({"momentum_dtype": half}, (single, single)),
+        ({"momentum_dtype": half, "nesterov": False}, (half, single)),
+        ({"momentum_dtype": half, "nesterov": False, "momentum": 0.0}, (single, single)),
+        ({"momentum_dtype": half, "nesterov": False, "exchange_dtype": half}, (half, half)),
+        ({"momentum_dtype": torch.float16, "nesterov": False}, (torch.float16, single)),
+        ({"momentum_dtype": torch.int8}, (single, single)),
+        ({"momentum_dtype": torch.int8, "exchange_dtype": half}, (half, half)),
+        ({"exchange_dtype": single}, (single, single)),
+        ({"momentum_dtype": torch.float64, "exchange_dtype": single}, (single, single)),
+    ):
+        optimizer = copy.deepcopy(steepest.Muon(net, **options))
+        divided(optimizer)
+        train(net_of(optimizer), optimizer, 1)
+        ((_, plan),) = optimizer._plans.values()
+        assert {(b.exchange.dtype, b.exchange.back) for b in plan.buckets} == {expected}
+        assert "exchange_dtype" not in optimizer.param_groups[0]
+    spectrum = nn.Parameter(torch.ones(3, 2) * 1j)
+    optimizer = steepest.Muon([spectrum], exchange_dtype=half)
+    divided(optimizer)
+    spectrum.grad = torch.ones_like(spectrum)
+    optimizer.step()
+    ((_, plan),) = optimizer._plans.values()
+    assert plan.buckets[0].exchange.back == torch.complex64
+
+
+def net_of(optimizer: steepest.Muon) -> nn.Module:
+    """A model with the parameters of an optimizer."""
+    net, names = model().float(), {}
+    for one in optimizer.param_groups:
+        names.update(zip(one["param_names"], one["params"], strict=True))
+    for name, p in names.items():
+        owner, _, key = name.rpartition(".")
+        setattr(net.get_submodule(owner), key, p)
+    return net
+
+
+def test_reductions_that_are_carried_out_together_give_what_each_gives_alone():
+    mesh = init_device_mesh("cpu", (1,))
+    draw = torch.Generator().manual_seed(0)
+    xs = [torch.randn(4, 3, generator=draw, dtype=torch.float64) for _ in range(3)]
+    parts = [distribute_tensor(x, mesh, [Shard(0)]) for x in xs]
+    partial = [DTensor.from_local(x, mesh, [Partial("max")]) for x in xs]
+    calls = []
+
+    def one(x, y):
+        calls.append(x)
+        return reductions.reduce_partials(y).amax() + norms.L2().dualize(x).sum()
+
+    pairs = list(zip(parts, partial, strict=True))
+    found = reductions.together([lambda p=p: one(*p) for p in pairs])
+    # Once more for each reduction: that of y, whether all is finite, the scale and the length.
+    assert len(calls) == 3 * (1 + 4)
+    for a, (x, y) in zip(found, pairs, strict=True):
+        torch.testing.assert_close(a.full_tensor(), one(x, y).full_tensor())
+    # A reduction that is no sum, maximum or minimum is torch's own business.
+    mean = [DTensor.from_local(x, mesh, [Partial("avg")]) for x in xs]
+    for a, x in zip(reductions._all_reduce_partials(mean), xs, strict=True):
+        torch.testing.assert_close(a.to_local(), x)
+    with pytest.raises(ZeroDivisionError):
+        reductions.together([lambda: 1 / 0, lambda: 1])
+    assert reductions._REPLAY.get() is None
