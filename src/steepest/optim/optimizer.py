@@ -18,6 +18,7 @@ from steepest.optim.adamw import new_state, step_adamw
 from steepest.optim.batching import Batch, GroupStep, StackedBatch
 from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
+from steepest.optim.foreign import check_followed, check_frozen, check_whole, refused
 from steepest.optim.groups import check_ball, name_of
 from steepest.optim.member import local_grad
 from steepest.optim.momentum import EIGHT_BITS, average_dtype
@@ -234,10 +235,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 frozen when its model's norm was made and is not any more.
         """
         if self._frozen:
-            self._check_frozen()
+            check_frozen(self._frozen)
+        eager = not torch.compiler.is_compiling()
+        wrong = self._copies.refusal() if self._copies is not None and eager else None
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         if self._replicated and self._replicated[0]:
-            there = {p for group in self.param_groups for p in group["params"]}
+            there = set(self._members())
             if any(p not in there for one in self._replicated[0] for p in one.params):
                 self._replicated.clear()
         for place, group in enumerate(self.param_groups):
@@ -261,8 +264,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                         )
                     dtype = average_dtype(p, asked) if asked == EIGHT_BITS else asked or p.dtype
                     alike.setdefault((p.device, dtype), []).append(p)
-        if not torch.compiler.is_compiling():
+        if eager:
             if not alike or self._notices.idle:
+                check_followed(self.param_groups, self._modules)
                 self._notices.idles(self.param_groups, trains=bool(alike))
             if len(self.param_groups) > 1 and len({g["lr"] for g in self.param_groups}) == 1:
                 self._notices.one_rate(self.param_groups)
@@ -276,11 +280,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
             rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
+            wrong = wrong or (refused(self.param_groups, self._modules) if eager else None)
             self._replicated.append(
-                replicated_params(self.param_groups, rules, self._views, self._replicas)
+                replicated_params(self.param_groups, rules, self._views, self._replicas, wrong)
             )
-        if sets := self._replicated[0]:
-            finite = all_reduce_finite(finite, sets, strict)
+        if (sets := self._replicated[0]) or wrong:
+            finite = all_reduce_finite(finite, sets, strict, wrong)
         if strict:
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
@@ -340,6 +345,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in taking]
         key = (rule.geometry, asked, limit, loads, memory)
         if place not in self._plans or self._plans[place][0] != key:
+            check_whole(list(self._members()))  # FSDP1 may have come after the first step
             plan = planned(taking, asked, rule, self._replicas, limit, loads)
             self._plans[place] = key, plan
         return self._plans[place][1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -14,6 +14,7 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Norm
 from steepest.optim.choices import SLOTS, Unrouted
+from steepest.optim.foreign import Copies, Modules, check_not_flattened, check_whole, modules_in
 from steepest.optim.group_keys import check_keys, inside_another, unwritten
 from steepest.optim.groups import (
     Views,
@@ -34,6 +35,7 @@ from steepest.optim.membership import (
     join,
     leave,
     not_routed,
+    rates_in_ratio,
     routed_groups,
     unnamed,
 )
@@ -85,6 +87,15 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
+    _copies: Copies | None = None
+    """The module that averages the gradients of these ranks, if it is known."""
+
+    _modules: Modules = ()
+    """The modules whose parameters these are."""
+
+    _made = True
+    """Whether the constructor has come to its end."""
+
     def __init__(
         self,
         params: Params,
@@ -97,6 +108,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
     ) -> None:
         if unrouted not in (None, "adamw"):
             raise invalid("unrouted", unrouted, 'give "adamw" or None')
+        self._made = False
         self._objects = GroupObjects((*self.objects, *SLOTS))
         self._views = MemberViews()
         # Not while torch adds the first groups, which are routed already.
@@ -132,20 +144,18 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         if self._nested:
             groups = unwritten(groups, defaults, adamw, self._notices)
         super().__init__(groups, defaults)
+        self._made = True
         self._routed = RoutingMemory(found) if found is not None else None
         if all(group["adamw"] for group in self.param_groups) and framework() != SHARDING:
-            raise invalid(
-                "params",
-                "no matrix",
-                f"every parameter is in an `adamw` group, so {type(self).__name__} would run plain "
-                "AdamW: use torch.optim.AdamW, or give at least one matrix",
-            )
+            self._notices.no_matrix(type(self), routed=found is not None)
 
     def _unwrapped(self, params: Params) -> Params:
         """A module without DistributedDataParallel around it, whose ranks are remembered."""
+        check_whole(params)
         if isinstance(params, nn.parallel.DistributedDataParallel):
-            self._replicas = replicas_of(params)
+            self._replicas, self._copies = replicas_of(params)
             params = params.module
+        self._modules = self._modules or modules_in(params)
         return params
 
     @abstractmethod
@@ -182,15 +192,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
             ...     optimizer, max_lr=optimizer.lrs(0.04), total_steps=100
             ... )
         """
-        rates = [float(group["first_lr"]) for group in self.param_groups]
-        pairs = zip(rates, self.param_groups, strict=True)
-        matrices = [rate for rate, group in pairs if not group["adamw"]]
-        if not any(matrices):
-            raise invalid("lr", 0.0, "the matrices were made with it: it has no ratio to AdamW's")
-        usual = self.defaults["lr"]
-        common = usual is not None and float(usual) in matrices
-        first = float(usual) if common and float(usual) > 0 else max(matrices)
-        return [lr * (rate / first) for rate in rates]
+        return rates_in_ratio(self.param_groups, self.defaults["lr"], lr)
 
     def set_replicas(
         self, replicas: nn.parallel.DistributedDataParallel | dist.ProcessGroup | None
@@ -208,8 +210,7 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         Raises:
             ValueError: something else, or a module that holds none of the parameters.
         """
-        members = {p for group in self.param_groups for p in group["params"]}
-        self._replicas = named_replicas(replicas, members)
+        self._replicas, self._copies = named_replicas(replicas, set(self._members()))
         self._forget_plans()
 
     @abstractmethod
@@ -239,21 +240,15 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
 
     def _follow(self, place: int, rule: UpdateRule) -> None:
         """Let views follow their parameters, after others have edited the groups."""
-        there = {p for group in self.param_groups for p in group["params"]}
-        found = self._views.of(place, self.param_groups[place]["params"], there)
+        there, now = set(self._members()), self.param_groups[place]["params"]
+        check_not_flattened(self._views.replaced(place, now), now)
+        found = self._views.of(place, now, there)
         self._seat(place, found if rule.geometry.axes == 2 else None, rule)
         self._forget_plans()
 
-    def _check_frozen(self) -> None:
-        """Raise if a parameter without a block in the norm of its model is not frozen any more."""
-        thawed = [name for name, p in self._frozen.items() if p.requires_grad]
-        if thawed:
-            raise invalid(
-                "params",
-                ", ".join(thawed),
-                "frozen when the norm of named blocks was made, which has no block for it: make "
-                "the norm and the optimizer again",
-            )
+    def _members(self) -> Iterator[Tensor]:
+        """The parameters of all groups."""
+        return (p for group in self.param_groups for p in group["params"])
 
     @property
     def routing(self) -> Routing | None:
@@ -302,7 +297,11 @@ class RoutedOptimizer(torch.optim.Optimizer, ABC):
         before = [{key: g.get(key) for key in MEMBERS} for g in groups]
         routed = self._routed
         try:
-            for group in self._divided(normalised(param_group)):
+            given = normalised(param_group)
+            if self._made:
+                check_whole([*self._members(), given])
+            self._modules += modules_in(given)
+            for group in self._divided(given):
                 self._add(group)
         except BaseException:
             del self.param_groups[count:]
