@@ -11,11 +11,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.sharding import others_ddp, others_fsdp, others_parallel
+from tests.sharding import others_ddp, others_flat, others_fsdp, others_parallel
 from tests.sharding.others_row import Outcome, Row
 from tests.sharding.pool import pool
 
-ROWS: tuple[Row, ...] = (*others_fsdp.ROWS, *others_ddp.ROWS, *others_parallel.ROWS)
+ROWS: tuple[Row, ...] = (
+    *others_fsdp.ROWS,
+    *others_ddp.ROWS,
+    *others_flat.ROWS,
+    *others_parallel.ROWS,
+)
 
 LIMIT = 240.0
 """Seconds for a row on all of its processes."""

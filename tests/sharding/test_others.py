@@ -1,4 +1,4 @@
-"""Other people's set-ups: each works as one process does, or is refused in one line on all ranks."""
+"""Other people's set-ups: each does as one process, or is refused in one line on all ranks."""
 
 from __future__ import annotations
 

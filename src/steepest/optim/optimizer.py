@@ -185,9 +185,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         else:
             for step in steps:
                 self._move(step)
-        for step in steps:
-            if step.group["constraint"]:
-                self._project(step)
+        for step in (s for s in steps if s.group["constraint"]):
+            self._project(step)
         for group in self.param_groups:
             if group["adamw"]:
                 step_adamw(group, finite, self.state)
@@ -279,11 +278,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             zeros.update(params[i] for i in doubtful)
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
-            rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
-            wrong = wrong or (refused(self.param_groups, self._modules) if eager else None)
-            self._replicated.append(
-                replicated_params(self.param_groups, rules, self._views, self._replicas, wrong)
-            )
+            self._replicated.append(self._agreed(wrong))
         if (sets := self._replicated[0]) or wrong:
             finite = all_reduce_finite(finite, sets, strict, wrong)
         if strict:
@@ -291,6 +286,13 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if not all(flag is True for flag in finite.values()):
             self._count(finite)
         return finite, zeros
+
+    def _agreed(self, wrong: ValueError | None) -> list[ReplicatedParams]:
+        """The parameters that ranks hold together, before the first step with them."""
+        if wrong is None and not torch.compiler.is_compiling():
+            wrong = refused(self.param_groups, self._modules)
+        rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
+        return replicated_params(self.param_groups, rules, self._views, self._replicas, wrong)
 
     def _keep_empty(self, param: Tensor, group: Group) -> None:
         """Give a parameter without elements the state that the others of its group have."""
@@ -335,8 +337,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         # A parameter whose gradient is known to be not finite has no part in the step.
         pairs = zip(group["params"], self._views[place], strict=True)
         taking = [(p, view) for p, view in pairs if finite.get(p, False) is not False]
-        asked, limit = group["momentum_dtype"], self.max_batch_bytes
-        rule = step.rule
+        asked, limit, rule = group["momentum_dtype"], self.max_batch_bytes, step.rule
         if torch.compiler.is_compiling():
             return planned(taking, asked, rule, self._replicas, limit, {})
         # Groups are planned in order: the work that an owner has from those before counts.
