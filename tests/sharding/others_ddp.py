@@ -35,7 +35,8 @@ def ddp(rank: int, world: int, *, bare: bool = False, **options: Any) -> Outcome
     """The wrapped module is given, or its parameters alone."""
     model = built("gpt")
     module = DistributedDataParallel(model, **options)
-    optimizer = muon(list(model.named_parameters()) if bare else module)
+    named = list(model.named_parameters())
+    optimizer = muon(named, overrides={"down.weight": "matrix"}) if bare else muon(module)
     return train(Spread(module, model, rank, world), optimizer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,17 @@ from torch.distributed.tensor import Shard
 
 import steepest
 from tests.sharding.models import Spread, mesh, sharded
-from tests.sharding.others_row import Outcome, Row, alone, built, muon, refusal, train, weights
+from tests.sharding.others_row import (
+    Outcome,
+    Row,
+    alone,
+    built,
+    local,
+    muon,
+    refusal,
+    train,
+    weights,
+)
 
 TOPIC = "FSDP2"
 
@@ -42,11 +53,12 @@ def hsdp(rank: int, world: int) -> Outcome:
 
 
 def hybrid(rank: int, world: int) -> Outcome:
-    """Replicas whose gradients the last backward pass has not added up."""
+    """Replicas whose gradients the caller has made different."""
     model = sharded(built("gpt"), mesh(replicate=2, shard=world // 2))
-    model.set_requires_all_reduce(False)  # type: ignore[operator]
     run, optimizer = Spread(model, model, rank, world), muon(model)
     run.loss(0, torch.float64).backward()
+    for p in model.parameters():
+        local(_given(p)).mul_(1 + rank // (world // 2))
     return refusal(model, optimizer.step)
 
 
@@ -65,8 +77,9 @@ def mixed(rank: int, world: int, *, policy: MixedPrecisionPolicy) -> Outcome:
     """Parameters of float32 (the first two) or float64, gathered in a smaller type."""
     dtype = torch.float64 if policy.param_dtype == torch.float32 else torch.float32
     model = built("gpt", dtype)
+    inner = replace(policy, output_dtype=None)
     for unit in model.units:
-        fully_shard(model.get_submodule(unit), mesh=mesh(dp=world), mp_policy=policy)
+        fully_shard(model.get_submodule(unit), mesh=mesh(dp=world), mp_policy=inner)
     fully_shard(model, mesh=mesh(dp=world), mp_policy=policy)
     return train(Spread(model, model, rank, world), muon(model), dtype)
 
@@ -80,16 +93,17 @@ def mixed_alone(world: int, *, policy: MixedPrecisionPolicy) -> Outcome:
         with torch.no_grad():
             for p, q in zip(model.parameters(), copy.parameters(), strict=True):
                 q.copy_(p)
-        total, grads = 0.0, [torch.zeros_like(p) for p in model.parameters()]
+        total = 0.0
+        grads = [torch.zeros_like(p, dtype=policy.reduce_dtype) for p in model.parameters()]
         for share in range(world):
             copy.zero_grad()
             loss = _loss(copy, share, world, step, policy)
             loss.backward()
             total += loss.item() / world
             for grad, q in zip(grads, copy.parameters(), strict=True):
-                grad += _given(q).to(policy.reduce_dtype).to(dtype) / world
+                grad += _given(q).to(policy.reduce_dtype)
         for p, grad in zip(model.parameters(), grads, strict=True):
-            p.grad = grad
+            p.grad = (grad / world).to(dtype)
         optimizer.step()
         losses.append(total)
     return Outcome(losses, weights(model))
@@ -183,7 +197,7 @@ def before(rank: int, world: int, *, parts: bool) -> Outcome:
 def before_bare(rank: int, world: int) -> Outcome:
     """The same from parameters alone, which do not tell their module: a warning, after 3 steps."""
     model = built("gpt")
-    optimizer = muon(list(model.named_parameters()))
+    optimizer = muon(list(model.named_parameters()), overrides={"down.weight": "matrix"})
     sharded(model, mesh(dp=world))
     run, said = Spread(model, model, rank, world), ""
     for step in range(3):
@@ -309,7 +323,7 @@ ROWS = (
     Row(TOPIC, "HSDP, replicas of shards", hsdp, alone("gpt"), fast=True),
     Row(
         TOPIC,
-        "HSDP, `set_requires_all_reduce(False)` before the step",
+        "HSDP, gradients that replicas do not share",
         hybrid,
         refused="not the same on all ranks that hold copies",
         worlds=(4,),

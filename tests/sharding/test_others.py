@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.sharding.others import ROWS, measure
+from tools.foreign_meshes import as_stated, said
 
 pytestmark = pytest.mark.xdist_group("dist")
 
@@ -28,10 +27,5 @@ def cases() -> list[object]:
 @pytest.mark.parametrize(("place", "world"), cases())
 def test_a_row_does_what_the_table_says(place: int, world: int) -> None:
     result = measure(place, world)
-    if not result.row.refused:
-        assert result.difference <= result.row.within
-        return
-    for line in result.lines:
-        assert re.search(result.row.refused, line), result.lines
-        assert "\n" not in line
-    assert not result.moved
+    assert as_stated(result), said(result)
+    assert not any("\n" in line for line in result.lines)
