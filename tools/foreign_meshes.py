@@ -1,10 +1,11 @@
 """What other people's set-ups do with the optimizers: the table of docs/meshes.md.
 
-    python tools/foreign_meshes.py [--worlds 2 4] [--only WORDS] [--write]
+    python tools/foreign_meshes.py [--worlds 2 4] [--only WORDS] [--go-on LOG] [--write]
 
 Runs the rows of tests/sharding/others.py on gloo processes of this machine and prints the table:
 the largest relative difference to one process, or the line with which every rank is refused.
-`--only` takes the rows with these words in their topic or title; `--write` puts the table into the
+`--only` takes the rows with these words in their topic or title, `--go-on` those that an earlier
+run has not printed; `--write` puts the table into the
 page, with the command, the date and the processor.
 """
 
@@ -14,7 +15,7 @@ import argparse
 import datetime as dt
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,14 +26,23 @@ from preset_table import between  # noqa: E402
 
 from steepest.apps._machine import cpu_name  # noqa: E402
 from tests.sharding.others import ROWS, Result, measure  # noqa: E402
+from tests.sharding.others_row import Row  # noqa: E402
 from tests.sharding.pool import PoolError, close_all  # noqa: E402
 
 PAGE = ROOT / "docs" / "meshes.md"
 BEGIN, END = "<!-- rows: tools/foreign_meshes.py -->", "<!-- end of rows -->"
 
+Cells = tuple[Row, dict[int, str]]
+"""A row, with what it has come to by the number of processes."""
 
-def results(worlds: Sequence[int], words: str) -> Iterator[list[Result]]:
-    """Each row on its numbers of processes.
+
+def results(worlds: Sequence[int], words: str, known: Mapping[str, str]) -> Iterator[Cells]:
+    """The cells of each row, by the number of processes.
+
+    Args:
+        worlds: The numbers of processes.
+        words: Words of the topic or the title of the rows that are wanted.
+        known: Cells of an earlier run, by what was printed before them.
 
     Raises:
         SystemExit: at the end, if a row has failed or does otherwise than it says.
@@ -41,20 +51,35 @@ def results(worlds: Sequence[int], words: str) -> Iterator[list[Result]]:
     for place, row in enumerate(ROWS):
         if words not in f"{row.topic} {row.title}":
             continue
-        found = []
+        cells = {}
         for world in (world for world in worlds if world in row.worlds):
-            try:
-                found.append(measure(place, world))
-            except (PoolError, AssertionError) as error:
-                wrong.append(f"{row.topic}, {row.title}, {world}: {error}")
-                continue
-            print(f"{row.topic}, {row.title}, {world}: {said(found[-1])}", flush=True)
-            if not as_stated(found[-1]):
-                wrong.append(f"{row.topic}, {row.title}, {world}: {said(found[-1])}")
-        if found:
-            yield found
+            name = f"{row.topic}, {row.title}, {world}"
+            if name not in known:
+                try:
+                    found = measure(place, world)
+                except (PoolError, AssertionError) as error:
+                    wrong.append(f"{name}: {error}")
+                    continue
+                if not as_stated(found):
+                    wrong.append(f"{name}: {said(found)}")
+                    continue
+            cells[world] = known[name] if name in known else said(found)
+            print(f"{name}: {cells[world]}", flush=True)
+        if cells:
+            yield row, cells
     if wrong:
         raise SystemExit("otherwise than stated:\n" + "\n".join(wrong))
+
+
+def printed(path: Path) -> dict[str, str]:
+    """The cells that an earlier run has printed."""
+    names = {f"{row.topic}, {row.title}, {world}" for row in ROWS for world in row.worlds}
+    pairs = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name = next((name for name in names if line.startswith(f"{name}: ")), None)
+        if name is not None:
+            pairs[name] = line.removeprefix(f"{name}: ")
+    return pairs
 
 
 def as_stated(result: Result) -> bool:
@@ -70,24 +95,19 @@ def said(result: Result) -> str:
     return result.lines[0] if result.lines else f"{result.difference:.0e}"
 
 
-def table(every: Sequence[Sequence[Result]], worlds: Sequence[int]) -> str:
+def table(every: Sequence[Cells], worlds: Sequence[int]) -> str:
     """The rows as Markdown, topic by topic."""
     lines: list[str] = []
     topic = ""
-    for found in every:
-        row = found[0].row
+    for row, cells in every:
         if row.topic != topic:
             topic = row.topic
             names = " | ".join(f"{world} processes" for world in worlds)
             lines += ["", f"## {topic}", "", f"| | {names} |", "| --- |" + " --- |" * len(worlds)]
-        cells = {result.world: said(result) for result in found}
         texts = [cells.get(world, "") for world in worlds]
         if row.refused:
-            line = next(text for text in texts if text).replace("|", "\\|")
-            texts = [f"refused: {line}" if text else "" for text in texts]
-            texts = [
-                text if i == 0 or text != texts[0] else "the same" for i, text in enumerate(texts)
-            ]
+            texts = [f"refused: {text}" if text else "" for text in texts]
+            texts[1:] = ["refused alike" if text else "" for text in texts[1:]]
         lines.append(f"| {row.title} | {' | '.join(texts)} |")
     return "\n".join(lines[1:])
 
@@ -106,10 +126,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--worlds", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--only", default="")
+    parser.add_argument("--go-on", type=Path, metavar="LOG", help="what an earlier run printed")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     try:
-        every = list(results(given.worlds, given.only))
+        known = printed(given.go_on) if given.go_on else {}
+        every = list(results(given.worlds, given.only, known))
     finally:
         close_all()
     text = f"{stamp(given.worlds)}\n\n{table(every, given.worlds)}"

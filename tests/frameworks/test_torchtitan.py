@@ -10,13 +10,7 @@ from tests.frameworks.checks import check_falls
 ROUTED = ["layers.0.ffn_norm.weight", "layers.1.ffn_norm.weight", "lm_head.weight"]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param("parts", marks=pytest.mark.row("torchtitan")),
-        pytest.param("groups", marks=pytest.mark.row("torchtitan-groups")),
-    ],
-)
+@pytest.mark.parametrize("kind", ["parts", "groups"])
 def test_a_container_trains_and_its_flat_state_goes_on(kind):
     for rank in processes.run("torchtitan_run", kind):
         assert rank["whole"]["adamw"] == [*ROUTED, "tok_embeddings.weight"]

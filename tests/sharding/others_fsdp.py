@@ -315,7 +315,7 @@ ROWS = (
             f"`MixedPrecisionPolicy`: {title}",
             partial(mixed, policy=policy),
             partial(mixed_alone, policy=policy),
-            within=1e-4,
+            within=0.05 if title == "bfloat16 throughout" else 1e-4,  # sums in another order
             fast=title == "bfloat16, reduction in float32",
         )
         for title, policy in POLICIES.items()
