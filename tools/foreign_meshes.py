@@ -107,7 +107,8 @@ def table(every: Sequence[Cells], worlds: Sequence[int]) -> str:
         texts = [cells.get(world, "") for world in worlds]
         if row.refused:
             texts = [f"refused: {text}" if text else "" for text in texts]
-            texts[1:] = ["refused alike" if text else "" for text in texts[1:]]
+            first = next(i for i, text in enumerate(texts) if text)
+            texts[first + 1 :] = ["refused alike" if text else "" for text in texts[first + 1 :]]
         lines.append(f"| {row.title} | {' | '.join(texts)} |")
     return "\n".join(lines[1:])
 
