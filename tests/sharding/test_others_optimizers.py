@@ -36,12 +36,11 @@ class Adapted(nn.Module):
 
 def optimizers() -> Mapping[str, Make]:
     """Every optimizer of the library by its name, as a function of the parameters."""
+    bases = steepest.optim.SteepestOptimizer, steepest.optim.MuonVariant
     classes = {
         name: cls
         for name, cls in vars(steepest.optim).items()
-        if inspect.isclass(cls)
-        and issubclass(cls, SteepestOptimizer)
-        and cls.__init__ is not SteepestOptimizer.__init__
+        if inspect.isclass(cls) and issubclass(cls, SteepestOptimizer) and cls not in bases
     }
     made: dict[str, Make] = {
         name: lambda ps, cls=cls: cls(ps, lr=0.01) for name, cls in classes.items()
