@@ -100,7 +100,7 @@ LAYERS = (
     ("optim.options",),
     (
         *("optim.presets", "optim.batching", "optim.objects", "optim.membership", "optim.remedies"),
-        "optim.transfer",
+        *("optim.transfer", "optim.foreign"),
     ),
     ("optim.groups",),
     ("optim.member_views", "optim.pair_rule"),

@@ -13,6 +13,7 @@ from steepest._common.checks import check_object, not_negative, weight
 from steepest._common.errors import invalid, shape_text
 from steepest._common.lists import add_all, copy_all
 from steepest.optim.choices import Loss
+from steepest.optim.foreign import check_whole
 from steepest.sharding import local, local_like, sharded_like
 
 AVERAGE, BEHIND = "ema_nesterov_average", "ema_nesterov_behind"
@@ -93,6 +94,7 @@ class EMANesterov(Optimizer):
     ) -> None:
         # Not torch's constructor: the groups, their state and the hooks are the optimizer's.
         check_object("optimizer", optimizer, Optimizer, "give an optimizer of torch")
+        check_whole(optimizer.param_groups)
         not_negative("start", start)
         if stop is not None and stop < start:
             raise invalid("stop", stop, f"give a step after start={start}, or None")
@@ -143,6 +145,8 @@ class EMANesterov(Optimizer):
         if self._ahead:
             return
         params = list(self._params())
+        if not self._behind:  # FSDP1 may have come after the constructor
+            check_whole(params)
         now = [local(p) for p in params]
         self._behind = {
             p: _room(self._behind.get(p), part) for p, part in zip(params, now, strict=True)
@@ -227,6 +231,7 @@ class EMANesterov(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the optimizer; its weights look ahead from the next `train()` on."""
+        check_whole([*self.param_groups, param_group])
         self.optimizer.add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import math
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import is_known
+from steepest._common.numerics import host_value, is_known
 from steepest.norms import Coupling
 from steepest.optim.groups import Views, name_of
 from steepest.optim.momentum import average_dtype
 from steepest.optim.options import Group
 from steepest.optim.rule import UpdateRule
 from steepest.optim.updates import Flag
-from steepest.sharding import RankGroup, all_reduce_codes, is_sharded, same_everywhere
+from steepest.sharding import (
+    RankGroup,
+    all_reduce_codes,
+    is_sharded,
+    layout_of,
+    local,
+    same_everywhere,
+)
 from steepest.sharding.agree import BAD, FINE, NONE
 
 AVERAGE = ("nesterov", "betas", "constraint")
@@ -32,12 +41,14 @@ class ReplicatedParams:
         names: Names of the parameters, for a message.
         params: The parameters.
         plans: The rest of what decides on the way of each: its group, view and type of momentum.
+        values: The values of their groups, by the number of the group and the key.
     """
 
     ranks: RankGroup
     names: list[str] = field(default_factory=list)
     params: list[Tensor] = field(default_factory=list)
     plans: list[str] = field(default_factory=list)
+    values: dict[tuple[int, str], str] = field(default_factory=dict)
 
 
 def replicated_params(
@@ -46,6 +57,7 @@ def replicated_params(
     views: Mapping[int, Views],
     replicas: RankGroup | None,
     choices: str,
+    wrong: ValueError | None = None,
 ) -> list[ReplicatedParams]:
     """The parameters that several ranks step together, by groups of ranks; every rank has to ask.
 
@@ -55,9 +67,11 @@ def replicated_params(
         views: The views of the parameters of each group that has a rule, by its number.
         replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
         choices: Whatever else decides on what is sent, as text.
+        wrong: The error for which this rank takes no step.
 
     Raises:
-        ValueError: the ranks do not have the same ones.
+        ValueError: that error; or the ranks do not have the same parameters, values of groups or,
+            as copies, gradients.
     """
     found: dict[RankGroup, ReplicatedParams] = {}
     for number, (group, rule) in enumerate(zip(groups, rules, strict=True)):
@@ -75,26 +89,113 @@ def replicated_params(
                 dtype = None if group["adamw"] else average_dtype(p, asked)
                 average = [key for key in AVERAGE if group.get(key)]
                 one.plans.append(f"{number} {view} {dtype} {asked} {average} {choices}")
+                one.values.update(((number, key), x) for key, x in _values(group))
     # From small to large, so that a larger one hears of what its parts have found.
     sets = sorted(found.values(), key=lambda one: one.ranks.size)
-    wrong: ValueError | None = None
     for one in sets:
-        rows = [
-            (name, tuple(p.shape), str(p.dtype), str(getattr(p, "placements", "")))
-            for name, p in zip(one.names, one.params, strict=True)
-        ]
         try:
-            text = repr((rows, one.plans, str(wrong)))
-            same_everywhere(text, one.ranks, one.params[0].device, "params")
+            _agree(one, wrong)
         except ValueError as error:
-            wrong = error
+            wrong = wrong or error
     if wrong:
         raise wrong
     return sets
 
 
+KEPT = frozenset(("params", "param_names", "estimate", "known"))
+"""Keys of a group that hold what is in it, and what its steps have found."""
+
+# Gradients of different data differ by more; those of the same, in half precision, by less.
+ALIKE = 1e-2
+"""Relative difference of the norms of one gradient on two ranks up to which it is the same."""
+
+SMALL = 1e-6
+"""Share of the largest norm below which a gradient may be made of rounding errors."""
+
+
+def _values(group: Group) -> Iterator[tuple[str, str]]:
+    """The values of a group that its steps are made of, as text; NaN for what is on a device."""
+    for key in sorted(Group.__optional_keys__ - KEPT):
+        value = dict(group).get(key)
+        yield key, str(host_value(value) if isinstance(value, Tensor) else value)
+
+
+def _agree(one: ReplicatedParams, wrong: ValueError | None) -> None:
+    """Raise on every rank unless all of them have the same parameters, values and gradients.
+
+    Args:
+        one: The parameters.
+        wrong: The error for which this rank takes no step.
+
+    Raises:
+        ValueError: they do not, or a rank takes no step.
+    """
+    rows = [
+        (name, tuple(p.shape), str(p.dtype), str(getattr(p, "placements", "")))
+        for name, p in zip(one.names, one.params, strict=True)
+    ]
+    ranks, device = one.ranks, one.params[0].device
+    try:
+        same_everywhere(repr((rows, one.plans, one.values, str(wrong))), ranks, device, "params")
+    except ValueError:
+        # All ranks are here: they can find out together what differs.
+        try:
+            same_everywhere(str(wrong), ranks, device, "step")
+        except ValueError:
+            remedy = "its error says why"
+            raise invalid("step", "refused on another rank", remedy) from None
+        same_everywhere(repr((rows, one.plans, [*one.values])), ranks, device, "params")
+        for (_, key), text in one.values.items():
+            same_everywhere(text, ranks, device, key)
+        raise
+    _check_copies(one)
+
+
+def _check_copies(one: ReplicatedParams) -> None:
+    """Raise on every rank if ranks that hold copies of a parameter have different gradients.
+
+    Raises:
+        ValueError: the norms of the gradients differ.
+    """
+    regions = [
+        layout_of(p).regions if is_sharded(p) else (None,) * one.ranks.size for p in one.params
+    ]
+    parts = [list(dict.fromkeys(each)) for each in regions]
+    if all(len(each) == one.ranks.size for each in parts):
+        return
+    device = one.params[0].device
+    # Of a part that is not here nothing is known, and one that is not finite is never compared.
+    low = torch.full((len(parts), max(map(len, parts))), math.inf, device=device)
+    high = low.clone()
+    for i, (p, each, own) in enumerate(zip(one.params, regions, parts, strict=True)):
+        here, grad = own.index(each[one.ranks.rank]), p.grad
+        if grad is not None and getattr(grad, "placements", ()) == getattr(p, "placements", ()):
+            size = torch.linalg.vector_norm(local(grad)).float()
+            low[i, here] = torch.where(torch.isfinite(size), size, -math.inf)
+            high[i, here] = torch.where(torch.isfinite(size), -size, -math.inf)
+        else:
+            low[i, here] = high[i, here] = -math.inf
+    ends = torch.stack([low, high])
+    dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=one.ranks.group)
+    least, most = ends[0], -ends[1]
+    known = torch.isfinite(least) & torch.isfinite(most)
+    largest = torch.where(known, most, 0).amax()
+    far = known & (most - least > ALIKE * most) & (most > SMALL * largest)
+    if bool(far.any()):
+        name = one.names[int(far.any(1).int().argmax())]
+        raise invalid(
+            "grad",
+            f"not the same on all ranks that hold copies ({name})",
+            "average the gradients: call the DistributedDataParallel module itself, outside of "
+            "no_sync, or all-reduce them before the step",
+        )
+
+
 def all_reduce_finite(
-    flags: Mapping[Tensor, Flag], sets: Sequence[ReplicatedParams], strict: Set[Tensor]
+    flags: Mapping[Tensor, Flag],
+    sets: Sequence[ReplicatedParams],
+    strict: Set[Tensor],
+    wrong: ValueError | None = None,
 ) -> dict[Tensor, Flag]:
     """All-reduce the flags: a parameter is stepped only if its gradient is finite on every rank.
 
@@ -105,16 +206,18 @@ def all_reduce_finite(
         flags: Whether each gradient that is here is finite.
         sets: The parameters that ranks hold together, small groups of ranks first.
         strict: The parameters of which one that is not finite is an error.
+        wrong: The error for which this rank takes no step.
 
     Raises:
-        ValueError: a parameter has a gradient on some ranks and none on others. Known, and raised
-            on all ranks, in the memory of the host; an accelerator is not waited for, and such a
-            parameter is left alone.
+        ValueError: that error; or a parameter has a gradient on some ranks and none on others.
+            Known, and raised on all ranks, in the memory of the host; an accelerator is not waited
+            for, and such a parameter is left alone.
         FloatingPointError: other ranks raise one, for parameters that this one does not hold.
     """
     out = dict(flags)
     missing: list[str] = []
     worst = FINE if all(flag for p, flag in flags.items() if p in strict) else BAD
+    worst = worst if wrong is None else NONE
     for one in sets:
         last = {NONE: None, BAD: False, FINE: True}[worst]
         codes = _codes([*(flags.get(p) for p in one.params), last], one.params[0].device)
@@ -132,6 +235,8 @@ def all_reduce_finite(
                 worst = NONE
             elif most > NONE:
                 out[p] = least == FINE
+    if wrong is not None:
+        raise wrong
     if missing or worst == NONE:
         raise invalid(
             "grad",

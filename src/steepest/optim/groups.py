@@ -14,6 +14,7 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
 from steepest.norms import Geometry, Norm
 from steepest.optim.choices import SLOTS
+from steepest.optim.foreign import Copies
 from steepest.optim.momentum import EIGHT_BITS, average_dtype
 from steepest.optim.options import Group
 from steepest.optim.remedies import no_matrix
@@ -206,15 +207,20 @@ def repr_of(value: Any) -> str | list[str]:
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
 
 
-def replicas_of(module: nn.parallel.DistributedDataParallel) -> RankGroup | None:
+Replicas = tuple[RankGroup | None, Copies | None]
+"""The ranks that hold copies, and the module that averages their gradients; None if unknown."""
+
+
+def replicas_of(module: nn.parallel.DistributedDataParallel) -> Replicas:
     """The ranks that hold copies of a module; None where it is not copied as a whole."""
+    if dist.get_world_size(module.process_group) == 1:
+        return None, None
     # Parameters that torch was told to ignore differ from rank to rank.
-    if module.parameters_to_ignore or dist.get_world_size(module.process_group) == 1:
-        return None
-    return RankGroup.of_group(module.process_group)
+    same = not module.parameters_to_ignore
+    return RankGroup.of_group(module.process_group) if same else None, Copies(module)
 
 
-def named_replicas(replicas: Any, members: Collection[Tensor]) -> RankGroup | None:
+def named_replicas(replicas: Any, members: Collection[Tensor]) -> Replicas:
     """The ranks that hold copies, from what a user names them by; None if there is only one.
 
     Args:
@@ -225,13 +231,14 @@ def named_replicas(replicas: Any, members: Collection[Tensor]) -> RankGroup | No
         ValueError: something else, or a module that holds none of the parameters.
     """
     if replicas is None:
-        return None
+        return None, None
     if isinstance(replicas, nn.parallel.DistributedDataParallel):
         if not any(p in members for p in replicas.module.parameters()):
             raise invalid("replicas", type(replicas.module).__name__, "it has other parameters")
         return replicas_of(replicas)
     if isinstance(replicas, dist.ProcessGroup):
-        return RankGroup.of_group(replicas) if dist.get_world_size(replicas) > 1 else None
+        several = dist.get_world_size(replicas) > 1
+        return RankGroup.of_group(replicas) if several else None, None
     remedy = "give the DistributedDataParallel module, a process group or None"
     raise invalid("replicas", type(replicas).__name__, remedy)
 

@@ -23,12 +23,16 @@ class MemberViews(dict[int, Views]):
         super().__init__()
         self.members: dict[int, list[weakref.ref[Tensor]]] = {}
         """The parameters that the views of each group are for."""
+        self.shapes: dict[int, list[tuple[int, ...]]] = {}
+        """The shapes that they had."""
         self._known = WeakIdKeyDictionary()
 
     def seat(self, place: int, params: Sequence[Tensor], views: Views) -> None:
         """Let the parameters of a group have these views."""
         self[place] = views
         self.members[place] = [weakref.ref(p) for p in params]
+        if params:  # what empties a group and fills it again is still known by it
+            self.shapes[place] = [tuple(p.shape) for p in params]
         seen = zip(params, views, strict=True)
         # A norm of entries has no view, and a parameter may come back from it.
         self._known.update((p, view) for p, view in seen if view is not None)
@@ -49,10 +53,16 @@ class MemberViews(dict[int, Views]):
             found.append(self._known[p] if p in self._known else old[i] if replaced else None)
         return found
 
+    def replaced(self, place: int, params: Sequence[Tensor]) -> list[tuple[int, ...]]:
+        """The shapes that the parameters of a group had, if it has none of them any more."""
+        before = {id(ref()) for ref in self.members.get(place, [])}
+        return [] if any(id(p) in before for p in params) else self.shapes.get(place, [])
+
     def cut(self, count: int) -> None:
         """Forget the groups from this number on."""
         for place in [place for place in self if place >= count]:
             del self[place], self.members[place]
+            self.shapes.pop(place, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy has views for the parameters in the same places."""

@@ -233,3 +233,24 @@ def routed_groups(
         if group.get("adamw"):
             found[-1].update(rates.of(kind, options))
     return found
+
+
+def rates_in_ratio(groups: Iterable[Any], usual: float | Tensor | None, lr: float) -> list[float]:
+    """A learning rate for each group, in the ratios in which the groups were made.
+
+    Args:
+        groups: The groups.
+        usual: The learning rate that the optimizer was made with.
+        lr: The one that takes its place.
+
+    Raises:
+        ValueError: matrices that were made with a learning rate of 0.
+    """
+    made = [(float(group["first_lr"]), bool(group["adamw"])) for group in groups]
+    # A stage of a pipeline may have no matrices.
+    matrices = [rate for rate, adamw in made if not adamw] or [float(usual or 0)]
+    if not any(matrices):
+        raise invalid("lr", 0.0, "the matrices were made with it: it has no ratio to AdamW's")
+    common = usual is not None and float(usual) in matrices
+    first = float(usual) if usual is not None and common and float(usual) > 0 else max(matrices)
+    return [lr * (rate / first) for rate, _ in made]

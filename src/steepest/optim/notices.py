@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from steepest._common.callers import callers, module_of
+from steepest._common.errors import invalid
+from steepest.optim.foreign import several_processes
 from steepest.optim.options import Group
 from steepest.routing.table import Routing
 
@@ -61,7 +63,8 @@ class Notices:
                 f"none of the {len(params)} parameters of this optimizer ({frozen} of them frozen) "
                 f"has had a gradient in {IDLE_STEPS} steps, so that nothing is trained. If the "
                 "model was wrapped, given adapters or replaced after the optimizer was made, make "
-                "the optimizer from the model that is trained",
+                "the optimizer from the model that is trained: fully_shard and FSDP1 put other "
+                "parameters into it",
             )
 
     def one_rate(self, groups: Sequence[Group]) -> None:
@@ -135,6 +138,29 @@ class Notices:
         """
         if keys:
             self._say("newer", f"{versions}, which knows nothing of {', '.join(keys)} in a group")
+
+    def no_matrix(self, cls: type, *, routed: bool) -> None:
+        """Say that AdamW steps all parameters of a module that may be a part of a model.
+
+        Args:
+            cls: The optimizer.
+            routed: Whether modules or names said so.
+
+        Raises:
+            ValueError: it is no part: there is one process, or the caller said so.
+        """
+        if not (routed and several_processes()):
+            raise invalid(
+                "params",
+                "no matrix",
+                f"every parameter is in an `adamw` group, so {cls.__name__} would run plain AdamW: "
+                "use torch.optim.AdamW, or give at least one matrix",
+            )
+        self._say(
+            "no matrix",
+            f"no parameter here is a hidden matrix, so that {cls.__name__} runs plain AdamW on "
+            "this rank: right for a stage of a pipeline that has none, and for nothing else",
+        )
 
     def by_shape(self, matrices: int, others: int) -> None:
         """Say that shapes alone decide on which parameters are matrices."""

@@ -17,6 +17,7 @@ from steepest.optim.adamw import empty_state, step_adamw
 from steepest.optim.batching import GroupStep, StackedBatch
 from steepest.optim.choices import SLOTS, Loss
 from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
+from steepest.optim.foreign import check_followed, check_frozen, check_whole, refused
 from steepest.optim.groups import check_ball, name_of
 from steepest.optim.loading import loading
 from steepest.optim.member import local_grad
@@ -242,10 +243,12 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 frozen when its model's norm was made and is not any more.
         """
         if self._frozen:
-            self._check_frozen()
+            check_frozen(self._frozen)
+        eager = not torch.compiler.is_compiling()
+        wrong = self._unaveraged() if eager else None
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         if self._replicated and self._replicated[0]:
-            there = {p for group in self.param_groups for p in group["params"]}
+            there = set(self._members())
             if any(p not in there for one in self._replicated[0] for p in one.params):
                 self._replicated.clear()
         for place, group in enumerate(self.param_groups):
@@ -269,8 +272,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                         )
                     dtype = average_dtype(p, asked) if asked == EIGHT_BITS else asked or p.dtype
                     alike.setdefault((p.device, dtype), []).append(p)
-        if not torch.compiler.is_compiling():
+        if eager:
             if not alike or self._notices.idle:
+                check_followed(self.param_groups, self._modules)
                 self._notices.idles(self.param_groups, trains=bool(alike))
             if len(self.param_groups) > 1 and len({g["lr"] for g in self.param_groups}) == 1:
                 self._notices.one_rate(self.param_groups)
@@ -283,21 +287,23 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             zeros.update(params[i] for i in doubtful)
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
-            self._meet()
-        if sets := self._replicated[0]:
-            finite = all_reduce_finite(finite, sets, strict)
+            self._meet(wrong)
+        if (sets := self._replicated[0]) or wrong:
+            finite = all_reduce_finite(finite, sets, strict, wrong)
         if strict:
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
             self._skips.add(finite, self.state)
         return finite, zeros
 
-    def _meet(self) -> None:
+    def _meet(self, wrong: ValueError | None) -> None:
         """Find the ranks that step parameters together, and compare what they have."""
         self._find_replicas()
+        if not torch.compiler.is_compiling():
+            wrong = wrong or self._unaveraged() or refused(self.param_groups, self._modules)
         rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
         given = self.param_groups, rules, self._views, self._replicas, str(self.exchange_dtype)
-        self._replicated.append(replicated_params(*given))
+        self._replicated.append(replicated_params(*given, wrong))
 
     def _raise_for(self, finite: dict[Tensor, Flag]) -> None:
         """Wait for the flags of groups that ask for an error.
@@ -335,6 +341,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         every = [(p, view) for taking in takings for p, view in taking]
         memory = [(id(p), p.shape, p.stride(), p.dtype, p.device, view) for p, view in every]
         if 0 not in self._plans or self._plans[0][0] != (facts, memory):
+            check_whole(list(self._members()))  # FSDP1 may have come after the first step
             self._plans[0] = (facts, memory), planned(steps, takings, *choices)
         return self._plans[0][1]
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from steepest.optim.groups import named_replicas, replicas_of
+from steepest.optim.foreign import Copies, Modules, check_whole, modules_in
+from steepest.optim.groups import Replicas, named_replicas, replicas_of
 from steepest.optim.notices import Notices
 from steepest.sharding import RankGroup, is_sharded
 
@@ -46,8 +47,10 @@ class WrapWatch:
 
 def common_replicas(
     wraps: Collection[DistributedDataParallel], params: Collection[Tensor]
-) -> RankGroup | None:
-    """The ranks that hold copies of all parameters; None where that is not sure.
+) -> Replicas:
+    """The ranks that hold copies of all parameters, and the module that averages their gradients.
+
+    None stands for what is not sure.
 
     An optimizer of some of the parameters may be one of several, which share them out among the
     ranks. So the modules have to hold its parameters and no others, as far as they are trained.
@@ -59,8 +62,8 @@ def common_replicas(
     trained = {p for wrap in wraps for p in wrap.module.parameters() if p.requires_grad}
     plain = {p for p in params if p.requires_grad and not is_sharded(p)}
     found = [replicas_of(wrap) for wrap in wraps]
-    if not found or trained != plain or any(ranks != found[0] for ranks in found):
-        return None
+    if not found or trained != plain or any(ranks != found[0][0] for ranks, _ in found):
+        return None, None
     return found[0]
 
 
@@ -98,6 +101,12 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
     _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
+    _copies: Copies | None = None
+    """The module that averages the gradients of these ranks, if it is known."""
+
+    _modules: Modules = ()
+    """The modules whose parameters these are."""
+
     _watch: WrapWatch | None = None
     """The watch for a wrapper, up to the first step."""
 
@@ -106,10 +115,20 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
 
     def _unwrapped(self, params: Any) -> Any:
         """A module without DistributedDataParallel around it, whose ranks are remembered."""
+        check_whole(params)
         if isinstance(params, DistributedDataParallel):
-            self._replicas = replicas_of(params)
+            self._replicas, self._copies = replicas_of(params)
             params = params.module
+        self._modules = self._modules or modules_in(params)
         return params
+
+    def _unaveraged(self) -> ValueError | None:
+        """The error for gradients that this rank has not averaged with the others, if it is known.
+
+        Raises:
+            ValueError: within `join`, see `Copies.refusal`.
+        """
+        return self._copies.refusal() if self._copies is not None else None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a copy does not have."""
@@ -139,7 +158,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
         watch.stop()
         params = {p for group in self.param_groups for p in group["params"]}
         if wraps := watch.around(params):
-            self._replicas = common_replicas(wraps, params)
+            self._replicas, self._copies = common_replicas(wraps, params)
             if self._replicas is None and self._divides():
                 self._notices.undivided()
 
@@ -160,7 +179,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
             ValueError: something else, or a module that holds none of the parameters.
         """
         members = {p for group in self.param_groups for p in group["params"]}
-        self._replicas = named_replicas(replicas, members)
+        self._replicas, self._copies = named_replicas(replicas, members)
         if self._watch is not None:
             self._watch.stop()
             self._watch = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -13,6 +13,7 @@ from steepest._common.errors import invalid
 from steepest._common.numerics import host_value
 from steepest.norms import Coupling, Norm
 from steepest.optim.choices import SLOTS, Unrouted
+from steepest.optim.foreign import check_not_flattened, check_whole, modules_in
 from steepest.optim.group_keys import check_keys, inside_another, unwritten
 from steepest.optim.groups import (
     Views,
@@ -31,6 +32,7 @@ from steepest.optim.membership import (
     join,
     leave,
     not_routed,
+    rates_in_ratio,
     routed_groups,
     unnamed,
 )
@@ -79,6 +81,9 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
     rule_keys: ClassVar[tuple[str, ...]]
     """Keys of a group that its rule is made of: a change of one makes another rule."""
 
+    _made = True
+    """Whether the constructor has come to its end."""
+
     def __init__(
         self,
         params: Params,
@@ -91,6 +96,7 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
     ) -> None:
         if unrouted not in (None, "adamw"):
             raise invalid("unrouted", unrouted, 'give "adamw" or None')
+        self._made = False
         self._objects = GroupObjects((*self.objects, *SLOTS))
         self._views = MemberViews()
         # Not while torch adds the first groups, which are routed already.
@@ -126,18 +132,14 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
         if self._nested:
             groups = unwritten(groups, defaults, adamw, self._notices)
         super().__init__(groups, defaults)
+        self._made = True
         self._uncompiled = uncompiled_step()
         if not self._nested:
             # Another optimizer around this one may share the parameters out among the ranks.
             self._watch_for_replicas()
         self._routed = RoutingMemory(found) if found is not None else None
         if all(group["adamw"] for group in self.param_groups) and framework() != SHARDING:
-            raise invalid(
-                "params",
-                "no matrix",
-                f"every parameter is in an `adamw` group, so {type(self).__name__} would run plain "
-                "AdamW: use torch.optim.AdamW, or give at least one matrix",
-            )
+            self._notices.no_matrix(type(self), routed=found is not None)
 
     @abstractmethod
     def _make_rule(self, group: Group) -> UpdateRule:
@@ -173,15 +175,7 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
             ...     optimizer, max_lr=optimizer.lrs(0.04), total_steps=100
             ... )
         """
-        rates = [float(group["first_lr"]) for group in self.param_groups]
-        pairs = zip(rates, self.param_groups, strict=True)
-        matrices = [rate for rate, group in pairs if not group["adamw"]]
-        if not any(matrices):
-            raise invalid("lr", 0.0, "the matrices were made with it: it has no ratio to AdamW's")
-        usual = self.defaults["lr"]
-        common = usual is not None and float(usual) in matrices
-        first = float(usual) if common and float(usual) > 0 else max(matrices)
-        return [lr * (rate / first) for rate in rates]
+        return rates_in_ratio(self.param_groups, self.defaults["lr"], lr)
 
     def _divides(self) -> bool:
         """Whether a direction of some group depends on whole matrices."""
@@ -211,21 +205,15 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
 
     def _follow(self, place: int, rule: UpdateRule) -> None:
         """Let views follow their parameters, after others have edited the groups."""
-        there = {p for group in self.param_groups for p in group["params"]}
-        found = self._views.of(place, self.param_groups[place]["params"], there)
+        there, now = set(self._members()), self.param_groups[place]["params"]
+        check_not_flattened(self._views.replaced(place, now), now)
+        found = self._views.of(place, now, there)
         self._seat(place, found if rule.geometry.axes == 2 else None, rule)
         self._forget_plans()
 
-    def _check_frozen(self) -> None:
-        """Raise if a parameter without a block in the norm of its model is not frozen any more."""
-        thawed = [name for name, p in self._frozen.items() if p.requires_grad]
-        if thawed:
-            raise invalid(
-                "params",
-                ", ".join(thawed),
-                "frozen when the norm of named blocks was made, which has no block for it: make "
-                "the norm and the optimizer again",
-            )
+    def _members(self) -> Iterator[Tensor]:
+        """The parameters of all groups."""
+        return (p for group in self.param_groups for p in group["params"])
 
     @property
     def routing(self) -> Routing | None:
@@ -274,7 +262,11 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
         before = [{key: g.get(key) for key in MEMBERS} for g in groups]
         routed = self._routed
         try:
-            for group in self._divided(normalised(param_group)):
+            given = normalised(param_group)
+            if self._made:
+                check_whole([*self._members(), given])
+            self._modules += modules_in(given)
+            for group in self._divided(given):
                 self._add(group)
         except BaseException:
             del self.param_groups[count:]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from steepest._common.errors import invalid, shape_text
 from steepest.optim.choices import Unrouted
+from steepest.optim.foreign import check_whole
 from steepest.optim.group_keys import translate
 from steepest.optim.membership import MEMBERS, Rates, extended, is_told, routed_groups
 from steepest.optim.notices import Notices
@@ -198,6 +199,7 @@ def sort_params(
     if isinstance(params, Tensor):
         return params, None  # torch says what is wrong with it
     groups = grouped(params)
+    check_whole(groups)
     if not groups:
         raise invalid(
             "params", [], "no parameters; if requires_grad has selected them, all are frozen"
