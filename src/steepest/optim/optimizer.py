@@ -245,7 +245,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if self._frozen:
             check_frozen(self._frozen)
         eager = not torch.compiler.is_compiling()
-        wrong = self._unaveraged() if eager else None
+        wrong = self._copies.refusal() if self._copies is not None and eager else None
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         if self._replicated and self._replicated[0]:
             there = set(self._members())
@@ -298,9 +298,11 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
 
     def _meet(self, wrong: ValueError | None) -> None:
         """Find the ranks that step parameters together, and compare what they have."""
-        self._find_replicas()
-        if not torch.compiler.is_compiling():
-            wrong = wrong or self._unaveraged() or refused(self.param_groups, self._modules)
+        if not torch.compiler.is_compiling():  # torch 2.10 compiles none that sets an attribute
+            self._find_replicas()
+            if wrong is None and self._copies is not None:
+                wrong = self._copies.refusal()
+            wrong = wrong or refused(self.param_groups, self._modules)
         rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
         given = self.param_groups, rules, self._views, self._replicas, str(self.exchange_dtype)
         self._replicated.append(replicated_params(*given, wrong))

@@ -122,14 +122,6 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
         self._modules = self._modules or modules_in(params)
         return params
 
-    def _unaveraged(self) -> ValueError | None:
-        """The error for gradients that this rank has not averaged with the others, if it is known.
-
-        Raises:
-            ValueError: within `join`, see `Copies.refusal`.
-        """
-        return self._copies.refusal() if self._copies is not None else None
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a copy does not have."""
         super().__setstate__(state)
@@ -151,8 +143,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
 
     def _find_replicas(self) -> None:
         """Take the ranks of a `DistributedDataParallel` that came after the optimizer."""
-        # torch 2.10 compiles no step that sets an attribute.
-        if self._watch is None or torch.compiler.is_compiling():
+        if self._watch is None:
             return
         watch, self._watch = self._watch, None
         watch.stop()
