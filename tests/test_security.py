@@ -44,6 +44,8 @@ UNGUARDED = {
 """Files that open others without `_common.files`, and what they open."""
 
 PRINTING = {
+    "apps/_folder.py": "the note on a file system without locks, made printable",
+    "apps/_process.py": "the text of an exit, made printable",
     "apps/_terminal.py": "the one line of an error, made printable",
     "apps/app.py": "the version",
     "apps/cli.py": "the line before anything else can be imported",

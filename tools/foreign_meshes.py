@@ -1,4 +1,4 @@
-"""What other people's set-ups do with the optimizers: the table of docs/meshes.md.
+"""The table of docs/meshes.md: other people's set-ups, run on several processes.
 
     python tools/foreign_meshes.py [--worlds 2 4] [--only WORDS] [--go-on LOG] [--write]
 
@@ -91,7 +91,7 @@ def as_stated(result: Result) -> bool:
 
 
 def said(result: Result) -> str:
-    """What a row comes to, in a cell."""
+    """The result of a row, as a cell."""
     return result.lines[0] if result.lines else f"{result.difference:.0e}"
 
 

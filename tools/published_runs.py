@@ -84,9 +84,10 @@ def seven_billion() -> Model:
 
 
 def gh200() -> Plan:
-    """Muon of that model on four GH200s, state in bfloat16."""
+    """Muon of that model on four GH200s, state and exchange in bfloat16."""
+    half = torch.bfloat16
     # GH200 data sheet: the peak of an H100, 96 GB.
-    return plan(seven_billion(), mesh="fsdp=4", dtype=torch.bfloat16)
+    return plan(seven_billion(), mesh="fsdp=4", dtype=half, exchange_dtype=half)
 
 
 def standard(found: Plan) -> Cost:

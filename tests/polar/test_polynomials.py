@@ -14,7 +14,7 @@ from steepest.polar import (
     polar_express_coefficients,
 )
 from steepest.polar._blocks import Workspace
-from steepest.polar._polynomials import Step, nested, symmetric_form
+from steepest.polar._polynomials import GramPolynomial, nested, symmetric_form
 from tests.matrices import log_spaced, naive_polar, with_spectrum
 
 LONG = (9, 13)
@@ -41,7 +41,7 @@ def test_what_a_step_makes_of_a_gram_matrix(degree, gradients, zeros):
     u = torch.linalg.qr(torch.randn(2, 5, 5, dtype=torch.float64, generator=generator))[0]
     values = torch.rand(2, 5, dtype=torch.float64, generator=generator)
     r = (u * values[:, None]) @ u.mT
-    step = Step.of(c)
+    step = GramPolynomial.of(c)
     assert step.lead == c[0]
     with torch.set_grad_enabled(gradients):
         found = torch.baddbmm(r, r, r, beta=step.b, alpha=step.c)

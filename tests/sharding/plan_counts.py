@@ -89,7 +89,7 @@ def _sharded(
 
         for _ in range(one.count):
             p = nn.Parameter(make(layout.shapes[rank], one, place))
-            p.grad = make(layout.shapes[rank], one, place)
+            p.grad = torch.ones_like(p)  # alike on ranks that hold copies
             out.append((one, p))
     return out
 
@@ -144,7 +144,7 @@ def replicas(rank: int, world: int) -> list[Counts]:
     for small in (False, True):
         module = nn.parallel.DistributedDataParallel(chain(EVEN))
         for p in module.parameters():
-            p.grad = torch.randn_like(p)
+            p.grad = torch.ones_like(p)
         with small_buckets() if small else torch.no_grad():
             optimizer = steepest.Muon(module)
             optimizer.step()

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 
 from steepest._common.errors import invalid
+from steepest._common.files import open_file
+from steepest._common.text import printable
 
 # Windows has none.
 fcntl: ModuleType | None = import_module("fcntl") if find_spec("fcntl") else None
@@ -26,6 +28,8 @@ OTHER_FOLDER = "give another folder, or wait until it has ended"
 # What the system says where it has no locks: some network file systems.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 PAUSE = 0.1
+LONGEST = 512
+"""Bytes of a lock that are read: a number and the name of a host."""
 
 
 def is_empty(folder: Path) -> bool:
@@ -122,8 +126,8 @@ def _locked(folder: Path, argument: str, remedy: str, patience: float) -> Iterat
         if error.errno not in WITHOUT_LOCKS:
             raise
         print(
-            f"steepest: note: {folder} is on a file system without locks: nothing keeps a second "
-            "process out of it",
+            f"steepest: note: {printable(str(folder))} is on a file system without locks: nothing "
+            "keeps a second process out of it",
             file=sys.stderr,
         )
     try:
@@ -177,6 +181,7 @@ def _sign(handle: int) -> None:
 def _holder(path: Path) -> str:
     """The process that holds a lock, in words."""
     with suppress(OSError, ValueError):
-        number, host = path.read_text(encoding="utf-8").split()
-        return f"process {int(number)} on {host}"
+        with open_file(path) as file:
+            number, host = file.read(LONGEST).decode().split()
+        return f"process {int(number)} on {printable(host)}"
     return "another process"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from steepest._common.text import printable
 from steepest.apps._interrupt import INTERRUPTED
 
 PRINTABLE = "steepest.printable"
@@ -99,5 +100,5 @@ def _code(error: SystemExit) -> int:
         return 0
     if isinstance(error.code, int):
         return error.code & 0xFF
-    print(error.code, file=sys.stderr)
+    print(printable(str(error.code)), file=sys.stderr)
     return 1

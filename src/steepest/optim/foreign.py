@@ -208,8 +208,8 @@ class Copies:
         return invalid(
             "grad",
             "not averaged over the ranks",
-            "the last backward pass was one of DistributedDataParallel.no_sync: run the last one "
-            "before a step, forward and backward, outside of it",
+            "the last backward pass ran in DistributedDataParallel.no_sync: run the last forward "
+            "and backward pass of every step outside of it",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steepest._common.callers import callers
+from steepest._common.callers import callers, owner_of
 from steepest._common.errors import invalid
 from steepest.optim.choices import SLOTS
 from steepest.optim.notices import Notices
@@ -18,7 +18,7 @@ from steepest.optim.options import RENAMED, Group, StepOptions
 
 def inside_another(optimizer: torch.optim.Optimizer) -> bool:
     """Whether another optimizer is making this one, and has written into its groups before."""
-    owners = (frame.f_locals.get("self") for frame in callers())
+    owners = (owner_of(frame) for frame in callers())
     return any(isinstance(o, torch.optim.Optimizer) and o is not optimizer for o in owners)
 
 

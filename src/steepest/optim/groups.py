@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from steepest._common.checks import check_object
 from steepest._common.errors import invalid, shape_text
 from steepest._common.numerics import host_value, number, widened
+from steepest.maps import ConvexMap
 from steepest.norms import Geometry, Norm
 from steepest.optim.choices import SLOTS
 from steepest.optim.foreign import Copies
@@ -20,7 +21,6 @@ from steepest.optim.options import Group
 from steepest.optim.remedies import no_matrix
 from steepest.optim.rule import UpdateRule, check_average
 from steepest.optim.updates import check_decay
-from steepest.polar import PolarMethod
 from steepest.retractions import Retraction
 from steepest.sharding import RankGroup
 from steepest.transforms import Transform
@@ -190,13 +190,15 @@ def check_maps(group: Group, rule: UpdateRule) -> None:
         raise invalid("constraint", group["constraint"], f"with {rule.retraction} give None")
 
 
-def choose_polar(group: Group, views: Views, polar: PolarMethod | None) -> None:
+def choose_polar(group: Group, views: Views, geometry: Geometry) -> None:
     """Have the methods of polar factors chosen before a step, which may be traced."""
+    polar, smooth = geometry.polar, isinstance(geometry, ConvexMap)
     for p, view in zip(group["params"], views, strict=True):
         dtype = widened(average_dtype(p, group["momentum_dtype"]))
         for _, m, n in view.shapes(p.shape) if view else []:
             if polar and m and n:
-                for sizes in ((m, n), (n, m)):
+                # Smooth maps of singular values take that of [X, δI].
+                for sizes in ((m, n), (n, m), *([(min(m, n), m + n)] if smooth else [])):
                     polar.choose(*sizes, dtype, p.device)
 
 

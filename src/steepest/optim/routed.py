@@ -201,7 +201,7 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
         found = views_of(group, views, rule.geometry, type(self))
         self._check_shapes(group, found, rule)
         self._views.seat(place, group["params"], found)
-        choose_polar(group, found, rule.geometry.polar)
+        choose_polar(group, found, rule.geometry)
 
     def _follow(self, place: int, rule: UpdateRule) -> None:
         """Let views follow their parameters, after others have edited the groups."""

@@ -36,13 +36,15 @@ def symmetric_form(coefficients: tuple[float, ...]) -> tuple[Pair, ...]:
     return tuple(pairs if any(pairs[-1]) else pairs[:-1])
 
 
-class Step(NamedTuple):
-    """q(r) = lead + … of one step, p(x) = x·q(x²), ready to be evaluated at a Gram matrix.
+class GramPolynomial(NamedTuple):
+    """The q of a step p(x) = x·q(x²), ready to be evaluated at a Gram matrix R.
+
+    Every evaluation begins with the product bR + cR².
 
     Args:
         lead: q(0).
-        b: what R counts in the product that any step begins with, bR + cR².
-        c: what R² counts there.
+        b: the factor of R in that product.
+        c: the factor of R².
         pairs: None if that is q(R) − q(0)·I, for quintics; else it is V = 4(R − R²), and these are
             the coefficients of the symmetric form.
     """
@@ -53,12 +55,12 @@ class Step(NamedTuple):
     pairs: tuple[Pair, ...] | None
 
     @staticmethod
-    def of(coefficients: tuple[float, ...]) -> Step:
+    def of(coefficients: tuple[float, ...]) -> GramPolynomial:
         """The step of an odd polynomial with these coefficients, three or more."""
         lead, b, c, *more = coefficients
         if not more:
-            return Step(lead, b, c, None)
-        return Step(lead, 4.0, -4.0, symmetric_form(coefficients))
+            return GramPolynomial(lead, b, c, None)
+        return GramPolynomial(lead, 4.0, -4.0, symmetric_form(coefficients))
 
 
 def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Tensor:

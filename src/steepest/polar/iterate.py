@@ -22,7 +22,7 @@ from steepest._common.numerics import (
 )
 from steepest.polar._blocks import Workspace, gram_matrix, largest_eigenvalue
 from steepest.polar._noise import band, half_backward, half_error, safe_segments
-from steepest.polar._polynomials import Step, nested
+from steepest.polar._polynomials import GramPolynomial, nested
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding
 from steepest.polar._scale import fitted, overestimate
 from steepest.polar.method import Accuracy, PolarMethod
@@ -39,10 +39,14 @@ class _Iteration(PolarMethod):
     _shown = ("schedule",)
     schedule: Schedule = POLAR_EXPRESS
     dtype: torch.dtype | None = None
-    _prepared: list[Step] = field(default_factory=list, init=False, repr=False, compare=False)
+    _prepared: list[GramPolynomial] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        self._prepared.extend(map(Step.of, self.schedule.folded))  # before a step may be traced
+        self._prepared.extend(
+            map(GramPolynomial.of, self.schedule.folded)
+        )  # before a step may be traced
         if self.dtype not in (None, *HALF, torch.float32, torch.float64):
             raise invalid("dtype", self.dtype, "give float16, bfloat16, float32, float64 or None")
 
@@ -169,7 +173,7 @@ class GramNewtonSchulz(_Iteration):
     any_scale = (torch.bfloat16,)
     segments: tuple[int, ...] | None = None
     tight: bool | int = False
-    _steps: dict[torch.dtype, tuple[tuple[Step, ...], ...]] = field(
+    _steps: dict[torch.dtype, tuple[tuple[GramPolynomial, ...], ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -231,7 +235,7 @@ class GramNewtonSchulz(_Iteration):
         return xs
 
     def _first(
-        self, step: Step, gram: Tensor, square: Tensor, space: Workspace, *, divided: bool
+        self, step: GramPolynomial, gram: Tensor, square: Tensor, space: Workspace, *, divided: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """ρ, q(R/ρ) − q(0)·I, in the type of R if it is quadratic, and R/ρ in that type.
 
@@ -254,7 +258,11 @@ class GramNewtonSchulz(_Iteration):
         return bound, nested(gram, q, step.pairs, space) if step.pairs else q, gram
 
     def _started_in_half(
-        self, xs: list[Tensor], step: Step, more: Sequence[Step], space: Workspace
+        self,
+        xs: list[Tensor],
+        step: GramPolynomial,
+        more: Sequence[GramPolynomial],
+        space: Workspace,
     ) -> list[Tensor]:
         """The matrices after the first segment, in half precision; they come in float32.
 
@@ -323,7 +331,7 @@ def _composed(
     lead: float,
     q: Tensor,
     gram: Tensor,
-    steps: Sequence[Step],
+    steps: Sequence[GramPolynomial],
     space: Workspace,
     *,
     apart: bool,

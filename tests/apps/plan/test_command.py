@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
 FLAGS = [
     *("--model", "--mesh", "--devices", "--device", "--tokens", "--length", "--sequences"),
-    *("--recompute", "--dtype", "--set", "--out"),
+    *("--recompute", "--dtype", "--exchange-dtype", "--set", "--out"),
 ]
 
 

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from steepest.apps.plan.batch import Batch
+from steepest.apps.plan.batch import LocalBatch
 from steepest.apps.plan.blocks import transformer
 from steepest.apps.plan.costs import Task, adamw
 from steepest.apps.plan.hardware import preset
@@ -214,7 +214,7 @@ def predicted(sizes: Sizes, world: int) -> Memory:
         links=links,
         itemsize=2 if world == 1 else 4,
     )
-    batch = Batch(
+    batch = LocalBatch(
         tokens=sizes.sequences * sizes.length * world,
         length=sizes.length,
         sequences=sizes.sequences,

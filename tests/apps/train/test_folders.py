@@ -349,7 +349,7 @@ def test_a_pipe_in_the_place_of_a_checkpoint_is_one_line(steepest: Invoke, run: 
     path = run / "sgd" / "seed-0" / "step-000012.pt"
     path.unlink()
     os.mkfifo(path)
-    says(steepest("train", "--resume", run), f"{path}: is cut off, damaged or no checkpoint")
+    says(steepest("train", "--resume", run), f"{path}: is no regular file")
 
 
 def test_a_folder_that_may_not_be_read_is_one_line(

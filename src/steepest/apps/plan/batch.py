@@ -17,7 +17,7 @@ RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class LocalBatch:
     """Tokens of a step, and how they are taken.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class KeptNumbers:
     """Numbers that a block keeps for a token.
 
     Args:
@@ -29,7 +29,7 @@ class Kept:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class BlockCost:
     """The numbers of a block of layers for a token.
 
     Args:
@@ -42,18 +42,22 @@ class Block:
     """
 
     width: int = 0
-    none: Kept = Kept()
-    selective: Kept = Kept()
+    none: KeptNumbers = KeptNumbers()
+    selective: KeptNumbers = KeptNumbers()
     working: int = 0
     repeated: float = 0.0
 
-    def kept(self, recompute: str) -> Kept:
+    def kept(self, recompute: str) -> KeptNumbers:
         """The numbers that wait under one of `steepest.apps.plan.batch.RECOMPUTE`."""
-        ways = {"none": self.none, "selective": self.selective, "full": Kept(divided=self.width)}
+        ways = {
+            "none": self.none,
+            "selective": self.selective,
+            "full": KeptNumbers(divided=self.width),
+        }
         return ways[recompute]
 
 
-def transformer(width: int, hidden: int, *, keys: int = 0) -> Block:
+def transformer(width: int, hidden: int, *, keys: int = 0) -> BlockCost:
     """A block of attention and a perceptron.
 
     Args:
@@ -71,20 +75,20 @@ def transformer(width: int, hidden: int, *, keys: int = 0) -> Block:
     # of the first layers, which are the results of the norms.
     divided = 4 * width + 2 * (keys or width)
     if not keys:
-        return Block(
+        return BlockCost(
             width=width,
-            none=Kept(divided=divided + 2 * hidden, whole=2 * width),
+            none=KeptNumbers(divided=divided + 2 * hidden, whole=2 * width),
             # Of the products of attention's input and output and of the perceptron's two, the first
             # and the third.
-            selective=Kept(divided=5 * width + hidden),
+            selective=KeptNumbers(divided=5 * width + hidden),
             working=2 * hidden + width,
             repeated=width * width + hidden * width,
         )
-    return Block(
+    return BlockCost(
         width=width,
-        none=Kept(divided=divided + 4 * hidden, whole=2 * width),
+        none=KeptNumbers(divided=divided + 4 * hidden, whole=2 * width),
         # Queries, values, one half of the gate, and the output, before it is added up.
-        selective=Kept(divided=3 * width + keys + hidden, whole=width),
+        selective=KeptNumbers(divided=3 * width + keys + hidden, whole=width),
         working=3 * hidden + width,
         repeated=keys * width + width * width + hidden * width,
     )
@@ -92,7 +96,7 @@ def transformer(width: int, hidden: int, *, keys: int = 0) -> Block:
 
 def latent_experts(
     width: int, hidden: int, *, taken: int, heads: int, ranks: tuple[int, int], repeated: float
-) -> Block:
+) -> BlockCost:
     """A block of latent attention and experts, as in DeepSeek-V3 and Kimi K2.
 
     Args:
@@ -110,10 +114,10 @@ def latent_experts(
     # What goes to the experts and comes back, and their two halves of the gate, its activation and
     # the product.
     experts = 2 * taken * width + 4 * (taken + 1) * hidden
-    return Block(
+    return BlockCost(
         width=width,
-        none=Kept(divided=2 * width + attention + experts, whole=2 * width + latent),
-        selective=Kept(
+        none=KeptNumbers(divided=2 * width + attention + experts, whole=2 * width + latent),
+        selective=KeptNumbers(
             divided=(taken + 2) * width + heads * 128 + (taken + 1) * hidden,
             whole=queries + keys + 64,
         ),

@@ -88,6 +88,14 @@ Recompute = Annotated[
 Dtype = Annotated[
     str, flag(f"Of parameters, gradients and states: {', '.join(DTYPES)}.", kind=OneOf(DTYPES))
 ]
+ExchangeDtype = Annotated[
+    str | None,
+    flag(
+        f"In which averages and directions travel: {', '.join(DTYPES)}; by default --dtype, "
+        "float32 at least.",
+        kind=OneOf(DTYPES),
+    ),
+]
 Out = Annotated[
     Path | None,
     flag("Folder for plan.png, plan.csv and plan.json; made if it is missing.", metavar="FOLDER"),
@@ -143,6 +151,7 @@ def plan(
     sequences: Sequences = None,
     recompute: Recompute = None,
     dtype: Dtype = "float32",
+    exchange_dtype: ExchangeDtype = None,
     numbers: Numbers = None,
     out: Out = None,
 ) -> None:
@@ -160,5 +169,6 @@ def plan(
         sequences=sequences,
         recompute=recompute,
         dtype=dtype,
+        exchange_dtype=exchange_dtype,
         out=out,
     )

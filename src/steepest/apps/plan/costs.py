@@ -34,6 +34,8 @@ class Task:
         device: the kind of the devices.
         links: the links between them.
         itemsize: bytes of a parameter, of its gradient and of each of its states.
+        exchanged: bytes of a number on its way to an owner and back; 0 for those of a parameter,
+            and of float32 at least.
     """
 
     model: Model
@@ -41,6 +43,7 @@ class Task:
     device: Device
     links: Links
     itemsize: int = 4
+    exchanged: int = 0
 
     @property
     def stage(self) -> Task:
@@ -174,7 +177,7 @@ def exchange(task: Task) -> Cost:
     if not weights:
         flags = (_flags(task),) if ranks > 1 else ()
         return replace(_sharded(task), name="exchange", flops=_homework(task), collectives=flags)
-    itemsize = on_the_way(task.itemsize)
+    itemsize = task.exchanged or on_the_way(task.itemsize)
     owners = owners_of(weights, ranks, itemsize)
     each = [k * _factors(w) for k, w in zip(owners.counts, weights, strict=True)]
     flops = torch.stack(each).sum(0)

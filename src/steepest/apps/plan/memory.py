@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from steepest.apps.plan.batch import RECOMPUTE, Batch
+from steepest.apps.plan.batch import RECOMPUTE, LocalBatch
 from steepest.apps.plan.costs import Cost, Task
 from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Model
@@ -96,7 +96,7 @@ class _Stage:
     mesh: Mesh
     whole: bool
     flight: int
-    batch: Batch
+    batch: LocalBatch
     tokens: float
     itemsize: int
 
@@ -212,7 +212,7 @@ def _copies_of_shards(stage: _Stage, *, pipeline: bool) -> tuple[tuple[float, fl
     )
 
 
-def memory(task: Task, cost: Cost, batch: Batch) -> Memory:
+def memory(task: Task, cost: Cost, batch: LocalBatch) -> Memory:
     """The moment with the most bytes, of the first or of the last stage.
 
     Args:
@@ -246,7 +246,7 @@ def memory(task: Task, cost: Cost, batch: Batch) -> Memory:
     return replace(most, margin=CONTEXT + FRAGMENTATION * passing)
 
 
-def least_recomputed(task: Task, cost: Cost, batch: Batch) -> Batch:
+def least_recomputed(task: Task, cost: Cost, batch: LocalBatch) -> LocalBatch:
     """The batch with the least recomputation that fits; with the most, if none does."""
     tries = [replace(batch, recompute=way) for way in RECOMPUTE]
     for one in tries:

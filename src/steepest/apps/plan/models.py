@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from steepest._common.errors import invalid
-from steepest.apps.plan.blocks import Block, latent_experts, transformer
+from steepest.apps.plan.blocks import BlockCost, latent_experts, transformer
 
 MatrixStack = tuple[int, int, int]
 """(how many, rows, columns) of equal matrices."""
@@ -88,7 +88,7 @@ class Model:
     blocks: int
     added: int
     sent: int = 0
-    block: Block = field(default_factory=Block)
+    block: BlockCost = field(default_factory=BlockCost)
     scores: int = 0
     length: int = 2048
     vocabulary: int = 0

@@ -9,14 +9,14 @@ from torch import nn
 from steepest import route
 from steepest._common.errors import invalid
 from steepest._common.text import printable
-from steepest.apps.plan.blocks import Block, Kept
+from steepest.apps.plan.blocks import BlockCost, KeptNumbers
 from steepest.apps.plan.models import MODELS, MatrixStack, Model, Weights
 
 TOKENS = 2**20
 """Tokens of a step of a module, unless another number is asked for."""
 
 
-def _block(weights: tuple[Weights, ...], blocks: int) -> Block:
+def _block(weights: tuple[Weights, ...], blocks: int) -> BlockCost:
     """The activations of a piece, as far as the shapes of its weights tell.
 
     Input and result of every layer are kept, which is right for GPT's block, and 2 % short of
@@ -29,10 +29,10 @@ def _block(weights: tuple[Weights, ...], blocks: int) -> Block:
     results = sum(n * out for n, out, _ in sizes)
     inputs = sum(n * into for n, _, into in sizes)
     widest = max(max(out, into) for _, out, into in sizes)
-    return Block(
+    return BlockCost(
         width=width,
-        none=Kept(divided=round(inputs + results)),
-        selective=Kept(divided=round(width + results / 2)),
+        none=KeptNumbers(divided=round(inputs + results)),
+        selective=KeptNumbers(divided=round(width + results / 2)),
         working=2 * widest + width,
         repeated=sum(n * out * into for n, out, into in sizes) / 2,
     )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from steepest._common.errors import invalid
-from steepest.apps.plan.batch import AT_ONCE, RECOMPUTE, Batch
+from steepest.apps.plan.batch import AT_ONCE, RECOMPUTE, LocalBatch
 from steepest.apps.plan.costs import Task
 from steepest.apps.plan.hardware import Device, Links, preset
 from steepest.apps.plan.mesh import Mesh, meshes
@@ -30,6 +30,7 @@ def plan(
     sequences: int | None = None,
     recompute: str | None = None,
     dtype: torch.dtype = torch.float32,
+    exchange_dtype: torch.dtype | None = None,
 ) -> Plan:
     """Predict what Muon costs on many devices, by this library's exchange and by the alternatives.
 
@@ -49,6 +50,8 @@ def plan(
         recompute: the activations that the backward pass computes again, "none", "selective" or
             "full". None: the least that fits.
         dtype: type of parameters, gradients and states.
+        exchange_dtype: type in which averages and directions travel. None: that of the parameters,
+            float32 at least, as in the optimizers.
 
     Raises:
         ValueError: an unknown name; a mesh of another number of devices, or neither of the two; a
@@ -65,7 +68,7 @@ def plan(
     table = model_of(model)
     machine, wires = _machine(device, links)
     batch = _batch(table, tokens, length, sequences, recompute)
-    task = Task(model=table, mesh=Mesh(), device=machine, links=wires, itemsize=dtype.itemsize)
+    task = _task(table, machine, wires, dtype, exchange_dtype)
     least = recompute is None
     if mesh is not None:
         return planned(replace(task, mesh=_mesh(mesh, devices)), batch, least=least)
@@ -73,6 +76,20 @@ def plan(
         raise invalid("mesh", mesh, "give a mesh, or the number of devices to search one for")
     tasks = [replace(task, mesh=m) for m in meshes(devices, wires.node)]
     return recommended(tasks, batch, least=least)
+
+
+def _task(
+    model: Model, device: Device, links: Links, dtype: torch.dtype, exchanged: torch.dtype | None
+) -> Task:
+    """The task on one device."""
+    return Task(
+        model=model,
+        mesh=Mesh(),
+        device=device,
+        links=links,
+        itemsize=dtype.itemsize,
+        exchanged=exchanged.itemsize if exchanged else 0,
+    )
 
 
 def _machine(device: str | Device, links: Links | None) -> tuple[Device, Links]:
@@ -86,9 +103,9 @@ def _machine(device: str | Device, links: Links | None) -> tuple[Device, Links]:
 
 def _batch(
     model: Model, tokens: int | None, length: int | None, sequences: int | None, way: str | None
-) -> Batch:
+) -> LocalBatch:
     length = model.length if length is None else length
-    return Batch(
+    return LocalBatch(
         tokens=model.tokens if tokens is None else tokens,
         length=length,
         sequences=max(1, AT_ONCE // max(1, length)) if sequences is None else sequences,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from steepest.apps.plan.batch import Batch
+from steepest.apps.plan.batch import LocalBatch
 from steepest.apps.plan.costs import WAYS, Task, exchange, timed
 from steepest.apps.plan.memory import least_recomputed
 from steepest.apps.plan.result import Plan
@@ -23,7 +23,7 @@ PIECES = {
 """The pieces of a training step in words."""
 
 
-def planned(task: Task, batch: Batch, *, least: bool) -> Plan:
+def planned(task: Task, batch: LocalBatch, *, least: bool) -> Plan:
     """The plan for one mesh; with `least`, recomputation is the least that fits."""
     costs = tuple(timed(way(task.stage), task.stage) for way in WAYS)
     if least:
@@ -31,7 +31,7 @@ def planned(task: Task, batch: Batch, *, least: bool) -> Plan:
     return Plan(task=task, batch=batch, training=step(task, batch), costs=costs)
 
 
-def recommended(tasks: Sequence[Task], batch: Batch, *, least: bool) -> Plan:
+def recommended(tasks: Sequence[Task], batch: LocalBatch, *, least: bool) -> Plan:
     """The plan of the task whose training step takes the least time, of those that fit; and why."""
     plans = []
     for task in tasks:

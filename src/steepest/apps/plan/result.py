@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from steepest._common.text import table
-from steepest.apps.plan.batch import Batch
+from steepest.apps.plan.batch import LocalBatch
 from steepest.apps.plan.costs import Cost, Task
 from steepest.apps.plan.memory import Memory, memory
-from steepest.apps.plan.training import Step
+from steepest.apps.plan.training import TrainingStep
 from steepest.apps.plan.units import scaled
 
 TITLES: Mapping[str, str] = {"exchange": "this library"}
@@ -32,8 +32,8 @@ class Plan:
     """
 
     task: Task
-    batch: Batch
-    training: Step
+    batch: LocalBatch
+    training: TrainingStep
     costs: tuple[Cost, ...]
     reason: str = ""
 
@@ -148,6 +148,7 @@ class Plan:
             "device": asdict(self.task.device),
             "links": asdict(self.task.links),
             "itemsize": self.task.itemsize,
+            "exchanged": self.task.exchanged,
             "batch": asdict(self.batch),
             "training": {**asdict(self.training), "seconds": self.training.seconds},
             "reason": self.reason,

@@ -40,6 +40,7 @@ def start(
     devices: int | None,
     links: Links,
     dtype: str,
+    exchange_dtype: str | None,
     out: Path | None,
     **task: Any,
 ) -> None:
@@ -50,21 +51,21 @@ def start(
         OSError: a file could not be written.
     """
     with nullcontext() if out is None else held(out):
-        _carried_out(mesh, devices, links, dtype, out, task)
+        types = {"dtype": DTYPES[dtype], "exchange_dtype": DTYPES.get(exchange_dtype or "")}
+        _carried_out(mesh, devices, links, out, {**types, **task})
 
 
 def _carried_out(
     mesh: str | None,
     devices: int | None,
     links: Links,
-    dtype: str,
     out: Path | None,
     task: Mapping[str, Any],
 ) -> None:
     console = Terminal()
 
     def on(mesh: str | None, devices: int | None) -> Plan:
-        return predict(mesh=mesh, devices=devices, links=links, dtype=DTYPES[dtype], **task)
+        return predict(mesh=mesh, devices=devices, links=links, **task)
 
     chosen = on(mesh, devices if mesh or devices is not None else links.node)
     for line in chosen.head():

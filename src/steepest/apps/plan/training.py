@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steepest.apps.plan.batch import Batch
+from steepest.apps.plan.batch import LocalBatch
 from steepest.apps.plan.costs import Task
 from steepest.apps.plan.exchange import largest
 
@@ -17,7 +17,7 @@ latter: the scores are computed again (Dao, FlashAttention-2, arXiv 2307.08691, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TrainingStep:
     """Forward and backward pass of one step, on one device.
 
     Args:
@@ -40,7 +40,7 @@ class Step:
         return max(self.products, self.sharding) + self.tensor + self.experts + self.pipeline
 
 
-def flops(task: Task, batch: Batch) -> float:
+def flops(task: Task, batch: LocalBatch) -> float:
     """Flops for one token, those that are repeated included.
 
         6 · weights that it meets + 3.5 · scores · length + the products of recomputation
@@ -60,7 +60,7 @@ def flops(task: Task, batch: Batch) -> float:
     return 6 * model.used + ATTENTION * scores + again[batch.recompute]
 
 
-def step(task: Task, batch: Batch) -> Step:
+def step(task: Task, batch: LocalBatch) -> TrainingStep:
     """The forward and backward pass of a step.
 
         products = flops of a token · tokens / (devices · peak · utilization)
@@ -100,7 +100,7 @@ def step(task: Task, batch: Batch) -> Step:
     experts = 0.0
     if mesh.shards > 1:
         experts = max(sent * away / links.outer, sent * (1 - away) / links.inner)
-    return Step(
+    return TrainingStep(
         products=products,
         sharding=once + copies,
         tensor=tensor,

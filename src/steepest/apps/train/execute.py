@@ -78,8 +78,9 @@ class Stop:
             self._restore(AT_ONCE)
         for stream in self._terminals:
             if not os.isatty(stream):  # it has been closed, and printing there would be an error
-                with Path(os.devnull).open("wb") as nowhere:
-                    os.dup2(nowhere.fileno(), stream)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
 
     def _restore(self, numbers: Collection[signal.Signals]) -> None:
         for number in numbers:

@@ -191,16 +191,17 @@ class Trainer:
         )
         with checkpoint.readable(path):
             check_scheduler(self.scheduler, content["scheduler"])
+            step, seconds = int(content["step"]), float(content["seconds"])
         try:
             for part in _PARTS:
                 getattr(self, part).load_state_dict(content[part])
-            self.step, self.seconds = int(content["step"]), float(content["seconds"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             if is_out_of_memory(error) or is_lost(error):
                 raise
             # Its settings are those of this run, so that it holds what another version keeps.
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise checkpoint.another_run(path, f"its state does not fit: {said[0]}") from None
+        self.step, self.seconds = step, seconds
 
     def _owners(self) -> dict[str, Tensor]:
         """The parameter behind each place in a checkpoint: its own, and that of its state."""
