@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from steepest.apps import _folder
-from steepest.apps._folder import LOCK, held, is_empty, is_special, user_path
+from steepest.apps._folder import LOCK, given_path, held, is_empty, is_special, user_path
 
 HOLDING = """
 import sys, time
@@ -155,10 +155,23 @@ def test_paths_are_those_that_users_mean(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match=r"^data='~nobody-here/x': there is no user nobody-here"):
         user_path("~nobody-here/x", argument="data")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    # From Python 3.13 on a circle is a path that nothing is at.
-    if sys.version_info < (3, 13):
-        with pytest.raises(ValueError, match=r"^data=.*lead in a circle"):
-            user_path(str(tmp_path / "circle"), argument="data")
+    for place in ("circle", "circle/below"):
+        for read in (user_path, given_path):
+            with pytest.raises(ValueError, match=r"^data=.*lead in a circle"):
+                read(str(tmp_path / place), argument="data")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert given_path("~/link", argument="out") == tmp_path / "link", "a link stays what it is"
+    monkeypatch.chdir(tmp_path)
+    assert str(given_path("link", argument="out")) == "link"
+
+
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    with pytest.raises(ValueError, match=r"^out='~/x': nothing says which folder ~ is; write the"):
+        given_path("~/x", argument="out")
 
 
 def test_pipes_and_devices_are_special(tmp_path: Path) -> None:

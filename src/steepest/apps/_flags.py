@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
 
 from steepest._common.errors import refusal
+from steepest.apps._folder import given_path
 from steepest.apps._interrupt import imports
 
 # Ours: more steps, windows or rounds than anybody waits for, and far below what 64 bits hold.
@@ -224,6 +226,27 @@ class Words(Kind):
         return self.known
 
 
+@dataclass(frozen=True)
+class Place(Kind):
+    """Paths, with `~` followed, and otherwise as they were written.
+
+    Examples:
+        >>> str(Place()("runs/one"))
+        'runs/one'
+    """
+
+    word: ClassVar[str] = "PATH"
+
+    def read(self, text: str) -> Path:
+        """The path that a user means."""
+        try:
+            return given_path(text, argument=FLAG)
+        except ValueError as error:
+            found = refusal(error)
+            assert found is not None
+            raise RefusedValue(text, found.remedy) from None
+
+
 def flag(
     text: str,
     *names: str,
@@ -237,7 +260,7 @@ def flag(
     Args:
         text: its line in the help.
         names: its names, unless they are those of the parameter.
-        kind: the kind of its values; None for a switch or a path.
+        kind: the kind of its values; None for a switch, or a text that is read later.
         default: the text for its default, where the parameter's own says too little.
         group: the heading in the help that it stands under.
         metavar: the word for its value, unless it is that of the kind.

@@ -24,6 +24,7 @@ fcntl: ModuleType | None = import_module("fcntl") if find_spec("fcntl") else Non
 LOCK = ".lock"
 """The file in a folder that is locked while a process works there."""
 
+CIRCLE = "its symbolic links lead in a circle; give another path"
 OTHER_FOLDER = "give another folder, or wait until it has ended"
 # What the system says where it has no locks: some network file systems.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -45,6 +46,26 @@ def is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def given_path(text: str, *, argument: str) -> Path:
+    """The path that a user means, with `~` followed, and otherwise as it was written.
+
+    Raises:
+        ValueError: `~` is that of nobody, or symbolic links lead in a circle.
+    """
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0][1:]
+        wrong = f"there is no user {user}" if user else "nothing says which folder ~ is"
+        raise invalid(argument, text, f"{wrong}; write the path out") from None
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise invalid(argument, text, CIRCLE) from None
+    return path
+
+
 def user_path(text: str, *, argument: str) -> Path:
     """The absolute path that a user means, with `~` and symbolic links followed.
 
@@ -52,16 +73,9 @@ def user_path(text: str, *, argument: str) -> Path:
         ValueError: `~` is that of nobody, or the links lead in a circle.
     """
     try:
-        path = Path(text).expanduser()
-    except RuntimeError:
-        user = text.partition("/")[0]
-        raise invalid(argument, text, f"there is no user {user[1:]}; write the path out") from None
-    try:
-        return path.resolve()
+        return given_path(text, argument=argument).resolve()
     except (RuntimeError, OSError):  # Python before 3.13 says the first of a circle
-        raise invalid(
-            argument, text, "its symbolic links lead in a circle; give another path"
-        ) from None
+        raise invalid(argument, text, CIRCLE) from None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -195,6 +196,16 @@ def test_a_plan_prints_and_is_plain_data() -> None:
     assert [c["name"] for c in data["optimizers"]] == list(COLOURS)
     half = plan("gpt2", mesh=found.task.mesh, dtype=torch.bfloat16)
     assert 2 * half["AdamW"].state == found["AdamW"].state
+
+
+@pytest.mark.parametrize("where", [{"devices": 1}, {"mesh": "fsdp=2"}, {"mesh": "fsdp=8,tp=2"}])
+@pytest.mark.parametrize("model", ["llama-8b", "moe-1t"])
+def test_a_note_calls_a_way_as_the_table_does(model: str, where: dict[str, Any]) -> None:
+    found = plan(model, **where)
+    short = [c for c in found.costs if c.refused or not found.fits(c)]
+    told = [line.partition(": ")[0] for line in found.notes()[-len(short) :]]
+    assert told == [row[0] for row in found.rows() if row[-1] in ("refused", "memory")]
+    assert "exchange" not in str(found)
 
 
 def test_what_cannot_be_planned() -> None:

@@ -49,3 +49,11 @@ def tiny(steepest: Invoke, text_file: Path) -> Invoke:
         return steepest("train", *TINY, "--data", text_file, *arguments)
 
     return call
+
+
+@pytest.fixture
+def run(tiny: Invoke, tmp_path: Path) -> Path:
+    """A finished run of SGD with a monitor."""
+    out = tmp_path / "run"
+    assert tiny("--optimizer", "sgd", "--monitor-every", 4, "--out", out).exit_code == 0
+    return out

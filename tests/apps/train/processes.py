@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+from torch.distributed import TCPStore
+
 import steepest
 from steepest._common.files import Record
 from steepest.apps.app import app
@@ -92,9 +94,33 @@ def _run(
     app(arguments)
 
 
+def launch_store() -> TCPStore:
+    """The store of a launch, as torchrun has one that survives the processes."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def kept(store: TCPStore) -> dict[str, object]:
+    """The names by which torchrun tells its processes of its store, and that it starts them again.
+
+    Args:
+        store: the store of the launch.
+    """
+    return {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": store.port,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+        "TORCHELASTIC_MAX_RESTARTS": 3,
+    }
+
+
 @contextmanager
 def started(
-    world: int, folder: Path, *arguments: object, attempt: int = 0, last: Signal | None = None
+    world: int,
+    folder: Path,
+    *arguments: object,
+    attempt: int = 0,
+    last: Signal | None = None,
+    store: TCPStore | None = None,
 ) -> Iterator[Processes]:
     """`torchrun --nproc-per-node WORLD -m steepest ARGUMENTS`; all are gone after the block.
 
@@ -104,15 +130,17 @@ def started(
         arguments: of `steepest`.
         attempt: how often torchrun has started them before.
         last: the signal that the last process gets.
+        store: that of the launch, which survives its processes; None for a launch without one.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {
+        **({} if store is None else kept(store)),
         "WORLD_SIZE": world,
         "LOCAL_WORLD_SIZE": world,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
+        "MASTER_PORT": port if store is None else store.port,
         "TORCHELASTIC_RUN_ID": "tests",
         "TORCHELASTIC_RESTART_COUNT": attempt,
         "OMP_NUM_THREADS": 1,

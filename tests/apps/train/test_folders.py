@@ -1,15 +1,13 @@
-"""Two runs never share a folder, and what lies in one may be another's, damaged or a trap."""
+"""Two runs never share a folder, and what lies in one may be another's or damaged."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,28 +19,6 @@ from steepest.apps.train.run import new_folder
 from tests.apps.train.launched import LIMIT, command, environment
 from tests.apps.train.tiny import TINY, Invoke, contents, history, read_json
 from tests.refusals import says
-
-
-@pytest.fixture
-def run(tiny: Invoke, tmp_path: Path) -> Path:
-    """A finished run of SGD with a monitor."""
-    out = tmp_path / "run"
-    assert tiny("--optimizer", "sgd", "--monitor-every", 4, "--out", out).exit_code == 0
-    return out
-
-
-@pytest.fixture
-def _deadline() -> Iterator[None]:
-    """An end for what may never end: reading a pipe or a device."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise TimeoutError("it reads for ever")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def changed(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -261,95 +237,6 @@ def test_a_finished_run_without_its_metrics_is_one_line(
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert f"{path}: is missing or damaged" in result.stderr
-
-
-@pytest.fixture
-def traps(tmp_path: Path) -> Path:
-    """A folder with what no flag can take."""
-    folder = tmp_path / "traps"
-    folder.mkdir()
-    os.mkfifo(folder / "pipe")
-    (folder / "circle").symlink_to(folder / "circle")
-    for name, special in (("run", "config.json"), ("table", "settings.json")):
-        (folder / name).mkdir()
-        os.mkfifo(folder / name / special)
-    return folder
-
-
-LONG = "x" * 300
-
-
-@pytest.mark.usefixtures("_deadline")
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (("train", "--data", "circle"), "--data "),
-        (("train", "--data", "circle/below"), "--data "),
-        (("train", "--data", "~nobody-here/text"), "--data '~nobody-here/text': there is no user"),
-        (("train", "--data", "pipe"), "is a pipe or a device; give a text file or a folder"),
-        (("train", "--data", "/dev/zero"), "--data /dev/zero: is a pipe or a device"),
-        (("train", "--data", LONG), "File name too long"),
-        (("train", "--out", "circle"), "circle: a file of that name exists"),
-        (("train", "--out", "pipe"), "--out pipe: exists already, as a file"),
-        (("train", "--out", "/dev/zero"), "--out /dev/zero: exists already, as a file"),
-        (("train", "--out", LONG), "File name too long"),
-        (("train", "--out", "pipe/below"), "Not a directory"),
-        (("train", "--resume", "circle"), "--resume circle: its config.json is missing"),
-        (("train", "--resume", "pipe"), "--resume pipe: its config.json is missing"),
-        (("train", "--resume", "run"), "--resume run: its config.json is missing"),
-        (("train", "--resume", "/dev/zero"), "--resume /dev/zero: its config.json is missing"),
-        (("train", "--resume", LONG), ""),
-        (("diagnose", "circle"), "circle: there is no such file or folder"),
-        (("diagnose", "pipe"), "pipe: has no config.json"),
-        (("diagnose", "/dev/zero"), "/dev/zero: has no config.json"),
-        (("diagnose", LONG), "File name too long"),
-        (("bench", "--table", "pipe"), "--table pipe: is a pipe or a device"),
-        (("bench", "--table", "/dev/zero"), "--table /dev/zero: is a pipe or a device"),
-        (("bench", "--table", "circle"), "--table circle: "),
-        (("bench", "--quick", "--out", "pipe"), "--out pipe: a file of that name exists"),
-        (("reproduce", "lr-transfer", "--quick", "--out", "table"), "--out table: holds something"),
-        (("reproduce", "lr-transfer", "--quick", "--out", LONG), "File name too long"),
-        (("compare", "--quick", "--out", "circle"), "--out circle: "),
-        (("gallery", "--out", "/dev/zero"), "--out /dev/zero: a file of that name exists"),
-        (("plan", "--out", LONG), "File name too long"),
-        (("eject", "muon", "--out", "pipe", "--force"), "--out pipe: is a pipe or a device"),
-        (("eject", "muon", "--out", "/dev/null", "--force"), "--out /dev/null: is a pipe or"),
-        (("eject", "muon", "--out", LONG), "File name too long"),
-    ],
-    ids=lambda value: " ".join(value).replace(LONG, "long") if isinstance(value, tuple) else "",
-)
-def test_a_path_that_leads_nowhere_is_one_line(
-    steepest: Invoke,
-    traps: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-    part: str,
-) -> None:
-    monkeypatch.chdir(traps)
-    before = sorted(traps.rglob("*"))
-    says(steepest(*arguments), part)
-    assert sorted(traps.rglob("*")) == before
-
-
-@pytest.mark.usefixtures("_deadline")
-def test_paths_of_a_diagnosis_are_looked_at_as_well(
-    steepest: Invoke, run: Path, traps: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(traps)
-    for data in ("circle", "~nobody-here/text", "pipe", "/dev/zero", LONG):
-        said = steepest("diagnose", run, "--data", data)
-        assert (said.exit_code, said.stderr.count("\n")) == (2, 1), said.stderr
-    for out in ("pipe", "/dev/null"):
-        says(steepest("diagnose", run, "--out", out), f"--out {out}: is a pipe or a device")
-    assert Path("/dev/null").is_char_device()
-
-
-@pytest.mark.usefixtures("_deadline")
-def test_a_pipe_in_the_place_of_a_checkpoint_is_one_line(steepest: Invoke, run: Path) -> None:
-    path = run / "sgd" / "seed-0" / "step-000012.pt"
-    path.unlink()
-    os.mkfifo(path)
-    says(steepest("train", "--resume", run), f"{path}: is no regular file")
 
 
 def test_a_folder_that_may_not_be_read_is_one_line(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from steepest.apps.train.parallel.team import Launch, launched_workers
-from tests.apps.train.processes import EXACT, Signal, started
+from tests.apps.train.processes import EXACT, Signal, launch_store, started
 from tests.apps.train.tiny import TINY, Invoke, history, words
 
 
@@ -83,11 +83,13 @@ def test_a_process_that_dies_costs_the_steps_since_the_last_checkpoint(
     long = ("--steps", "60", "--checkpoint-every", "20", "--eval-every", "20")
     common = alone(steepest, tmp_path, text, "adamw", *long)
     flags = (*common, "--parallel", "ddp", "--out", tmp_path / "two", "--timeout", 30)
-    with started(2, tmp_path, *flags, last=Signal(signal.SIGKILL, 30)) as processes:
+    store = launch_store()
+    dies = started(2, tmp_path, *flags, last=Signal(signal.SIGKILL, 30), store=store)
+    with dies as processes:
         assert processes.codes() == [2, -signal.SIGKILL]
         assert "another process of this run is gone" in processes.out(0)
     # torchrun starts the same command again; and it stops on all processes for a signal to one.
-    again = started(2, tmp_path, *flags, attempt=1, last=Signal(signal.SIGINT, 45))
+    again = started(2, tmp_path, *flags, attempt=1, last=Signal(signal.SIGINT, 45), store=store)
     with again as processes:
         assert processes.codes() == [130, 130], processes.out(0)
         command = processes.out(0).splitlines()[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from steepest._common.errors import invalid
-from steepest.apps._flags import Number, OneOf, Whole, flag, start
+from steepest.apps._flags import Number, OneOf, Place, Whole, flag, start
 from steepest.apps.bench.sets import DATA, PATIENCE, SETS
 
 LOWER = "the size of the matrices: another --set"
@@ -72,7 +72,13 @@ Patience = Annotated[
     ),
 ]
 Out = Annotated[
-    Path, flag("Folder for the results; made if it is missing.", group=WHERE, metavar="FOLDER")
+    Path,
+    flag(
+        "Folder for the results; made if it is missing.",
+        kind=Place(),
+        group=WHERE,
+        metavar="FOLDER",
+    ),
 ]
 Calibrate = Annotated[
     bool,
@@ -82,6 +88,7 @@ Table = Annotated[
     Path | None,
     flag(
         "Let Auto choose by the costs in this file.",
+        kind=Place(),
         default="shipped costs",
         group=WHERE,
         metavar="FILE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from steepest.apps._flags import OneOf, Whole, flag, start
+from steepest.apps._flags import OneOf, Place, Whole, flag, start
 from steepest.apps.compare.names import BASELINE, REFERENCE, SCALES, TASKS, TUNING_SEED
 from steepest.apps.reproduce.command import SIZE, WHAT, Jobs, Quick
 from steepest.apps.train.tuned import TUNED
@@ -58,7 +58,7 @@ Steps = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    flag("Folder of the results.", default="comparisons/SCALE", metavar="FOLDER"),
+    flag("Folder of the results.", kind=Place(), default="comparisons/SCALE", metavar="FOLDER"),
 ]
 
 

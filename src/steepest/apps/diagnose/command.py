@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from steepest.apps._flags import OneOf, Whole, flag, start
+from steepest.apps._flags import OneOf, Place, Whole, flag, start
 from steepest.apps.train.tuned import TUNED
 
 PAGE = "diagnosis.html"
@@ -26,6 +26,7 @@ Where = Annotated[
         metavar="PATH",
         help="A run of `steepest train`, one of its trials, a checkpoint, or a folder with the "
         "monitor.jsonl of a run of your own. Two of them are compared.",
+        parser=Place(),
         show_default=False,
     ),
 ]
@@ -57,7 +58,13 @@ Windows = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    flag("The page to write.", default=f"{PAGE} in the first PATH", group=HOW, metavar="FILE"),
+    flag(
+        "The page to write.",
+        kind=Place(),
+        default=f"{PAGE} in the first PATH",
+        group=HOW,
+        metavar="FILE",
+    ),
 ]
 
 

@@ -12,13 +12,13 @@ from typing import Any
 from steepest._common.errors import invalid
 from steepest._common.files import Record, read_lines
 from steepest._common.records import is_up_to, sound
-from steepest.apps._folder import user_path
+from steepest.apps._folder import is_special, user_path
 from steepest.apps.train.checkpoint import SHARDED, checkpoints, identity
 from steepest.apps.train.config import Config, OptimizerConfig, resolve_device
 from steepest.apps.train.constraint import SPECTRA, Spectra
 from steepest.apps.train.data import Corpus, load_text, prepare
 from steepest.apps.train.metrics import METRICS, MONITOR, read_metrics
-from steepest.apps.train.run import CONFIG, read_config
+from steepest.apps.train.run import CONFIG, fault, read_config
 from steepest.apps.train.trial import Trainer, Trial, trials
 
 SEED = re.compile(r"seed-(\d+)")
@@ -100,6 +100,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
     """
     if not path.exists():
         raise refused(path, "there is no such file or folder; give the folder of a run")
+    if is_special(path):
+        raise refused(path, "is a pipe or a device; give the folder of a run")
     # A run of somebody's own code may have a file of that name too, beside its records.
     if (path / CONFIG).is_file() and not (path / MONITOR).is_file():
         found = [_trial(path, trial) for trial in _chosen(path, optimizers, seed)]
@@ -117,6 +119,8 @@ def find(path: Path, *, optimizers: Sequence[str], seed: int | None) -> list[Sub
     else:
         found = [_subject(path.resolve().name, path)]
     if not _has_anything(found[0]):
+        if os.path.lexists(path / CONFIG) and not (path / CONFIG).is_file():
+            raise refused(path, f"{fault(path)}; restore it, or diagnose a checkpoint of the run")
         raise refused(
             path,
             f"has no {CONFIG}, {METRICS}, {MONITOR} or checkpoint: give the folder of a run of "

@@ -11,7 +11,7 @@ from steepest._common.errors import invalid
 from steepest._common.files import write_atomic
 from steepest._common.text import table
 from steepest.apps._console import Terminal
-from steepest.apps._folder import is_special
+from steepest.apps._folder import given_path, is_special
 from steepest.apps._terminal import say
 from steepest.apps.eject.command import DESIGNED, DTYPES, ERROR, JORDAN
 from steepest.apps.eject.render import rendered
@@ -55,7 +55,7 @@ def start(
         shown = table(("name", "norm", "source"), cells, left={"name", "norm", "source"})
         say(console, *shown.split("\n"))
         return
-    path = Path(out if out is not None else f"{name}.py")
+    path = Path(f"{name}.py") if out is None else given_path(out, argument="out")
     if out != STDOUT and path.exists() and not force:
         raise invalid("out", str(path), "the file exists; give --force to write over it")
     if out != STDOUT and is_special(path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from steepest.apps._flags import OneOf, Whole, flag, start
+from steepest.apps._flags import OneOf, Place, Whole, flag, start
 
 NAMES = (
     *("balls", "sharpness", "steps", "spectra"),
@@ -16,7 +16,10 @@ EXAMPLES = (
     ("gallery --only balls --out pictures", "One of them."),
 )
 
-Out = Annotated[Path, flag("Folder for the pictures; made if it is missing.", metavar="FOLDER")]
+Out = Annotated[
+    Path,
+    flag("Folder for the pictures; made if it is missing.", kind=Place(), metavar="FOLDER"),
+]
 Only = Annotated[
     list[str] | None,
     flag(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from steepest._common.errors import invalid, refusal
-from steepest.apps._flags import OneOf, Whole, Words, choose, flag, start
+from steepest.apps._flags import OneOf, Place, Whole, Words, choose, flag, start
 from steepest.apps.plan.batch import RECOMPUTE
 from steepest.apps.plan.hardware import DEVICES, Device, Links, preset
 from steepest.apps.plan.mesh import MOST, Mesh
@@ -98,7 +98,11 @@ ExchangeDtype = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    flag("Folder for plan.png, plan.csv and plan.json; made if it is missing.", metavar="FOLDER"),
+    flag(
+        "Folder for plan.png, plan.csv and plan.json; made if it is missing.",
+        kind=Place(),
+        metavar="FOLDER",
+    ),
 ]
 Numbers = Annotated[
     list[str] | None,

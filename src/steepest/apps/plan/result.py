@@ -14,7 +14,7 @@ from steepest.apps.plan.training import TrainingStep
 from steepest.apps.plan.units import scaled
 
 TITLES: Mapping[str, str] = {"exchange": "this library"}
-"""The name of a way to step in the table, if its own says too little there."""
+"""The name of a way to step in the table and below it, if its own says too little there."""
 
 TABLE = ("optimizer", "flop", "sent", "got", "calls", "state", "time", "share", "limited by")
 
@@ -128,10 +128,11 @@ class Plan:
                 "devices do not make it faster."
             )
         for c in self.costs:
+            name = TITLES.get(c.name, c.name)
             if c.refused:
-                out.append(f"{c.name}: {c.refused}.")
+                out.append(f"{name}: {c.refused}.")
             elif not self.fits(c):
-                out.append(f"{c.name}: needs {scaled(self.memory(c).total, 'B')} of memory.")
+                out.append(f"{name}: needs {scaled(self.memory(c).total, 'B')} of memory.")
         return out
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from steepest._common.errors import invalid
-from steepest.apps._flags import OneOf, Whole, flag, start
+from steepest.apps._flags import OneOf, Place, Whole, flag, start
 from steepest.apps._terminal import USAGE
 from steepest.apps.reproduce.names import SCALES, TITLES
 
@@ -86,6 +86,7 @@ Out = Annotated[
     Path | None,
     flag(
         "Folder of the results, with --all of their folders.",
+        kind=Place(),
         default="reproductions/NAME, with --quick reproductions/NAME-quick",
         metavar="FOLDER",
     ),

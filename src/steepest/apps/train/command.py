@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from steepest._common.errors import invalid
 from steepest._common.norm_names import KNOWN, norm_words
-from steepest.apps._flags import Number, OneOf, Whole, Words, flag, start
+from steepest.apps._flags import Number, OneOf, Place, Whole, Words, flag, start
 from steepest.apps.train.given import DEFAULT, apply
 from steepest.apps.train.norms import WRITTEN
 from steepest.apps.train.parallel.mesh import PARALLEL, TIMEOUT, check_parallel
@@ -167,11 +167,22 @@ WithSpectra = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    flag("Folder to make for the run.", default="runs/DATE-TIME", group=RUN, metavar="FOLDER"),
+    flag(
+        "Folder to make for the run.",
+        kind=Place(),
+        default="runs/DATE-TIME",
+        group=RUN,
+        metavar="FOLDER",
+    ),
 ]
 Resume = Annotated[
     Path | None,
-    flag("Go on with the run in this folder, with its own flags.", group=RUN, metavar="FOLDER"),
+    flag(
+        "Go on with the run in this folder, with its own flags.",
+        kind=Place(),
+        group=RUN,
+        metavar="FOLDER",
+    ),
 ]
 Parallel = Annotated[
     str | None,

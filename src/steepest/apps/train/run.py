@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,13 +18,13 @@ import torch
 import steepest
 from steepest._common.errors import invalid
 from steepest._common.files import read_json, refuse_links
-from steepest.apps._folder import held, is_empty
+from steepest.apps._folder import held, is_empty, is_special
 from steepest.apps.train import memory
 from steepest.apps.train.checkpoint import AnotherRunError
 from steepest.apps.train.config import Config
 from steepest.apps.train.data import Corpus, Text, load_text, prepare
 from steepest.apps.train.parallel.mesh import NONE
-from steepest.apps.train.parallel.team import SINGLE, Launch, Team, launch
+from steepest.apps.train.parallel.team import SINGLE, Launch, Team
 from steepest.apps.train.trial import Trainer, Trial, is_done, trials
 
 CONFIG = "config.json"
@@ -43,6 +44,7 @@ class Run:
         note: a remark for the user on the text.
         todo: the trials that are not done, each with the step it goes on from.
         team: the processes that carry it out.
+        token: the secret of the launch that begins it.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class Run:
     note: str
     todo: Mapping[Trial, int]
     team: Team = SINGLE
+    token: str = ""
 
     @property
     def steps_left(self) -> int:
@@ -176,9 +179,18 @@ def read_config(folder: Path, *, argument: str = "folder") -> tuple[Config, dict
         if version not in (None, steepest.__version__):
             remedy = f"{_begun_by(version)}, and its {CONFIG} does not fit; {ITS_OWN}"
         else:
-            wrong = "is damaged" if (folder / CONFIG).is_file() else "is missing"
-            remedy = f"its {CONFIG} {wrong}; give the folder of a run of `steepest train`"
+            remedy = f"{fault(folder)}; give the folder of a run of `steepest train`"
         raise invalid(argument, str(folder), remedy) from None
+
+
+def fault(folder: Path) -> str:
+    """The reason why a folder has no configuration that can be read, in words."""
+    path = folder / CONFIG
+    if is_special(folder):
+        return "is a pipe or a device"
+    if path.is_file():
+        return f"its {CONFIG} is damaged"
+    return f"its {CONFIG} is {'no regular file' if os.path.lexists(path) else 'missing'}"
 
 
 def _begun_by(version: object) -> str:
@@ -223,16 +235,18 @@ def old_run(
 def begun(folder: Path | None, started: Launch) -> Path | None:
     """The folder of this very launch, if torchrun has started its processes again; else None.
 
+    A folder of another launch is none, even if that has the same ID: torchrun's own is "none".
+
     Args:
         folder: the one that was asked for; None for any below `runs`.
         started: the launch as the launcher tells it.
     """
-    if not started.restarts:
+    if not (started.restarts and started.token):
         return None
     places = sorted(Path("runs").glob("*"), reverse=True) if folder is None else [folder]
     for place in places:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            if read_json(place / CONFIG)["machine"]["launch"] == started.run_id:
+            if read_json(place / CONFIG)["machine"]["launch"] == started.token:
                 return place
     return None
 
@@ -255,7 +269,7 @@ def description(run: Run) -> dict[str, Any]:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "processes": run.team.size,
-            "launch": launch().run_id,
+            "launch": run.token,
             "platform": platform.platform(),
         },
     }

@@ -24,6 +24,7 @@ from steepest.apps.train.parallel.team import (
     is_lost,
     launch,
     launched_workers,
+    shared_token,
     take_device,
 )
 from steepest.apps.train.run import (
@@ -104,6 +105,7 @@ def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> i
     """Prepare the run and execute it, with all processes of the launch; the exit code."""
     console = Terminal(quiet=started.rank > 0)
     take_device(started)
+    started = replace(started, token=shared_token(started, timeout=timeout))
     config, folder = _prepared(given, started)
     with (
         launched_workers(
@@ -115,7 +117,7 @@ def _carried_out(given: Mapping[str, Any], started: Launch, timeout: float) -> i
             asked: Path | None = given.get("out")
             run = new_run(config, asked, team=team)
             place = team.first(lambda: stack.enter_context(new_folder(asked)))
-            run, device = replace(run, folder=place), config.device
+            run, device = replace(run, folder=place, token=started.token), config.device
         else:
             argument = "resume" if "resume" in given else "out"
             own = old_folder(folder, argument=argument, started=started)

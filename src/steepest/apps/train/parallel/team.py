@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
@@ -33,10 +34,12 @@ class Launch:
         world: processes of the run.
         local_rank: number of the process on this machine.
         local_world: processes on this machine.
-        run_id: an id, the same for all processes of a launch, and for all that torchrun starts
-            again; empty without torchrun.
+        run_id: torchrun's ID of the launch, which other launches may have as well; empty without
+            torchrun.
         restarts: the number of times that torchrun has started them again.
         max_restarts: the number of times that it would.
+        token: a secret of this launch alone, the same for all its processes and for those that
+            torchrun starts again; empty where it starts none again.
     """
 
     rank: int = 0
@@ -46,6 +49,7 @@ class Launch:
     run_id: str = ""
     restarts: int = 0
     max_restarts: int = 0
+    token: str = ""
 
     @property
     def started(self) -> bool:
@@ -106,6 +110,35 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
         restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
         max_restarts=number("TORCHELASTIC_MAX_RESTARTS", 0),
     )
+
+
+def shared_token(
+    started: Launch, environment: Mapping[str, str] = os.environ, *, timeout: float = TIMEOUT
+) -> str:
+    """The token of a launch: the first process that asks makes it, and all others get the same.
+
+    It lies in the store of torchrun itself, which ends with the launch.
+
+    Args:
+        started: the launch as the launcher tells it.
+        environment: the names in which torchrun says where its store is.
+        timeout: seconds to wait for the store.
+
+    Returns:
+        The token; empty if torchrun starts nothing again, or its store ends with the processes, as
+        `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` has it.
+    """
+    if not started.max_restarts or environment.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
+        return ""
+    store = TCPStore(
+        environment["MASTER_ADDR"],
+        int(environment["MASTER_PORT"]),
+        is_master=False,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=timeout),
+    )
+    found: bytes = store.compare_set("steepest/launch", "", secrets.token_hex(16))
+    return found.decode()
 
 
 @dataclass(kw_only=True, eq=False)
