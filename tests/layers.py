@@ -12,6 +12,7 @@ LAYERS = (
         "_common.files",
         "_common.lazy",
         "_common.lists",
+        "_common.references",
         "_common.text",
         "_common.torch_modules",
         "_common.version",

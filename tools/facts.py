@@ -41,6 +41,7 @@ COLUMNS = (
 # The kinds of processor whose results are stored, and how a reader knows his.
 KINDS = {
     "zen5": "AMD Zen 5, fast bfloat16",
+    "zen4": "AMD Zen 4, bfloat16 half as fast",
     "zen3": "AMD Zen 3, bfloat16 emulated",
     "amx-hidden": "Intel, AVX-512, matrix units hidden",
     "amx": "Intel with AMX",

@@ -338,3 +338,13 @@ def test_counts_of_several_devices_are_summed_and_set_in_place():
     assert fresh.total() == 0
     assert Record.of({}) == Record()
     assert skips.without_record(None) is None
+
+
+@pytest.mark.parametrize("count", ["1" + 30 * "0", 5000 * "9", "-3", "some"])
+def test_a_count_that_nobody_has_counted_is_none(count):
+    w = torch.nn.Parameter(torch.eye(3))
+    optimizer = steepest.Muon([w])
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["nonfinite"] = f"skip ({count} skipped, steepest 0.1.0)"
+    optimizer.load_state_dict(saved)
+    assert optimizer.skipped == 0 and optimizer.param_groups[0]["nonfinite"] == "skip"

@@ -91,6 +91,15 @@ def test_longer_polynomials_stay_in_the_unit_interval(degree):
         assert float(x.min()) >= 0
 
 
+@pytest.mark.parametrize("degree", LONG)
+def test_the_default_device_has_no_part_in_a_design(degree):
+    for cached in (best_odd_polynomial, polar_express_coefficients, design_schedule):
+        cached.cache_clear()
+    with torch.device("meta"):
+        found = design_schedule(lower=3e-3, error=0.02, degree=degree)
+    assert found == design_schedule(lower=3e-3, error=0.02, degree=degree)
+
+
 def test_longer_polynomials_save_steps():
     steps = {d: design_schedule(lower=3e-3, error=0.02, degree=d).steps for d in (5, *LONG)}
     assert steps == {5: 5, 9: 4, 13: 3}

@@ -167,8 +167,9 @@ def meta_before(rank: int, world: int) -> Outcome:
         model = built("mlp")
     sharded(model, mesh(dp=world))
     optimizer = muon(model)
-    assert optimizer is not None and rank < world
-    return refusal(model, lambda: model.to_empty(device="cpu"))
+    model.to_empty(device="cpu")
+    fill(model)
+    return train(Spread(model, model, rank, world), optimizer)
 
 
 def meta_replaced(rank: int, world: int) -> Outcome:
@@ -354,7 +355,7 @@ ROWS = (
         TOPIC,
         "meta device, `fully_shard`, the optimizer, `to_empty`",
         meta_before,
-        refused="swap",
+        alone("mlp"),
         fast=True,
     ),
     Row(

@@ -232,4 +232,7 @@ def test_models_agree_with_one_process(world: int) -> None:
 @pytest.mark.parametrize("world", [2, 4])
 def test_all_models_agree_with_one_process(world: int, dtype: torch.dtype) -> None:
     layouts = ("ddp", "fsdp", "tp") if world == 2 else ("ddp", "fsdp", "tp", "hsdp", "fsdp+tp")
-    check(world, [(*case, dtype) for case in product(layouts, MODELS, FOR_MODELS)])
+    cases = set(product(layouts, MODELS, FOR_MODELS))
+    if world == 4:  # torch 2.13's own AdamW takes no layer of three rows on four ranks
+        cases.remove(("tp", "mlp", "adamw"))
+    check(world, [(*case, dtype) for case in sorted(cases)])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
+from steepest._common.references import KnownTensors, Reference, reference
 from steepest.optim.groups import Views
 
 
@@ -21,21 +20,21 @@ class MemberViews(dict[int, Views]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.members: dict[int, list[weakref.ref[Tensor]]] = {}
+        self.members: dict[int, list[Reference]] = {}
         """The parameters that the views of each group are for."""
         self.shapes: dict[int, list[tuple[int, ...]]] = {}
         """The shapes that they had."""
-        self._known = WeakIdKeyDictionary()
+        self._known = KnownTensors()
 
     def seat(self, place: int, params: Sequence[Tensor], views: Views) -> None:
         """Let the parameters of a group have these views."""
         self[place] = views
-        self.members[place] = [weakref.ref(p) for p in params]
+        self.members[place] = [reference(p) for p in params]
         if params:  # what empties a group and fills it again is still known by it
             self.shapes[place] = [tuple(p.shape) for p in params]
         seen = zip(params, views, strict=True)
         # A norm of entries has no view, and a parameter may come back from it.
-        self._known.update((p, view) for p, view in seen if view is not None)
+        self._known.remember((p, view) for p, view in seen if view is not None)
 
     def of(self, place: int, params: Sequence[Tensor], others: Collection[Tensor]) -> list[Any]:
         """The views of the parameters that a group has now; None for one without a place.
@@ -50,7 +49,8 @@ class MemberViews(dict[int, Views]):
         found: list[Any] = []
         for i, p in enumerate(params):
             replaced = len(old) == len(params) and not (before and before[i] in others)
-            found.append(self._known[p] if p in self._known else old[i] if replaced else None)
+            known = self._known.of(p)
+            found.append(known if known is not None else old[i] if replaced else None)
         return found
 
     def replaced(self, place: int, params: Sequence[Tensor]) -> list[tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from steepest._common.errors import invalid
+from steepest._common.references import reference
 from steepest.routing.by_name import route_by_name
 from steepest.routing.rules import Kind
 from steepest.routing.table import Assignment, Routing, route
@@ -76,7 +76,7 @@ class RoutingMemory:
 
     def __init__(self, routing: Routing) -> None:
         self.assignments = routing.assignments
-        self._parameters = [weakref.ref(p) for p in routing.parameters]
+        self._parameters = [reference(p) for p in routing.parameters]
 
     def now(self, groups: Iterable[Any]) -> Routing:
         """The routing of the parameters that are there now.

@@ -23,7 +23,8 @@ from steepest.optim.updates import Flag
 KEY = "nonfinite"
 """The key of a group in whose text a checkpoint has the record."""
 
-COUNT = re.compile(r"(\d+) skipped\b")
+# No more digits than an integer of a device holds.
+COUNT = re.compile(r"(?<![\w-])(\d{1,18}) skipped\b")
 SAVED_BY = re.compile(r"steepest ([^\s,)]+)")
 
 

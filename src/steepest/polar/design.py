@@ -340,6 +340,8 @@ def best_odd_polynomial(lower: float, degree: int) -> tuple[tuple[float, ...], f
     if degree not in range(1, 14, 2):
         raise invalid("degree", degree, "give an odd number from 1 to 13")
     terms = (degree + 1) // 2
+    # On the host, whatever the default device is.
+    host = torch.zeros((), dtype=torch.float64, device="cpu")
     dense = torch.linspace(lower, 1, 20_001, dtype=torch.float64, device="cpu")
     fine = torch.logspace(math.log10(lower), 0, 2_001, dtype=torch.float64, device="cpu")
     grid = torch.cat([dense, fine]).clamp(lower, 1).unique()
@@ -348,11 +350,11 @@ def best_odd_polynomial(lower: float, degree: int) -> tuple[tuple[float, ...], f
     angles = torch.linspace(0, math.pi, terms + 1, dtype=torch.float64, device="cpu")
     places = torch.searchsorted(grid, lower + (1 - lower) * (1 - angles.cos()) / 2)
     places = places.clamp(max=len(grid) - 1)
-    signs = torch.tensor([[(-1.0) ** i] for i in range(terms + 1)], dtype=torch.float64)
+    signs = host.new_tensor([[(-1.0) ** i] for i in range(terms + 1)])
     for _ in range(50):
         system = torch.cat([powers[places], signs], dim=1)
         *coefficients, level = torch.linalg.solve(system, torch.ones_like(signs[:, 0])).tolist()
-        error = 1 - powers @ torch.tensor(coefficients, dtype=torch.float64)
+        error = 1 - powers @ host.new_tensor(coefficients)
         largest = float(error.abs().max())
         if largest <= (1 + 1e-6) * abs(level):
             break
@@ -360,7 +362,6 @@ def best_odd_polynomial(lower: float, degree: int) -> tuple[tuple[float, ...], f
         changes = (error[1:].sign() != error[:-1].sign()).nonzero()[:, 0] + 1
         stretches = torch.tensor_split(error.abs(), changes.tolist())
         starts = [0, *changes.tolist()]
-        places = torch.tensor(
-            [start + int(s.argmax()) for start, s in zip(starts, stretches, strict=True)]
-        )
+        tops = [start + int(s.argmax()) for start, s in zip(starts, stretches, strict=True)]
+        places = torch.tensor(tops, device="cpu")
     return tuple(coefficients), largest
