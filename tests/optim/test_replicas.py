@@ -47,14 +47,14 @@ def test_a_wrapper_is_seen_between_the_optimizer_and_its_first_step(monkeypatch)
     assert watch.around(set(net.parameters())) == [wrapped]
     assert watch.around({other.module.weight}) == [other]
     group = RankGroup.of_group(dist.group.WORLD)
-    monkeypatch.setattr(replicas, "replicas_of", lambda _: (group, None))
+    monkeypatch.setattr(replicas, "replicas_of", lambda _: (group, ()))
     every = set(net.parameters())
-    assert replicas.common_replicas([wrapped], every) == (group, None)
-    assert replicas.common_replicas([wrapped, other], every) == (None, None)
-    assert replicas.common_replicas([wrapped], every - {net[1].weight}) == (None, None)
-    assert replicas.common_replicas([], every) == (None, None)
+    assert replicas.common_replicas([wrapped], every) == (group, ())
+    assert replicas.common_replicas([wrapped, other], every) == (None, ())
+    assert replicas.common_replicas([wrapped], every - {net[1].weight}) == (None, ())
+    assert replicas.common_replicas([], every) == (None, ())
     net[0].weight.requires_grad_(False)  # which is nobody's to step
-    assert replicas.common_replicas([wrapped], every - {net[0].weight}) == (group, None)
+    assert replicas.common_replicas([wrapped], every - {net[0].weight}) == (group, ())
     expected = torch.tensor(
         train(twin := copy.deepcopy(net), steepest.Muon(twin, 0.1, polar=Svd()))
     )
