@@ -100,16 +100,15 @@ def reduced(rank: int, world: int) -> Outcome:
         return train(Spread(module, model, rank, world), optimizer, after=average)
 
 
-def logged(rank: int, world: int, *, one: bool = False) -> Outcome:
-    """A forward pass in no_sync before each step, on one rank or on all, without a backward one."""
+def logged(rank: int, world: int) -> Outcome:
+    """A forward pass in no_sync before each step, without a backward one."""
     model = built("gpt")
-    module = DistributedDataParallel(model, broadcast_buffers=False)
+    module = DistributedDataParallel(model)
     run = Spread(module, model, rank, world)
 
     def log() -> None:
-        if not (one and rank):
-            with module.no_sync():
-                run.loss(9, torch.float64).item()
+        with module.no_sync():
+            run.loss(9, torch.float64).item()
 
     return train(run, muon(module), after=log)
 
@@ -308,7 +307,6 @@ ROWS = (
     Row(TOPIC, "accumulation in `no_sync`", accumulated, accumulated_alone, fast=True),
     Row(TOPIC, "passes in `no_sync`, reduced by the caller", reduced, alone("gpt"), fast=True),
     Row(TOPIC, "a forward pass alone in `no_sync`", logged, alone("gpt"), fast=True),
-    Row(TOPIC, "the same on one rank alone", partial(logged, one=True), alone("gpt")),
     Row(
         TOPIC,
         "one backward pass of two forward passes, the second in `no_sync`",
