@@ -70,6 +70,10 @@ class ReplicatedParams:
     values: dict[tuple[int, str], str] = field(default_factory=dict)
     alone: set[Tensor] = field(default_factory=set)
 
+    def waits_for(self, param: Tensor) -> bool:
+        """Whether others may wait for a parameter that has no gradient here."""
+        return param.requires_grad and param not in self.alone
+
 
 def replicated_params(
     groups: Sequence[Group],
@@ -243,9 +247,8 @@ def all_reduce_finite(
 ) -> dict[Tensor, Flag]:
     """All-reduce the flags: a parameter is stepped only if its gradient is finite on every rank.
 
-    A rank that doubts that gradients are averaged says so in the same all-reduce, and then all of
-    them compare what they have. On an accelerator, which is not waited for, each rank goes by its
-    own doubt.
+    A rank that doubts that gradients are averaged says so in the same all-reduce, and all compare
+    them. On an accelerator, which is not waited for, each rank goes by its own doubt.
 
     Args:
         flags: Whether each gradient that is here is finite.
@@ -266,8 +269,7 @@ def all_reduce_finite(
     for one in sets:
         doubts = one.ranks in doubtful
         last = DOUBTFUL if doubts and worst == FINE else worst
-        codes = _codes([flags.get(p) for p in one.params], last, one.params[0].device)
-        low, high = all_reduce_codes(codes, one.ranks)
+        low, high = all_reduce_codes(_codes([*map(flags.get, one.params)], last, one), one.ranks)
         if is_known(low):
             *lows, worst = low.clamp(max=FINE).tolist()
             *highs, any_doubts = high.tolist()
@@ -280,14 +282,10 @@ def all_reduce_finite(
                     out[p] = least == FINE
         else:
             trained = zip(one.params, (low[:-1] == FINE).unbind(), strict=True)
-            out.update(
-                (p, flag)
-                for p, flag in trained
-                if p.requires_grad and (p in flags or p not in one.alone)
-            )
+            out.update((p, flag) for p, flag in trained if p in flags or one.waits_for(p))
             worst = min(int(low[-1]), FINE) if strict else worst
-        if doubts:
-            wrong, worst = (error, NONE) if (error := _difference(one)) else (wrong, worst)
+        if doubts and (error := _difference(one)):
+            wrong, worst = error, NONE
     if wrong is not None:
         raise wrong
     if missing or worst == NONE:
@@ -312,8 +310,9 @@ def _difference(one: ReplicatedParams) -> ValueError | None:
     return None
 
 
-def _codes(flags: Sequence[Flag | None], last: int, device: torch.device) -> Tensor:
+def _codes(flags: Sequence[Flag | None], last: int, one: ReplicatedParams) -> Tensor:
     """A code for each flag, of which None stands for no gradient, and one more."""
+    device = one.params[0].device
     codes = [NONE if flag is None else FINE if flag is True else BAD for flag in flags]
     judged = [flag for flag in flags if isinstance(flag, Tensor)]
     if not judged:

@@ -293,7 +293,6 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
             self._meet()
-            unsure = []  # they have just been compared
         if sets := self._replicated[0]:
             finite = all_reduce_finite(finite, sets, strict, unsure)
         if strict:
