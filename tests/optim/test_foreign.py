@@ -135,21 +135,24 @@ def test_passes_in_no_sync_are_seen_and_evaluations_are_not(alone) -> None:
     assert foreign.Copies(net)._sync is copies._sync  # one hook for all optimizers
     x = torch.ones(2, 4)
     net(x)
-    assert copies.refusal() is None
+    assert not copies.doubtful()
     with net.no_sync():
         net(x)
-    assert "no_sync" in str(copies.refusal())
+    assert copies.doubtful()
     with torch.no_grad():
         net(x)
-    assert "no_sync" in str(copies.refusal())
+    assert copies.doubtful()
     net.require_forward_param_sync = True  # as accelerate asks for an average after all
-    assert copies.refusal() is None
+    assert not copies.doubtful()
     net(x)
-    assert copies.refusal() is None
+    assert not copies.doubtful()
+    assert copies.params() == set(net.parameters())
+    copies.check_not_joined()
     with net.join(), pytest.raises(ValueError, match="join"):
-        copies.refusal()
+        copies.check_not_joined()
     del net
-    assert copies.refusal() is None
+    assert not copies.doubtful() and not copies.params()
+    copies.check_not_joined()
 
 
 def test_without_a_matrix_one_process_is_an_error_and_a_stage_a_warning(monkeypatch) -> None:

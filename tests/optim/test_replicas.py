@@ -16,7 +16,8 @@ from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
 import steepest
 from steepest import norms
-from steepest.optim import replicas
+from steepest.optim import finite, replicas
+from steepest.optim.foreign import Copies
 from steepest.polar import Svd
 from steepest.sharding import RankGroup, reductions
 from tests.optim.test_sharded import divided, group, model, train
@@ -47,14 +48,14 @@ def test_a_wrapper_is_seen_between_the_optimizer_and_its_first_step(monkeypatch)
     assert watch.around(set(net.parameters())) == [wrapped]
     assert watch.around({other.module.weight}) == [other]
     group = RankGroup.of_group(dist.group.WORLD)
-    monkeypatch.setattr(replicas, "replicas_of", lambda _: (group, None))
+    monkeypatch.setattr(replicas, "replicas_of", lambda _: (group, ()))
     every = set(net.parameters())
-    assert replicas.common_replicas([wrapped], every) == (group, None)
-    assert replicas.common_replicas([wrapped, other], every) == (None, None)
-    assert replicas.common_replicas([wrapped], every - {net[1].weight}) == (None, None)
-    assert replicas.common_replicas([], every) == (None, None)
+    assert replicas.common_replicas([wrapped], every) == (group, ())
+    assert replicas.common_replicas([wrapped, other], every) == (None, ())
+    assert replicas.common_replicas([wrapped], every - {net[1].weight}) == (None, ())
+    assert replicas.common_replicas([], every) == (None, ())
     net[0].weight.requires_grad_(False)  # which is nobody's to step
-    assert replicas.common_replicas([wrapped], every - {net[0].weight}) == (group, None)
+    assert replicas.common_replicas([wrapped], every - {net[0].weight}) == (group, ())
     expected = torch.tensor(
         train(twin := copy.deepcopy(net), steepest.Muon(twin, 0.1, polar=Svd()))
     )
@@ -80,6 +81,104 @@ def test_a_wrapper_around_some_parameters_is_spoken_of_once(monkeypatch):
     for net, optimizer in zip(nets, optimizers, strict=True):
         train(net, optimizer, 2)
         assert optimizer._replicas is None and not optimizer._is_spread()
+
+
+def wrapped(net):
+    return nn.parallel.DistributedDataParallel(net)
+
+
+def test_groups_that_are_wrapped_modules_count_as_the_modules(monkeypatch):
+    pair = RankGroup.of_group(dist.group.WORLD)
+    other = RankGroup(dist.group.WORLD, (0,), 7)
+    of = {}
+    monkeypatch.setattr(replicas, "replicas_of", lambda wrap: (of.get(wrap, pair), (Copies(wrap),)))
+    first, second = (model() for _ in range(2))
+    names = [name for name, _ in first.named_parameters()]
+    whole = wrapped(first)
+    optimizer = steepest.Muon(iter([{"params": whole}]), lr=0.1, polar=Svd())
+    assert optimizer._is_spread() and optimizer._replicas is None
+    assert {n for g in optimizer.param_groups for n in g["param_names"]} == set(names)
+    train(first, optimizer, 1)
+    assert optimizer._replicas == pair and len(optimizer._copies) == 1
+    wrap = wrapped(second)
+    with pytest.raises(ValueError, match="lr=-1"):
+        optimizer.add_param_group({"params": wrap, "lr": -1.0})
+    assert not optimizer._wraps
+    optimizer.add_param_group({"params": wrap})
+    train(first, optimizer, 1)
+    assert optimizer._replicas == pair and len(optimizer._copies) == 2
+    third = wrapped(nn.Linear(4, 4).double())
+    of[third] = other
+    optimizer.add_param_group({"params": third, "adamw": True})
+    with pytest.warns(UserWarning, match="but not with these parameters alone"):
+        train(first, optimizer, 1)
+    assert optimizer._replicas is None and len(optimizer._copies) == 3
+    optimizer.set_replicas(None)
+    assert not optimizer._copies
+
+
+def test_part_of_an_optimizer_that_is_wrapped_is_agreed_on_and_not_divided(monkeypatch):
+    pair = RankGroup.of_group(dist.group.WORLD)
+    monkeypatch.setattr(replicas, "replicas_of", lambda wrap: (pair, (Copies(wrap),)))
+    net, part = model(), nn.Linear(4, 4).double()
+    optimizer = steepest.Muon(net, lr=0.1, polar=Svd())
+    wrap = wrapped(part)
+    optimizer.add_param_group({"params": wrap})
+    with pytest.warns(UserWarning, match="only slower"):
+        train(net, optimizer, 1)
+    assert optimizer._replicas is None and optimizer._is_spread()
+    ((one,),) = optimizer._replicated
+    assert set(one.params) == one.alone == set(part.parameters())
+    with wrap.no_sync():
+        wrap(torch.ones(2, 4).double()).sum().backward()
+    assert optimizer._doubtful() == [pair]
+    train(net, optimizer, 1)  # alone, it agrees with itself
+    net.zero_grad()
+    with wrap.join(), pytest.raises(ValueError, match="join"):
+        optimizer.step()
+
+
+def another(monkeypatch, gradient):
+    """Have a second rank in the comparison of copies, which has this gradient."""
+
+    def lower(ends, op, group):
+        torch.minimum(ends, finite._signed_sums(gradient).expand_as(ends), out=ends)
+
+    monkeypatch.setattr(finite.dist, "all_reduce", lower)
+    monkeypatch.setattr(finite, "all_reduce_codes", lambda codes, ranks: (codes, codes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
+def test_in_doubt_copies_compare_their_gradients(monkeypatch, dtype):
+    ranks = RankGroup(dist.group.WORLD, (0, 1), 0)
+    torch.manual_seed(0)
+    p = nn.Parameter(torch.zeros(90, 40, dtype=dtype))
+    p.grad = torch.randn(90, 40, dtype=dtype)
+    one = finite.ReplicatedParams(ranks, ["w"], [p])
+    noise = torch.randn(90, 40, dtype=dtype)
+    unit = torch.finfo(dtype).eps
+    for far in (0.0, 0.1 * max(unit, 1e-3)):
+        another(monkeypatch, p.grad + far * noise)
+        assert finite.all_reduce_finite({p: True}, [one], set(), [ranks]) == {p: True}
+    for different in (p.grad + 3 * max(unit, 1e-3) * noise, noise, p.grad.flip(0), -p.grad):
+        another(monkeypatch, different)
+        with pytest.raises(ValueError, match=r"copies \(w\).*outside of no_sync"):
+            finite.all_reduce_finite({p: True}, [one], set(), [ranks])
+        assert finite.all_reduce_finite({p: True}, [one], set(), []) == {p: True}
+        monkeypatch.setattr(finite, "is_known", lambda _: False)  # as on an accelerator
+        with pytest.raises(ValueError, match="outside of no_sync"):
+            finite.all_reduce_finite({p: torch.tensor(True)}, [one], set(), [ranks])
+        monkeypatch.setattr(finite, "is_known", lambda _: True)
+    another(monkeypatch, p.grad * float("nan"))  # which is skipped, and not compared
+    assert finite.all_reduce_finite({p: True}, [one], set(), [ranks]) == {p: True}
+
+
+def test_without_waiting_what_is_stepped_alone_needs_a_gradient(monkeypatch):
+    monkeypatch.setattr(finite, "is_known", lambda _: False)
+    ranks = RankGroup.of_group(dist.group.WORLD)
+    sent, alone = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    one = finite.ReplicatedParams(ranks, ["sent", "alone"], [sent, alone], alone={alone})
+    assert finite.all_reduce_finite({}, [one], set()).keys() == {sent}
 
 
 def test_the_types_on_the_way():

@@ -84,6 +84,55 @@ def sometimes(rank: int, world: int, *, wrapped: bool = True) -> Outcome:
     return Outcome(losses, weights(model))
 
 
+def reduced(rank: int, world: int) -> Outcome:
+    """Passes in no_sync, whose gradients the caller averages."""
+    model = built("gpt")
+    module = DistributedDataParallel(model)
+
+    def average() -> None:
+        for p in model.parameters():
+            assert p.grad is not None
+            dist.all_reduce(p.grad)
+            p.grad /= world
+
+    optimizer = muon(module)
+    with module.no_sync():
+        return train(Spread(module, model, rank, world), optimizer, after=average)
+
+
+def logged(rank: int, world: int) -> Outcome:
+    """A forward pass in no_sync before each step, without a backward one."""
+    model = built("gpt")
+    module = DistributedDataParallel(model)
+    run = Spread(module, model, rank, world)
+
+    def log() -> None:
+        with module.no_sync():
+            run.loss(9, torch.float64).item()
+
+    return train(run, muon(module), after=log)
+
+
+def at_once(rank: int, world: int) -> Outcome:
+    """Two forward passes, the second in no_sync, and one backward pass of both, which averages."""
+    model = built("gpt")
+    module = DistributedDataParallel(model)
+    optimizer, losses = muon(module), []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        parts = []
+        for half in range(2):
+            quiet: AbstractContextManager[None] = module.no_sync() if half else nullcontext()
+            with quiet:
+                x, target = halves(model, step, half, rank, world)
+                parts.append(model.loss(module(x), target) / 2)
+        loss = parts[0] + parts[1]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return Outcome(losses, weights(model))
+
+
 def accumulated(rank: int, world: int) -> Outcome:
     """Two passes for a step, the first of them in no_sync."""
     model = built("gpt")
@@ -163,7 +212,7 @@ def one_rank_unsynced(rank: int, world: int) -> Outcome:
     with module.no_sync():
         run.loss(1, torch.float64).backward()
     if rank:  # as if it had averaged
-        optimizer._copies._sync.averages = True  # type: ignore[union-attr]
+        optimizer._copies[0]._sync.averages = True
     return refusal(model, optimizer.step)
 
 
@@ -256,6 +305,15 @@ ROWS = (
     ),
     Row(TOPIC, "a hook that compresses gradients", compressed, compressed_alone, within=0.05),
     Row(TOPIC, "accumulation in `no_sync`", accumulated, accumulated_alone, fast=True),
+    Row(TOPIC, "passes in `no_sync`, reduced by the caller", reduced, alone("gpt"), fast=True),
+    Row(TOPIC, "a forward pass alone in `no_sync`", logged, alone("gpt"), fast=True),
+    Row(
+        TOPIC,
+        "one backward pass of two forward passes, the second in `no_sync`",
+        at_once,
+        accumulated_alone,
+        fast=True,
+    ),
     Row(
         TOPIC,
         "a step inside `no_sync`",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -11,8 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from steepest._common.errors import invalid
-from steepest._common.numerics import host_value, is_known
+from steepest._common.numerics import host_value, is_known, widened
 from steepest.norms import Coupling
+from steepest.optim.foreign import Copies
 from steepest.optim.groups import Views, name_of
 from steepest.optim.momentum import average_dtype
 from steepest.optim.options import Group
@@ -26,10 +27,27 @@ from steepest.sharding import (
     local,
     same_everywhere,
 )
-from steepest.sharding.agree import BAD, FINE, NONE
+from steepest.sharding.agree import BAD, DOUBTFUL, FINE, NONE
 
 AVERAGE = ("nesterov", "betas", "constraint")
 """Keys of a group that decide on the tensors that travel, and on their types."""
+
+
+@dataclass(frozen=True)
+class RanksOfCopies:
+    """The ranks that hold copies of parameters which are not sharded.
+
+    Args:
+        replicas: Those that hold copies of all of them and divide the work; None if unknown.
+        copies: The modules that average gradients, as far as they are known.
+    """
+
+    replicas: RankGroup | None = None
+    copies: Sequence[Copies] = ()
+
+    def by_param(self) -> dict[Tensor, RankGroup]:
+        """The ranks of each parameter of these modules."""
+        return {p: one.ranks for one in self.copies for p in one.params()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +60,7 @@ class ReplicatedParams:
         params: The parameters.
         plans: The rest of what decides on the way of each: its group, view and type of momentum.
         values: The values of their groups, by the number of the group and the key.
+        alone: The parameters that each rank steps by itself: nothing of them is sent.
     """
 
     ranks: RankGroup
@@ -49,13 +68,18 @@ class ReplicatedParams:
     params: list[Tensor] = field(default_factory=list)
     plans: list[str] = field(default_factory=list)
     values: dict[tuple[int, str], str] = field(default_factory=dict)
+    alone: set[Tensor] = field(default_factory=set)
+
+    def waits_for(self, param: Tensor) -> bool:
+        """Whether others may wait for a parameter that has no gradient here."""
+        return param.requires_grad and param not in self.alone
 
 
 def replicated_params(
     groups: Sequence[Group],
     rules: Sequence[UpdateRule | None],
     views: Mapping[int, Views],
-    replicas: RankGroup | None,
+    copies: RanksOfCopies,
     choices: str,
     wrong: ValueError | None = None,
 ) -> list[ReplicatedParams]:
@@ -65,7 +89,7 @@ def replicated_params(
         groups: The parameter groups.
         rules: The rule of each group; None if AdamW has it.
         views: The views of the parameters of each group that has a rule, by its number.
-        replicas: Ranks that hold copies of the parameters that are not sharded; None if unknown.
+        copies: The ranks that hold copies of the parameters that are not sharded.
         choices: Whatever else decides on what is sent, as text.
         wrong: The error for which this rank takes no step.
 
@@ -74,17 +98,20 @@ def replicated_params(
             as copies, gradients.
     """
     found: dict[RankGroup, ReplicatedParams] = {}
+    averaged = copies.by_param()
     for number, (group, rule) in enumerate(zip(groups, rules, strict=True)):
         divided = rule is not None and rule.couples is Coupling.MATRIX
         own = views[number] if rule is not None else (None,) * len(group["params"])
         for p, view in zip(group["params"], own, strict=True):
-            ranks = (
-                RankGroup.of_mesh(p.device_mesh) if is_sharded(p) else replicas if divided else None
-            )
+            ranks = copies.replicas or averaged.get(p)
+            if is_sharded(p):
+                ranks = RankGroup.of_mesh(p.device_mesh)
             if ranks is not None and p.numel():
                 one = found.setdefault(ranks, ReplicatedParams(ranks))
                 one.names.append(name_of(group, p))
                 one.params.append(p)
+                if not is_sharded(p) and not (divided and copies.replicas):
+                    one.alone.add(p)
                 asked = None if group["adamw"] else group["momentum_dtype"]
                 dtype = None if group["adamw"] else average_dtype(p, asked)
                 average = [key for key in AVERAGE if group.get(key)]
@@ -102,12 +129,17 @@ def replicated_params(
     return sets
 
 
-KEPT = frozenset(("params", "param_names", "estimate", "known"))
-"""Keys of a group that hold what is in it, and what its steps have found."""
+KEPT = frozenset(("params", "param_names", "estimate", "known", "first_lr"))
+"""Keys of a group that hold what is in it, what its steps have found, and what it began with."""
 
-# Gradients of different data differ by more; those of the same, in half precision, by less.
-ALIKE = 1e-2
-"""Relative difference of the norms of one gradient on two ranks up to which it is the same."""
+# Gradients of different data differ by more, and sums in another order by less.
+ALIKE = 1e-3
+"""Difference of the sums of a gradient on two ranks, over its norm, up to which it is the same; or
+the rounding unit of its type, if that is larger."""
+
+SUMS, BLOCK = 16, 1024
+"""The number of sums, with different signs, by which gradients are compared; and of entries after
+which the signs come again, all of them or none turned."""
 
 SMALL = 1e-6
 """Share of the largest norm below which a gradient may be made of rounding errors."""
@@ -155,7 +187,7 @@ def _check_copies(one: ReplicatedParams) -> None:
     """Raise on every rank if ranks that hold copies of a parameter have different gradients.
 
     Raises:
-        ValueError: the norms of the gradients differ.
+        ValueError: the sums of the gradients differ.
     """
     regions = [
         layout_of(p).regions if is_sharded(p) else (None,) * one.ranks.size for p in one.params
@@ -165,22 +197,21 @@ def _check_copies(one: ReplicatedParams) -> None:
         return
     device = one.params[0].device
     # Of a part that is not here nothing is known, and one that is not finite is never compared.
-    low = torch.full((len(parts), max(map(len, parts))), math.inf, device=device)
-    high = low.clone()
+    ends = torch.full((len(parts), max(map(len, parts)), 2 * SUMS + 1), math.inf, device=device)
     for i, (p, each, own) in enumerate(zip(one.params, regions, parts, strict=True)):
         here, grad = own.index(each[one.ranks.rank]), p.grad
         if grad is not None and getattr(grad, "placements", ()) == getattr(p, "placements", ()):
-            size = torch.linalg.vector_norm(local(grad)).float()
-            low[i, here] = torch.where(torch.isfinite(size), size, -math.inf)
-            high[i, here] = torch.where(torch.isfinite(size), -size, -math.inf)
+            own_ends = _signed_sums(local(grad))
+            ends[i, here] = torch.where(torch.isfinite(own_ends).all(), own_ends, -math.inf)
         else:
-            low[i, here] = high[i, here] = -math.inf
-    ends = torch.stack([low, high])
+            ends[i, here] = -math.inf
     dist.all_reduce(ends, op=dist.ReduceOp.MIN, group=one.ranks.group)
-    least, most = ends[0], -ends[1]
-    known = torch.isfinite(least) & torch.isfinite(most)
-    largest = torch.where(known, most, 0).amax()
-    far = known & (most - least > ALIKE * most) & (most > SMALL * largest)
+    known = torch.isfinite(ends).all(2)
+    least, most, size = ends[..., :SUMS], -ends[..., SUMS:-1], -ends[..., -1]
+    limits = [max(ALIKE, torch.finfo(p.dtype).eps) for p in one.params]
+    limit = torch.tensor(limits, device=device)[:, None] * size
+    largest = torch.where(known, size, 0).amax()
+    far = known & ((most - least).amax(2) > limit) & (size > SMALL * largest)
     if bool(far.any()):
         name = one.names[int(far.any(1).int().argmax())]
         raise invalid(
@@ -191,50 +222,70 @@ def _check_copies(one: ReplicatedParams) -> None:
         )
 
 
+def _signed_sums(x: Tensor) -> Tensor:
+    """Sums of the entries with random signs, their negatives, and the negative norm.
+
+    The signs are the same on all ranks. The sums of two gradients are as far from each other as the
+    gradients are, each of them up to a normal random number.
+    """
+    flat = (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).reshape(-1)
+    flat = flat.to(widened(flat.dtype))
+    rows = -(-flat.numel() // BLOCK)
+    draw = torch.Generator().manual_seed(0)
+    turns = torch.randint(2, (BLOCK + rows, SUMS), generator=draw) * 2 - 1
+    signs, turned = turns.to(flat).split([BLOCK, rows])
+    blocks = torch.nn.functional.pad(flat, (0, rows * BLOCK - flat.numel())).view(rows, BLOCK)
+    sums = (blocks @ signs * turned).sum(0)
+    return torch.cat([sums, -sums, -torch.linalg.vector_norm(flat)[None]]).float()
+
+
 def all_reduce_finite(
     flags: Mapping[Tensor, Flag],
     sets: Sequence[ReplicatedParams],
     strict: Set[Tensor],
-    wrong: ValueError | None = None,
+    doubtful: Collection[RankGroup] = (),
 ) -> dict[Tensor, Flag]:
     """All-reduce the flags: a parameter is stepped only if its gradient is finite on every rank.
 
-    A rank that is about to raise says so in the same all-reduce; otherwise the others would hang in
-    the next collective.
+    A rank that doubts that gradients are averaged says so in the same all-reduce, and all compare
+    them. On an accelerator, which is not waited for, each rank goes by its own doubt.
 
     Args:
         flags: Whether each gradient that is here is finite.
         sets: The parameters that ranks hold together, small groups of ranks first.
         strict: The parameters of which one that is not finite is an error.
-        wrong: The error for which this rank takes no step.
+        doubtful: Ranks whose gradients this one may not have averaged with theirs.
 
     Raises:
-        ValueError: that error; or a parameter has a gradient on some ranks and none on others.
-            Known, and raised on all ranks, in the memory of the host; an accelerator is not waited
-            for, and such a parameter is left alone.
+        ValueError: copies have different gradients; or a parameter has a gradient on some ranks and
+            none on others. The latter is known, and raised on all ranks, in the memory of the host;
+            an accelerator is not waited for, and such a parameter is left alone.
         FloatingPointError: other ranks raise one, for parameters that this one does not hold.
     """
     out = dict(flags)
     missing: list[str] = []
     worst = FINE if all(flag for p, flag in flags.items() if p in strict) else BAD
-    worst = worst if wrong is None else NONE
+    wrong: ValueError | None = None
     for one in sets:
-        last = {NONE: None, BAD: False, FINE: True}[worst]
-        codes = _codes([*(flags.get(p) for p in one.params), last], one.params[0].device)
-        low, high = all_reduce_codes(codes, one.ranks)
-        if not is_known(low):
+        doubts = one.ranks in doubtful
+        last = DOUBTFUL if doubts and worst == FINE else worst
+        low, high = all_reduce_codes(_codes([*map(flags.get, one.params)], last, one), one.ranks)
+        if is_known(low):
+            *lows, worst = low.clamp(max=FINE).tolist()
+            *highs, any_doubts = high.tolist()
+            doubts = any_doubts == DOUBTFUL
+            for name, p, least, most in zip(one.names, one.params, lows, highs, strict=True):
+                if least == NONE < most:
+                    missing.append(name)
+                    worst = NONE
+                elif most > NONE:
+                    out[p] = least == FINE
+        else:
             trained = zip(one.params, (low[:-1] == FINE).unbind(), strict=True)
-            out.update((p, flag) for p, flag in trained if p.requires_grad)
-            worst = int(low[-1]) if strict else worst
-            continue
-        *lows, worst = low.tolist()
-        ends = zip(one.names, one.params, lows, high.tolist()[:-1], strict=True)
-        for name, p, least, most in ends:
-            if least == NONE < most:
-                missing.append(name)
-                worst = NONE
-            elif most > NONE:
-                out[p] = least == FINE
+            out.update((p, flag) for p, flag in trained if p in flags or one.waits_for(p))
+            worst = min(int(low[-1]), FINE) if strict else worst
+        if doubts and (error := _difference(one)):
+            wrong, worst = error, NONE
     if wrong is not None:
         raise wrong
     if missing or worst == NONE:
@@ -250,14 +301,27 @@ def all_reduce_finite(
     return out
 
 
-def _codes(flags: Sequence[Flag | None], device: torch.device) -> Tensor:
-    """A code for each flag; None stands for no gradient."""
+def _difference(one: ReplicatedParams) -> ValueError | None:
+    """The error for copies that have different gradients; every rank has to ask."""
+    try:
+        _check_copies(one)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _codes(flags: Sequence[Flag | None], last: int, one: ReplicatedParams) -> Tensor:
+    """A code for each flag, of which None stands for no gradient, and one more."""
+    device = one.params[0].device
     codes = [NONE if flag is None else FINE if flag is True else BAD for flag in flags]
     judged = [flag for flag in flags if isinstance(flag, Tensor)]
     if not judged:
-        return torch.tensor(codes, dtype=torch.int8, device=device)
+        return torch.tensor([*codes, last], dtype=torch.int8, device=device)
     # Numbers of the host are filled in on the device: to copy them there would wait for it.
-    known = {c: torch.full((), c, dtype=torch.int8, device=device) for c in (NONE, BAD, FINE)}
+    known = {
+        c: torch.full((), c, dtype=torch.int8, device=device) for c in (NONE, BAD, FINE, DOUBTFUL)
+    }
     fine = iter(torch.where(torch.stack(judged), known[FINE], known[BAD]).unbind())
     pairs = zip(flags, codes, strict=True)
-    return torch.stack([next(fine) if isinstance(f, Tensor) else known[c] for f, c in pairs])
+    every = [next(fine) if isinstance(f, Tensor) else known[c] for f, c in pairs]
+    return torch.stack([*every, known[last]])

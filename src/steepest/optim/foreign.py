@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from steepest._common.callers import callers, module_of
 from steepest._common.errors import invalid, shape_text
 from steepest.routing.table import Routing
-from steepest.sharding import is_sharded
+from steepest.sharding import RankGroup, is_sharded
 
 # torch keeps it to itself, and offers nothing else by which such a parameter is known.
 FLATTENED = "_fsdp_flattened"
@@ -155,7 +155,7 @@ PIPELINES = "torch.distributed.pipelining"
 
 
 class GradientSync:
-    """A hook of a DistributedDataParallel module: whether its last passes average gradients."""
+    """A hook of a DistributedDataParallel module: whether its last forward pass is to average."""
 
     def __init__(self) -> None:
         self.averages = True
@@ -179,38 +179,48 @@ class Copies:
     """
 
     def __init__(self, module: DistributedDataParallel) -> None:
-        self._module = weakref.ref(module)
+        self.module = weakref.ref(module)
+        """The module, as long as it exists."""
+        self.ranks = RankGroup.of_group(module.process_group)
+        """The ranks whose gradients it averages."""
         hooks = module._forward_pre_hooks.values()
         known = next((hook for hook in hooks if isinstance(hook, GradientSync)), None)
         self._sync = known or GradientSync()
         if known is None:
             module.register_forward_pre_hook(self._sync)
 
-    def refusal(self) -> ValueError | None:
-        """The error for gradients that this rank has not averaged with the others.
+    def params(self) -> set[Tensor]:
+        """The parameters whose gradients it averages, as long as it exists."""
+        module = self.module()
+        if module is None:
+            return set()
+        named = module.module.named_parameters()
+        return {p for name, p in named if name not in module.parameters_to_ignore}
+
+    def doubtful(self) -> bool:
+        """Whether this rank may not have averaged its gradients with the others.
+
+        The last forward pass was in `no_sync`. They are averaged nevertheless if it had no backward
+        pass, if one with synchronization shares its backward pass, or if the caller reduces them.
+        """
+        module = self.module()
+        # accelerate sets the latter to have the gradients of earlier passes averaged.
+        return module is not None and not (self._sync.averages or module.require_forward_param_sync)
+
+    def check_not_joined(self) -> None:
+        """Raise within `join`, where a rank takes no more steps than its data last for.
 
         Raises:
-            ValueError: within `join`, where a rank takes no more steps than its data last for.
+            ValueError: the passes of the module run within it.
         """
-        module = self._module()
-        if module is None:
-            return None
-        if module._join_config.enable:
+        module = self.module()
+        if module is not None and module._join_config.enable:
             raise invalid(
                 "replicas",
                 "DistributedDataParallel.join",
                 "a rank whose data end takes no more steps, and the others would wait for it: call "
                 "optimizer.set_replicas(None), so that each rank computes everything for itself",
             )
-        # accelerate sets the latter to have the gradients of earlier passes averaged.
-        if self._sync.averages or module.require_forward_param_sync:
-            return None
-        return invalid(
-            "grad",
-            "not averaged over the ranks",
-            "the last backward pass ran in DistributedDataParallel.no_sync: run the last forward "
-            "and backward pass of every step outside of it",
-        )
 
 
 def check_frozen(frozen: Mapping[str, Tensor]) -> None:

@@ -209,17 +209,17 @@ def repr_of(value: Any) -> str | list[str]:
     return [repr(v) for v in value] if isinstance(value, tuple | list) else repr(value)
 
 
-Replicas = tuple[RankGroup | None, Copies | None]
-"""The ranks that hold copies, and the module that averages their gradients; None if unknown."""
+Replicas = tuple[RankGroup | None, tuple[Copies, ...]]
+"""The ranks that hold copies, None if unknown; and the modules that average gradients."""
 
 
 def replicas_of(module: nn.parallel.DistributedDataParallel) -> Replicas:
     """The ranks that hold copies of a module; None where it is not copied as a whole."""
     if dist.get_world_size(module.process_group) == 1:
-        return None, None
+        return None, ()
     # Parameters that torch was told to ignore differ from rank to rank.
     same = not module.parameters_to_ignore
-    return RankGroup.of_group(module.process_group) if same else None, Copies(module)
+    return RankGroup.of_group(module.process_group) if same else None, (Copies(module),)
 
 
 def named_replicas(replicas: Any, members: Collection[Tensor]) -> Replicas:
@@ -233,14 +233,14 @@ def named_replicas(replicas: Any, members: Collection[Tensor]) -> Replicas:
         ValueError: something else, or a module that holds none of the parameters.
     """
     if replicas is None:
-        return None, None
+        return None, ()
     if isinstance(replicas, nn.parallel.DistributedDataParallel):
         if not any(p in members for p in replicas.module.parameters()):
             raise invalid("replicas", type(replicas.module).__name__, "it has other parameters")
         return replicas_of(replicas)
     if isinstance(replicas, dist.ProcessGroup):
         several = dist.get_world_size(replicas) > 1
-        return RankGroup.of_group(replicas) if several else None, None
+        return RankGroup.of_group(replicas) if several else None, ()
     remedy = "give the DistributedDataParallel module, a process group or None"
     raise invalid("replicas", type(replicas).__name__, remedy)
 

@@ -175,8 +175,8 @@ class Notices:
         """Say that each rank computes everything, where a wrapper has been seen."""
         self._say(
             "undivided",
-            "a model that holds parameters of this optimizer was wrapped in "
-            "DistributedDataParallel after it, but not with these parameters alone, so that each "
+            "a model that holds parameters of this optimizer is wrapped in "
+            "DistributedDataParallel, but not with these parameters alone, so that each "
             "rank computes every direction for itself: the same weights, only slower. If all "
             "ranks have the same optimizer, divide the work by optimizer.set_replicas(ddp_model), "
             "on all ranks; optimizer.set_replicas(None) says that this is as it should be",

@@ -16,7 +16,12 @@ from steepest.maps import ConvexMap
 from steepest.optim.adamw import empty_state, step_adamw
 from steepest.optim.batching import GroupStep, StackedBatch
 from steepest.optim.choices import SLOTS, Loss
-from steepest.optim.finite import ReplicatedParams, all_reduce_finite, replicated_params
+from steepest.optim.finite import (
+    RanksOfCopies,
+    ReplicatedParams,
+    all_reduce_finite,
+    replicated_params,
+)
 from steepest.optim.foreign import check_followed, check_frozen, check_whole, refused
 from steepest.optim.groups import check_ball, name_of
 from steepest.optim.loading import loading
@@ -245,7 +250,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if self._frozen:
             check_frozen(self._frozen)
         eager = not torch.compiler.is_compiling()
-        wrong = self._copies.refusal() if self._copies is not None and eager else None
+        unsure = self._doubtful() if self._copies and eager else []
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         if self._replicated and self._replicated[0]:
             there = set(self._members())
@@ -287,24 +292,25 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             zeros.update(params[i] for i in doubtful)
         strict = {p for g in self.param_groups if g["nonfinite"] == "raise" for p in g["params"]}
         if not self._replicated:
-            self._meet(wrong)
-        if (sets := self._replicated[0]) or wrong:
-            finite = all_reduce_finite(finite, sets, strict, wrong)
+            self._meet()
+        if sets := self._replicated[0]:
+            finite = all_reduce_finite(finite, sets, strict, unsure)
         if strict:
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
             self._skips.add(finite, self.state)
         return finite, zeros
 
-    def _meet(self, wrong: ValueError | None) -> None:
+    def _meet(self) -> None:
         """Find the ranks that step parameters together, and compare what they have."""
+        wrong = None
         if not torch.compiler.is_compiling():  # torch 2.10 compiles none that sets an attribute
             self._find_replicas()
-            if wrong is None and self._copies is not None:
-                wrong = self._copies.refusal()
-            wrong = wrong or refused(self.param_groups, self._modules)
+            self._doubtful()  # which raises within the join of a wrapper that has been found
+            wrong = refused(self.param_groups, self._modules)
         rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
-        given = self.param_groups, rules, self._views, self._replicas, str(self.exchange_dtype)
+        ranks = RanksOfCopies(self._replicas, self._copies)
+        given = self.param_groups, rules, self._views, ranks, str(self.exchange_dtype)
         self._replicated.append(replicated_params(*given, wrong))
 
     def _raise_for(self, finite: dict[Tensor, Flag]) -> None:

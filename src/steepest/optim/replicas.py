@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import Any, Protocol
 
@@ -48,9 +48,9 @@ class WrapWatch:
 def common_replicas(
     wraps: Collection[DistributedDataParallel], params: Collection[Tensor]
 ) -> Replicas:
-    """The ranks that hold copies of all parameters, and the module that averages their gradients.
+    """The ranks that hold copies of all parameters, and the modules that average their gradients.
 
-    None stands for what is not sure.
+    None, and no module, stand for what is not sure.
 
     An optimizer of some of the parameters may be one of several, which share them out among the
     ranks. So the modules have to hold its parameters and no others, as far as they are trained.
@@ -63,8 +63,8 @@ def common_replicas(
     plain = {p for p in params if p.requires_grad and not is_sharded(p)}
     found = [replicas_of(wrap) for wrap in wraps]
     if not found or trained != plain or any(ranks != found[0][0] for ranks, _ in found):
-        return None, None
-    return found[0]
+        return None, ()
+    return found[0][0], tuple(one for _, copies in found for one in copies)
 
 
 class UncompiledStep(Protocol):
@@ -101,8 +101,11 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
     _replicas: RankGroup | None = None
     """Ranks that hold copies of the parameters and step them for each other."""
 
-    _copies: Copies | None = None
-    """The module that averages the gradients of these ranks, if it is known."""
+    _copies: tuple[Copies, ...] = ()
+    """The modules that average gradients, as far as they are known."""
+
+    _wraps: tuple[weakref.ref[DistributedDataParallel], ...] = ()
+    """The wrapped modules that groups were given as, up to the next step."""
 
     _modules: Modules = ()
     """The modules whose parameters these are."""
@@ -114,13 +117,25 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
     _uncompiled: UncompiledStep
 
     def _unwrapped(self, params: Any) -> Any:
-        """A module without DistributedDataParallel around it, whose ranks are remembered."""
+        """Modules without DistributedDataParallel around them, whose ranks are remembered."""
         check_whole(params)
+        if isinstance(params, Iterator):
+            params = list(params)
+        if isinstance(params, list | tuple) and any(isinstance(g, Mapping) for g in params):
+            return [self._unwrapped_group(g) if isinstance(g, Mapping) else g for g in params]
         if isinstance(params, DistributedDataParallel):
             self._replicas, self._copies = replicas_of(params)
             params = params.module
         self._modules = self._modules or modules_in(params)
         return params
+
+    def _unwrapped_group(self, group: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A group whose module has no DistributedDataParallel around it, which is remembered."""
+        given = group.get("params")
+        if not isinstance(given, DistributedDataParallel):
+            return group
+        self._wraps += (weakref.ref(given),)
+        return {**group, "params": given.module}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a copy does not have."""
@@ -137,21 +152,46 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
 
     def _is_spread(self) -> bool:
         """Whether a step has to do with other ranks, as far as is known before it."""
-        if self._replicas is not None or self._watch is not None:
+        if self._replicas is not None or self._watch is not None or self._copies or self._wraps:
             return True
         return any(is_sharded(p) for group in self.param_groups for p in group["params"])
 
     def _find_replicas(self) -> None:
         """Take the ranks of a `DistributedDataParallel` that came after the optimizer."""
-        if self._watch is None:
+        if self._watch is None and not self._wraps:
             return
         watch, self._watch = self._watch, None
-        watch.stop()
+        given, self._wraps = [w for w in (ref() for ref in self._wraps) if w is not None], ()
         params = {p for group in self.param_groups for p in group["params"]}
-        if wraps := watch.around(params):
-            self._replicas, self._copies = common_replicas(wraps, params)
-            if self._replicas is None and self._divides():
-                self._notices.undivided()
+        wraps = list(given)
+        if watch is not None:
+            watch.stop()
+            wraps += watch.around(params)
+        if not wraps:
+            return
+        own = [replicas_of(wrap) for wrap in given]
+        copies = tuple(one for _, found in own for one in found)
+        if self._replicas is None:
+            every = [one.module() for one in self._copies]
+            wraps += [wrap for wrap in every if wrap is not None]
+            self._replicas, common = common_replicas(wraps, params)
+            self._copies = common or (*self._copies, *copies)
+        else:
+            same = all(ranks == self._replicas for ranks, _ in own)
+            self._replicas = self._replicas if same else None
+            self._copies += copies
+        if self._replicas is None and self._divides():
+            self._notices.undivided()
+
+    def _doubtful(self) -> list[RankGroup]:
+        """The ranks whose gradients this one may not have averaged with theirs.
+
+        Raises:
+            ValueError: within `DistributedDataParallel.join`.
+        """
+        for one in self._copies:
+            one.check_not_joined()
+        return [one.ranks for one in self._copies if one.doubtful()]
 
     def set_replicas(self, replicas: DistributedDataParallel | dist.ProcessGroup | None) -> None:
         """Name the ranks that hold copies of the parameters, which divide the polar factors.
@@ -174,6 +214,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
+        self._wraps = ()
         self._forget_plans()
 
     @abstractmethod

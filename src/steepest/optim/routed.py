@@ -260,9 +260,9 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
         count = len(self.param_groups)
         groups = cast(list[dict[str, Any]], self.param_groups)
         before = [{key: g.get(key) for key in MEMBERS} for g in groups]
-        routed = self._routed
+        routed, modules, wraps = self._routed, self._modules, self._wraps
         try:
-            given = normalised(param_group)
+            given = normalised(self._unwrapped_group(param_group))
             if self._made:
                 check_whole([*self._members(), given])
             self._modules += modules_in(given)
@@ -271,7 +271,7 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
         except BaseException:
             del self.param_groups[count:]
             self._views.cut(count)
-            self._routed = routed
+            self._routed, self._modules, self._wraps = routed, modules, wraps
             for own, old in zip(groups, before, strict=True):
                 own.update({key: value for key, value in old.items() if value is not None})
             raise

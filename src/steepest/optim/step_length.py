@@ -68,7 +68,10 @@ def slope_of(
     alone = list[Tensor]()
     here = [[torch.zeros((), device=one.params[0].device)] for one in sets]
     for (step, update), weight in zip(todo, weights, strict=True):
-        known = here[place[update.member.param]] if update.member.param in place else alone
+        param = update.member.param
+        # What ranks hold together without dividing the work is counted on each of them.
+        shared = isinstance(update, ShardUpdate) or is_sharded(param)
+        known = here[place[param]] if shared and param in place else alone
         known += [dual * weight for dual in _duals(update, norm_of(step))]
     sums = [all_reduce_sum(total(each), one.ranks) for each, one in zip(here, sets, strict=True)]
     return total([*alone, *sums])

@@ -11,8 +11,8 @@ from torch import Tensor
 from steepest._common.errors import invalid
 from steepest.sharding.exchange import RankGroup
 
-NONE, BAD, FINE = range(3)
-"""No gradient, one that is not finite, a finite one."""
+NONE, BAD, FINE, DOUBTFUL = range(4)
+"""No gradient, one that is not finite, a finite one; fine, but copies may have different ones."""
 
 
 def same_everywhere(text: str, ranks: RankGroup, device: torch.device, argument: str) -> None:
@@ -37,7 +37,7 @@ def all_reduce_codes(codes: Tensor, ranks: RankGroup) -> tuple[Tensor, Tensor]:
     """The smallest and the largest code that any rank has, for each parameter.
 
     Args:
-        codes: `NONE`, `BAD` or `FINE` for each parameter, int8.
+        codes: `NONE`, `BAD`, `FINE` or `DOUBTFUL` for each parameter, int8.
         ranks: the ranks; each passes as many.
     """
     ends = torch.cat([codes, -codes])

@@ -165,10 +165,8 @@ def _sharded(task: Task) -> Cost:
 def _flags(task: Task) -> Collective:
     """One byte for each end of what a rank knows of each gradient."""
     tensors = sum(w.count for w in task.model.weights)
-    rest = task.model.rest[1] if task.mesh.shards > 1 else 0
-    return Collective(
-        name="all_reduce", ranks=task.mesh.devices, calls=1, handed=2 * (tensors + rest + 1)
-    )
+    handed = 2 * (tensors + task.model.rest[1] + 1)
+    return Collective(name="all_reduce", ranks=task.mesh.devices, calls=1, handed=handed)
 
 
 def exchange(task: Task) -> Cost:
