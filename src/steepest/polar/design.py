@@ -191,7 +191,7 @@ def design_schedule(
         (6, True)
         >>> longer = design_schedule(lower=1e-3, error=0.05, degree=13)
         >>> [2 * len(step) - 1 for step in longer.coefficients]
-        [13, 13, 13]
+        [13, 13, 13, 5]
     """
     if not 0 < lower < 1:
         raise invalid("lower", lower, "give a singular value in (0, 1)")
