@@ -196,18 +196,19 @@ def test_copies_and_loads_do_not_pile_up(through, one_thread):
     assert after[1] - before[1] <= 64
 
 
-def trained(seed):
+def trained(seed, m):
     """A model after some steps of its own optimizer."""
-    m = model()
     optimizer = (Muon, Lion, SOAPMuon, Scion)[seed % 4](m, lr=0.01)
     train(m, optimizer, 8, start=10 * seed)
     return parameters(m)
 
 
 def test_threads_with_an_optimizer_each_do_not_disturb_each_other(one_thread):
-    expected = [trained(seed) for seed in range(8)]
+    # Made here: threads share the generator that fills a model.
+    expected = [trained(seed, model()) for seed in range(8)]
+    models = [model() for _ in range(8)]
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(trained, range(8)))
+        found = list(threads.map(trained, range(8), models))
     for a, b in zip(expected, found, strict=True):
         assert_equal(a, b)
 

@@ -16,8 +16,9 @@ from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
 import steepest
 from steepest import norms
-from steepest.optim import finite, replicas
+from steepest.optim import finite, foreign, replicas
 from steepest.optim.foreign import Copies
+from steepest.optim.groups import replicas_of
 from steepest.polar import Svd
 from steepest.sharding import RankGroup, reductions
 from tests.optim.test_sharded import divided, group, model, train
@@ -250,3 +251,25 @@ def test_reductions_that_are_carried_out_together_give_what_each_gives_alone():
     with pytest.raises(ZeroDivisionError):
         reductions.together([lambda: 1 / 0, lambda: 1])
     assert reductions._REPLAY.get() is None
+
+
+def test_a_parameter_that_was_sharded_after_the_optimizer_was_made_is_named():
+    net = nn.Linear(4, 4, bias=False)
+    groups = [{"params": [net.weight], "param_names": ["weight"]}]
+    modules = foreign.modules_in(net)
+    foreign.check_followed(groups, modules)
+    mesh = init_device_mesh("cpu", (1,))
+    net.weight = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)]))
+    net.weight.grad = distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)])
+    with pytest.raises(ValueError, match="weight is not the one that the model has now"):
+        foreign.check_followed(groups, modules)
+
+
+def test_a_model_of_which_torch_ignores_a_part_is_not_copied_as_a_whole(monkeypatch):
+    wrapped = nn.parallel.DistributedDataParallel(model())
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
+    wrapped.parameters_to_ignore = set()
+    ranks, copies = replicas_of(wrapped)
+    assert ranks is not None and [type(c) for c in copies] == [Copies]
+    wrapped.parameters_to_ignore = {"0.weight"}
+    assert replicas_of(wrapped)[0] is None
