@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from steepest.optim.foreign import Copies, Modules, check_whole, modules_in
+from steepest.optim.foreign import Copies, Modules, check_whole, modules_in, several_processes
 from steepest.optim.groups import Replicas, named_replicas, replicas_of
 from steepest.optim.notices import Notices
 from steepest.sharding import RankGroup, is_sharded
@@ -145,8 +145,7 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
     def _watch_for_replicas(self) -> None:
         """Watch for a `DistributedDataParallel` around the model, if there are several ranks."""
         # Without processes nothing is registered with torch, and with a wrapper all is known.
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if several and self._replicas is None:
+        if several_processes() and self._replicas is None:
             self._watch = WrapWatch()
             weakref.finalize(self, self._watch.stop)
 
