@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from steepest.apps import _folder
+from steepest._common import files
 from steepest.apps._folder import LOCK, given_path, held, is_empty, is_special, user_path
 
 HOLDING = """
@@ -97,14 +97,14 @@ def test_a_lock_that_was_removed_meanwhile_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Between opening the file and locking it, its owner may have ended and removed it.
-    flock, removed = _folder.fcntl.flock, []
+    flock, removed = files.fcntl.flock, []
 
     def late(handle: int, operation: int) -> None:
         if not removed:
             removed.append((tmp_path / LOCK).unlink())
         flock(handle, operation)
 
-    monkeypatch.setattr(_folder.fcntl, "flock", late)
+    monkeypatch.setattr(files.fcntl, "flock", late)
     with held(tmp_path):
         assert (tmp_path / LOCK).is_file()
         with pytest.raises(ValueError, match="is at work"), held(tmp_path):
@@ -122,9 +122,9 @@ def test_without_locks_a_note_says_so(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     if system == "no fcntl":
-        monkeypatch.setattr(_folder, "fcntl", None)
+        monkeypatch.setattr(files, "fcntl", None)
     else:
-        monkeypatch.setattr(_folder.fcntl, "flock", refuse)
+        monkeypatch.setattr(files.fcntl, "flock", refuse)
     with held(tmp_path / "new"), held(tmp_path / "new"):
         pass
     assert capsys.readouterr().err.count(f"note: {tmp_path / 'new'} is on a file system") == 2

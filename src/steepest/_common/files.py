@@ -13,10 +13,12 @@ import re
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 Record = dict[str, Any]
@@ -33,24 +35,24 @@ NEVER_A_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 NEVER_WAIT: int = getattr(os, "O_NONBLOCK", 0)
 BINARY: int = getattr(os, "O_BINARY", 0)
 
-if sys.platform == "win32":
-    LOCKS = False
+# Windows has none.
+fcntl: ModuleType | None = import_module("fcntl") if find_spec("fcntl") else None
+LOCKS = fcntl is not None
 
-    def _lock(_handle: int, *, wait: bool) -> bool:
-        """Nothing to lock with: what a kill leaves here stays."""
-        return wait
 
-else:
-    import fcntl
+def lock(handle: int, *, wait: bool) -> bool:
+    """Lock a file until it is closed; False where another process has it.
 
-    LOCKS = True
-
-    def _lock(handle: int, *, wait: bool) -> bool:
-        """Lock a file until it is closed; False where another process has it, or nobody can."""
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+    Raises:
+        OSError: nobody can: the system, or the file system, has no locks.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -92,7 +94,8 @@ def _temporary(path: Path) -> tuple[Path, BinaryIO]:
         temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}.tmp")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NEVER_A_LINK | BINARY
         handle = os.open(temporary, flags, 0o666)
-        _lock(handle, wait=True)
+        with suppress(OSError):  # without locks, what a kill leaves here stays
+            lock(handle, wait=True)
         if os.fstat(handle).st_nlink:
             return temporary, os.fdopen(handle, "wb")
         os.close(handle)  # another process has removed it, before it was locked
@@ -107,7 +110,7 @@ def _remove_leftovers(path: Path) -> None:
                 with suppress(OSError):
                     handle = os.open(entry.path, os.O_RDONLY | NEVER_A_LINK | NEVER_WAIT | BINARY)
                     try:
-                        if _lock(handle, wait=False):
+                        if lock(handle, wait=False):
                             Path(entry.path).unlink()
                     finally:
                         os.close(handle)

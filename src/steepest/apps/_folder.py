@@ -9,17 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 from steepest._common.errors import invalid
-from steepest._common.files import open_file
+from steepest._common.files import NEVER_A_LINK, lock, open_file
 from steepest._common.text import printable
-
-# Windows has none.
-fcntl: ModuleType | None = import_module("fcntl") if find_spec("fcntl") else None
 
 LOCK = ".lock"
 """The file in a folder that is locked while a process works there."""
@@ -160,22 +154,21 @@ def _lock(path: Path) -> int | None:
     Raises:
         OSError: the file cannot be made, or cannot be locked on this system.
     """
-    if fcntl is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(path))
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | NEVER_A_LINK, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(handle, path):
-                _sign(handle)
-                return handle
-        except BlockingIOError:
-            os.close(handle)
-            return None
+            mine = lock(handle, wait=False)
         except OSError:
             os.close(handle)
+            with suppress(OSError):  # no lock, so that nobody else has it
+                path.unlink()
             raise
+        if mine and _is_at(handle, path):
+            _sign(handle)
+            return handle
         os.close(handle)
+        if not mine:
+            return None
 
 
 def _is_at(handle: int, path: Path) -> bool:
