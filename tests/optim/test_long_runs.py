@@ -72,7 +72,7 @@ def test_a_run_that_keeps_something_is_told():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "what", [["--ranks", "2", "--steps", "600"], ["--ranks", "2", "--worlds", "4"]]
+    "what", [["--ranks", "2", "--steps", "600"], ["--ranks", "2", "--worlds", "12"]]
 )
 def test_nothing_grows_in_two_processes(what):
     command = [sys.executable, "tools/long_run.py", *what]

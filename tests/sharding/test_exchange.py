@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from steepest import LionK, Muon, SOAPMuon, SteepestDescent, maps, norms, transforms
 from steepest.polar import Svd
-from steepest.sharding import CollectiveCounter
+from steepest.sharding import CollectiveCounter, RankGroup
 from tests.sharding.models import MODELS, Spread
 from tests.sharding.pool import pool
 from tests.sharding.wells import SHAPES, Wells
@@ -327,3 +332,24 @@ def test_a_compiled_step_is_the_eager_one_and_says_why(name: str) -> None:
         assert far == 0
         assert len(reasons) == 1 and reason in reasons[0], reasons
         assert reason in said
+
+
+def _group_of_a_part() -> None:
+    mesh = init_device_mesh("cpu", (2, 2, 1), mesh_dim_names=("stage", "shard", "copy"))
+    part = mesh["shard", "copy"]
+    group = RankGroup.of_mesh(part).group
+    assert RankGroup.of_mesh(part).group is group, "one is made, not one for every step"
+    assert dist.get_process_group_ranks(group) == [0, 1]
+
+
+def test_a_world_that_was_left_is_not_kept() -> None:
+    """Groups of an earlier world hold its threads and sockets, and are of no use in the next."""
+    for _ in range(2):
+        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+        try:
+            world = weakref.ref(dist.group.WORLD)
+            _group_of_a_part()
+        finally:
+            dist.destroy_process_group()
+        gc.collect()
+        assert world() is None

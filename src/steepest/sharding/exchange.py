@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -64,14 +64,21 @@ def _world() -> dist.ProcessGroup:
     return world
 
 
-# The world is part of the key: another one in the same process has other groups.
-@lru_cache(maxsize=64)
+# Not kept alive by it: a process may destroy its world and join another one, which has other groups.
+_GROUPS: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[int, ...], dist.ProcessGroup]] = (
+    WeakKeyDictionary()
+)
+
+
 def _group_of(ranks: tuple[int, ...], world: dist.ProcessGroup) -> dist.ProcessGroup:
     if ranks == tuple(dist.get_process_group_ranks(world)):
         return world
-    group = dist.new_group(list(ranks), use_local_synchronization=True)
-    assert isinstance(group, dist.ProcessGroup), "this rank is one of them"
-    return group
+    groups = _GROUPS.setdefault(world, {})
+    if ranks not in groups:
+        group = dist.new_group(list(ranks), use_local_synchronization=True)
+        assert isinstance(group, dist.ProcessGroup), "this rank is one of them"
+        groups[ranks] = group
+    return groups[ranks]
 
 
 @dataclass

@@ -116,7 +116,9 @@ def launched(
     given = ("train", *TINY, "--data", folder / "words.txt", "--out", folder / "run", *flags)
     call = command(*given, world=world)
     if largest:
-        call = ["bash", "-c", f'ulimit -f {largest // 1024}; exec "$@"', "bash", *call]
+        # Python puts bytecode that was cut off in its place, and the next process ends with it.
+        limit = f'ulimit -f {largest // 1024}; PYTHONDONTWRITEBYTECODE=1 exec "$@"'
+        call = ["bash", "-c", limit, "bash", *call]
     with running(call, folder) as (process, log):
         if at:
             wait_for(lambda: recorded(folder / "run") > at, process)
