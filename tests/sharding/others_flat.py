@@ -19,8 +19,6 @@ from tests.sharding.others_row import Outcome, Row, built, muon, refusal, train
 
 def zero(rank: int, world: int, *, kind: str) -> Outcome:
     """ZeroRedundancyOptimizer, which gives each rank some of the parameters."""
-    from torch.distributed.optim import ZeroRedundancyOptimizer
-
     model = built("gpt")
     module = DistributedDataParallel(model)
     options = dict(ZERO[kind])
@@ -30,6 +28,8 @@ def zero(rank: int, world: int, *, kind: str) -> Outcome:
         params = [{**group, "params": [p for _, p in group["params"]]} for group in routed]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's, and ours of what it writes into the groups
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
         optimizer = ZeroRedundancyOptimizer(params, getattr(steepest, kind), **options)
     return train(Spread(module, model, rank, world), optimizer)
 

@@ -16,7 +16,7 @@ MORE = (
     ("loss", Sizes(gated=True)),
     ("loss", Sizes(gated=False)),
     ("loss", Sizes(gated=True, recompute="selective")),
-    ("loss", Sizes(gated=True, recompute="full")),
+    ("end of backward", Sizes(gated=True, recompute="full")),
     ("backward", Sizes(gated=True, vocabulary=64)),
     # gloo scatters a copy of what it is given, which a device does not: 8 % more.
     ("end of backward", Sizes(gated=True, vocabulary=4096, sequences=1, length=16)),

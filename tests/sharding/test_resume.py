@@ -22,6 +22,7 @@ from steepest import EMANesterov, LoRAMuon, Muon, Muown, PolarGrad, Scion, Steep
 from steepest.optim import momentum
 from steepest.optim.presets import PRESETS
 from steepest.polar import Svd
+from steepest.sharding import is_sharded
 from steepest.transforms import BalancedRows, RowSecondMoment
 from tests.sharding.models import Spread, spread
 from tests.sharding.pool import pool
@@ -212,6 +213,41 @@ def check(names: list[str], start: tuple[int, str], goes: list[tuple[int, str]],
             got = mean([rank[i][0] for rank in ranks])
             assert got == pytest.approx(expected, rel=TABLE[name].within), (name, world, layout)
             assert {rank[i][1] for rank in ranks} == {counts[number]}, (name, world, layout)
+
+
+def counted(rank: int, world: int, names: list[str]) -> list[tuple[dict[str, torch.Tensor], bool]]:
+    """What this rank keeps of its own, beside parts of tensors, and whether its part may be empty.
+
+    Such as counts of steps, of which a checkpoint has that of any rank.
+    """
+    found = []
+    for name in names:
+        momentum.SMALLEST, momentum.SHORTEST = (1, 1) if name == "int8" else (SMALLEST, SHORTEST)
+        run = spread("adapters", "fsdp", rank, world, torch.float64)
+        optimizer = TABLE[name].make(run)
+        steps(run, optimizer, 0)
+        kept = {
+            f"{param} {key}": value
+            for param, p in run.module.named_parameters()
+            for key, value in optimizer.state.get(p, {}).items()
+            if isinstance(value, torch.Tensor) and not is_sharded(value)
+        }
+        empty = any(is_sharded(p) and not p.to_local().numel() for p in run.module.parameters())
+        found.append((kept, empty))
+    momentum.SMALLEST, momentum.SHORTEST = SMALLEST, SHORTEST
+    return found
+
+
+def test_every_rank_keeps_the_same_counts() -> None:
+    """Also one that has no row of a parameter."""
+    names = [name for name, row in TABLE.items() if "fsdp" in row.layouts]
+    ranks = pool(4).run(counted, names)
+    for name, first, *others in zip(names, *ranks, strict=True):
+        assert any(empty for _, empty in others)
+        for kept, _ in others:
+            assert kept.keys() == first[0].keys(), name
+            for key, value in kept.items():
+                torch.testing.assert_close(value, first[0][key], rtol=0, atol=0, msg=f"{name} {key}")
 
 
 def mean(ranks: list[list[float]]) -> list[float]:

@@ -31,8 +31,7 @@ def step_adamw(
     for p in params:
         if "exp_avg" not in states[p]:
             new_state(p, states)
-    # An empty shard has its state, and nothing to do.
-    params = [p for p in params if local(p).numel()]
+    # Empty shards take part: their ranks count the steps too, and any rank may save the count.
     if not params:
         return
     own = [states[p] for p in params]
