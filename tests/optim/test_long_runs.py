@@ -38,6 +38,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def few_objects():
+    """What was there before a test is out of sight: hundreds of collections walk over the rest."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", long_run.MAKE)
 def test_nothing_grows_in_a_long_run(name, one_thread):
