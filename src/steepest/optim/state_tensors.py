@@ -22,6 +22,8 @@ from steepest.sharding import is_sharded
 LOAD = "load with torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
 BEGIN_ANEW = "load the state of the same model, or delete this from it, to begin anew"
 
+STEP, AVERAGES = "step", ("exp_avg", "exp_avg_sq")
+"""Keys of what AdamW keeps of a parameter."""
 
 KINDS = {
     "codes": "codes in 8 bits",
@@ -116,7 +118,8 @@ def check_tensors(
         keys: The numbers of the parameters in it.
 
     Raises:
-        ValueError: a tensor of another shape, kind or layout; a count of steps that is none.
+        ValueError: a tensor of another shape, kind or layout; a count of steps that is none, or
+            averages of AdamW without it.
     """
     group = optimizer.param_groups[place]
     if len(keys) != len(group["params"]):
@@ -130,8 +133,12 @@ def check_tensors(
             where = f"state[{key!r}][{slot!r}]"
             if slot in slots and value is not None:
                 slots[slot].check(where, name, value)
-            elif slot == "step" and group["adamw"]:
+            elif slot == STEP and group["adamw"]:
                 _check_count(where, value)
+        lost = [name for name in (STEP, *AVERAGES) if own.get(name) is None]
+        if group["adamw"] and 0 < len(lost) < 3:
+            remedy = f"AdamW's averages and the number of their steps go together: {BEGIN_ANEW}"
+            raise invalid(f"state[{key!r}][{lost[0]!r}]", None, remedy)
 
 
 def _expected(optimizer: RoutedOptimizer, place: int) -> Iterator[dict[str, StateTensor]]:
@@ -139,7 +146,7 @@ def _expected(optimizer: RoutedOptimizer, place: int) -> Iterator[dict[str, Stat
     group = optimizer.param_groups[place]
     if group["adamw"]:
         for p in group["params"]:
-            yield {name: _like(p) for name in ("exp_avg", "exp_avg_sq")}
+            yield dict.fromkeys(AVERAGES, _like(p))
         return
     rule = optimizer._rule(place)
     every = [each.state_shapes for each in (rule, rule.retraction) if each is not None]
