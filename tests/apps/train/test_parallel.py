@@ -90,7 +90,8 @@ def test_what_maps_keep_goes_on_as_the_processes_cut_it(
     with started(2, tmp_path, *flags) as processes:
         assert processes.codes() == [0, 0], processes.out(0)
     a, b = history(run / "soapmuon" / "seed-0"), history(tmp_path / "one" / "soapmuon" / "seed-0")
-    for one, two in zip(a, b, strict=True):
+    assert len(a) == len(b) == 13
+    for one, two in zip(a[1:], b[1:], strict=True):
         assert one[1] == pytest.approx(two[1], rel=1e-4), f"step {one[0]}"
 
 

@@ -184,7 +184,7 @@ def check_fits(own: Any, given: Any, *, step: int, place: str = "") -> None:
 def _check_tensor(own: Tensor, given: Any, step: int, place: str) -> None:
     """Raise unless a tensor is of the shape and type of one's own, and counts possible steps."""
     if not isinstance(given, Tensor):
-        raise ValueError(f"{place} is no tensor")
+        raise ValueError(f"{place} is not a tensor")
     here, there = (f"{shape_text(x.shape)} {str(x.dtype)[6:]}" for x in (own, given))
     if here != there:
         raise ValueError(f"{place} is {there} there, {here} here")
