@@ -99,6 +99,32 @@ def test_another_layout_is_refused_by_name(name: str) -> None:
             assert len(text.splitlines()) == 1
 
 
+def looks_ahead(rank: int, world: int) -> list[str]:
+    """What is said of an average that lies otherwise than the weights."""
+    said = []
+    for here, there in (("rows", "whole"), ("whole", "rows"), ("rows", "another mesh")):
+        made_of = []
+        for kind in (here, there):
+            params, inner = made(kind, world, "SGD", steps=0)
+            optimizer = steepest.EMANesterov(inner, start=0, stop=None)
+            optimizer.train()
+            step(optimizer, params)
+            made_of.append(optimizer)
+        try:
+            saved = made_of[1].state_dict()
+            made_of[0].load_state_dict(saved)
+            said.append("")
+        except ValueError as error:
+            said.append(str(error))
+    return said
+
+
+def test_so_is_the_average_of_moves() -> None:
+    for texts in pool(2).run(looks_ahead):
+        for text in texts:
+            assert "ema_nesterov_average on " in text and ADVICE in text, texts
+
+
 def kept(rank: int, world: int, change: str) -> str:
     """What is said of what a map keeps, alone: of a square's rows, in SOAP."""
     _, optimizer = made("rows", world, "SOAPMuon")

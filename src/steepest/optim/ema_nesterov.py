@@ -285,8 +285,11 @@ class EMANesterov(Optimizer):
     def _members(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
-    def _part(self, saved: Tensor, param: Tensor, key: str) -> Tensor:
+    def _part(self, saved: Any, param: Tensor, key: str) -> Tensor:
         """This rank's part of what was saved for a parameter, in memory of its own."""
+        if not isinstance(saved, Tensor):
+            problem = f"{key} of {type(saved).__name__}"
+            raise invalid("state_dict", problem, "a tensor belongs there")
         if saved.shape != param.shape:
             problem = f"{key} of {shape_text(saved.shape)}"
             raise invalid("state_dict", problem, f"the parameter is {shape_text(param.shape)}")
