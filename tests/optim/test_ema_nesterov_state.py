@@ -116,6 +116,41 @@ def test_a_wrong_shape_is_refused_and_nothing_has_changed():
     assert_equal(*([s[k] for s in x["state"].values() for k in sorted(s)] for x in (before, after)))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v[:1], "the parameter is"),
+        (lambda v: v.long(), "of torch.int64.*the parameter is of torch.float32"),
+        (lambda v: v.to(torch.complex64), "of torch.complex64.*the parameter is of"),
+        (lambda v: v.tolist(), "a tensor belongs there"),
+    ],
+)
+def test_another_average_is_refused(change, message):
+    m = model()
+    optimizer = EMANesterov(muon(m), **ALWAYS)
+    train(m, optimizer, 2)
+    before = averages(optimizer)
+    saved = optimizer.state_dict()
+    saved["state"][0] = {**saved["state"][0], AVERAGE: change(saved["state"][0][AVERAGE])}
+    with pytest.raises(ValueError, match=f"{AVERAGE}.*{message}"):
+        optimizer.load_state_dict(saved)
+    assert_equal(averages(optimizer), before)
+    assert optimizer.steps == 2
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5, "two", None])
+def test_another_number_of_steps_is_refused(steps):
+    m = model()
+    optimizer = EMANesterov(muon(m), **ALWAYS)
+    train(m, optimizer, 2)
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        group[STEPS] = steps
+    with pytest.raises(ValueError, match=f"{STEPS}=.*a whole number of steps >= 0"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.steps == 2
+
+
 def test_a_loaded_state_gives_the_optimizer_nothing_of_its_own():
     """AdamW takes a parameter whose state is empty for one that has not been stepped."""
     a, b = parameter(3), parameter(3, seed=1)

@@ -14,7 +14,8 @@ from steepest._common.errors import invalid, shape_text
 from steepest._common.lists import add_all, copy_all
 from steepest.optim.choices import Loss
 from steepest.optim.foreign import check_whole
-from steepest.sharding import local, local_like, sharded_like
+from steepest.optim.state_tensors import LOAD
+from steepest.sharding import is_sharded, local, local_like, sharded_like
 
 AVERAGE, BEHIND = "ema_nesterov_average", "ema_nesterov_behind"
 """Keys of a parameter in `state_dict`: the average of its moves, and while it is ahead where it
@@ -257,14 +258,17 @@ class EMANesterov(Optimizer):
         """Load what `state_dict` has saved; a state of the optimizer alone begins a new average.
 
         Raises:
-            ValueError: an average has another shape than its parameter, or the optimizer refuses
-                its part. Nothing here has been changed then.
+            ValueError: an average has another shape than its parameter, other numbers or another
+                mesh, there is no such number of steps, or the optimizer refuses its part. Nothing
+                here has been changed then.
         """
         mine: dict[str, Any] = {STEPS: 0, AHEAD: False}
         groups = []
         for group in state_dict["param_groups"]:
             mine.update({key: group[key] for key in mine if key in group})
             groups.append({key: value for key, value in group.items() if key not in mine})
+        if not isinstance(mine[STEPS], int) or mine[STEPS] < 0:
+            raise invalid(STEPS, mine[STEPS], "a whole number of steps >= 0 belongs here")
         kept: dict[str, dict[Tensor, Tensor]] = {AVERAGE: {}, BEHIND: {}}
         state = {number: dict(one) for number, one in state_dict["state"].items()}
         for number, p in zip(_numbers(state_dict), self._members(), strict=False):
@@ -281,11 +285,22 @@ class EMANesterov(Optimizer):
     def _members(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
-    def _part(self, saved: Tensor, param: Tensor, key: str) -> Tensor:
+    def _part(self, saved: Any, param: Tensor, key: str) -> Tensor:
         """This rank's part of what was saved for a parameter, in memory of its own."""
+        if not isinstance(saved, Tensor):
+            problem = f"{key} of {type(saved).__name__}"
+            raise invalid("state_dict", problem, "a tensor belongs there")
         if saved.shape != param.shape:
             problem = f"{key} of {shape_text(saved.shape)}"
             raise invalid("state_dict", problem, f"the parameter is {shape_text(param.shape)}")
+        if not (saved.is_floating_point() or saved.is_complex()) or saved.dtype.is_complex != (
+            param.dtype.is_complex
+        ):
+            problem = f"{key} of {saved.dtype}"
+            raise invalid("state_dict", problem, f"the parameter is of {param.dtype}")
+        here, there = (x.device_mesh if is_sharded(x) else "one device" for x in (param, saved))
+        if here != there:
+            raise invalid("state_dict", f"{key} on {there}", f"the parameter is on {here}: {LOAD}")
         wanted = self.average_dtype if key == AVERAGE else None
         part = local_like(saved, param).detach()
         return part.to(device=local(param).device, dtype=wanted or param.dtype, copy=True)

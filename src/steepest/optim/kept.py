@@ -56,6 +56,13 @@ class KeptTensor:
             return None
         return placements_along(param, 0 if own else 1)
 
+    def whole_shape(self, member: Member) -> tuple[int, ...]:
+        """Its shape over all ranks together."""
+        if member.like.shape == member.param.shape:
+            return self.shape
+        assert member.view is not None, "maps take matrices"
+        return (member.view.shapes(member.param.shape)[self.part][0], *self.shape[1:])
+
     def layout(self, member: Member, ranks: RankGroup) -> Layout:
         """The part of it that each rank has, of a matrix that lies on all of them."""
         placements = self.placements(member)
@@ -73,15 +80,13 @@ class KeptTensor:
 
     def new(self, member: Member) -> Tensor:
         """Zeros in its shape, laid out as it is kept."""
-        param, shape = member.param, self.shape
+        param, shape = member.param, self.whole_shape(member)
         dtype, device = member.compute_dtype, member.like.device
         placements = self.placements(member)
         if placements is None or not is_sharded(param):
             return torch.zeros(shape, dtype=dtype, device=device)
-        if member.like.shape != param.shape:
-            assert member.view is not None, "maps take matrices"
-            local, shape = shape, (member.view.shapes(param.shape)[self.part][0], *shape[1:])
-        else:
+        local = self.shape
+        if member.like.shape == param.shape:
             ranks = RankGroup.of_mesh(param.device_mesh)
             local = self.layout(member, ranks).shapes[ranks.rank]
         zeros = torch.zeros(local, dtype=dtype, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from steepest.optim.choices import SLOTS
@@ -11,6 +12,7 @@ from steepest.optim.group_keys import known_keys
 from steepest.optim.routed import RoutedOptimizer
 from steepest.optim.skips import Record, SkipCount
 from steepest.optim.state import loadable, restore_dtypes
+from steepest.optim.state_tensors import check_tensors
 
 
 @contextmanager
@@ -35,7 +37,14 @@ def loading(optimizer: RoutedOptimizer, skips: SkipCount) -> Iterator[None]:
         objects = (*optimizer.objects, *SLOTS)
         with record.named():
             ready.update(
-                loadable(saved, optimizer.param_groups, optimizer._views, objects, optimizer._check)
+                loadable(
+                    saved,
+                    optimizer.param_groups,
+                    optimizer._views,
+                    objects,
+                    optimizer._check,
+                    partial(check_tensors, optimizer),
+                )
             )
         return ready
 

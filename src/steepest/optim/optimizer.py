@@ -374,11 +374,13 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """Load hyper-parameters and buffers saved by `state_dict`, or by torch's own optimizer.
 
         Keys that a group of another optimizer lacks keep the value they have here. `skipped` is
-        that of the state, and 0 where it has none.
+        that of the state, and 0 where it has none. A parameter without a state begins anew.
 
         Raises:
             ValueError: the groups differ in number or size, or were saved with other views or
-                another method than this optimizer was built with. Nothing has been changed.
+                another method than this optimizer was built with; or a tensor has not the shape,
+                the kind of numbers or the layout on the ranks that its parameter asks for. Nothing
+                has been changed.
         """
         with loading(self, self._skips):
             super().load_state_dict(state_dict)

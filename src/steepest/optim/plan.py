@@ -274,6 +274,20 @@ def _sort(
         shared.append(PlacedMember(step.place, member(like), layout))
 
 
+def members_of(
+    place: int, group: Group, rule: UpdateRule, views: Sequence[MatrixView | None]
+) -> list[Member]:
+    """The parameters of a group as its steps take them, without asking the other ranks."""
+    step = GroupStep(place, group, rule, {}, {})
+    found: list[Member] = []
+    for p, view in zip(group["params"], views, strict=True):
+        here: list[Member] = []
+        several: list[PlacedMember] = []
+        _sort(p, view, step, None, (here, several, several))
+        found += here or [placed.member for placed in several]
+    return found
+
+
 def exact_types(member: Member, group: Group) -> Types:
     """The types in which an average and its direction travel without being rounded.
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.numerics import real_dtype, widened
 from steepest._common.torch_modules import WRAPPERS
 from steepest.optim.choices import SLOTS
-from steepest.optim.groups import Views, name_of, repr_of
-from steepest.optim.momentum import CODES, UNITS, average_dtype, loaded
+from steepest.optim.groups import Views, repr_of
+from steepest.optim.momentum import BUFFER, CODES, UNITS, average_dtype, loaded
 from steepest.optim.skips import KEY, with_record, without_record
 from steepest.optim.torch_form import torch_form, without_adamws
 from steepest.polar import Schedule
-from steepest.sharding import is_sharded
 
 TEXTS = ("views", "momentum_dtype")
 """Keys of which every checkpoint has the text, beside the objects of an optimizer."""
@@ -73,6 +73,7 @@ def loadable(
     views: Mapping[int, Views],
     objects: tuple[str, ...],
     check: Callable[[int, Any], None],
+    check_tensors: Callable[[int, Mapping[Any, Any], Sequence[Any]], None],
 ) -> dict[str, Any]:
     """A saved state with the objects of an optimizer, for torch to load; checked, and a copy.
 
@@ -82,14 +83,16 @@ def loadable(
         views: The views of the parameters of each group that has some, by its place.
         objects: The keys of a group whose values are objects.
         check: A function that raises for values that the group in a place may not hold.
+        check_tensors: A function that raises for what steps of the group in a place do not keep.
 
     Raises:
-        ValueError: it was saved with other objects, or holds what no group may hold.
+        ValueError: it was saved with other objects, or holds what is no state of these groups.
     """
     _check_kind(saved, groups)
+    _check_numbers(saved)
     merged = []
-    for i, group in enumerate(map(renamed, saved["param_groups"])):
-        own = groups[i] if i < len(groups) else {}
+    pairs = zip(map(renamed, saved["param_groups"]), groups, strict=True)
+    for i, (group, own) in enumerate(pairs):
         told = _told(own, views.get(i), objects)
         check_names(i, group.get("param_names"), own.get("param_names"))
         for key in (*TEXTS, *objects, "adamw"):
@@ -109,13 +112,12 @@ def loadable(
         mine = {key: own[key] for key in (*TEXTS, *objects, "param_names") if key in own}
         merged.append({**kept, **group, **mine})
         merged[-1].pop("views", None)
-        if own:
-            check(i, {**merged[-1], "params": own["params"]})
-            _check_layout(saved["state"], group["params"], own)
+        check(i, {**merged[-1], "params": own["params"]})
+        check_tensors(i, saved["state"], group["params"])
     # torch would go on to write into the tensors of the checkpoint.
     used = {key: group for group in merged for key in group["params"]}
     state = {
-        key: {k: _copied(v) for k, v in values.items() if _has_use(k, used.get(key, {}))}
+        key: {k: _copied(v) for k, v in values.items() if _has_use(k, v, used.get(key, {}))}
         for key, values in saved["state"].items()
         if values
     }
@@ -132,10 +134,13 @@ def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _has_use(name: str, group: Mapping[str, Any]) -> bool:
-    """Whether a tensor of the state is not that of a map which the group does not have."""
+def _has_use(name: str, value: Any, group: Mapping[str, Any]) -> bool:
+    """Whether it is a tensor of the state, and not that of a map which the group does not have.
+
+    torch.optim.SGD saves None in the place of a momentum that it does not have.
+    """
     slot = name.partition(".")[0]
-    return slot not in SLOTS or group.get(slot) is not None
+    return value is not None and (slot not in SLOTS or group.get(slot) is not None)
 
 
 def _check_kind(saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
@@ -158,6 +163,33 @@ def _check_kind(saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -
             "build it with the same options, of which embedding_lr and its like, layer_decay and "
             "added groups change it",
         )
+
+
+def _check_numbers(saved: Mapping[str, Any]) -> None:
+    """Raise unless each parameter of a state has a number of its own, and there is no other state.
+
+    Under names of another kind users keep what they like, as torch lets them.
+    """
+    known: dict[Any, int] = {}
+    for i, group in enumerate(saved["param_groups"]):
+        for key in group["params"]:
+            if key in known:
+                raise invalid(
+                    f"param_groups[{i}]['params']",
+                    key,
+                    f"param_groups[{known[key]}] has a parameter of this number already, and the "
+                    "state of one would be that of two: give each its own",
+                )
+            known[key] = i
+    kinds = set(map(type, known))
+    for key, values in saved["state"].items():
+        if key not in known and values and type(key) in kinds:
+            raise invalid(
+                f"state[{key!r}]",
+                "the state of a parameter",
+                "no group has a parameter of this number: delete it from the saved state, or load "
+                "the state that was saved with these groups",
+            )
 
 
 def first_difference(saved: Any, own: Any) -> tuple[str, Any, Any]:
@@ -252,22 +284,6 @@ def renamed(group: dict[str, Any]) -> dict[str, Any]:
     return group
 
 
-def _check_layout(state: dict[Any, Any], keys: Sequence[Any], own: Any) -> None:
-    """Raise if a whole tensor was saved for a parameter that is sharded here."""
-    for key, p in zip(keys, own["params"], strict=False):
-        for name, value in state.get(key, {}).items():
-            # What maps keep for each row is whole on every rank.
-            like = isinstance(value, Tensor) and value.shape == p.shape
-            cut = is_sharded(p) and like and value.ndim
-            if cut and not is_sharded(value):
-                raise invalid(
-                    f"state[{key!r}][{name!r}]",
-                    "a whole tensor",
-                    f"{name_of(own, p)} is sharded here: load with "
-                    "torch.distributed.checkpoint.state_dict.set_optimizer_state_dict",
-                )
-
-
 def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Undo two side effects of `Optimizer.load_state_dict`.
 
@@ -277,15 +293,28 @@ def restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
     groups: list[dict[str, Any]] = saved["param_groups"]
     for own, group in zip(optimizer.param_groups, groups, strict=True):
         for p, key in zip(own["params"], group["params"], strict=True):
-            buffer = saved["state"].get(key, {}).get("momentum_buffer")
-            if buffer is not None:
-                dtype = average_dtype(p, own["momentum_dtype"])
-                optimizer.state[p]["momentum_buffer"] = buffer.to(p.device, dtype, copy=True)
             for name, value in saved["state"].get(key, {}).items():
-                if name.partition(".")[0] in (*SLOTS, CODES, UNITS):
-                    optimizer.state[p][name] = value.to(p.device, copy=True)
+                dtype = _kept_dtype(name, p, own.get("momentum_dtype"))
+                if dtype is not None:
+                    optimizer.state[p][name] = value.to(p.device, dtype, copy=True)
             # `get`: a state makes an entry for anyone who asks, which stays when a framework puts
             # another parameter in the place of this one.
             state = optimizer.state.get(p, {})
             if own["adamw"] and "step" in state:
                 state["step"] = torch.as_tensor(state["step"], dtype=torch.float32).to(p.device)
+
+
+def _kept_dtype(name: str, param: Tensor, asked: torch.dtype | None) -> torch.dtype | None:
+    """The type in which a step has a tensor of the state; None where torch knows it.
+
+    Args:
+        name: The key of the tensor.
+        param: The parameter.
+        asked: The `momentum_dtype` of its group.
+    """
+    if name == CODES:
+        return torch.int8
+    average = average_dtype(param, asked)
+    if name in (BUFFER, UNITS):
+        return average
+    return real_dtype(widened(average)) if name.partition(".")[0] in SLOTS else None

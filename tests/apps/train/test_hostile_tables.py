@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
+import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from steepest.apps.train import checkpoint
 from steepest.apps.train.parallel import sharded_checkpoint
-from steepest.apps.train.parallel.contents import CONTENTS, read_contents
+from steepest.apps.train.parallel.contents import CONTENTS, _are_apart, read_contents
 from steepest.apps.train.parallel.pickled import Reading
 from steepest.apps.train.parallel.sharded_checkpoint import METADATA, fingerprint
 from steepest.apps.train.parallel.team import SINGLE
@@ -75,8 +78,22 @@ def raw(content: bytes) -> Callable[[Path], None]:
     return lambda path: [path.write_bytes(content)][-1] and None
 
 
-def part(*size: int) -> ChunkStorageMetadata:
-    return ChunkStorageMetadata(torch.Size([0] * len(size)), torch.Size(size))
+def part(*size: int, at: tuple[int, ...] = ()) -> ChunkStorageMetadata:
+    return ChunkStorageMetadata(torch.Size(at or [0] * len(size)), torch.Size(size))
+
+
+def in_parts(*parts: ChunkStorageMetadata) -> Callable[[Path], None]:
+    """Damage: these parts for the 3 × 4 numbers of w, each with a place in the file."""
+
+    def change(table: Metadata) -> None:
+        table.state_dict_metadata["model.w"].chunks = list(parts)  # type: ignore[union-attr]
+        place = table.storage_data.pop(MetadataIndex("model.w", (0, 0)))
+        for one in parts:
+            table.storage_data[MetadataIndex("model.w", one.offsets)] = replace(
+                place, length=4 * one.sizes.numel()
+            )
+
+    return changed(change)
 
 
 WORD = "torch.distributed.checkpoint.metadata\nMetadata\n"
@@ -141,6 +158,15 @@ TABLES: dict[str, tuple[Callable[[Path], None], str]] = {
         changed(lambda t: t.state_dict_metadata["model.w"].chunks.append(part(3, 4))),
         "not whole",
     ),
+    "parts that overlap, and a gap": (
+        in_parts(part(2, 3), part(2, 3, at=(0, 1))),
+        "lie upon each other",
+    ),
+    "a part twice, and a gap": (in_parts(part(3, 2), part(3, 2)), "lie upon each other"),
+    "a part within another": (
+        in_parts(part(3, 3), part(1, 1, at=(1, 1)), part(2, 1, at=(1, 3))),
+        "lie upon each other",
+    ),
     "a part in no file": (
         changed(lambda t: t.storage_data.pop(MetadataIndex("model.w", (0, 0)))),
         "in no file",
@@ -170,6 +196,43 @@ def test_a_hostile_table_is_refused(
     assert [dict(vars(c)) for c in (Metadata, MetadataIndex, _StorageInfo)] == classes
     shown = capfd.readouterr()
     assert shown.out == shown.err == "", "torch prints a traceback of its own"
+
+
+def _cut(size: tuple[int, ...], cuts: list[list[int]]) -> list[ChunkStorageMetadata]:
+    """The cells of a grid: the tensor as ranks cut it, with these cuts of each axis."""
+    bounds = [sorted({0, n, *at}) for n, at in zip(size, cuts, strict=True)]
+    axes = [list(itertools.pairwise(ends)) for ends in bounds]
+    return [
+        ChunkStorageMetadata(torch.Size([a for a, _ in cell]), torch.Size([b - a for a, b in cell]))
+        for cell in itertools.product(*axes)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_are_apart_as_a_count_of_each_number_says(seed: int) -> None:
+    """A cut of every axis is accepted; with parts moved, if each number is in one of them."""
+    draw = random.Random(seed)
+    size = tuple(draw.randint(1, 6) for _ in range(draw.randint(1, 3)))
+    cuts = [[draw.randint(0, n) for _ in range(draw.randint(0, 2))] for n in size]
+    parts = _cut(size, cuts)
+    assert _are_apart(parts, size)
+    for _ in range(30):
+        k, other = draw.randrange(len(parts)), draw.randrange(len(parts))
+        at = [draw.randint(0, n - s) for n, s in zip(size, parts[k].sizes, strict=True)]
+        changed = [*parts]
+        changed[k] = ChunkStorageMetadata(torch.Size(at), parts[k].sizes)
+        changed[other] = draw.choice([changed[other], changed[k], parts[k]])
+        if sum(p.sizes.numel() for p in changed) != torch.Size(size).numel():
+            continue
+        count = torch.zeros(size, dtype=torch.int64)
+        for p in changed:
+            count[tuple(slice(o, o + s) for o, s in zip(p.offsets, p.sizes, strict=True))] += 1
+        assert _are_apart(changed, size) == bool((count == 1).all())
+
+
+def test_no_numbers_and_one_number_are_whole() -> None:
+    assert _are_apart([], (0, 4))
+    assert _are_apart([part()], ())
 
 
 def test_every_name_that_torch_writes_is_known(folder: Path) -> None:

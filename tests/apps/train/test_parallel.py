@@ -77,6 +77,24 @@ def test_two_processes_train_as_one_and_one_goes_on_for_them(
     agree(tmp_path / "again", tmp_path / "one", "muon")
 
 
+def test_what_maps_keep_goes_on_as_the_processes_cut_it(
+    steepest: Invoke, text: Path, tmp_path: Path
+) -> None:
+    """Larger than a parameter, or a number for each row: every process gets its part."""
+    common = alone(steepest, tmp_path, text, "soapmuon")
+    run = tmp_path / "fsdp"
+    with started(2, tmp_path, *common, "--parallel", "fsdp", "--out", run) as processes:
+        assert processes.codes() == [0, 0], processes.out(0) + processes.out(1)
+    shutil.rmtree(run / "soapmuon" / "seed-0" / "step-000012.dcp")
+    flags = ("train", "--resume", run, "--parallel", "fsdp")
+    with started(2, tmp_path, *flags) as processes:
+        assert processes.codes() == [0, 0], processes.out(0)
+    a, b = history(run / "soapmuon" / "seed-0"), history(tmp_path / "one" / "soapmuon" / "seed-0")
+    assert len(a) == len(b) == 13
+    for one, two in zip(a[1:], b[1:], strict=True):
+        assert one[1] == pytest.approx(two[1], rel=1e-4), f"step {one[0]}"
+
+
 def test_a_process_that_dies_costs_the_steps_since_the_last_checkpoint(
     steepest: Invoke, text: Path, tmp_path: Path
 ) -> None:

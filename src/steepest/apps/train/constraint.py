@@ -160,7 +160,10 @@ class Spectra:
     def _read(cls, path: Path, step: float) -> Spectra:
         with open_file(path) as file:
             content = _arrays(file)
-        steps = [int(s) for s in content["steps"] if s <= step]
+        every = content["steps"].tolist()
+        if any(type(s) is not int or s < 0 for s in every) or every != sorted(set(every)):
+            raise ValueError("its steps are no steps in order")
+        steps = [s for s in every if s <= step]
         names = [str(name) for name in content["names"].tolist()]
         rows = [content[f"values{i}"][: len(steps)] for i in range(len(names))]
         kinds, limits = content["kinds"].tolist(), content["limits"].tolist()

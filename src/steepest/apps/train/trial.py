@@ -23,9 +23,9 @@ from steepest.apps.train.constraint import Spectra, figures, has_ball, matrices
 from steepest.apps.train.data import Corpus, batch, validation_windows
 from steepest.apps.train.metrics import Metrics, Unwritten, read_metrics
 from steepest.apps.train.model import GPT, next_loss
-from steepest.apps.train.optimizers import parts, recipe, scheduler
+from steepest.apps.train.optimizers import lr_factor, parts, recipe, scheduler
 from steepest.apps.train.parallel.team import SINGLE, Team, is_lost
-from steepest.apps.train.plain import check_scheduler
+from steepest.apps.train.plain import check_fits, check_scheduler, place_of, tensors
 from steepest.diagnostics import Monitor, constraint_report
 
 EVAL_BATCH = 64
@@ -181,18 +181,25 @@ class Trainer:
             AnotherRunError: it belongs to another run, or to another version of steepest.
             ValueError: it is cut off.
         """
-        owners = self._owners()
+        self._step_at_rest()
         content = checkpoint.load(
             path,
             device=str(self.device),
             belongs=self._belongs(),
-            like=lambda place: owners.get(place, owners.get(place.rpartition(".")[0])),
+            like=tensors(self._state()).get,
             team=self.team,
         )
         with checkpoint.readable(path):
-            check_scheduler(self.scheduler, content["scheduler"])
-            step, seconds = int(content["step"]), float(content["seconds"])
+            step, seconds = place_of(content, path, steps=self.config.steps)
+            rates = [float(r) * lr_factor(self.config, step) for r in self.scheduler.base_lrs]
+            check_scheduler(self.scheduler, content["scheduler"], step=step, rates=rates)
+        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = lr
         try:
+            for part, own in self._state().items():
+                check_fits(own, content[part], step=step, place=part)
+            for optimizer in parts(self.optimizer).values():
+                optimizer.state.clear()
             for part in _PARTS:
                 getattr(self, part).load_state_dict(content[part])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -203,14 +210,22 @@ class Trainer:
             raise checkpoint.another_run(path, f"its state does not fit: {said[0]}") from None
         self.step, self.seconds = step, seconds
 
-    def _owners(self) -> dict[str, Tensor]:
-        """The parameter behind each place in a checkpoint: its own, and that of its state."""
-        found: dict[str, Tensor] = {f"model.{n}": p for n, p in self.model.named_parameters()}
-        for name, part in parts(self.optimizer).items():
-            states = ".".join(filter(None, ("optimizer", name, "state")))
-            params = [p for group in part.param_groups for p in group["params"]]
-            found.update({f"{states}.{i}": p for i, p in enumerate(params)})
-        return found
+    def _step_at_rest(self) -> None:
+        """Take a step that moves nothing: the optimizer then has the state of one that trains."""
+        groups = self.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = 0.0
+            for p in group["params"]:
+                p.grad = torch.zeros_like(p)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for group, lr in zip(groups, rates, strict=True):
+            group["lr"] = lr
+
+    def _state(self) -> dict[str, Any]:
+        """The state of the model and of its optimizer."""
+        return {part: getattr(self, part).state_dict() for part in ("model", "optimizer")}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -113,7 +113,22 @@ def _entry(
             raise ValueError(f"{name} has a part that is in no file")
     if sum(prod(part.sizes) for part in parts) != prod(size):
         raise ValueError(f"{name} is not whole")
+    if not _are_apart([part for part in parts if prod(part.sizes)], size):
+        raise ValueError(f"{name} has parts that lie upon each other, and gaps")
     return TensorStorageMetadata(TensorProperties(dtype=dtype), size, parts)
+
+
+def _are_apart(parts: Sequence[ChunkStorageMetadata], size: Sequence[int]) -> bool:
+    """Whether parts, which have as many numbers as their tensor, make it up without an overlap.
+
+    Ranks cut each axis all the way through. So there are as many parts as cells of a grid: where
+    each begins in another corner of it, each fills one cell, or together they would be too large.
+    """
+    cells = 1
+    for axis, length in enumerate(size):
+        starts = {part.offsets[axis] for part in parts}
+        cells *= len({0, length, *starts, *(p.offsets[axis] + p.sizes[axis] for p in parts)}) - 1
+    return not parts or len({tuple(part.offsets) for part in parts}) == len(parts) == cells
 
 
 def _part(chunk: Any) -> ChunkStorageMetadata:

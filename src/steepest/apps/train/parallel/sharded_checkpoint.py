@@ -28,34 +28,13 @@ from steepest._common.errors import invalid
 from steepest._common.files import new_folder, open_file, read_file
 from steepest.apps.train.parallel.contents import read_contents
 from steepest.apps.train.parallel.team import Team, is_lost
+from steepest.apps.train.plain import mapped
+from steepest.apps.train.plain import tensors as tensors
 
 METADATA = ".metadata"  # the name that DCP gives to its table of contents
 
 Like = Callable[[str], Tensor | None]
 """The parameter that a tensor of a checkpoint belongs to, by its place in the tree."""
-
-
-def mapped(tree: Any, change: Callable[[str, Tensor], Any], place: str = "") -> Any:
-    """A tree of dictionaries and sequences with `change(place, tensor)` for each of its tensors.
-
-    Examples:
-        >>> mapped({"a": [torch.ones(2), 3]}, lambda place, x: (place, x.numel()))
-        {'a': [('a.0', 2), 3]}
-    """
-    if isinstance(tree, Tensor):
-        return change(place, tree)
-    if isinstance(tree, Mapping):
-        return {k: mapped(v, change, f"{place}.{k}".lstrip(".")) for k, v in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(mapped(v, change, f"{place}.{i}") for i, v in enumerate(tree))
-    return tree
-
-
-def tensors(tree: Any) -> dict[str, Tensor]:
-    """The tensors of a tree by their places."""
-    found: dict[str, Tensor] = {}
-    mapped(tree, found.__setitem__)
-    return found
 
 
 def frame(tree: Any) -> Any:
