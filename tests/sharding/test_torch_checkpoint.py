@@ -358,3 +358,18 @@ def test_files_of_one_process_go_into_every_group(once: bool, tmp_path: Path) ->
         else:
             (text,) = told
             assert f"param_groups[1] {ALL}. " in text
+
+
+def averages_of_adamw(rank: int, world: int) -> None:
+    """Load the whole state of AdamW alone."""
+    run = spread("mlp", "fsdp", rank, world, torch.float32)
+    optimizers = torchs("adamw", run.model)
+    train(run, optimizers)
+    state = get_optimizer_state_dict(run.module, optimizers, options=FULL)
+    run.module.zero_grad()
+    with pytest.raises(ValueError, match="its averages are not the momentum"):
+        set_optimizer_state_dict(run.module, Muon(run.module, **OWN), state, options=FULL)
+
+
+def test_a_whole_state_of_adamw_alone_is_refused() -> None:
+    pool(1).run(averages_of_adamw)
