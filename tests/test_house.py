@@ -84,6 +84,10 @@ LATE_IMPORTS = {
         "steepest.apps.train.parallel.placement",
     ): "FSDP takes long to import; one process needs none",
     (
+        "optim.from_torch",
+        "steepest.optim.torch_checkpoint",
+    ): "DCP takes a second to import; who has checkpoints of it has it",
+    (
         "diagnostics.monitor.monitor",
         "steepest._common.tensorboard",
     ): "TensorBoard is an extra, and heavy",

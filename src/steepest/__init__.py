@@ -53,6 +53,7 @@ if _typing.TYPE_CHECKING:
     from steepest.optim import SpectralDescent as SpectralDescent
     from steepest.optim import SteepestDescent as SteepestDescent
     from steepest.optim import Transfer as Transfer
+    from steepest.optim import load_torch_checkpoint as load_torch_checkpoint
     from steepest.polar import polar_factor as polar_factor
     from steepest.routing import Routing as Routing
     from steepest.routing import layer_decay as layer_decay
@@ -76,7 +77,7 @@ __getattr__, __dir__ = _lazy(
             *("SpectralDescent", "SteepestDescent"),
             *("NorMuon", "AdaMuon", "Muon2", "MuonEq", "MuonPlus", "Aurora", "SOAPMuon"),
             *("Hyperball", "Muown", "MuonFloor", "MuonBrake", "LoRAMuon", "QKClip"),
-            *("EMANesterov", "Transfer"),
+            *("EMANesterov", "Transfer", "load_torch_checkpoint"),
         ),
         "steepest.polar": ("polar_factor",),
         "steepest.routing": ("Routing", "layer_decay", "route"),

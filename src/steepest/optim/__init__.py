@@ -26,6 +26,7 @@ from steepest.optim.family import MuonVariant as MuonVariant
 from steepest.optim.family import Muown as Muown
 from steepest.optim.family import NorMuon as NorMuon
 from steepest.optim.family import SOAPMuon as SOAPMuon
+from steepest.optim.from_torch import load_torch_checkpoint as load_torch_checkpoint
 from steepest.optim.lionk import LionK as LionK
 from steepest.optim.lora import LoRAMuon as LoRAMuon
 from steepest.optim.lora import Pairs as Pairs

@@ -182,6 +182,21 @@ class Notices:
             "on all ranks; optimizer.set_replicas(None) says that this is as it should be",
         )
 
+    def in_part(self, kept: Sequence[Sequence[str]], fresh: Sequence[str], remedy: str) -> None:
+        """Say what a checkpoint has not brought.
+
+        Args:
+            kept: The keys of each group that have the values of the optimizer.
+            fresh: The names of parameters whose gradients have no average.
+            remedy: The advice, a sentence.
+        """
+        told = [f"param_groups[{i}] keeps its {', '.join(k)}" for i, k in enumerate(kept) if k]
+        if fresh:
+            more = f" and {len(fresh) - 5} more" if fresh[5:] else ""
+            told.append(f"there is no average of gradients of {', '.join(fresh[:5])}{more}")
+        if told:
+            self._say("in part", f"the checkpoint was loaded in part: {'; '.join(told)}. {remedy}")
+
     def loaded(self, saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> None:
         """Say which conventions a checkpoint has brought that the constructor had otherwise.
 

@@ -47,6 +47,7 @@ from steepest.optim.sharded import Bundled, sharded_batches
 from steepest.optim.skips import SkipCount
 from steepest.optim.state import as_text
 from steepest.optim.summary import summary
+from steepest.optim.torch_form import Template
 from steepest.optim.updates import Flag, check_decay, judged, replace
 
 
@@ -78,7 +79,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if limit is not None and limit < 1:
             raise invalid("max_batch_bytes", limit, "give a positive number of bytes or None")
         self.max_batch_bytes = limit
-        self._skips = SkipCount()
+        self._skips, self._template = SkipCount(), Template()
         self.exchange_dtype = check_exchange(options.get("exchange_dtype"))
         # The rule of each group, by its place, and the plan of a step, with what they were made of.
         self._rules: dict[int, tuple[list[object], UpdateRule]] = {}
@@ -366,6 +367,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
             self._views,
             (*self.objects, *SLOTS),
             skipped=self.skipped,
+            template=self._template,
             own=self.defaults.keys(),
             torch_keys=vars(type(self)).get("torch_keys", ()),
         )
@@ -382,11 +384,11 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                 the kind of numbers or the layout on the ranks that its parameter asks for. Nothing
                 has been changed.
         """
-        with loading(self, self._skips):
+        with loading(self, self._skips, self._template):
             super().load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
-        names = ("max_batch_bytes", "exchange_dtype", "_skips", "_rules")
+        names = ("max_batch_bytes", "exchange_dtype", "_skips", "_template", "_rules")
         kept = {name: getattr(self, name) for name in names}
         return {**super().__getstate__(), **kept, "_plans": {}, "_replicated": []}

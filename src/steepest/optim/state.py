@@ -18,7 +18,7 @@ from steepest.optim.choices import SLOTS
 from steepest.optim.groups import Views, repr_of
 from steepest.optim.momentum import BUFFER, CODES, UNITS, average_dtype, loaded
 from steepest.optim.skips import KEY, with_record, without_record
-from steepest.optim.torch_form import torch_form, without_adamws
+from steepest.optim.torch_form import Template, torch_form, without_adamws
 from steepest.polar import Schedule
 
 TEXTS = ("views", "momentum_dtype")
@@ -34,6 +34,7 @@ def as_text(
     objects: tuple[str, ...],
     *,
     skipped: int,
+    template: Template,
     own: Set[str] = frozenset(),
     torch_keys: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def as_text(
         views: The views of the parameters of each group that has some, by its place.
         objects: The keys of a group whose values are objects.
         skipped: The number of updates that were left out.
+        template: The memory of the groups that torch's distributed checkpoint is given.
         own: The keys that the optimizer gives to its groups.
         torch_keys: Those of the optimizer of torch that it stands in for.
     """
@@ -55,7 +57,7 @@ def as_text(
     none: dict[Any, dict[str, Any]]
     none = {key: {} for group in groups for key in group["params"] if kept and key not in kept}
     saved = {**state, "state": {**kept, **none}}
-    return {**saved, "param_groups": torch_form(groups, mine, torch_keys)}
+    return {**saved, "param_groups": torch_form(groups, mine, torch_keys, template)}
 
 
 def _told(
@@ -148,7 +150,7 @@ def _check_kind(saved: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -
     for i, group in enumerate(saved["param_groups"]):
         own = groups[i] if i < len(groups) else None
         told = group.get("adamw", group.get("rest"))
-        if "amsgrad" in group and told is None and (own is None or not own["adamw"]):
+        if "amsgrad" in group and not told and (own is None or not own["adamw"]):
             raise invalid(
                 f"param_groups[{i}]",
                 "saved by an optimizer such as torch.optim.AdamW",
@@ -277,6 +279,8 @@ def renamed(group: dict[str, Any]) -> dict[str, Any]:
         group[KEY] = without_record(group[KEY])
     if "rest" in group:
         group["adamw"] = group.pop("rest")
+    if isinstance(group.get("betas"), list):  # torch makes them one on their way through ranks
+        group["betas"] = tuple(group["betas"])
     past = group.pop("past", None)
     if past is not None and not group.get("adamw"):
         group["betas"] = (past, group.pop("momentum"))
