@@ -250,7 +250,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if self._frozen:
             check_frozen(self._frozen)
         eager = not torch.compiler.is_compiling()
-        unsure = self._doubtful() if self._copies and eager else []
+        unsure = self._doubtful() if eager and (self._copies or self._seen) else []
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         if self._replicated and self._replicated[0]:
             there = set(self._members())
@@ -306,7 +306,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         wrong = None
         if not torch.compiler.is_compiling():  # torch 2.10 compiles none that sets an attribute
             self._find_replicas()
-            self._doubtful()  # which raises within the join of a wrapper that has been found
+            for one in self._copies:
+                one.check_not_joined()
             wrong = refused(self.param_groups, self._modules)
         rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
         ranks = RanksOfCopies(self._replicas, self._copies)
