@@ -72,6 +72,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     _shares_length = False
     """Whether all parameters share the length of a step, which `_move_together` finds."""
 
+    _loaded = False
+    """Whether a state has been loaded since the last step."""
+
     def __init__(self, params: Params, defaults: dict[str, Any], options: StepOptions) -> None:
         check_options(type(self), options, StepOptions)
         limit = options.get("max_batch_bytes")
@@ -271,10 +274,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                     empty_state(p, group, self.state)
                 elif grad is not None:
                     if grad.layout != torch.strided:
-                        where = f"sparse ({name_of(group, p)})"
-                        raise invalid(
-                            "grad", where, "give dense gradients: for an embedding, sparse=False"
-                        )
+                        remedy = "give dense gradients: for an embedding, sparse=False"
+                        raise invalid("grad", f"sparse ({name_of(group, p)})", remedy)
                     dtype = average_dtype(p, asked) if asked == EIGHT_BITS else asked or p.dtype
                     alike.setdefault((p.device, dtype), []).append(p)
         if eager:
@@ -294,7 +295,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if not self._replicated:
             self._meet()
         if sets := self._replicated[0]:
-            finite = all_reduce_finite(finite, sets, strict, unsure)
+            told = finite, sets, strict, unsure, self.param_groups
+            finite, self._loaded = all_reduce_finite(*told, loaded=self._loaded), False
         if strict:
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
@@ -383,6 +385,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """
         with loading(self, self._skips):
             super().load_state_dict(state_dict)
+        self._loaded = True
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""
