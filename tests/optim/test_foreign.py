@@ -138,12 +138,19 @@ def test_passes_in_no_sync_are_seen_and_evaluations_are_not(alone) -> None:
     assert not copies.doubtful()
     with net.no_sync():
         net(x)
+        with torch.no_grad():
+            net(x)
     assert copies.doubtful()
-    with torch.no_grad():
+    with net.no_sync():
         net(x)
-    assert copies.doubtful()
     net.require_forward_param_sync = True  # as accelerate asks for an average after all
     assert not copies.doubtful()
+    net(x)
+    assert not copies.doubtful()
+    with torch.no_grad():
+        net(x)
+    net.module(x)
+    assert copies.doubtful()  # the wrapper had no pass since the last step
     net(x)
     assert not copies.doubtful()
     assert copies.params() == set(net.parameters())

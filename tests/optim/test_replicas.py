@@ -36,52 +36,108 @@ def test_ranks_that_hold_copies_are_named_by_their_module_or_their_group():
         optimizer.set_replicas(nn.parallel.DistributedDataParallel(model()))
 
 
-def test_a_wrapper_is_seen_between_the_optimizer_and_its_first_step(monkeypatch):
-    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)  # what the constructor asks
+def in_two(monkeypatch, *found):
+    """Have two ranks, as far as the search for wrappers sees, with these ranks of all wrappers."""
+    monkeypatch.setattr(replicas, "several_processes", lambda: True)
+    monkeypatch.setattr(replicas, "replicas_of", lambda wrap: (*found, (Copies(wrap),)))
+
+
+def test_wrappers_are_found_around_their_parameters_and_garbage_is_not():
     net = model()
-    optimizer = steepest.Muon(net, lr=0.1, polar=Svd())
-    watch = optimizer._watch
-    monkeypatch.undo()
     with pytest.raises(RuntimeError, match="doesn't have any parameter that requires"):
         nn.parallel.DistributedDataParallel(nn.ReLU())
-    other = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
-    wrapped = nn.parallel.DistributedDataParallel(net)
-    assert watch.around(set(net.parameters())) == [wrapped]
-    assert watch.around({other.module.weight}) == [other]
-    group = RankGroup.of_group(dist.group.WORLD)
-    monkeypatch.setattr(replicas, "replicas_of", lambda _: (group, ()))
+    other, whole = wrapped(nn.Linear(2, 2)), wrapped(net)
     every = set(net.parameters())
-    assert replicas.common_replicas([wrapped], every) == (group, ())
-    assert replicas.common_replicas([wrapped, other], every) == (None, ())
-    assert replicas.common_replicas([wrapped], every - {net[1].weight}) == (None, ())
+    assert replicas.wrappers_of(every) == [whole]
+    assert replicas.wrappers_of({other.module.weight}) == [other]
+    assert replicas.wrappers_of(set(model().parameters())) == []
+
+    class Own(nn.parallel.DistributedDataParallel):
+        """Of somebody else."""
+
+    again = Own(net)
+    assert set(replicas.wrappers_of(every)) == {whole, again}
+    again.around = [again]
+    del whole, again
+    assert replicas.wrappers_of(every) == []
+
+
+def test_what_runs_code_when_it_is_looked_at_is_not_asked():
+    class Touchy:
+        """As proxies that are not bound, and modules with deprecated names."""
+
+        @property
+        def __class__(self):
+            raise RuntimeError("asked")
+
+    kept = Touchy()
+    assert replicas.wrappers_of(set()) == [] and type(kept) is Touchy
+
+
+@pytest.mark.parametrize("first", ["optimizer", "wrapper"])
+def test_a_wrapper_is_found_at_the_first_step_and_not_later(monkeypatch, first):
+    group = RankGroup.of_group(dist.group.WORLD)
+    in_two(monkeypatch, group)
+    net = model()
+    before = wrapped(net) if first == "wrapper" else None
+    optimizer = steepest.Muon(net, lr=0.1, polar=Svd())
+    whole = before or wrapped(net)
+    assert optimizer._is_spread() and optimizer._replicas is None
+    other = wrapped(nn.Linear(2, 2))
+    every = set(net.parameters())
+    assert replicas.common_replicas([whole], every)[0] == group
+    assert replicas.common_replicas([whole, other], every) == (None, ())
+    assert replicas.common_replicas([whole], every - {net[1].weight}) == (None, ())
     assert replicas.common_replicas([], every) == (None, ())
     net[0].weight.requires_grad_(False)  # which is nobody's to step
-    assert replicas.common_replicas([wrapped], every - {net[0].weight}) == (group, ())
+    assert replicas.common_replicas([whole], every - {net[0].weight})[0] == group
     expected = torch.tensor(
         train(twin := copy.deepcopy(net), steepest.Muon(twin, 0.1, polar=Svd()))
     )
     assert torch.allclose(torch.tensor(train(net, optimizer)), expected, rtol=1e-12)
-    assert optimizer._replicas == group and optimizer._watch is None
-    nn.parallel.DistributedDataParallel(net)
-    assert watch.around(every) == [wrapped]  # nothing is watched any more
+    assert optimizer._replicas == group and len(optimizer._copies) == 1
+    again = wrapped(net)
+    train(net, optimizer, 1)
+    assert [one.module() for one in optimizer._copies] == [whole] and again is not whole
+
+
+def test_copies_of_an_optimizer_and_one_that_was_told_look_for_nothing(monkeypatch):
+    in_two(monkeypatch, RankGroup.of_group(dist.group.WORLD))
+    net = model()
+    whole = wrapped(net)
+    optimizer = steepest.Muon(net, lr=0.1, polar=Svd())
+    optimizer.set_replicas(None)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2, 2).double())]})
+    assert not optimizer._is_spread()
+    train(net, optimizer, 1)
+    assert optimizer._replicas is None and not optimizer._copies
+    assert not copy.deepcopy(steepest.Muon(whole.module, lr=0.1))._is_spread()
 
 
 def test_a_wrapper_around_some_parameters_is_spoken_of_once(monkeypatch):
-    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
+    in_two(monkeypatch, None)
     nets = [model() for _ in range(3)]
     makers = (steepest.Muon, steepest.Lion, steepest.Muon)
     optimizers = [make(net[1:], lr=0.1) for make, net in zip(makers, nets, strict=True)]
     assert all(optimizer._is_spread() for optimizer in optimizers)
-    monkeypatch.undo()
-    wraps = [nn.parallel.DistributedDataParallel(net) for net in nets]
+    wraps = [wrapped(net) for net in nets]
     optimizers[2].set_replicas(None)
-    assert optimizers[2]._watch is None and len(wraps) == 3
+    assert len(wraps) == 3
     with pytest.warns(UserWarning, match=r"only slower.*set_replicas\(ddp_model\)"):
         train(nets[0], optimizers[0], 1)
     # It is said once, and not of Lion, which has nothing to divide.
-    for net, optimizer in zip(nets, optimizers, strict=True):
-        train(net, optimizer, 2)
+    for wrap, optimizer in zip(wraps, optimizers, strict=True):
+        train(wrap, optimizer, 2)
         assert optimizer._replicas is None and not optimizer._is_spread()
+    with pytest.warns(UserWarning, match="no forward pass"):
+        train(nets[1], optimizers[1], 2)
+
+
+def test_one_rank_has_nothing_to_say():
+    net = model()
+    optimizer = steepest.Muon([{"params": wrapped(net)}], lr=0.1, polar=Svd())
+    train(net, optimizer, 1)
+    assert optimizer._replicas is None and not optimizer._is_spread()
 
 
 def wrapped(net):

@@ -31,13 +31,22 @@ from tests.sharding.others_row import (
 TOPIC = "DDP"
 
 
-def ddp(rank: int, world: int, *, bare: bool = False, **options: Any) -> Outcome:
-    """The wrapped module is given, or its parameters alone."""
+def ddp(
+    rank: int,
+    world: int,
+    *,
+    make: Callable[[nn.Module], torch.optim.Optimizer] = muon,
+    **options: Any,
+) -> Outcome:
+    """The optimizer is made of the wrapped module, or of what is in it or around it."""
     model = built("gpt")
     module = DistributedDataParallel(model, **options)
-    named = list(model.named_parameters())
-    optimizer = muon(named, overrides={"down.weight": "matrix"}) if bare else muon(module)
-    return train(Spread(module, model, rank, world), optimizer)
+    return train(Spread(module, model, rank, world), make(module))
+
+
+def muon_of_parameters(module: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the parameters of a wrapped module."""
+    return muon(list(module.named_parameters()), overrides={"*down.weight": "matrix"})
 
 
 def later(rank: int, world: int, *, group: bool = False) -> Outcome:
@@ -274,19 +283,28 @@ def joined(rank: int, world: int, *, alone: bool) -> Outcome:
         return train(run, optimizer)
 
 
-def lr_of_one(rank: int, world: int) -> Outcome:
-    """Another learning rate on one rank."""
+def lr_of_one(rank: int, world: int, *, first: bool = True) -> Outcome:
+    """Another learning rate on one rank, in the first step or after a right one."""
     model = built("gpt")
     module = DistributedDataParallel(model)
-    optimizer = muon(module)
+    run, optimizer = Spread(module, model, rank, world), muon(module)
+    run.loss(0, torch.float64).backward()
+    if not first:
+        optimizer.step()
+        run.loss(1, torch.float64).backward()
     optimizer.param_groups[0]["lr"] *= 1 + rank
-    Spread(module, model, rank, world).loss(0, torch.float64).backward()
     return refusal(model, optimizer.step)
 
 
 ROWS = (
     Row(TOPIC, "the wrapped module is given", ddp, alone("gpt")),
-    Row(TOPIC, "parameters are given", partial(ddp, bare=True), alone("gpt")),
+    Row(TOPIC, "parameters are given", partial(ddp, make=muon_of_parameters), alone("gpt")),
+    Row(
+        TOPIC,
+        "`torch.compile` of the wrapped module is given",
+        partial(ddp, make=lambda module: muon(torch.compile(module, backend="eager"))),
+        alone("gpt"),
+    ),
     Row(TOPIC, "wrapped later, `set_replicas(module)`", later, alone("gpt")),
     Row(TOPIC, "`set_replicas(process_group)`", partial(later, group=True), alone("gpt")),
     Row(TOPIC, "`static_graph`", partial(ddp, static_graph=True), alone("gpt")),
@@ -343,6 +361,13 @@ ROWS = (
         refused="no_sync",
         fast=True,
     ),
+    Row(
+        TOPIC,
+        "the same from parameters of the wrapped module",
+        partial(unsynced, inside=False, first=False, make=muon_of_parameters),
+        refused="no_sync",
+        fast=True,
+    ),
     Row(TOPIC, "the same on one rank", one_rank_unsynced, refused="no_sync|missing", fast=True),
     Row(
         TOPIC,
@@ -362,4 +387,11 @@ ROWS = (
         TOPIC, "`join`, `set_replicas(None)`", partial(joined, alone=True), alone("gpt"), fast=True
     ),
     Row(TOPIC, "another learning rate on one rank", lr_of_one, refused="lr=", fast=True),
+    Row(
+        TOPIC,
+        "another learning rate on one rank, in a later step",
+        partial(lr_of_one, first=False),
+        refused="lr=",
+        fast=True,
+    ),
 )

@@ -139,14 +139,15 @@ def chain(weights: Sequence[Weights]) -> nn.Module:
 
 
 def replicas(rank: int, world: int) -> list[Counts]:
-    """The same for copies of a model, as DistributedDataParallel has them."""
+    """The same for copies of a model, whose ranks are named."""
     out = []
     for small in (False, True):
-        module = nn.parallel.DistributedDataParallel(chain(EVEN))
+        module = chain(EVEN)
         for p in module.parameters():
             p.grad = torch.ones_like(p)
         with small_buckets() if small else torch.no_grad():
             optimizer = steepest.Muon(module)
+            optimizer.set_replicas(dist.group.WORLD)
             optimizer.step()
             out.append(_count(optimizer.step))
     return out

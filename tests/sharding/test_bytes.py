@@ -13,7 +13,7 @@ from steepest import Muon, SteepestDescent, norms
 from steepest.optim import plan as planning
 from steepest.optim.member import Member
 from steepest.polar import Svd
-from steepest.sharding import CollectiveCounter, assign_owners
+from steepest.sharding import MARKS, CollectiveCounter, assign_owners
 from steepest.views import EXPERTS, LINEAR, MatrixView
 from tests.sharding.pool import pool
 from tests.sharding.wells import Wells
@@ -99,8 +99,8 @@ def count(
 
 
 def flags(shapes: Shapes) -> dict[str, int]:
-    """What is sent where nothing moves: whether each gradient is finite, and whether to raise."""
-    return {"all_reduce": 2 * (len(shapes) + 1)}
+    """What is sent where nothing moves: which gradients are finite, whether to raise, the marks."""
+    return {"all_reduce": 2 * (len(shapes) + 1 + MARKS)}
 
 
 # Bytes of an entry, there and back: a Nesterov average is no number of half precision.

@@ -167,7 +167,7 @@ def together(rank: int, way: str) -> tuple[list[str], list[str], bool, bool, str
     expected = MAKE["muon"](copy.deepcopy(models[0]))
     expected.add_param_group({"params": copy.deepcopy(models[1])[:2]})
     parts = [models[0], models[1][:2]]
-    wraps = [DistributedDataParallel(part) for part in parts]
+    wraps = [DistributedDataParallel(p) if p is not parts[0] or way != "one" else p for p in parts]
     if way == "constructor":
         optimizer = MAKE["muon"]([{"params": wrap} for wrap in wraps])
     else:
@@ -176,7 +176,7 @@ def together(rank: int, way: str) -> tuple[list[str], list[str], bool, bool, str
 
     def passes(step: int) -> None:
         optimizer.zero_grad()
-        for wrap in wraps if way != "one" else (parts[0], wraps[1]):
+        for wrap in wraps:
             x = inputs(0 if wrap is parts[0] else rank, step)
             wrap(x).square().mean().backward()
 

@@ -147,46 +147,7 @@ def test_groups_travel_together(layout: str) -> None:
     assert sum(more.values()) <= 2, more
 
 
-# Who wraps first.
-
-ORDERS = ("given", "after", "bare")
-
-
-def wrapped(rank: int, world: int, order: str) -> tuple[list[Tensor], list[int], dict[str, int]]:
-    """Weights, owners and collectives of a Muon and a model that is wrapped before or after it."""
-    torch.manual_seed(0)
-    model = MODELS["gpt"]().double()
-    options: dict[str, Any] = {"lr": 0.05, "polar": Svd(), "adamw_lr": 0.01}
-    optimizer = Muon(model, **options) if order == "after" else None
-    ddp = DistributedDataParallel(model)
-    if optimizer is None:
-        optimizer = Muon(ddp if order == "given" else model, **options)
-    run = Spread(ddp, model, rank, world)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for step in range(3):
-            optimizer.zero_grad()
-            run.loss(step, torch.float64).backward()
-            with CollectiveCounter() as counter:
-                optimizer.step()
-    plans = [plan for _, plan in optimizer._plans.values()]
-    owners = [t.owner for plan in plans for b in plan.buckets for t in b.exchange.tensors]
-    return [p.detach() for p in model.parameters()], owners, dict(counter.calls)
-
-
-def test_the_work_is_divided_whoever_wraps_first() -> None:
-    found = {order: pool(2).run(wrapped, order) for order in ORDERS}
-    for order in ORDERS:
-        for (weights, _, _), (expected, _, _) in zip(found[order], found["given"], strict=True):
-            for a, b in zip(weights, expected, strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    for (_, owners, calls), (_, given, expected) in zip(
-        found["after"], found["given"], strict=True
-    ):
-        assert owners == given and set(owners) == {0, 1}
-        assert calls == expected and calls["all_gather_into_tensor"] == 1
-    assert all(not owners and not calls for _, owners, calls in found["bare"])
-
+# Optimizers of a part of a model.
 
 PARTS: Mapping[str, Callable[[nn.Module, int, int], list[nn.Parameter]]] = {
     # Matrices here, the rest in an optimizer of its own: all ranks have the same.

@@ -221,13 +221,14 @@ def test_replicas_search_along_one_line() -> None:
 
 
 def wrapped_later(rank: int, world: int) -> tuple[list[Tensor], list[list[int]]]:
-    """The weights of an optimizer made before its model was wrapped, and how often each rank owns.
+    """The weights of an optimizer whose ranks compute for themselves, and how often each rank owns.
 
     The ranks hear of each other in the middle of the training.
     """
     torch.manual_seed(0)
     run = spread("gpt", "ddp", rank, world, torch.float64)
     optimizer = Muon(run.model, lr=0.05, polar=Svd())
+    optimizer.set_replicas(None)  # or the first step would find them
     owned = []
     for step in range(4):
         if step == 2:

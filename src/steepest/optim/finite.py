@@ -27,7 +27,7 @@ from steepest.sharding import (
     local,
     same_everywhere,
 )
-from steepest.sharding.agree import BAD, DOUBTFUL, FINE, NONE
+from steepest.sharding.agree import BAD, DOUBTFUL, FINE, MARKS, NONE, marks_of, unlike
 
 AVERAGE = ("nesterov", "betas", "constraint")
 """Keys of a group that decide on the tensors that travel, and on their types."""
@@ -69,6 +69,11 @@ class ReplicatedParams:
     plans: list[str] = field(default_factory=list)
     values: dict[tuple[int, str], str] = field(default_factory=dict)
     alone: set[Tensor] = field(default_factory=set)
+
+    def values_of(self, groups: Sequence[Group]) -> dict[tuple[int, str], str]:
+        """The values that the groups of the parameters have now, as in `values`."""
+        numbers = {number for number, _ in self.values if number < len(groups)}
+        return {(n, key): text for n in sorted(numbers) for key, text in _values(groups[n])}
 
     def waits_for(self, param: Tensor) -> bool:
         """Whether others may wait for a parameter that has no gradient here."""
@@ -145,10 +150,15 @@ SMALL = 1e-6
 """Share of the largest norm below which a gradient may be made of rounding errors."""
 
 
+VALUES = sorted(Group.__optional_keys__ - KEPT)
+"""Keys of a group whose values its steps are made of, alike on all ranks."""
+
+
 def _values(group: Group) -> Iterator[tuple[str, str]]:
     """The values of a group that its steps are made of, as text; NaN for what is on a device."""
-    for key in sorted(Group.__optional_keys__ - KEPT):
-        value = dict(group).get(key)
+    held = dict(group)
+    for key in VALUES:
+        value = held.get(key)
         yield key, str(host_value(value) if isinstance(value, Tensor) else value)
 
 
@@ -244,22 +254,27 @@ def all_reduce_finite(
     sets: Sequence[ReplicatedParams],
     strict: Set[Tensor],
     doubtful: Collection[RankGroup] = (),
+    groups: Sequence[Group] = (),
+    *,
+    loaded: bool = False,
 ) -> dict[Tensor, Flag]:
     """All-reduce the flags: a parameter is stepped only if its gradient is finite on every rank.
 
     A rank that doubts that gradients are averaged says so in the same all-reduce, and all compare
-    them. On an accelerator, which is not waited for, each rank goes by its own doubt.
+    them. Marks of the values of the groups travel with it. On an accelerator, which is not waited
+    for, each rank goes by its own doubt, and looks at the marks only once its groups were loaded.
 
     Args:
         flags: Whether each gradient that is here is finite.
         sets: The parameters that ranks hold together, small groups of ranks first.
         strict: The parameters of which one that is not finite is an error.
         doubtful: Ranks whose gradients this one may not have averaged with theirs.
+        groups: The parameter groups.
+        loaded: Whether a state has been loaded since the last step.
 
     Raises:
-        ValueError: copies have different gradients; or a parameter has a gradient on some ranks and
-            none on others. The latter is known, and raised on all ranks, in the memory of the host;
-            an accelerator is not waited for, and such a parameter is left alone.
+        ValueError: copies have different gradients, groups different values, or some ranks no
+            gradient of a parameter; which an accelerator is not waited for, to leave it alone.
         FloatingPointError: other ranks raise one, for parameters that this one does not hold.
     """
     out = dict(flags)
@@ -269,36 +284,53 @@ def all_reduce_finite(
     for one in sets:
         doubts = one.ranks in doubtful
         last = DOUBTFUL if doubts and worst == FINE else worst
-        low, high = all_reduce_codes(_codes([*map(flags.get, one.params)], last, one), one.ranks)
-        if is_known(low):
-            *lows, worst = low.clamp(max=FINE).tolist()
-            *highs, any_doubts = high.tolist()
-            doubts = any_doubts == DOUBTFUL
-            for name, p, least, most in zip(one.names, one.params, lows, highs, strict=True):
-                if least == NONE < most:
-                    missing.append(name)
-                    worst = NONE
-                elif most > NONE:
-                    out[p] = least == FINE
+        values = one.values_of(groups)
+        (low, high), lasts, marks = _exchanged(one, flags, [last, *marks_of(repr(values))])
+        if known := is_known(marks):
+            least, most = lasts.flatten().tolist()
+            missing += _take(one, low.tolist(), high.tolist(), out)
+            worst, doubts = NONE if missing else min(least, FINE), most == DOUBTFUL
         else:
-            trained = zip(one.params, (low[:-1] == FINE).unbind(), strict=True)
+            trained = zip(one.params, (low == FINE).unbind(), strict=True)
             out.update((p, flag) for p, flag in trained if p in flags or one.waits_for(p))
-            worst = min(int(low[-1]), FINE) if strict else worst
-        if doubts and (error := _difference(one)):
+            worst = min(int(lasts[0]), FINE) if strict else worst
+        error = _difference(one) if doubts else None
+        if error is None and (known or loaded) and not torch.equal(*marks):
+            error = _other_value(one, values if known else {})
+        if error:
             wrong, worst = error, NONE
-    if wrong is not None:
-        raise wrong
-    if missing or worst == NONE:
-        raise invalid(
-            "grad",
-            f"missing on some ranks ({', '.join(missing) or 'of parameters that others hold'})",
-            "run the same layers on every rank, or freeze it on all",
-        )
+    if wrong is not None or missing or worst == NONE:
+        names = ", ".join(missing) or "of parameters that others hold"
+        remedy = "run the same layers on every rank, or freeze it on all"
+        raise wrong or invalid("grad", f"missing on some ranks ({names})", remedy)
     if strict and worst == BAD and all(out[p] for p in strict if p in out):
         raise FloatingPointError(
             "gradients of parameters that other ranks hold have NaN or inf entries: see there"
         )
     return out
+
+
+def _exchanged(
+    one: ReplicatedParams, flags: Mapping[Tensor, Flag], more: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The smallest and the largest number of all ranks: codes of flags, their worst, and marks."""
+    codes = _codes([*map(flags.get, one.params)], more, one)
+    ends = torch.stack(all_reduce_codes(codes, one.ranks))
+    flags_of, worst, marks = ends.split([len(one.params), 1, MARKS], dim=1)
+    return flags_of, worst, marks
+
+
+def _take(
+    one: ReplicatedParams, low: list[int], high: list[int], out: dict[Tensor, Flag]
+) -> list[str]:
+    """Take the flags of all ranks; the names of gradients that are missing on some of them."""
+    missing = []
+    for name, p, least, most in zip(one.names, one.params, low, high, strict=True):
+        if least == NONE < most:
+            missing.append(name)
+        elif most > NONE:
+            out[p] = least == FINE
+    return missing
 
 
 def _difference(one: ReplicatedParams) -> ValueError | None:
@@ -310,18 +342,37 @@ def _difference(one: ReplicatedParams) -> ValueError | None:
     return None
 
 
-def _codes(flags: Sequence[Flag | None], last: int, one: ReplicatedParams) -> Tensor:
-    """A code for each flag, of which None stands for no gradient, and one more."""
+def _other_value(one: ReplicatedParams, values: Mapping[tuple[int, str], str]) -> ValueError:
+    """The error for groups that have other values on other ranks.
+
+    Args:
+        one: The parameters of the groups.
+        values: The values that the groups have here, among which the ranks look for it together;
+            none where not all of them ask.
+    """
+    remedy = (
+        "write the same numbers into the groups and load the same state on every rank; a schedule "
+        "that follows a loss needs the mean over the ranks"
+    )
+    try:
+        for (_, key), text in values.items():
+            same_everywhere(text, one.ranks, one.params[0].device, key, remedy)
+    except ValueError as error:
+        return error
+    return unlike("param_groups", one.ranks, remedy)
+
+
+def _codes(flags: Sequence[Flag | None], more: Sequence[int], one: ReplicatedParams) -> Tensor:
+    """A code for each flag, of which None stands for no gradient, and some more numbers."""
     device = one.params[0].device
     codes = [NONE if flag is None else FINE if flag is True else BAD for flag in flags]
     judged = [flag for flag in flags if isinstance(flag, Tensor)]
     if not judged:
-        return torch.tensor([*codes, last], dtype=torch.int8, device=device)
+        return torch.tensor([*codes, *more], dtype=torch.int8, device=device)
     # Numbers of the host are filled in on the device: to copy them there would wait for it.
-    known = {
-        c: torch.full((), c, dtype=torch.int8, device=device) for c in (NONE, BAD, FINE, DOUBTFUL)
-    }
+    every = dict.fromkeys((NONE, BAD, FINE, *more))
+    known = {c: torch.full((), c, dtype=torch.int8, device=device) for c in every}
     fine = iter(torch.where(torch.stack(judged), known[FINE], known[BAD]).unbind())
     pairs = zip(flags, codes, strict=True)
-    every = [next(fine) if isinstance(f, Tensor) else known[c] for f, c in pairs]
-    return torch.stack([*every, known[last]])
+    found = [next(fine) if isinstance(f, Tensor) else known[c] for f, c in pairs]
+    return torch.stack([*found, *(known[c] for c in more)])

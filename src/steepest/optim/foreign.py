@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from steepest._common.callers import callers, module_of
 from steepest._common.errors import invalid, shape_text
+from steepest._common.torch_modules import SAME_MODULE
 from steepest.routing.table import Routing
 from steepest.sharding import RankGroup, is_sharded
 
@@ -35,6 +36,17 @@ def modules_in(given: Any) -> Modules:
     if isinstance(given, Mapping):
         given = given["params"]
     return (weakref.ref(given),) if isinstance(given, nn.Module) else ()
+
+
+def inside(module: nn.Module) -> nn.Module:
+    """The module within all that compute the same as it does, as `torch.compile` makes them."""
+    own = dict(module.named_children())
+    return inside(*own.values()) if len(own) == 1 and own.keys() <= SAME_MODULE else module
+
+
+def wrappers_in(module: nn.Module) -> list[DistributedDataParallel]:
+    """The modules that are wrapped in `DistributedDataParallel` in a module, or around it."""
+    return [one for one in module.modules() if isinstance(one, DistributedDataParallel)]
 
 
 def tensors_in(given: Any) -> Iterator[Tensor]:
@@ -158,6 +170,8 @@ class GradientSync:
     """A hook of a DistributedDataParallel module: whether its last forward pass is to average."""
 
     def __init__(self) -> None:
+        self.passes = 0
+        """Forward passes with gradients."""
         self.averages = True
         """Whether the backward pass of the last forward pass averages over the ranks."""
 
@@ -167,6 +181,7 @@ class GradientSync:
         A stage of a pipeline runs all of them in `no_sync`, and has the last one averaged itself.
         """
         if torch.is_grad_enabled():
+            self.passes += 1
             quiet = not module.require_backward_grad_sync
             self.averages = not quiet or any(module_of(f).startswith(PIPELINES) for f in callers())
 
@@ -186,6 +201,7 @@ class Copies:
         hooks = module._forward_pre_hooks.values()
         known = next((hook for hook in hooks if isinstance(hook, GradientSync)), None)
         self._sync = known or GradientSync()
+        self._passes = self._sync.passes
         if known is None:
             module.register_forward_pre_hook(self._sync)
 
@@ -200,12 +216,17 @@ class Copies:
     def doubtful(self) -> bool:
         """Whether this rank may not have averaged its gradients with the others.
 
-        The last forward pass was in `no_sync`. They are averaged nevertheless if it had no backward
-        pass, if one with synchronization shares its backward pass, or if the caller reduces them.
+        There was no forward pass since this was asked for the last time, or the last one was in
+        `no_sync`. They are averaged nevertheless if it had no backward pass, if one with
+        synchronization shares its backward pass, or if the caller reduces them.
         """
-        module = self.module()
+        module, before = self.module(), self._passes
+        self._passes = self._sync.passes
+        if module is None:
+            return False
         # accelerate sets the latter to have the gradients of earlier passes averaged.
-        return module is not None and not (self._sync.averages or module.require_forward_param_sync)
+        averages = self._sync.averages or module.require_forward_param_sync
+        return self._passes == before or not averages
 
     def check_not_joined(self) -> None:
         """Raise within `join`, where a rank takes no more steps than its data last for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import torch.distributed as dist
@@ -15,14 +15,14 @@ from steepest._common.numerics import host_value, number, widened
 from steepest.maps import ConvexMap
 from steepest.norms import Geometry, Norm
 from steepest.optim.choices import SLOTS
-from steepest.optim.foreign import Copies
+from steepest.optim.foreign import Copies, inside, wrappers_in
 from steepest.optim.momentum import EIGHT_BITS, average_dtype
 from steepest.optim.options import Group
 from steepest.optim.remedies import no_matrix
 from steepest.optim.rule import UpdateRule, check_average
 from steepest.optim.updates import check_decay
 from steepest.retractions import Retraction
-from steepest.sharding import RankGroup
+from steepest.sharding import RankGroup, is_sharded
 from steepest.transforms import Transform
 from steepest.views import LINEAR, MatrixView, ParameterViews
 
@@ -222,11 +222,12 @@ def replicas_of(module: nn.parallel.DistributedDataParallel) -> Replicas:
     return RankGroup.of_group(module.process_group) if same else None, (Copies(module),)
 
 
-def named_replicas(replicas: Any, members: Collection[Tensor]) -> Replicas:
+def named_replicas(replicas: Any, members: Set[Tensor]) -> Replicas:
     """The ranks that hold copies, from what a user names them by; None if there is only one.
 
     Args:
-        replicas: A `DistributedDataParallel` module, a process group or None.
+        replicas: A `DistributedDataParallel` module, one that computes the same or that contains
+            it, a process group or None.
         members: The parameters of the optimizer.
 
     Raises:
@@ -234,10 +235,19 @@ def named_replicas(replicas: Any, members: Collection[Tensor]) -> Replicas:
     """
     if replicas is None:
         return None, ()
-    if isinstance(replicas, nn.parallel.DistributedDataParallel):
-        if not any(p in members for p in replicas.module.parameters()):
-            raise invalid("replicas", type(replicas.module).__name__, "it has other parameters")
-        return replicas_of(replicas)
+    module = inside(replicas) if isinstance(replicas, nn.Module) else None
+    if module is not None and (wraps := wrappers_in(module)):
+        held = [{*wrap.module.parameters()} for wrap in wraps]
+        own = [replicas_of(w) for w, params in zip(wraps, held, strict=True) if params & members]
+        if not own:
+            name = type(getattr(module, "module", module)).__name__
+            raise invalid("replicas", name, "it has other parameters")
+        # What a module has beside its wrappers is nobody's copy.
+        plain = {p for p in members if p.requires_grad and not is_sharded(p)}
+        same = all(ranks == own[0][0] for ranks, _ in own)
+        whole = module is wraps[0] or plain <= set[Tensor]().union(*held)
+        copies = tuple(one for _, found in own for one in found)
+        return own[0][0] if same and whole else None, copies
     if isinstance(replicas, dist.ProcessGroup):
         several = dist.get_world_size(replicas) > 1
         return RankGroup.of_group(replicas) if several else None, ()

@@ -197,6 +197,17 @@ class Notices:
         if told:
             self._say("in part", f"the checkpoint was loaded in part: {'; '.join(told)}. {remedy}")
 
+    def unshared(self) -> None:
+        """Say that a rank may follow its own gradients, where ranks do not compare them."""
+        self._say(
+            "unshared",
+            "a step came after no forward pass, or one in no_sync, of a DistributedDataParallel "
+            "module that holds parameters of this optimizer: unless the gradients were averaged "
+            "in another way, the copies of the model drift apart. To have the ranks compare them "
+            "call optimizer.set_replicas(ddp_model), on all ranks; optimizer.set_replicas(None) "
+            "says that this is as it should be",
+        )
+
     def loaded(self, saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> None:
         """Say which conventions a checkpoint has brought that the constructor had otherwise.
 

@@ -73,6 +73,9 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
     _shares_length = False
     """Whether all parameters share the length of a step, which `_move_together` finds."""
 
+    _loaded = False
+    """Whether a state has been loaded since the last step."""
+
     def __init__(self, params: Params, defaults: dict[str, Any], options: StepOptions) -> None:
         check_options(type(self), options, StepOptions)
         limit = options.get("max_batch_bytes")
@@ -251,7 +254,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if self._frozen:
             check_frozen(self._frozen)
         eager = not torch.compiler.is_compiling()
-        unsure = self._doubtful() if self._copies and eager else []
+        unsure = self._doubtful() if eager and (self._copies or self._seen) else []
         alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
         if self._replicated and self._replicated[0]:
             there = set(self._members())
@@ -272,10 +275,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
                     empty_state(p, group, self.state)
                 elif grad is not None:
                     if grad.layout != torch.strided:
-                        where = f"sparse ({name_of(group, p)})"
-                        raise invalid(
-                            "grad", where, "give dense gradients: for an embedding, sparse=False"
-                        )
+                        remedy = "give dense gradients: for an embedding, sparse=False"
+                        raise invalid("grad", f"sparse ({name_of(group, p)})", remedy)
                     dtype = average_dtype(p, asked) if asked == EIGHT_BITS else asked or p.dtype
                     alike.setdefault((p.device, dtype), []).append(p)
         if eager:
@@ -295,7 +296,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         if not self._replicated:
             self._meet()
         if sets := self._replicated[0]:
-            finite = all_reduce_finite(finite, sets, strict, unsure)
+            told = finite, sets, strict, unsure, self.param_groups
+            finite, self._loaded = all_reduce_finite(*told, loaded=self._loaded), False
         if strict:
             self._raise_for(finite)
         if not all(flag is True for flag in finite.values()):
@@ -307,7 +309,8 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         wrong = None
         if not torch.compiler.is_compiling():  # torch 2.10 compiles none that sets an attribute
             self._find_replicas()
-            self._doubtful()  # which raises within the join of a wrapper that has been found
+            for one in self._copies:
+                one.check_not_joined()
             wrong = refused(self.param_groups, self._modules)
         rules = [None if g["adamw"] else self._rule(i) for i, g in enumerate(self.param_groups)]
         ranks = RanksOfCopies(self._replicas, self._copies)
@@ -386,6 +389,7 @@ class SteepestOptimizer(RoutedOptimizer, ABC):
         """
         with loading(self, self._skips, self._template):
             super().load_state_dict(state_dict)
+        self._loaded = True
 
     def __getstate__(self) -> dict[str, Any]:
         """torch's own keeps three attributes; a copy needs these as well, and plans anew."""

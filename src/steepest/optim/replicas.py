@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from steepest.optim.foreign import Copies, Modules, check_whole, modules_in, several_processes
+from steepest.optim.foreign import (
+    Copies,
+    Modules,
+    check_whole,
+    inside,
+    modules_in,
+    several_processes,
+    wrappers_in,
+)
 from steepest.optim.groups import Replicas, named_replicas, replicas_of
 from steepest.optim.notices import Notices
 from steepest.sharding import RankGroup, is_sharded
 
 
-class WrapWatch:
-    """The modules that are wrapped in `DistributedDataParallel` from now on.
+def living(refs: Iterable[weakref.ref[DistributedDataParallel]]) -> list[DistributedDataParallel]:
+    """The wrappers that still exist, each of them once."""
+    found = (ref() for ref in refs)
+    return list(dict.fromkeys(wrap for wrap in found if wrap is not None))
 
-    torch calls its registration hooks for each module that becomes a part of another one, that of
-    which `DistributedDataParallel` becomes the wrapper among them. Its constructor is a collective,
-    so that all ranks of a group see it.
+
+def wrappers_of(params: Collection[Tensor]) -> list[DistributedDataParallel]:
+    """The wrappers of this process around modules that hold some of the parameters.
+
+    torch keeps no list of them: all objects that Python's collector knows are looked through, by
+    their types alone, since some run code of their own when they are asked for more.
     """
+    kinds = [DistributedDataParallel]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    wanted = frozenset(kinds)
+    refs = [weakref.ref(one) for one in gc.get_objects() if type(one) in wanted]
 
-    def __init__(self) -> None:
-        self._wraps: list[weakref.ref[DistributedDataParallel]] = []
-        self.stop = register_module_module_registration_hook(self._note).remove
-        """Function that ends the watch."""
-
-    def _note(self, module: nn.Module, name: str, _: nn.Module | None) -> None:
-        if isinstance(module, DistributedDataParallel) and name == "module":
-            self._wraps.append(weakref.ref(module))
-
-    def around(self, params: Collection[Tensor]) -> list[DistributedDataParallel]:
-        """The wrappers of modules that hold some of the parameters."""
-        wraps = [wrap for wrap in (ref() for ref in self._wraps) if wrap is not None]
+    def around() -> list[DistributedDataParallel]:
         # A constructor that has failed leaves a wrapper around nothing.
-        whole = [wrap for wrap in wraps if hasattr(wrap, "reducer")]
+        whole = [wrap for wrap in living(refs) if hasattr(wrap, "reducer")]
         return [wrap for wrap in whole if any(p in params for p in wrap.module.parameters())]
+
+    if around():
+        gc.collect()  # or one that was dropped counts on the ranks that have not collected it
+    return around()
 
 
 def common_replicas(
@@ -64,7 +75,12 @@ def common_replicas(
     found = [replicas_of(wrap) for wrap in wraps]
     if not found or trained != plain or any(ranks != found[0][0] for ranks, _ in found):
         return None, ()
-    return found[0][0], tuple(one for _, copies in found for one in copies)
+    return found[0][0], _modules_of(found)
+
+
+def _modules_of(found: Iterable[Replicas]) -> tuple[Copies, ...]:
+    """The modules that average gradients, of several wrappers."""
+    return tuple(one for _, copies in found for one in copies)
 
 
 class UncompiledStep(Protocol):
@@ -104,14 +120,17 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
     _copies: tuple[Copies, ...] = ()
     """The modules that average gradients, as far as they are known."""
 
+    _seen: tuple[Copies, ...] = ()
+    """Other modules that do, of which nobody says that all ranks step the same parameters."""
+
     _wraps: tuple[weakref.ref[DistributedDataParallel], ...] = ()
-    """The wrapped modules that groups were given as, up to the next step."""
+    """The wrappers in what the optimizer and its groups were given, up to the next step."""
+
+    _search: bool | None = None
+    """Whether the next step looks for wrappers; None if none ever does."""
 
     _modules: Modules = ()
     """The modules whose parameters these are."""
-
-    _watch: WrapWatch | None = None
-    """The watch for a wrapper, up to the first step."""
 
     _notices: Notices
     _uncompiled: UncompiledStep
@@ -123,62 +142,62 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
             params = list(params)
         if isinstance(params, list | tuple) and any(isinstance(g, Mapping) for g in params):
             return [self._unwrapped_group(g) if isinstance(g, Mapping) else g for g in params]
-        if isinstance(params, DistributedDataParallel):
-            self._replicas, self._copies = replicas_of(params)
-            params = params.module
+        if isinstance(params, nn.Module):
+            module = inside(params)
+            if isinstance(module, DistributedDataParallel):
+                self._replicas, self._copies = replicas_of(module)
+                params = module.module
+            else:
+                self._wraps += tuple(map(weakref.ref, wrappers_in(module)))
         self._modules = self._modules or modules_in(params)
         return params
 
     def _unwrapped_group(self, group: Mapping[str, Any]) -> Mapping[str, Any]:
         """A group whose module has no DistributedDataParallel around it, which is remembered."""
         given = group.get("params")
-        if not isinstance(given, DistributedDataParallel):
+        if not isinstance(given, nn.Module):
             return group
-        self._wraps += (weakref.ref(given),)
-        return {**group, "params": given.module}
+        module = inside(given)
+        self._wraps += tuple(map(weakref.ref, wrappers_in(module)))
+        return (
+            {**group, "params": module.module}
+            if isinstance(module, DistributedDataParallel)
+            else group
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what a copy does not have."""
         super().__setstate__(state)
         self._uncompiled = uncompiled_step()
 
-    def _watch_for_replicas(self) -> None:
-        """Watch for a `DistributedDataParallel` around the model, if there are several ranks."""
-        # Without processes nothing is registered with torch, and with a wrapper all is known.
-        if several_processes() and self._replicas is None:
-            self._watch = WrapWatch()
-            weakref.finalize(self, self._watch.stop)
-
     def _is_spread(self) -> bool:
         """Whether a step has to do with other ranks, as far as is known before it."""
-        if self._replicas is not None or self._watch is not None or self._copies or self._wraps:
+        if self._replicas is not None or self._copies or self._wraps:
+            return True
+        if self._search and several_processes():
             return True
         return any(is_sharded(p) for group in self.param_groups for p in group["params"])
 
     def _find_replicas(self) -> None:
-        """Take the ranks of a `DistributedDataParallel` that came after the optimizer."""
-        if self._watch is None and not self._wraps:
-            return
-        watch, self._watch = self._watch, None
-        given, self._wraps = [w for w in (ref() for ref in self._wraps) if w is not None], ()
+        """Take the ranks of wrappers that were given, or that are found around the parameters."""
+        given, self._wraps = living(self._wraps), ()
         params = {p for group in self.param_groups for p in group["params"]}
-        wraps = list(given)
-        if watch is not None:
-            watch.stop()
-            wraps += watch.around(params)
-        if not wraps:
+        known = [wrap for wrap in (one.module() for one in self._copies) if wrap is not None]
+        found: list[DistributedDataParallel] = []
+        if self._search and several_processes():
+            self._search = False
+            found = [wrap for wrap in wrappers_of(params) if wrap not in (*given, *known)]
+        own, others = ([replicas_of(wrap) for wrap in wraps] for wraps in (given, found))
+        if not any(copies for _, copies in (*own, *others)):
             return
-        own = [replicas_of(wrap) for wrap in given]
-        copies = tuple(one for _, found in own for one in found)
         if self._replicas is None:
-            every = [one.module() for one in self._copies]
-            wraps += [wrap for wrap in every if wrap is not None]
-            self._replicas, common = common_replicas(wraps, params)
-            self._copies = common or (*self._copies, *copies)
+            self._replicas, common = common_replicas([*given, *found, *known], params)
+            self._copies = common or (*self._copies, *_modules_of(own))
+            self._seen = () if common else _modules_of(others)
         else:
             same = all(ranks == self._replicas for ranks, _ in own)
             self._replicas = self._replicas if same else None
-            self._copies += copies
+            self._copies += _modules_of((*own, *others))
         if self._replicas is None and self._divides():
             self._notices.undivided()
 
@@ -190,31 +209,34 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
         """
         for one in self._copies:
             one.check_not_joined()
-        return [one.ranks for one in self._copies if one.doubtful()]
+        if any(one.doubtful() for one in self._seen):
+            self._notices.unshared()
+        return [self._replicas or one.ranks for one in self._copies if one.doubtful()]
 
-    def set_replicas(self, replicas: DistributedDataParallel | dist.ProcessGroup | None) -> None:
+    def set_replicas(self, replicas: nn.Module | dist.ProcessGroup | None) -> None:
         """Name the ranks that hold copies of the parameters, which divide the polar factors.
 
-        An optimizer that is given the `DistributedDataParallel` module knows them, and so does one
-        that is made of all trained parameters of a model before the model is wrapped. This is for
-        other cases: an optimizer of bare parameters of a model that is wrapped already, one of
-        several optimizers, a wrapper that comes after the first step. All of the ranks have to call
-        it, at the same step.
+        An optimizer that is given the `DistributedDataParallel` module knows them, and one of all
+        trained parameters of a wrapped model finds them at its first step. This is for other cases:
+        one of several optimizers, a wrapper that comes after the first step. All of the ranks have
+        to call it, at the same step.
 
         Args:
-            replicas: The wrapped module, or the process group of the ranks. With None each rank
-                computes everything for itself.
+            replicas: The wrapped module, one that computes the same or that contains it, or the
+                process group of the ranks. With None each rank computes everything for itself.
 
         Raises:
             ValueError: something else, or a module that holds none of the parameters.
         """
         members = {p for group in self.param_groups for p in group["params"]}
         self._replicas, self._copies = named_replicas(replicas, members)
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
-        self._wraps = ()
+        named = self._replicas is not None or bool(self._copies)
+        # A process group says nothing of the module whose passes average the gradients.
+        self._search = not self._copies if named else None
+        self._seen, self._wraps = (), ()
         self._forget_plans()
+        if self._copies and self._replicas is None and self._divides():
+            self._notices.undivided()
 
     @abstractmethod
     def _divides(self) -> bool:

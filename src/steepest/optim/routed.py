@@ -136,7 +136,7 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
         self._uncompiled = uncompiled_step()
         if not self._nested:
             # Another optimizer around this one may share the parameters out among the ranks.
-            self._watch_for_replicas()
+            self._search = self._replicas is None
         self._routed = RoutingMemory(found) if found is not None else None
         if all(group["adamw"] for group in self.param_groups) and framework() != SHARDING:
             self._notices.no_matrix(type(self), routed=found is not None)
@@ -268,6 +268,8 @@ class RoutedOptimizer(ReplicatedOptimizer, ABC):
             self._modules += modules_in(given)
             for group in self._divided(given):
                 self._add(group)
+            if self._search is not None:
+                self._search = True
         except BaseException:
             del self.param_groups[count:]
             self._views.cut(count)

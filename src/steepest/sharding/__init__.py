@@ -1,5 +1,6 @@
 """More than one process: who holds what, and how whole matrices come together."""
 
+from steepest.sharding.agree import MARKS as MARKS
 from steepest.sharding.agree import all_reduce_codes as all_reduce_codes
 from steepest.sharding.agree import all_reduce_sum as all_reduce_sum
 from steepest.sharding.agree import same_everywhere as same_everywhere

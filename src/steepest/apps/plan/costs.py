@@ -14,6 +14,7 @@ from steepest.apps.plan.hardware import Device, Links
 from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Model, Weights
 from steepest.apps.plan.traffic import Collective
+from steepest.sharding import MARKS
 
 STREAMED = 7
 """Numbers that a step reads and writes for each one trained: the gradient, two states or an average
@@ -163,9 +164,9 @@ def _sharded(task: Task) -> Cost:
 
 
 def _flags(task: Task) -> Collective:
-    """One byte for each end of what a rank knows of each gradient."""
+    """One byte for each end of what a rank knows of each gradient, and of the marks of groups."""
     tensors = sum(w.count for w in task.model.weights)
-    handed = 2 * (tensors + task.model.rest[1] + 1)
+    handed = 2 * (tensors + task.model.rest[1] + 1 + MARKS)
     return Collective(name="all_reduce", ranks=task.mesh.devices, calls=1, handed=handed)
 
 
