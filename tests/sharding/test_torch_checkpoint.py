@@ -358,3 +358,12 @@ def test_files_of_one_process_go_into_every_group(once: bool, tmp_path: Path) ->
         else:
             (text,) = told
             assert f"param_groups[1] {ALL}. " in text
+
+
+def test_values_of_adamw_are_refused_beside_keys_of_this_library() -> None:
+    """So rank 0 gets them from torch, which fills in what was not saved."""
+    optimizer = Muon(spread("mlp", "one", 0, 1, torch.float32).module, **OWN)
+    state = optimizer.state_dict()
+    state["param_groups"][0] |= {"amsgrad": False, "betas": (0.8, 0.9)}
+    with pytest.raises(ValueError, match="its averages are not the momentum"):
+        optimizer.load_state_dict(state)
