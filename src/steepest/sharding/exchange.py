@@ -64,7 +64,7 @@ def _world() -> dist.ProcessGroup:
     return world
 
 
-# Not kept alive by it: a process may destroy its world and join another one, which has other groups.
+# They do not keep it alive: a process may leave its world and join another, with other groups.
 _GROUPS: WeakKeyDictionary[dist.ProcessGroup, dict[tuple[int, ...], dist.ProcessGroup]] = (
     WeakKeyDictionary()
 )
