@@ -9,8 +9,8 @@ missing. After a tenth of the steps, and at the end, everything that could grow 
 table shows what has been added in between: Python's objects and blocks, the resident memory, open
 files, threads, tensors and bytes of the state; and `skipped` beside what it has to be. With
 `--ranks` the same runs under FSDP2 in that many processes, and the largest growth of a rank is
-shown. With `--worlds` the processes leave their group and make another one, as often, and the table shows the
-growth over the second half. The exit code is 1 if something has grown.
+shown. With `--worlds` the processes leave their group and make another one, as often, and the
+growth is that over the second half. The exit code is 1 if something has grown.
 """
 
 from __future__ import annotations

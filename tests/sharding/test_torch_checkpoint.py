@@ -360,21 +360,6 @@ def test_files_of_one_process_go_into_every_group(once: bool, tmp_path: Path) ->
             assert f"param_groups[1] {ALL}. " in text
 
 
-<<<<<<< HEAD
-def averages_of_adamw(rank: int, world: int) -> None:
-    """Load the whole state of AdamW alone."""
-    run = spread("mlp", "fsdp", rank, world, torch.float32)
-    optimizers = torchs("adamw", run.model)
-    train(run, optimizers)
-    state = get_optimizer_state_dict(run.module, optimizers, options=FULL)
-    run.module.zero_grad()
-    with pytest.raises(ValueError, match="its averages are not the momentum"):
-        set_optimizer_state_dict(run.module, Muon(run.module, **OWN), state, options=FULL)
-
-
-def test_a_whole_state_of_adamw_alone_is_refused() -> None:
-    pool(1).run(averages_of_adamw)
-=======
 def test_values_of_adamw_are_refused_beside_keys_of_this_library() -> None:
     """So rank 0 gets them from torch, which fills in what was not saved."""
     optimizer = Muon(spread("mlp", "one", 0, 1, torch.float32).module, **OWN)
@@ -382,4 +367,3 @@ def test_values_of_adamw_are_refused_beside_keys_of_this_library() -> None:
     state["param_groups"][0] |= {"amsgrad": False, "betas": (0.8, 0.9)}
     with pytest.raises(ValueError, match="its averages are not the momentum"):
         optimizer.load_state_dict(state)
->>>>>>> torchform
