@@ -120,6 +120,11 @@ class Plan:
                 f"than a sequence of {batch.length:,}: that takes context parallelism, which is "
                 "not counted."
             )
+        if not self.task.model.divided(mesh.tp):
+            out.append(
+                f"tp={mesh.tp} is more than the {self.task.model.kv_heads} heads of keys and "
+                "values: that takes copies of them, which are not counted."
+            )
         if cost.busy < 0.995:
             out.append(f"{cost.busy:.1%} of the ranks take polar factors, the others none.")
         if cost.most == 1 and cost.limit == "flops" and not self.task.stage.at_home:
