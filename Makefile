@@ -31,7 +31,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-rest test-frameworks test-kernels coverage check format lint types doctest docs docs-serve wheel static release-check clean
+.PHONY: help train test test-rest test-slow nightly test-frameworks test-kernels coverage check format lint types doctest docs docs-serve wheel static release-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,18 @@ test: $(STAMP) ## the whole test suite
 test-rest: $(STAMP) ## the tests that `make coverage` does not run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) $(REST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED)
+
+test-slow: $(STAMP) ## the tests that take minutes each, marked slow (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER) --ignore=$(DISTRIBUTED) -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DISTRIBUTED) -m slow
+
+nightly: test-slow ## test-slow, then runs that are killed, that end in every way, and that are long (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/kill_resume.py 100
+	OMP_NUM_THREADS=1 $(BIN)/python tools/kill_resume.py 100 --parallel fsdp
+	OMP_NUM_THREADS=1 $(BIN)/python tools/clean_exits.py 100
+	OMP_NUM_THREADS=1 $(BIN)/python tools/long_run.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/long_run.py --steps 2000 --ranks 2
+	OMP_NUM_THREADS=1 $(BIN)/python tools/long_run.py --worlds 20 --ranks 2
 
 # fastai and ultralytics ask for packages that nothing here needs, and for an older torch.
 $(FRAMEWORKS_STAMP): pyproject.toml $(wildcard tests/frameworks/*.txt)

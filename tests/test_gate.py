@@ -62,7 +62,9 @@ def test_pytest_collects_every_test_and_every_example(pytestconfig: pytest.Confi
             assert any(fnmatch(own, p) for p in pytestconfig.getini("python_files")), name
 
 
-@pytest.mark.parametrize("targets", [["test"], ["test-rest", "coverage"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "targets", [["test"], ["test-rest", "coverage"], ["test-slow"]], ids=" ".join
+)
 def test_make_runs_every_file_of_tests(targets: list[str]) -> None:
     command = ["make", "--dry-run", "-o", ".venv/.installed", *targets]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -76,6 +78,24 @@ def test_make_runs_every_file_of_tests(targets: list[str]) -> None:
         ignored = [w.removeprefix("--ignore=") for w in words if w.startswith("--ignore=")]
         left = {n for n in left if not within(n, given) or within(n, ignored)}
     assert not left, f"make {' '.join(targets)} leaves out {sorted(left)}"
+
+
+def test_every_night_runs_what_is_slow() -> None:
+    command = ["make", "--dry-run", "-o", ".venv/.installed", "nightly"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    tests = [line for line in lines if " -m pytest" in line]
+    assert len(tests) == 2 and all(line.endswith(" -m slow") for line in tests)
+    tools = [line.partition(" tools/")[2] for line in lines if " tools/" in line]
+    assert {tool.split()[0] for tool in tools} == {
+        *("kill_resume.py", "clean_exits.py", "long_run.py")
+    }
+    assert "kill_resume.py 100 --parallel fsdp" in tools
+    # A tool that refused its arguments would end the night at once.
+    for tool in tools:
+        name, *words = tool.split()
+        told = (ROOT / "tools" / name).read_text(encoding="utf-8")
+        assert all(word in told for word in words if word.startswith("--")), tool
 
 
 def test_the_gate_runs_no_test_twice() -> None:

@@ -20,9 +20,12 @@ from steepest.apps.plan.hardware import DEVICES
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "plan.md"
 BEGIN, END = "<!-- published: tools/plan_published.py -->", "<!-- end of published -->"
+CONSTANTS_BEGIN = "<!-- constants: tools/plan_published.py -->"
+CONSTANTS_END = "<!-- end of constants -->"
 DEVICES_BEGIN, DEVICES_END = "<!-- devices: tools/plan_published.py -->", "<!-- end of devices -->"
 
 sys.path[:0] = [str(ROOT / "tools")]
+from plan_constants import constants  # noqa: E402
 from preset_table import between  # noqa: E402
 from published_runs import (  # noqa: E402
     DION3,
@@ -313,11 +316,12 @@ def devices() -> str:
 def replaced(text: str) -> str:
     """`text` with the present tables between their marks."""
     text = between(text, BEGIN, END, table())
-    return between(text, DEVICES_BEGIN, DEVICES_END, devices())
+    text = between(text, DEVICES_BEGIN, DEVICES_END, devices())
+    return between(text, CONSTANTS_BEGIN, CONSTANTS_END, constants())
 
 
 if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
         PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        print(f"{table()}\n\n{devices()}")
+        print(f"{table()}\n\n{devices()}\n\n{constants()}")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from steepest._common.files import (
+    naming,
     new_folder,
     open_append,
     open_file,
@@ -285,3 +286,41 @@ def test_links_on_the_way_are_refused(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="is a link") as error:
             refuse_links(root, place, wrong)
         assert error.value.filename == str(root / "adamw")
+
+
+FULL, NONE = Path("/dev/full"), Path(os.devnull)
+MEMORY = Path("/proc/self/mem")
+"""A regular file whose first byte nobody can read."""
+
+
+@pytest.mark.skipif(not MEMORY.exists(), reason="needs /proc")
+def test_an_error_of_reading_names_the_file() -> None:
+    with open_file(MEMORY) as file:
+        for read in (file.read, lambda: file.read(8), file.readline):
+            with pytest.raises(OSError, match="Input/output error") as error:
+                read()
+            assert (error.value.errno, error.value.filename) == (errno.EIO, str(MEMORY))
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_an_error_of_writing_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with open_append(path) as file, FULL.open("wb") as full, NONE.open("wb") as none:
+        os.dup2(full.fileno(), file.fileno())
+        file.write(b"line\n")
+        with pytest.raises(OSError, match="No space left") as error:
+            file.flush()
+        os.dup2(none.fileno(), file.fileno())
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
+
+
+def test_only_an_error_without_a_name_gets_one() -> None:
+    for given, name in (((errno.EIO, "broken"), "outer"), ((errno.EIO, "broken", "own"), "own")):
+        with pytest.raises(OSError, match="broken") as error, naming(Path("outer")):
+            raise OSError(*given)
+        assert error.value.filename == name
+    with pytest.raises(OSError, match="told") as plain, naming(Path("outer")):
+        raise OSError("told")
+    assert plain.value.filename is None
+    with pytest.raises(BrokenPipeError), naming(Path("outer")):
+        raise BrokenPipeError(errno.EPIPE, "broken")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +132,19 @@ def test_every_text_can_be_printed_in_every_encoding(
     done = python("-c", ANYTHING, text, PYTHONIOENCODING=encoding, PYTHONUTF8="1")
     assert (done.returncode, done.stdout) == (0, printed + b"\n"), done.stderr
     assert done.stderr == printed + b"\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "words",
+    [("--version",), ("--help",), ("plan",), ("plan", "--help"), ("eject", "muon", "--out", "-")],
+)
+def test_a_full_disk_below_stdout_is_named(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "steepest", *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    said = b"steepest: error: stdout: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 def test_what_stands_for_a_sign_can_be_printed_everywhere() -> None:

@@ -7,6 +7,7 @@ target is left alone. What is read is a regular file, so that nothing waits for 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,41 @@ BINARY: int = getattr(os, "O_BINARY", 0)
 # Windows has none.
 fcntl: ModuleType | None = import_module("fcntl") if find_spec("fcntl") else None
 LOCKS = fcntl is not None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a path in an error of the block that names none, as those of reads and writes do not.
+
+    Raises:
+        OSError: the error, with the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+class _NamedFile(io.FileIO):
+    """A file of which every error has the name, and not only that of opening it."""
+
+    def __init__(self, path: Path, handle: int, mode: str) -> None:
+        super().__init__(handle, mode)
+        self._path = path
+
+    def readinto(self, buffer: Any) -> Any:
+        with naming(self._path):
+            return super().readinto(buffer)
+
+    def readall(self) -> Any:
+        with naming(self._path):
+            return super().readall()
+
+    def write(self, data: Any) -> Any:
+        with naming(self._path):
+            return super().write(data)
 
 
 def lock(handle: int, *, wait: bool) -> bool:
@@ -133,7 +169,8 @@ def open_file(path: Path) -> BinaryIO:
         OSError: it cannot be read, or is a folder, a FIFO, a socket or a device.
     """
     _accept(path, path.stat().st_mode)  # first, since opening a device may do something
-    return _regular(path, os.open(path, os.O_RDONLY | NEVER_WAIT | BINARY), "rb")
+    handle = os.open(path, os.O_RDONLY | NEVER_WAIT | BINARY)
+    return io.BufferedReader(_regular(path, handle, "rb"))
 
 
 def open_append(path: Path) -> BinaryIO:
@@ -143,16 +180,16 @@ def open_append(path: Path) -> BinaryIO:
         OSError: it cannot be written, or is a link or no regular file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NEVER_A_LINK | NEVER_WAIT | BINARY
-    return _regular(path, os.open(path, flags, 0o666), "ab")
+    return io.BufferedWriter(_regular(path, os.open(path, flags, 0o666), "ab"))
 
 
-def _regular(path: Path, handle: int, mode: str) -> BinaryIO:
+def _regular(path: Path, handle: int, mode: str) -> _NamedFile:
     try:
         _accept(path, os.fstat(handle).st_mode)
     except OSError:
         os.close(handle)
         raise
-    return os.fdopen(handle, mode)  # type: ignore[return-value]
+    return _NamedFile(path, handle, mode)
 
 
 def _accept(path: Path, mode: int) -> None:

@@ -10,7 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeGuard, TypeVar
 
-from steepest._common.files import Record, json_line, open_append, read_lines, write_atomic
+from steepest._common.files import (
+    Record,
+    json_line,
+    naming,
+    open_append,
+    read_lines,
+    write_atomic,
+)
 
 L = TypeVar("L", bound="Log")
 
@@ -119,11 +126,8 @@ class Log:
         """
         lines = {path: e.line(record) for path, e in self._encodings.items()}
         for path, file in self._files.items():
-            try:
-                file.write(lines[path])
-                file.flush()
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from None
+            file.write(lines[path])
+            file.flush()
 
     def sync(self) -> None:
         """Bring everything to the disk: a checkpoint must not be newer than its metrics.
@@ -132,10 +136,8 @@ class Log:
             OSError: the disk is full.
         """
         for path, file in self._files.items():
-            try:
+            with naming(path):
                 os.fsync(file.fileno())
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from None
 
     def close(self) -> None:
         """Close the files; nothing can be written after that."""

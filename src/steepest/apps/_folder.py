@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from steepest._common.errors import invalid
-from steepest._common.files import NEVER_A_LINK, lock, open_file
+from steepest._common.files import NEVER_A_LINK, lock, naming, open_file
 from steepest._common.text import printable
 
 LOCK = ".lock"
@@ -157,7 +157,8 @@ def _lock(path: Path) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | NEVER_A_LINK, 0o666)
         try:
-            mine = lock(handle, wait=False)
+            with naming(path):
+                mine = lock(handle, wait=False)
         except OSError:
             os.close(handle)
             with suppress(OSError):  # no lock, so that nobody else has it

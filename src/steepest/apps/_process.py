@@ -8,8 +8,10 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+from steepest._common.files import naming
 from steepest._common.text import printable
 from steepest.apps._interrupt import INTERRUPTED
 
@@ -51,15 +53,43 @@ def _printable(error: UnicodeError) -> tuple[str | bytes, int]:
     return PLAIN.get(character, "?"), place
 
 
+class NamedStream:
+    """A stream whose errors say that they are its own, as on a full disk.
+
+    Args:
+        stream: the stream.
+        name: its name in an error.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper, name: str) -> None:
+        self._stream = stream
+        self._name = Path(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, as the stream does."""
+        with naming(self._name):
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Hand on what waits, as the stream does."""
+        with naming(self._name):
+            self._stream.flush()
+
+
 def print_anything() -> None:
-    """Let stdout and stderr print every text, whatever encoding they have.
+    """Let stdout and stderr print every text, whatever encoding they have, or say which cannot.
 
     A run of hours must not fail on the `‖W‖` of its last line where the terminal knows ASCII alone.
     """
     codecs.register_error(PRINTABLE, _printable)
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PRINTABLE)
+            setattr(sys, name, NamedStream(stream, name))
 
 
 def is_launched(environment: Mapping[str, str] = os.environ) -> bool:

@@ -102,6 +102,8 @@ def test_whatever_is_wrong_is_one_line(tmp_path: Path) -> None:
         (("--set", "outer=fast"), "--set outer=fast: give a number"),
         (("--set", "node=1.5"), "--set node=1.5: give a whole number"),
         (("--mesh", "pp=13"), "--mesh pp=13: give at most 12 stages"),
+        (("--mesh", "tensor=13"), "--mesh tp=13: give a divisor of 12, the heads of gpt2-small"),
+        (("--model", "llama-8b", "--mesh", "tp=64"), "--mesh tp=64: give a divisor of 32"),
         (("--recompute", "some"), "--recompute some: choose from none, selective, full"),
         (("--length", "0"), "--length 0: give a whole number >= 1"),
         (("--dtype", "int8"), "--dtype int8: choose from float32, bfloat16"),

@@ -165,3 +165,13 @@ def test_without_its_package_the_standard_library_is_read_and_said_aloud(
 def test_a_missing_package_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data.importlib.util, "find_spec", lambda _: None)
     assert data.read_kjv() is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs /proc")
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text", encoding="utf-8")
+    (tmp_path / "broken.txt").symlink_to("/proc/self/mem")
+    for place in (tmp_path, tmp_path / "broken.txt"):
+        with pytest.raises(OSError, match="Input/output error") as error:
+            data.read_path(place)
+        assert error.value.filename == str(tmp_path / "broken.txt")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import steepest
 from steepest._common.errors import invalid
-from steepest._common.files import write_atomic
+from steepest._common.files import naming, write_atomic
 from steepest._common.text import table
 from steepest.apps._console import Terminal
 from steepest.apps._folder import given_path, is_special
@@ -64,7 +64,9 @@ def start(
     if out == STDOUT:
         # Python reads UTF-8, whatever the terminal does.
         sys.stdout.flush()
-        sys.stdout.buffer.write(content.encode())
+        with naming(Path("stdout")):
+            sys.stdout.buffer.write(content.encode())
+            sys.stdout.buffer.flush()
         return
     write_atomic(path, content.encode())
     say(console, str(path))

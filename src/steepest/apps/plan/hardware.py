@@ -51,6 +51,11 @@ class Device:
                 raise invalid(name, getattr(self, name), "give a number in (0, 1]")
 
 
+MESSAGE = 1e-6
+"""Seconds for each further partner of an all-to-all. No source, as nothing published tells partners
+apart: an assumption, which a plan says wherever it counts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Links:
     """The connections of devices: fast inside a node, slower between nodes.
@@ -81,8 +86,7 @@ class Links:
     # Amsel et al., Dion3, appendix D.3, figure 21: the least time on four H100s, of which 15 to
     # 17 µs are the host's.
     all_to_all: float = 25e-6
-    # No source, as nothing published tells partners apart: an assumption.
-    message: float = 1e-6
+    message: float = MESSAGE
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -151,8 +155,8 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
                 inner=450 * G, outer=50 * G, source="https://docs.nvidia.com/dgx/dgxh100-user-guide"
             ),
         ),
-        # An eighth of a DGX B200: 1 440 GB, 64 TB/s, NVLink 14.4 TB/s both ways, eight ports of
-        # 400 Gb/s; 4.5 Pflop/s with sparsity.
+        # An eighth of a DGX B200: 1 440 GB, 64 TB/s; 4.5 Pflop/s with sparsity. Its user guide:
+        # NVLink 14.4 TB/s both ways, eight cards of 400 Gb/s.
         (
             Device(
                 name="b200",
@@ -161,10 +165,12 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
                 bandwidth=8 * T,
                 source=f"{NVIDIA}/en-us/data-center/dgx-b200",
             ),
-            Links(inner=900 * G, outer=50 * G, source=f"{NVIDIA}/en-us/data-center/dgx-b200"),
+            Links(
+                inner=900 * G, outer=50 * G, source="https://docs.nvidia.com/dgx/dgxb200-user-guide"
+            ),
         ),
         # A 72nd of the rack: 360 Pflop/s with sparsity, 13.4 TB, 576 TB/s, NVLink 130 TB/s both
-        # ways; one port of 400 Gb/s for each GPU.
+        # ways. The user guide: 72 GPUs in a domain of NVLink, four cards of 400 Gb/s for four GPUs.
         (
             Device(
                 name="gb200",
@@ -177,7 +183,7 @@ DEVICES: Mapping[str, tuple[Device, Links]] = {
                 node=72,
                 inner=900 * G,
                 outer=50 * G,
-                source=f"{NVIDIA}/en-us/data-center/gb200-nvl72",
+                source="https://docs.nvidia.com/dgx/dgxgb200-user-guide",
             ),
         ),
         # Seven links of 128 GB/s both ways to the seven others; machines of eight have a 400 Gb/s

@@ -77,6 +77,8 @@ class Model:
         vocabulary: numbers of a token's logits.
         root: trained numbers outside of the pieces: embedding, head, last norm.
         tied: whether one table is both embedding and head.
+        heads: attention heads of a block; 0 where they are unknown, or there are none.
+        kv_heads: those of keys and values, where several heads of queries share one; or 0.
     """
 
     name: str
@@ -94,6 +96,8 @@ class Model:
     vocabulary: int = 0
     root: int = 0
     tied: bool = False
+    heads: int = 0
+    kv_heads: int = 0
 
     @property
     def matrices(self) -> int:
@@ -109,6 +113,30 @@ class Model:
     def used(self) -> float:
         """The number of them that a token is multiplied with."""
         return sum(w.count * w.numel * w.share for w in self.weights) + self.active
+
+    def divided(self, tp: int) -> bool:
+        """Whether so many tensor parallel ranks get whole heads, and equally many, of keys as well.
+
+        Examples:
+            >>> [MODELS["llama-405b"].divided(tp) for tp in (8, 16)]
+            [True, False]
+        """
+        return not (self.heads % tp or self.kv_heads % tp)
+
+    def check_heads(self, tp: int) -> None:
+        """Raise where so many tensor parallel ranks cannot have equally many heads.
+
+        More of them than heads of keys and values can, with copies of these.
+
+        Raises:
+            ValueError: some would have more heads than others.
+        """
+        if self.heads % tp:
+            remedy = f"give a divisor of {self.heads}, the heads of {self.name}"
+            raise invalid("mesh", f"tp={tp}", remedy)
+        if self.kv_heads % tp and tp % self.kv_heads:
+            few = f"{self.kv_heads}, the heads of keys and values of {self.name}"
+            raise invalid("mesh", f"tp={tp}", f"give a divisor or a multiple of {few}")
 
     def stage(self, stages: int, *, last: bool = False) -> Model:
         """The first or the last stage of a pipeline: its blocks, with the embedding or the head.
@@ -157,13 +185,14 @@ def experts(count: int, number: int, out: int, into: int, share: float) -> Weigh
     )
 
 
-def _gpt2(name: str, layers: int, width: int) -> Model:
+def _gpt2(name: str, layers: int, width: int, heads: int) -> Model:
     vocabulary, context = 50257, 1024
     block = [(3 * width, width, 3), (width, width, 1), (4 * width, width, 1), (width, 4 * width, 1)]
     return Model(
         name=name,
-        # Batches of 512 × 1024 tokens: section 2.3.
-        source="Radford et al., Language models are unsupervised … learners (2019), table 2",
+        # Batches of 512 × 1024 tokens: section 2.3. The table has no heads.
+        source="Radford et al., Language models are unsupervised … learners (2019), table 2, and "
+        "the hparams.json of each model",
         weights=tuple(linear(layers, *shape) for shape in block),
         # Table and head are one; four biases and two norms per block, one norm at the end.
         rest=((vocabulary + context) * width + layers * 13 * width + 2 * width, 8 * layers + 4),
@@ -177,11 +206,14 @@ def _gpt2(name: str, layers: int, width: int) -> Model:
         vocabulary=vocabulary,
         root=(vocabulary + context) * width + 2 * width,
         tied=True,
+        heads=heads,
     )
 
 
 def _llama3(name: str, layers: int, width: int, hidden: int, tokens: int) -> Model:
-    vocabulary, keys = 128256, 8 * 128
+    # Heads of 128 numbers, 8 of keys and values.
+    vocabulary, size, kv_heads = 128256, 128, 8
+    keys = kv_heads * size
     return Model(
         name=name,
         source="Llama Team, The Llama 3 herd of models, arXiv 2407.21783, table 3",
@@ -201,6 +233,8 @@ def _llama3(name: str, layers: int, width: int, hidden: int, tokens: int) -> Mod
         length=8192,
         vocabulary=vocabulary,
         root=2 * vocabulary * width + width,
+        heads=width // size,
+        kv_heads=kv_heads,
     )
 
 
@@ -251,14 +285,15 @@ def _kimi_k2() -> Model:
         length=4096,
         vocabulary=vocabulary,
         root=2 * vocabulary * width + width,
+        heads=heads,
     )
 
 
 _ALL = (
-    _gpt2("gpt2-small", 12, 768),
-    _gpt2("gpt2-medium", 24, 1024),
-    _gpt2("gpt2-large", 36, 1280),
-    _gpt2("gpt2-xl", 48, 1600),
+    _gpt2("gpt2-small", 12, 768, 12),
+    _gpt2("gpt2-medium", 24, 1024, 16),
+    _gpt2("gpt2-large", 36, 1280, 20),
+    _gpt2("gpt2-xl", 48, 1600, 25),
     # 4M tokens per step: the first batch of the 405B in section 3.4.1, which ends at 16M.
     _llama3("llama-8b", 32, 4096, 14336, 2**22),
     _llama3("llama-70b", 80, 8192, 28672, 2**22),

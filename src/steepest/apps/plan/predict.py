@@ -11,7 +11,7 @@ from steepest._common.errors import invalid
 from steepest.apps.plan.batch import AT_ONCE, RECOMPUTE, LocalBatch
 from steepest.apps.plan.costs import Task
 from steepest.apps.plan.hardware import Device, Links, preset
-from steepest.apps.plan.mesh import Mesh, meshes
+from steepest.apps.plan.mesh import Mesh
 from steepest.apps.plan.models import Model
 from steepest.apps.plan.modules import model_of
 from steepest.apps.plan.recommend import planned, recommended
@@ -54,8 +54,8 @@ def plan(
             float32 at least, as in the optimizers.
 
     Raises:
-        ValueError: an unknown name; a mesh of another number of devices, or neither of the two; a
-            number that is not positive.
+        ValueError: an unknown name; a mesh of another number of devices, or neither of the two, or
+            whose tensor parallel ranks would have unequal heads; a number that is not positive.
 
     Examples:
         >>> model = nn.TransformerEncoderLayer(512, nhead=8, device="meta")
@@ -71,11 +71,12 @@ def plan(
     task = _task(table, machine, wires, dtype, exchange_dtype)
     least = recompute is None
     if mesh is not None:
-        return planned(replace(task, mesh=_mesh(mesh, devices)), batch, least=least)
+        found = _mesh(mesh, devices)
+        table.check_heads(found.tp)
+        return planned(replace(task, mesh=found), batch, least=least)
     if devices is None:
         raise invalid("mesh", mesh, "give a mesh, or the number of devices to search one for")
-    tasks = [replace(task, mesh=m) for m in meshes(devices, wires.node)]
-    return recommended(tasks, batch, least=least)
+    return recommended(task, devices, batch, least=least)
 
 
 def _task(

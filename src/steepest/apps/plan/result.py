@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from steepest._common.text import table
 from steepest.apps.plan.batch import LocalBatch
-from steepest.apps.plan.costs import Cost, Task
+from steepest.apps.plan.costs import Cost, Task, timed
+from steepest.apps.plan.hardware import MESSAGE
 from steepest.apps.plan.memory import Memory, memory
 from steepest.apps.plan.training import TrainingStep
 from steepest.apps.plan.units import scaled
@@ -109,6 +110,15 @@ class Plan:
         total = scaled(found.total, "B")
         return f"memory with Muon {total} of {there}, most at the {found.moment}: {parts}"
 
+    @property
+    def assumed(self) -> float:
+        """The share that the step of the optimizer grows by if `MESSAGE` is twice as much."""
+        stage, cost = self.task.stage, self.costs[0]
+        if stage.links.message != MESSAGE:
+            return 0.0
+        links = replace(stage.links, message=2 * MESSAGE)
+        return timed(cost, replace(stage, links=links)).seconds / cost.seconds - 1
+
     def notes(self) -> list[str]:
         """Sentences on what the table does not say."""
         cost = self.costs[0]
@@ -120,12 +130,23 @@ class Plan:
                 f"than a sequence of {batch.length:,}: that takes context parallelism, which is "
                 "not counted."
             )
+        if not self.task.model.divided(mesh.tp):
+            out.append(
+                f"tp={mesh.tp} is more than the {self.task.model.kv_heads} heads of keys and "
+                "values: that takes copies of them, which are not counted."
+            )
         if cost.busy < 0.995:
             out.append(f"{cost.busy:.1%} of the ranks take polar factors, the others none.")
         if cost.most == 1 and cost.limit == "flops" and not self.task.stage.at_home:
             out.append(
                 f"The busiest owner has one parameter, {scaled(cost.parts['flops'], 's')}: more "
                 "devices do not make it faster."
+            )
+        if self.assumed >= 0.01:
+            out.append(
+                f"An all-to-all is assumed to take {scaled(MESSAGE, 's')} (message) for each "
+                "further partner: with twice as much, the optimizer takes "
+                f"{self.assumed:.0%} longer."
             )
         for c in self.costs:
             name = TITLES.get(c.name, c.name)

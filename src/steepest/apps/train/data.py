@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from steepest._common.errors import invalid
+from steepest._common.files import naming, open_file
 from steepest.apps._folder import is_special
 
 BIBLE, LIBRARY = "King James Bible", "Python standard library"
@@ -62,6 +63,12 @@ class Corpus:
         return self.train.numel() + sum(b.numel() for b in self.blocks)
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file, of any size."""
+    with open_file(path) as file:
+        return file.read()
+
+
 def decode(raw: bytes, path: Path) -> str:
     """UTF-8 text with line ends as newlines.
 
@@ -80,7 +87,9 @@ def decode(raw: bytes, path: Path) -> str:
 
 def _files(folder: Path, pattern: str) -> Iterator[Path]:
     """Files below `folder` in the order of their names, hidden ones left out."""
-    for path in sorted(folder.rglob(pattern)):
+    with naming(folder):
+        found = sorted(folder.rglob(pattern))
+    for path in found:
         parts = path.relative_to(folder).parts
         if path.is_file() and not any(part.startswith(".") for part in parts):
             yield path
@@ -99,7 +108,7 @@ def read_folder(folder: Path, pattern: str = "*", skip: frozenset[str] = frozens
     for path in _files(folder, pattern):
         if skip.isdisjoint(path.relative_to(folder).parts):
             try:
-                texts.append(decode(path.read_bytes(), path))
+                texts.append(decode(_content(path), path))
             except ValueError:
                 left_out += 1
     if not "".join(texts):
@@ -120,7 +129,7 @@ def read_path(path: Path) -> Text:
     if not path.is_file():
         wrong = "is a pipe or a device" if is_special(path) else "no such file"
         raise invalid("data", str(path), f"{wrong}; give a text file or a folder")
-    text = decode(path.read_bytes(), path)
+    text = decode(_content(path), path)
     if not text:
         raise invalid("data", str(path), "this file is empty; give a text file or a folder")
     return Text(name=str(path), text=text)
@@ -134,7 +143,7 @@ def read_kjv() -> Text | None:
         if path.is_file():
             # The text is the long one of the module's triple-quoted strings. Reading it leaves
             # out the import, which needs a second package and builds tables of verses.
-            quoted = path.read_text(encoding="utf-8").split('"""')[1::2]
+            quoted = decode(_content(path), path).split('"""')[1::2]
             return Text(name=BIBLE, text=max(quoted, key=len))
     return None
 

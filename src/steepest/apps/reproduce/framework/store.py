@@ -15,6 +15,7 @@ from steepest._common.errors import invalid
 from steepest._common.files import (
     Record,
     json_line,
+    naming,
     open_append,
     read_json,
     read_lines,
@@ -107,13 +108,10 @@ class Store:
         Raises:
             OSError: the disk is full.
         """
-        try:
-            with open_append(self._path) as file:
-                file.write(json_line({"cell": cell, "result": result}))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        with naming(self._path), open_append(self._path) as file:
+            file.write(json_line({"cell": cell, "result": result}))
+            file.flush()
+            os.fsync(file.fileno())
         self._results[_key(cell)] = _plain(result)
 
 
