@@ -135,8 +135,9 @@ def test_a_wrapper_around_some_parameters_is_spoken_of_once(monkeypatch):
 
 def test_one_rank_has_nothing_to_say():
     net = model()
-    optimizer = steepest.Muon([{"params": wrapped(net)}], lr=0.1, polar=Svd())
-    train(net, optimizer, 1)
+    whole = wrapped(net)
+    optimizer = steepest.Muon([{"params": whole}], lr=0.1, polar=Svd())
+    train(whole, optimizer, 1)
     assert optimizer._replicas is None and not optimizer._is_spread()
 
 

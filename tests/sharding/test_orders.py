@@ -111,9 +111,11 @@ def met(rank: int, world: int, order: str) -> tuple[bool, bool, dict[str, int], 
     with ddp.no_sync():
         backward(ddp, 2)
     said.append(refused(optimizer))
-    backward(ddp.module, 3)
+    backward(ddp, 3)
+    optimizer.step()
+    backward(ddp.module, 4)
     said.append(refused(optimizer))
-    backward(ddp, 4)
+    backward(ddp, 5)
     optimizer.step()
     plans = [plan for _, plan in optimizer._plans.values()]
     owners = {t.owner for plan in plans for b in plan.buckets for t in b.exchange.tensors}
