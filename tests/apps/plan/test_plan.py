@@ -24,6 +24,7 @@ from steepest.apps.plan.result import TITLES
 from steepest.apps.plan.traffic import Collective
 from steepest.apps.plan.training import step
 from steepest.polar import Auto
+from steepest.sharding import MARKS
 
 LINKS = Links(node=4, inner=100.0, outer=10.0, inner_latency=1.0, outer_latency=5.0, launch=2.0)
 
@@ -129,9 +130,10 @@ def test_the_costs_of_an_exchange_by_hand() -> None:
     found = plan(model, mesh="fsdp=4", tokens=64)
     cost, each = found["exchange"], 64 * 64 * 4
     # One matrix each: three parts of it are gathered and handed out, and three parts of others go.
-    # Two bytes for each of five parameters, and for whether a rank has to raise an error.
+    # Two bytes for each of five parameters, for whether a rank has to raise an error, and for each
+    # of the marks by which the ranks compare the values of their groups.
     assert (cost.flops, cost.most, cost.busy) == (polar_flops(64, 64), 1, 1.0)
-    assert cost.sent == pytest.approx(2 * 3 * each / 4 + 2 * 3 / 4 * 2 * 6)
+    assert cost.sent == pytest.approx(2 * 3 * each / 4 + 2 * 3 / 4 * 2 * (6 + MARKS))
     assert cost.state == each + 2 * 640
     assert cost.streamed == 7 * (each + 640)
     adamw = found["AdamW"]

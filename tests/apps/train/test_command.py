@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 from matplotlib.image import imread
 
 from steepest.apps.app import command_of
+from steepest.apps.train import data
 from steepest.apps.train.optimizers import RECIPES
 from tests.apps.train.tiny import Invoke, contents, history, read_json
 from tests.refusals import says
@@ -213,10 +215,10 @@ def test_a_bad_text_is_one_line(tiny: Invoke, tmp_path: Path, content: bytes, pa
 def test_a_text_that_may_not_be_read_is_one_line(
     tiny: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(path: Path) -> bytes:
+    def refused(path: Path) -> BinaryIO:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(data, "open_file", refused)
     says(tiny("--out", tmp_path / "run"), "words.txt: Permission denied")
 
 
