@@ -151,7 +151,7 @@ def _homework(task: Task) -> float:
     return sum(w.count * _factors(w) * largest(w, task.mesh) / w.numel for w in task.at_home)
 
 
-def _sharded(task: Task) -> Cost:
+def sharded(task: Task) -> Cost:
     """The cost of Muon for a rank that holds its shards, whichever rank takes the polar factors."""
     return Cost(
         name="",
@@ -175,7 +175,7 @@ def exchange(task: Task) -> Cost:
     mesh, weights, ranks = task.mesh, task.travelling, task.mesh.devices
     if not weights:
         flags = (_flags(task),) if ranks > 1 else ()
-        return replace(_sharded(task), name="exchange", flops=_homework(task), collectives=flags)
+        return replace(sharded(task), name="exchange", flops=_homework(task), collectives=flags)
     itemsize = task.exchanged or on_the_way(task.itemsize)
     owners = owners_of(weights, ranks, itemsize)
     each = [k * _factors(w) for k, w in zip(owners.counts, weights, strict=True)]
@@ -203,7 +203,7 @@ def exchange(task: Task) -> Cost:
         )
     gathered = max(owners.sums) * itemsize * (ranks if mesh.shards == 1 else 1)
     return replace(
-        _sharded(task),
+        sharded(task),
         name="exchange",
         flops=float(flops[longest]) + _homework(task),
         collectives=tuple(collectives) if ranks > 1 else (),
@@ -234,7 +234,7 @@ def gather(task: Task) -> Cost:
                     )
                 )
     return replace(
-        _sharded(task),
+        sharded(task),
         name="gather all",
         flops=sum(w.count * _factors(w) for w in task.travelling) + _homework(task),
         collectives=tuple(collectives),
@@ -268,7 +268,7 @@ def dtensor(task: Task) -> Cost:
                 handed=old.handed + w.count * count.handed[op],
             )
     return replace(
-        _sharded(task),
+        sharded(task),
         name=name,
         flops=flops,
         collectives=tuple(c for c in collectives.values() if c.calls),
