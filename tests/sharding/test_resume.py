@@ -238,9 +238,15 @@ def counted(rank: int, world: int, names: list[str]) -> list[tuple[dict[str, tor
     return found
 
 
-def test_every_rank_keeps_the_same_counts() -> None:
+SOME = ["Muon", "SOAPMuon", "Hyperball", "pairs"]
+EVERY = [name for name, row in TABLE.items() if "fsdp" in row.layouts]
+
+
+@pytest.mark.parametrize(
+    "names", [SOME, pytest.param(EVERY, marks=pytest.mark.slow)], ids=["some", "every"]
+)
+def test_every_rank_keeps_the_same_counts(names: list[str]) -> None:
     """Also one that has no row of a parameter."""
-    names = [name for name, row in TABLE.items() if "fsdp" in row.layouts]
     ranks = pool(4).run(counted, names)
     for name, first, *others in zip(names, *ranks, strict=True):
         assert any(empty for _, empty in others)

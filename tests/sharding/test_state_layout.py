@@ -86,7 +86,12 @@ def loaded(rank: int, world: int, name: str) -> dict[tuple[str, str], str]:
     return said
 
 
-@pytest.mark.parametrize("name", ["Muon", "NorMuon", "SOAPMuon", "Muown"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["Muon", *(pytest.param(n, marks=SLOW) for n in ("NorMuon", "SOAPMuon", "Muown"))]
+)
 def test_another_layout_is_refused_by_name(name: str) -> None:
     for rank in pool(2).run(loaded, name):
         for (here, there), text in rank.items():
