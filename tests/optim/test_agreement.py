@@ -96,3 +96,20 @@ def test_a_first_step_that_cannot_be_is_an_error_to_be_told():
     assert isinstance(error, ValueError) and "FSDP1" in str(error)
     plain = steepest.SGD([nn.Parameter(torch.ones(4))], lr=0.1)
     assert foreign.refused(plain.param_groups, ()) is None
+
+
+@pytest.mark.parametrize(
+    ("differ", "values", "said"),
+    [
+        ("lr", {(0, "lr"): "0.1", (0, "momentum"): "0.9"}, f"lr: {OTHERS}"),
+        ("", {(0, "lr"): "0.1"}, f"param_groups='{OTHERS}'"),
+        ("lr", {}, f"param_groups='{OTHERS}'"),
+    ],
+)
+def test_a_value_that_was_written_later_is_named(monkeypatch, differ, values, said):
+    def same_everywhere(text, ranks, device, argument, remedy):
+        if argument == differ:
+            raise ValueError(f"{argument}: {OTHERS}")
+
+    monkeypatch.setattr(finite, "same_everywhere", same_everywhere)
+    assert str(finite._other_value(parameters(), values)).startswith(said)

@@ -44,6 +44,22 @@ def restore(
     Raises:
         ValueError: as there.
     """
+    # torch takes a step that moves nothing to ask an optimizer without a state for its names.
+    unstepped = not optimizer.state
+    try:
+        _restore(model, optimizer, source, keys)
+    except BaseException:
+        if unstepped:
+            optimizer.state.clear()
+        raise
+
+
+def _restore(
+    model: nn.Module,
+    optimizer: SteepestOptimizer,
+    source: str | PathLike[str] | StorageReader,
+    keys: Sequence[str],
+) -> None:
     told = cast(list[Values], get_optimizer_state_dict(model, optimizer)["param_groups"])
     names = [list(group["params"]) for group in told]
     held = cast(list[Values], optimizer.param_groups)
