@@ -222,6 +222,16 @@ def replicas_of(module: nn.parallel.DistributedDataParallel) -> Replicas:
     return RankGroup.of_group(module.process_group) if same else None, (Copies(module),)
 
 
+def modules_of(found: Iterable[Replicas]) -> tuple[Copies, ...]:
+    """The modules that average gradients, of several wrappers."""
+    return tuple(one for _, copies in found for one in copies)
+
+
+def trained_copies(params: Iterable[Tensor]) -> set[Tensor]:
+    """The parameters of which ranks may hold copies: those that are trained and not sharded."""
+    return {p for p in params if p.requires_grad and not is_sharded(p)}
+
+
 def named_replicas(replicas: Any, members: Set[Tensor]) -> Replicas:
     """The ranks that hold copies, from what a user names them by; None if there is only one.
 
@@ -243,11 +253,9 @@ def named_replicas(replicas: Any, members: Set[Tensor]) -> Replicas:
             name = type(getattr(module, "module", module)).__name__
             raise invalid("replicas", name, "it has other parameters")
         # What a module has beside its wrappers is nobody's copy.
-        plain = {p for p in members if p.requires_grad and not is_sharded(p)}
         same = all(ranks == own[0][0] for ranks, _ in own)
-        whole = module is wraps[0] or plain <= set[Tensor]().union(*held)
-        copies = tuple(one for _, found in own for one in found)
-        return own[0][0] if same and whole else None, copies
+        whole = module is wraps[0] or trained_copies(members) <= set[Tensor]().union(*held)
+        return own[0][0] if same and whole else None, modules_of(own)
     if isinstance(replicas, dist.ProcessGroup):
         several = dist.get_world_size(replicas) > 1
         return RankGroup.of_group(replicas) if several else None, ()

@@ -23,7 +23,13 @@ from steepest.optim.foreign import (
     several_processes,
     wrappers_in,
 )
-from steepest.optim.groups import Replicas, named_replicas, replicas_of
+from steepest.optim.groups import (
+    Replicas,
+    modules_of,
+    named_replicas,
+    replicas_of,
+    trained_copies,
+)
 from steepest.optim.notices import Notices
 from steepest.sharding import RankGroup, is_sharded
 
@@ -71,16 +77,14 @@ def common_replicas(
         params: The parameters of an optimizer.
     """
     trained = {p for wrap in wraps for p in wrap.module.parameters() if p.requires_grad}
-    plain = {p for p in params if p.requires_grad and not is_sharded(p)}
     found = [replicas_of(wrap) for wrap in wraps]
-    if not found or trained != plain or any(ranks != found[0][0] for ranks, _ in found):
+    if (
+        not found
+        or trained != trained_copies(params)
+        or any(ranks != found[0][0] for ranks, _ in found)
+    ):
         return None, ()
-    return found[0][0], _modules_of(found)
-
-
-def _modules_of(found: Iterable[Replicas]) -> tuple[Copies, ...]:
-    """The modules that average gradients, of several wrappers."""
-    return tuple(one for _, copies in found for one in copies)
+    return found[0][0], modules_of(found)
 
 
 class UncompiledStep(Protocol):
@@ -192,12 +196,12 @@ class ReplicatedOptimizer(torch.optim.Optimizer, ABC):
             return
         if self._replicas is None:
             self._replicas, common = common_replicas([*given, *found, *known], params)
-            self._copies = common or (*self._copies, *_modules_of(own))
-            self._seen = () if common else _modules_of(others)
+            self._copies = common or (*self._copies, *modules_of(own))
+            self._seen = () if common else modules_of(others)
         else:
             same = all(ranks == self._replicas for ranks, _ in own)
             self._replicas = self._replicas if same else None
-            self._copies += _modules_of((*own, *others))
+            self._copies += modules_of((*own, *others))
         if self._replicas is None and self._divides():
             self._notices.undivided()
 

@@ -28,6 +28,7 @@ from steepest.apps.train.parallel.contents import CONTENTS, _are_apart, read_con
 from steepest.apps.train.parallel.pickled import Reading
 from steepest.apps.train.parallel.sharded_checkpoint import METADATA, fingerprint
 from steepest.apps.train.parallel.team import SINGLE
+from steepest.apps.train.plain import tensors
 from tests.apps.train.test_hostile import Harmful
 from tests.apps.train.tiny import contents, same
 from tests.planted import PLANTED
@@ -245,7 +246,7 @@ def test_every_name_that_torch_writes_is_known(folder: Path) -> None:
 def test_the_table_is_what_torch_reads(folder: Path) -> None:
     raw = (folder / METADATA).read_bytes()
     theirs, sizes = pickle.loads(raw), {p.name: p.stat().st_size for p in folder.iterdir()}
-    ours = read_contents(raw, files=sizes, tensors=sharded_checkpoint.tensors(TREE))
+    ours = read_contents(raw, files=sizes, tensors=tensors(TREE))
     assert ours.state_dict_metadata == theirs.state_dict_metadata
     assert ours.storage_data == theirs.storage_data
 

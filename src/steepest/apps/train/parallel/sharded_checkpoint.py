@@ -28,8 +28,7 @@ from steepest._common.errors import invalid
 from steepest._common.files import new_folder, open_file, read_file
 from steepest.apps.train.parallel.contents import read_contents
 from steepest.apps.train.parallel.team import Team, is_lost
-from steepest.apps.train.plain import mapped
-from steepest.apps.train.plain import tensors as tensors
+from steepest.apps.train.plain import mapped, tensors
 
 METADATA = ".metadata"  # the name that DCP gives to its table of contents
 
