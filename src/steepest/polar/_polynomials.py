@@ -14,11 +14,15 @@ from steepest.polar._blocks import Workspace
 Pair = tuple[float, float]
 
 
-def symmetric_form(coefficients: tuple[float, ...]) -> tuple[Pair, ...]:
-    """(A_i, B_i) of q(r) = Σ_i v^i·(A_i + B_i·r) with v = 4(r − r²), given q(r) = Σ_k c_k·r^k.
+def symmetric_form(coefficients: tuple[float, ...], end: float = 1.0) -> tuple[Pair, ...]:
+    """(A_i, B_i) of q(r) = Σ_i v^i·(A_i + B_i·r) with v = 4r(ρ − r)/ρ², given q(r) = Σ_k c_k·r^k.
 
-    v lies in [0, 1] with r, and vanishes at both ends. Polynomials that are bounded on [0, 1] have
-    coefficients of some ten here where powers of r have thousands, which cancel.
+    v lies in [0, 1] with r in [0, ρ], and vanishes at both ends. Polynomials that are bounded on
+    [0, 1] have coefficients of some ten here where powers of r have thousands, which cancel.
+
+    Args:
+        coefficients: c_0, c_1, ….
+        end: ρ.
 
     Examples:
         >>> symmetric_form((2.0, -1.5, 0.5))
@@ -26,14 +30,40 @@ def symmetric_form(coefficients: tuple[float, ...]) -> tuple[Pair, ...]:
     """
     size = len(coefficients) // 2 + 1
     constant, slope = [0.0] * size, [0.0] * size
-    # r^k = p(v) + r·s(v), and r² = r − v/4.
+    # r^k = p(v) + r·s(v), and r² = ρr − ρ²v/4.
     p, s = [1.0] + [0.0] * (size - 1), [0.0] * size
     for c in coefficients:
         constant = [x + c * y for x, y in zip(constant, p, strict=True)]
         slope = [x + c * y for x, y in zip(slope, s, strict=True)]
-        p, s = [-x / 4 for x in [0.0, *s[:-1]]], [x + y for x, y in zip(p, s, strict=True)]
+        p, s = (
+            [-(end**2) * x / 4 for x in [0.0, *s[:-1]]],
+            [x + end * y for x, y in zip(p, s, strict=True)],
+        )
     pairs = list(zip(constant, slope, strict=True))
     return tuple(pairs if any(pairs[-1]) else pairs[:-1])
+
+
+def level_end(coefficients: tuple[float, ...]) -> float | None:
+    """The least ρ in (1, 2) with q(ρ) = q(0), by bisection; None if the ends tell of none.
+
+    In the symmetric form with this ρ, B_0 is 0. The polynomials of a schedule have one: they fall
+    from q(0), which is large, and rise again beyond 1.
+
+    Examples:
+        >>> level_end((1.0, -1.5, 1.0))
+        1.5
+    """
+
+    def slope(r: float) -> float:
+        """(q(r) − q(0))/r."""
+        return sum(c * r**k for k, c in enumerate(coefficients[1:]))
+
+    low, high = 1.0, 2.0
+    if not slope(low) < 0 < slope(high):
+        return None
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return high
 
 
 class GramPolynomial(NamedTuple):
@@ -45,8 +75,8 @@ class GramPolynomial(NamedTuple):
         lead: q(0).
         b: the factor of R in that product.
         c: the factor of R².
-        pairs: None if that is q(R) − q(0)·I, for quintics; else it is V = 4(R − R²), and these are
-            the coefficients of the symmetric form.
+        pairs: None if that is q(R) − q(0)·I, for quintics; else it is V = 4R(ρ − R)/ρ², and these
+            are the coefficients of the symmetric form.
     """
 
     lead: float
@@ -60,7 +90,12 @@ class GramPolynomial(NamedTuple):
         lead, b, c, *more = coefficients
         if not more:
             return GramPolynomial(lead, b, c, None)
-        return GramPolynomial(lead, 4.0, -4.0, symmetric_form(coefficients))
+        level = level_end(coefficients)
+        end = level or 1.0
+        pairs = symmetric_form(coefficients, end)
+        if level:
+            pairs = ((pairs[0][0], 0.0), *pairs[1:])  # where rounding has left something
+        return GramPolynomial(lead, 4 / end, -4 / end**2, pairs)
 
 
 def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Tensor:
@@ -75,7 +110,7 @@ def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Ten
 
     Args:
         r: the matrices, shape (batch, m, m).
-        v: V = 4(R − R²).
+        v: V = 4R(ρ − R)/ρ².
         pairs: q in the symmetric form.
         space: memory for results.
     """
@@ -83,7 +118,7 @@ def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Ten
     inner: tuple[float, Tensor] | None = (slope, converted(r, space.dtype)) if slope else None
     for (_, slope), (constant, _) in zip(pairs[-2::-1], pairs[:0:-1], strict=True):
         scale, plus = _sum(v, constant, r, slope, space)
-        plus = converted(plus, space.dtype)
+        plus = factor if plus is v else converted(plus, space.dtype)
         if inner is not None:
             alpha, n = inner
             plus = space.hermitian(factor, n, plus=plus, beta=scale, alpha=alpha)
@@ -96,7 +131,7 @@ def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Ten
 
 def _sum(v: Tensor, a: float, r: Tensor, b: float, space: Workspace) -> tuple[float, Tensor]:
     """(s, X) with s·X = aV + bR, rounded once."""
-    if not a:
-        return b, r
+    if not a or not b:
+        return (a, v) if a else (b, r)
     (large, x), (small, y) = sorted([(a, v), (b, r)], key=lambda pair: -abs(pair[0]))
     return large, torch.add(x, y, alpha=small / large, out=empty_like(x) if space.writes else None)
