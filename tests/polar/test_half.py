@@ -14,7 +14,7 @@ from steepest.polar import (
 )
 from steepest.polar._noise import HALF_NOISE, SMALL_HALF_NOISE, safe_segments
 from steepest.polar._scale import overestimate
-from steepest.polar.candidates import HALF_DEGREES, SAFETY
+from steepest.polar.candidates import HALF_DEGREES, ROOM
 from steepest.polar.tables import table_of
 from tests.matrices import log_spaced, naive_polar, with_spectrum
 from tests.polar.units import KINDS, emulated
@@ -34,8 +34,8 @@ def fast(kind, *, error=0.05):
 
 def designed(kind, m, *, tight=True, resolution=3e-3, degree=5):
     lower = resolution / overestimate(m, tight=tight)
-    safety = SAFETY[kind, degree]
-    schedule = design_schedule(lower=lower, error=0.035, safety=safety, degree=degree)
+    room = ROOM[kind, degree]._asdict()
+    schedule = design_schedule(lower=lower, error=0.035, degree=degree, **room)
     return GramNewtonSchulz(schedule, kind, tight=tight)
 
 

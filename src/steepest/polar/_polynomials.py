@@ -116,8 +116,12 @@ def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Ten
     """
     slope, factor = pairs[-1][1], converted(v, space.dtype)
     inner: tuple[float, Tensor] | None = (slope, converted(r, space.dtype)) if slope else None
-    for (_, slope), (constant, _) in zip(pairs[-2::-1], pairs[:0:-1], strict=True):
-        scale, plus = _sum(v, constant, r, slope, space)
+    for (_, b), (a, _) in zip(pairs[-2::-1], pairs[:0:-1], strict=True):
+        # aV + bR = scale·plus
+        (scale, plus), (small, y) = sorted([(a, v), (b, r)], key=lambda pair: -abs(pair[0]))
+        if small:
+            out = empty_like(plus) if space.writes else None
+            plus = torch.add(plus, y, alpha=small / scale, out=out)
         plus = factor if plus is v else converted(plus, space.dtype)
         if inner is not None:
             alpha, n = inner
@@ -127,11 +131,3 @@ def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Ten
     assert inner is not None, "two coefficients or more"
     scale, n = inner
     return n if scale == 1 else space.times(n, scale)
-
-
-def _sum(v: Tensor, a: float, r: Tensor, b: float, space: Workspace) -> tuple[float, Tensor]:
-    """(s, X) with s·X = aV + bR, rounded once."""
-    if not a or not b:
-        return (a, v) if a else (b, r)
-    (large, x), (small, y) = sorted([(a, v), (b, r)], key=lambda pair: -abs(pair[0]))
-    return large, torch.add(x, y, alpha=small / large, out=empty_like(x) if space.writes else None)

@@ -165,6 +165,7 @@ def design_schedule(
     cushion: float | None = None,
     safety: float = SINGLE_SAFETY,
     degree: int = 5,
+    slack: float = 1.0,
 ) -> Schedule:
     """The shortest Polar Express schedule that brings [lower, 1] to 1 within `error`.
 
@@ -177,13 +178,15 @@ def design_schedule(
             precision.
         degree: the degree of the polynomials, 5, 9 or 13; the last one has the least of these that
             reaches the error.
+        slack: the polynomials are made for singular values from slack·lower on: room below, where
+            rounding of Gram matrices takes small singular values down.
 
     Returns:
         A schedule whose `error` is at most the one asked for.
 
     Raises:
-        ValueError: `lower` or `error` outside (0, 1), another degree, or an error that more steps
-            do not reach: the room above the interval costs about (safety − 1)³/13 with quintics.
+        ValueError: `lower` or `error` outside (0, 1), a slack outside (0, 1], another degree, or an
+            error that more steps do not reach: the room above the interval costs about (safety − 1)³/13 with quintics.
 
     Examples:
         >>> schedule = design_schedule(lower=1e-3, error=0.05)
@@ -197,8 +200,10 @@ def design_schedule(
         raise invalid("lower", lower, "give a singular value in (0, 1)")
     if not 0 < error < 1:
         raise invalid("error", error, "give an error in (0, 1)")
+    if not 0 < slack <= 1:
+        raise invalid("slack", slack, "give a fraction in (0, 1]")
     last = 1.0
-    for schedule in _longer_and_longer(lower, cushion, safety, degree):
+    for schedule in _longer_and_longer(lower, cushion, safety, degree, slack):
         if schedule.error <= error:
             return schedule
         if len(schedule.coefficients[-1]) <= degree // 2:
@@ -213,7 +218,7 @@ def design_schedule(
 
 
 def _longer_and_longer(
-    lower: float, cushion: float | None, safety: float, degree: int
+    lower: float, cushion: float | None, safety: float, degree: int, slack: float
 ) -> Iterator[Schedule]:
     """Schedules of 1, 2, … steps; with as many steps, by the degree of the last one."""
     is_long = degree > 5
@@ -224,7 +229,7 @@ def _longer_and_longer(
             yield Schedule(
                 name=f"designed{degree if is_long else ''}_{steps}",
                 coefficients=polar_express_coefficients(
-                    lower, steps, cushion=cushion, safety=safety, degree=degree, last=last
+                    slack * lower, steps, cushion=cushion, safety=safety, degree=degree, last=last
                 ),
                 interval=(lower, min(safety, FIRST_SAFETY) if is_long else safety),
                 source="derived by steepest.polar.design, after arXiv 2505.16932",
