@@ -13,21 +13,23 @@ from steepest.polar import (
     design_schedule,
     polar_express_coefficients,
 )
-from steepest.polar._blocks import Workspace
-from steepest.polar._polynomials import GramPolynomial, nested, symmetric_form
+from steepest.polar._blocks import Workspace, nested
+from steepest.polar._polynomials import GramPolynomial, level_end, symmetric_form
 from tests.matrices import log_spaced, naive_polar, with_spectrum
 
 LONG = (9, 13)
 
 
 @pytest.mark.parametrize("degree", range(2, 9))
-def test_the_symmetric_form_is_the_polynomial(degree):
+@pytest.mark.parametrize("end", [1.0, 1.4])
+def test_the_symmetric_form_is_the_polynomial(degree, end):
     c = torch.randn(
         degree + 1, dtype=torch.float64, generator=torch.Generator().manual_seed(degree)
     )
     r = torch.linspace(0, 1, 101, dtype=torch.float64)
-    v = 4 * (r - r**2)
-    found = sum(v**i * (a + b * r) for i, (a, b) in enumerate(symmetric_form(tuple(c.tolist()))))
+    v = 4 * r * (end - r) / end**2
+    pairs = symmetric_form(tuple(c.tolist()), end)
+    found = sum(v**i * (a + b * r) for i, (a, b) in enumerate(pairs))
     assert torch.allclose(found, sum(x * r**k for k, x in enumerate(c)), atol=1e-12)
 
 
@@ -48,6 +50,24 @@ def test_what_a_step_makes_of_a_gram_matrix(degree, gradients, zeros):
         found = nested(r, found, step.pairs, Workspace(r)) if step.pairs else found
     exact = sum(x * values**k for k, x in enumerate(c)) - c[0]
     assert torch.allclose(found, (u * exact[:, None]) @ u.mT, atol=1e-12)
+
+
+@pytest.mark.parametrize("degree", LONG)
+@pytest.mark.parametrize("lower", [5e-4, 2e-3])
+def test_the_polynomials_of_a_schedule_take_one_sum_less(degree, lower):
+    """They fall below q(0) and reach it again beyond 1: there the form ends."""
+    for step in polar_express_coefficients(lower, 3, cushion=0.03, degree=degree)[:-1]:
+        end = level_end(step)
+        assert 1 < end < 2
+        assert sum(c * end**k for k, c in enumerate(step)) == pytest.approx(step[0], rel=1e-9)
+        (_, slope), *others = GramPolynomial.of(step).pairs
+        assert slope == 0.0 and any(b for _, b in others)
+
+
+@pytest.mark.parametrize("coefficients", [(1.0, 2.0, 1.0, 1.0), (1.0, -9.0, 1.0, 0.5)])
+def test_where_a_polynomial_does_not_come_back_the_form_ends_at_1(coefficients):
+    assert level_end(coefficients) is None
+    assert GramPolynomial.of(coefficients).pairs == symmetric_form(coefficients)
 
 
 @pytest.mark.parametrize("degree", LONG)

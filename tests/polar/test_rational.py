@@ -140,7 +140,7 @@ def test_the_blocked_inverse_is_an_inverse(m, dtype):
 def test_a_hermitian_product_by_quarters_is_the_product(m):
     x = torch.randn(1, m, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        product = Workspace(x).hermitian(x, x.mH)
+        product = Workspace(x).product(x, x.mH, hermitian=True)
     assert float((product - x @ x.mH).abs().max()) < 1e-12
     # A product is Hermitian to rounding only; what is mirrored, to the bit.
     assert float((product - product.mH).abs().max()) < 1e-12

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from steepest._common.numerics import HALF, empty, empty_like
+from steepest._common.numerics import HALF, converted, empty, empty_like
 
 # Measured in torch 2.13 on two x86-64 cores, in float32. Below, a product by halves costs more in
 # calls than it saves in arithmetic.
@@ -66,23 +66,38 @@ class Workspace:
     def product(
         self,
         a: Tensor,
-        b: Tensor,
+        b: Tensor | None = None,
         *,
         plus: Tensor | None = None,
         beta: float = 1.0,
         alpha: float = 1.0,
+        hermitian: bool = False,
         out: Tensor | None = None,
     ) -> Tensor:
-        """beta·plus + alpha·a·b for a batch.
+        """beta·plus + alpha·a·b for a batch; of a large Hermitian one little more than half.
+
+        On the host in half precision that holds for a·aᴴ alone: oneDNN is slow for parts of
+        matrices.
 
         Args:
             a: shape (batch, m, k).
-            b: shape (batch, k, n).
+            b: shape (batch, k, n); None for aᴴ.
             plus: a matrix to add, shape (batch, m, n); None for none, and no alpha.
             beta: its factor.
             alpha: the factor of the product.
+            hermitian: whether a·b, and what is added to it, are known to be; a·aᴴ always is.
             out: memory for the result.
         """
+        if self.writes and a.shape[1] >= HALVED and (hermitian or b is None):
+            count = half_blocks(a.shape[1]) if b is None and a.dtype in HALF else 1
+            if count > 1 or a.dtype not in HALF or a.device.type != "cpu":
+                out = self.empty(len(a), a.shape[1], a.shape[1]) if out is None else out
+                if count > 1:
+                    self._write_by_blocks(a, count, out, plus, beta, alpha)
+                else:
+                    self._write_by_halves(a, a.mH if b is None else b, out, plus, beta, alpha)
+                return out
+        b = a.mH if b is None else b
         if out is None and self.writes:
             out = empty((a.shape[0], a.shape[1], b.shape[2]), self._like, a.dtype)
         if plus is None:
@@ -100,26 +115,6 @@ class Workspace:
         own = x.mH
         return self.product(own, a.mH, plus=own if beta else None, beta=beta).mH
 
-    def hermitian(
-        self,
-        a: Tensor,
-        b: Tensor,
-        *,
-        plus: Tensor | None = None,
-        beta: float = 1.0,
-        alpha: float = 1.0,
-    ) -> Tensor:
-        """`product`, known to be Hermitian: of a large one little more than half.
-
-        Not in half precision on the host, where oneDNN is slow for parts of matrices.
-        """
-        slow = a.dtype in HALF and a.device.type == "cpu"
-        if not self.writes or a.shape[1] < HALVED or slow:
-            return self.product(a, b, plus=plus, beta=beta, alpha=alpha)
-        out = self.empty(len(a), a.shape[1], a.shape[1])
-        self._write_by_halves(a, b, out, plus, beta, alpha)
-        return out
-
     def gram(self, xs: Sequence[Tensor]) -> Tensor:
         """XXᴴ of all matrices of several stacks, of m rows each, in one stack."""
         if not self.writes:
@@ -128,37 +123,9 @@ class Workspace:
         out = empty((sum(map(len, xs)), m, m), self._like, self.dtype)
         for x, part in zip(xs, out.split([len(x) for x in xs]), strict=True):
             if x.dtype in HALF or x.shape[-1] < 2 * max(LONG_ROW, LONG_ROWS * m):
-                self.own_product(x, out=part)
+                self.product(x, out=part)
             else:
                 part.copy_(gram_matrix(x))
-        return out
-
-    def own_product(
-        self,
-        a: Tensor,
-        *,
-        plus: Tensor | None = None,
-        beta: float = 1.0,
-        alpha: float = 1.0,
-        out: Tensor | None = None,
-    ) -> Tensor:
-        """`product` of a and aᴴ: of a large one little more than half.
-
-        Args:
-            a: shape (batch, m, n).
-            plus: a Hermitian matrix to add, shape (batch, m, m); None for none, and no alpha.
-            beta: its factor.
-            alpha: the factor of the product.
-            out: memory for the result.
-        """
-        if not self.writes or a.shape[1] < HALVED:
-            return self.product(a, a.mH, plus=plus, beta=beta, alpha=alpha, out=out)
-        out = self.empty(len(a), a.shape[1], a.shape[1]) if out is None else out
-        count = half_blocks(a.shape[1])
-        if a.dtype in HALF and count > 1:
-            self._write_by_blocks(a, count, out, plus, beta, alpha)
-        else:
-            self._write_by_halves(a, a.mH, out, plus, beta, alpha)
         return out
 
     def _write_by_halves(
@@ -262,6 +229,41 @@ def gram_matrix(x: Tensor) -> Tensor:
     return torch.baddbmm(whole, rest, rest.mH) if rest.shape[-1] else whole
 
 
+def nested(r: Tensor, v: Tensor, pairs: Sequence[tuple[float, float]], space: Workspace) -> Tensor:
+    """q(R) − q(0)·I of a Hermitian R with eigenvalues in [0, 1].
+
+        N_i = B_i·R + A_{i+1}·V + V·N_{i+1}
+
+    The constant stays apart: in half precision, rounding of it would drown what is small in R. A
+    sum is formed before it is rounded, and every term but the constants is as small as R where R
+    is small. R and V may come in a wider type than that of the workspace: V has to be that of R and
+    not of what rounding makes of R, since the terms nearly cancel.
+
+    Args:
+        r: the matrices, shape (batch, m, m).
+        v: V = 4R(ρ − R)/ρ².
+        pairs: q in the symmetric form.
+        space: memory for results.
+    """
+    slope, factor = pairs[-1][1], converted(v, space.dtype)
+    inner: tuple[float, Tensor] | None = (slope, converted(r, space.dtype)) if slope else None
+    for (_, b), (a, _) in zip(pairs[-2::-1], pairs[:0:-1], strict=True):
+        # aV + bR = scale·plus
+        (scale, plus), (small, y) = sorted([(a, v), (b, r)], key=lambda pair: -abs(pair[0]))
+        if small:
+            out = empty_like(plus) if space.writes else None
+            plus = torch.add(plus, y, alpha=small / scale, out=out)
+        plus = factor if plus is v else converted(plus, space.dtype)
+        if inner is not None:
+            alpha, n = inner
+            plus = space.product(factor, n, plus=plus, beta=scale, alpha=alpha, hermitian=True)
+            scale = 1.0
+        inner = scale, plus
+    assert inner is not None, "two coefficients or more"
+    scale, n = inner
+    return n if scale == 1 else space.times(n, scale)
+
+
 def definite_inverse(a: Tensor) -> Tensor:
     """Inverse of each Hermitian positive definite matrix, by products of blocks.
 
@@ -297,8 +299,8 @@ def inverse_in(a: Tensor, space: Workspace) -> Tensor:
     else:
         # W is lower triangular: its last rows alone reach every column.
         h = _middle(m)
-        inverse = space.hermitian(w[:, h:].mH, w[:, h:])
-        corner = space.hermitian(w[:, :h, :h].mH, w[:, :h, :h])
+        inverse = space.product(w[:, h:].mH, w[:, h:], hermitian=True)
+        corner = space.product(w[:, :h, :h].mH, w[:, :h, :h], hermitian=True)
         inverse[:, :h, :h] += corner
     return inverse
 

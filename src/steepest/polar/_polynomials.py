@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
-
-import torch
-from torch import Tensor
-
-from steepest._common.numerics import converted, empty_like
-from steepest.polar._blocks import Workspace
 
 Pair = tuple[float, float]
 
@@ -96,38 +89,3 @@ class GramPolynomial(NamedTuple):
         if level:
             pairs = ((pairs[0][0], 0.0), *pairs[1:])  # where rounding has left something
         return GramPolynomial(lead, 4 / end, -4 / end**2, pairs)
-
-
-def nested(r: Tensor, v: Tensor, pairs: Sequence[Pair], space: Workspace) -> Tensor:
-    """q(R) − q(0)·I of a Hermitian R with eigenvalues in [0, 1].
-
-        N_i = B_i·R + A_{i+1}·V + V·N_{i+1}
-
-    The constant stays apart: in half precision, rounding of it would drown what is small in R. A
-    sum is formed before it is rounded, and every term but the constants is as small as R where R
-    is small. R and V may come in a wider type than that of the workspace: V has to be that of R and
-    not of what rounding makes of R, since the terms nearly cancel.
-
-    Args:
-        r: the matrices, shape (batch, m, m).
-        v: V = 4R(ρ − R)/ρ².
-        pairs: q in the symmetric form.
-        space: memory for results.
-    """
-    slope, factor = pairs[-1][1], converted(v, space.dtype)
-    inner: tuple[float, Tensor] | None = (slope, converted(r, space.dtype)) if slope else None
-    for (_, b), (a, _) in zip(pairs[-2::-1], pairs[:0:-1], strict=True):
-        # aV + bR = scale·plus
-        (scale, plus), (small, y) = sorted([(a, v), (b, r)], key=lambda pair: -abs(pair[0]))
-        if small:
-            out = empty_like(plus) if space.writes else None
-            plus = torch.add(plus, y, alpha=small / scale, out=out)
-        plus = factor if plus is v else converted(plus, space.dtype)
-        if inner is not None:
-            alpha, n = inner
-            plus = space.hermitian(factor, n, plus=plus, beta=scale, alpha=alpha)
-            scale = 1.0
-        inner = scale, plus
-    assert inner is not None, "two coefficients or more"
-    scale, n = inner
-    return n if scale == 1 else space.times(n, scale)

@@ -45,7 +45,7 @@ def refine(q: Tensor, steps: int) -> Tensor:
     space = Workspace(q)
     for _ in range(steps):
         square = space.gram([q])
-        polynomial = space.own_product(square, plus=square, beta=-10 / 8, alpha=3 / 8)
+        polynomial = space.product(square, plus=square, beta=-10 / 8, alpha=3 / 8)
         polynomial.diagonal(dim1=-2, dim2=-1).add_(15 / 8)
         q = space.product_like(polynomial, q)
     return q

@@ -31,7 +31,6 @@ SCHEDULE_FLOOR = 1e-6
 SHARES, HALF_SHARES = (1.0, 0.9, 0.5, 0.1), (0.9, 0.5)
 
 
-
 class Room(NamedTuple):
     """What a schedule leaves to rounding, as `design_schedule` takes it."""
 

@@ -186,7 +186,8 @@ def design_schedule(
 
     Raises:
         ValueError: `lower` or `error` outside (0, 1), a slack outside (0, 1], another degree, or an
-            error that more steps do not reach: the room above the interval costs about (safety − 1)³/13 with quintics.
+            error that more steps do not reach: the room above the interval costs about
+            (safety − 1)³/13 with quintics.
 
     Examples:
         >>> schedule = design_schedule(lower=1e-3, error=0.05)

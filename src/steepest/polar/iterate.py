@@ -20,9 +20,9 @@ from steepest._common.numerics import (
     safe_divisor,
     unit_scales,
 )
-from steepest.polar._blocks import Workspace, gram_matrix, largest_eigenvalue
+from steepest.polar._blocks import Workspace, gram_matrix, largest_eigenvalue, nested
 from steepest.polar._noise import band, half_backward, half_error, safe_segments
-from steepest.polar._polynomials import GramPolynomial, nested
+from steepest.polar._polynomials import GramPolynomial
 from steepest.polar._rounding import GRAM_NOISE, factor_rounding
 from steepest.polar._scale import fitted, overestimate
 from steepest.polar.method import Accuracy, PolarMethod
@@ -219,14 +219,14 @@ class GramNewtonSchulz(_Iteration):
             xs = self._started_in_half(xs, first, rest, space)
         else:
             gram = space.gram(xs)
-            square = space.own_product(gram)
+            square = space.product(gram)
             bound, q, gram = self._first(first, gram, square, space, divided=bool(rest))
             _, q = _composed(first.lead, q, gram, rest, space, apart=False)
             triples = zip(q.split(counts), xs, bound.rsqrt().split(counts), strict=True)
             xs = [space.product_like(part * root, x) for part, x, root in triples]
         for (lead, b, c, pairs), *more in others:
             gram = space.gram(xs)
-            q = space.own_product(gram, plus=gram, beta=b, alpha=c)
+            q = space.product(gram, plus=gram, beta=b, alpha=c)
             q = nested(gram, q, pairs, space) if pairs else q
             if more or not half:
                 lead, q = _composed(lead, q, gram, more, space, apart=half)
@@ -287,7 +287,7 @@ class GramNewtonSchulz(_Iteration):
         # R with ‖R‖_F in [1/2, 1), so that R² is in the range.
         unit = torch.ldexp(torch.ones_like(size), -torch.frexp(size).exponent)
         own = own.mul_(unit) if space.writes else own * unit
-        square = converted(space.own_product(converted(own, work)), wide)
+        square = converted(space.product(converted(own, work)), wide)
         bound, q, gram = self._first(step, own, square, space, divided=bool(more))
         lead, q = step.lead, converted(q, work)
         if more:
@@ -318,7 +318,7 @@ def _tight_bound(square: Tensor, squarings: int, space: Workspace) -> Tensor:
     inner = space.times(square, 1 / size)
     if space.dtype in HALF:
         inner = converted(inner, space.dtype)
-    fourth = space.own_product(inner)
+    fourth = space.product(inner)
     half = space.dtype in HALF
     fine = converted(fourth, torch.float32) if half else fourth
     if squarings > 1:
@@ -352,15 +352,15 @@ def _composed(
     z, own = q, lead
     for a, b, c, pairs in steps:
         # Of the step before, Z or own·I + Z'; everything here is a polynomial of R.
-        half = space.hermitian(z, gram, plus=gram if apart else None, beta=own)
-        gram = space.hermitian(z, half, plus=half if apart else None, beta=own)
+        half = space.product(z, gram, plus=gram if apart else None, beta=own, hermitian=True)
+        gram = space.product(z, half, plus=half if apart else None, beta=own, hermitian=True)
         del half
-        z, own = space.own_product(gram, plus=gram, beta=b, alpha=c), a
+        z, own = space.product(gram, plus=gram, beta=b, alpha=c), a
         z = nested(gram, z, pairs, space) if pairs else z
         if apart:
-            q = space.hermitian(q, z, plus=q, beta=own).add_(z, alpha=lead)
+            q = space.product(q, z, plus=q, beta=own, hermitian=True).add_(z, alpha=lead)
         else:
             z.diagonal(dim1=-2, dim2=-1).add_(own)
-            q = space.hermitian(q, z)
+            q = space.product(q, z, hermitian=True)
         lead *= own
     return lead if apart else 0.0, q

@@ -159,7 +159,7 @@ class Zolotarev(PolarMethod):
     def _root(self, r: Tensor, space: Workspace) -> Tensor:
         """Q of the polar factor QX for each Gram matrix R = XXᴴ."""
         if self.tight:
-            bound = largest_eigenvalue(r, space.hermitian(r, r), space)
+            bound = largest_eigenvalue(r, space.product(r), space)
         else:
             bound = _largest_eigenvalue_bound(r, space)
         bound = safe_divisor(bound)
@@ -168,12 +168,12 @@ class Zolotarev(PolarMethod):
         for k, stage in enumerate(self.stages):
             last = stage is self.stages[-1] and not self.degree
             z, rz = _apply(stage, r, last, space)
-            r = r if last else space.hermitian(rz, z)
+            r = r if last else space.product(rz, z, hermitian=True)
             # Functions of R commute.
-            q = space.hermitian(z, q) if k else z
+            q = space.product(z, q, hermitian=True) if k else z
             del z, rz
         if self.degree:
-            q = space.hermitian(_polynomial(self.polynomial[0], r, space), q)
+            q = space.product(_polynomial(self.polynomial[0], r, space), q, hermitian=True)
         return space.times(q, bound.rsqrt())
 
 
@@ -198,17 +198,17 @@ def _apply(stage: Rational, r: Tensor, last: bool, space: Workspace) -> tuple[Te
 def _polynomial(coefficients: Sequence[float], r: Tensor, space: Workspace) -> Tensor:
     """c₀I + c₁R + c₂R² + … for 3, 5 or 7 coefficients, by Paterson and Stockmeyer's scheme."""
     a, b, c, *higher = coefficients
-    square = space.hermitian(r, r)
+    square = space.product(r)
     z = space.times(r, b).add_(square, alpha=c)
     z.diagonal(dim1=-2, dim2=-1).add_(a)
     if len(higher) == 2:
         rest = space.times(r, higher[0]).add_(square, alpha=higher[1])
-        z.add_(space.hermitian(square, rest))
+        z.add_(space.product(square, rest, hermitian=True))
     elif higher:
-        cube = space.hermitian(r, square)
+        cube = space.product(r, square, hermitian=True)
         rest = space.times(r, higher[1]).add_(square, alpha=higher[2]).add_(cube, alpha=higher[3])
         rest.diagonal(dim1=-2, dim2=-1).add_(higher[0])
-        z.add_(space.hermitian(cube, rest))
+        z.add_(space.product(cube, rest, hermitian=True))
     return z
 
 
