@@ -9,7 +9,7 @@ from steepest import polar_factor
 from steepest.polar import Auto, CostTable, GramEigh, GramNewtonSchulz, Svd
 from steepest.polar._measured import AVX512
 from steepest.polar.costs import seconds_at
-from steepest.polar.tables import ACCELERATED
+from steepest.polar.tables import ACCELERATED, table_of
 from tests.matrices import log_spaced, naive_polar, spectral_distance, with_spectrum
 
 HOST = torch.device("cpu")
@@ -42,6 +42,18 @@ def test_the_table_decides():
     assert Auto(table=slow_products).choose(*arguments) == GramEigh()
     assert isinstance(Auto(table=slow_eigh).choose(*arguments), GramNewtonSchulz)
     assert Auto(table=cheap_svd).choose(*arguments) == Svd()
+
+
+@pytest.mark.parametrize("processor", ["zen5-bf16", "amx"])
+@pytest.mark.parametrize("m", [64, 128, 256])
+def test_square_and_wide_matrices_share_an_iteration_in_half_precision(processor, m):
+    """Without another product for a tight bound of σ₁."""
+    auto = Auto(table=table_of(processor, several=True))
+    shapes = [(m, m), (m, 3 * m), (4 * m, m)]
+    first, *others = (auto.choose(*shape, torch.float32, HOST) for shape in shapes)
+    assert all(other is first for other in others)
+    assert isinstance(first, GramNewtonSchulz)
+    assert first.dtype == torch.bfloat16 and not first.tight
 
 
 def test_an_error_of_rounding_needs_double_precision():

@@ -78,11 +78,21 @@ def test_design_keeps_its_promise_with_the_fewest_steps(lower, error):
         (lambda: polar_express_coefficients(1e-3, 3, safety=0.9), "safety"),
         (lambda: design_schedule(lower=0.0, error=0.1), "lower"),
         (lambda: design_schedule(lower=0.1, error=0.0), "error"),
+        (lambda: design_schedule(lower=0.1, error=0.1, slack=0.0), "slack"),
+        (lambda: design_schedule(lower=0.1, error=0.1, slack=1.1), "slack"),
     ],
 )
 def test_bad_arguments(call, argument):
     with pytest.raises(ValueError, match=argument):
         call()
+
+
+def test_a_slack_leaves_room_below_what_is_promised():
+    """The schedule for a smaller end, but promised for the one that was asked for."""
+    schedule = design_schedule(lower=1e-2, error=0.05, slack=0.5)
+    wider = design_schedule(lower=5e-3, error=schedule.band(5e-3, 1.0)[1] - 1 + 1e-6)
+    assert schedule.interval == (1e-2, wider.interval[1])
+    assert schedule.coefficients == wider.coefficients and schedule.error <= 0.05
 
 
 def test_an_error_that_the_safety_factor_forbids_is_refused():

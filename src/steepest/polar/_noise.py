@@ -108,11 +108,11 @@ def band(
     return low, high, top
 
 
-# Emulated as above: what the band leaves out is 1.7·eps at most for segments of one step, 2.6·eps
+# Emulated as above: what the band leaves out is 2.2·eps at most for segments of one step, 4.9·eps
 # with one of two.
-LAST_ROUNDING, LONG_ROUNDING = 2.0, 3.0
+LAST_ROUNDING, LONG_ROUNDING = 2.25, 5.0
 
-# Emulated for two levels, 1 and σ, besides 6·eps: 0.06·eps·σ₁/σ at most for segments of one step,
+# Emulated for two levels, 1 and σ, besides 8·eps: 0.06·eps·σ₁/σ at most for segments of one step,
 # 1.1·eps·σ₁/σ for longer ones.
 TURN, LONG_TURN = 0.1, 1.2
 

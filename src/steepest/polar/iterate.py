@@ -138,7 +138,7 @@ class GramNewtonSchulz(_Iteration):
     the matrices, whose rounding would otherwise drown small singular values, and takes q·X from X
     as it came. The promise then has two parts. The singular values end in the stated band. The
     directions are those of X + E with ‖E‖₂ ≤ `backward`·σ₁: rounding turns a pair of singular
-    vectors with σ by backward·σ₁/σ at most, and any pair by up to 6·eps, with segments of several
+    vectors with σ by backward·σ₁/σ at most, and any pair by up to 8·eps, with segments of several
     steps 60·eps. In bfloat16 that is a quarter of a radian for σ = 3e-3·σ₁; of a matrix with
     singular values from 1 to 1/300 in equal ratios the factor is off by 0.02 to 0.03 of its norm.
     **Input** in half precision has been rounded before: its own small directions, below some
