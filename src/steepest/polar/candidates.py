@@ -32,7 +32,7 @@ SHARES, HALF_SHARES = (1.0, 0.9, 0.5, 0.1), (0.9, 0.5)
 
 
 class Room(NamedTuple):
-    """What a schedule leaves to rounding, as `design_schedule` takes it."""
+    """Room that a schedule leaves to rounding, as `design_schedule` takes it."""
 
     safety: float
     cushion: float | None = None
