@@ -77,7 +77,7 @@ def two_levels(shape, sigma, count, vectors, seed):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("m", [3, 16, 40])
 @pytest.mark.parametrize("vectors", ["random", "ones", "diagonal"])
-@pytest.mark.parametrize(("rows", "tight"), [(64, True), (7168, True), (7168, 2)])
+@pytest.mark.parametrize(("rows", "tight"), [(256, False), (64, True), (7168, True), (7168, 2)])
 @pytest.mark.parametrize("degree", HALF_DEGREES)
 def test_what_is_stated_holds_for_spectra_of_two_levels(kind, m, vectors, rows, tight, degree):
     """The worst for rounding: what is large is many, the rest at the resolution, or where a first
@@ -97,7 +97,8 @@ def test_what_is_stated_holds_for_spectra_of_two_levels(kind, m, vectors, rows, 
         # A direction with σ is off by its stretching and by its turn.
         turns = torch.linalg.matrix_norm(q.double() - exact, 2)
         levels = torch.tensor([s for s, _ in cases], dtype=torch.float64)
-        any_turn = (8 if kind == torch.bfloat16 else 60) * epsilon(kind)
+        single = max(map(len, method._steps[kind])) == 1
+        any_turn = (8 if single else 60) * epsilon(kind)
         assert bool((turns <= stated.error + stated.backward / levels + any_turn).all())
 
 

@@ -1,4 +1,4 @@
-"""Products and inverses of stacks of matrices, blocked where that is faster than a library call.
+"""Products, polynomials and inverses of stacks of matrices, blocked where a library call is slower.
 
 A batched Cholesky factorisation takes a CPU twenty times as long as a product of the same size when
 the matrices are small. Cut into blocks, nearly all of the work is products.
@@ -82,24 +82,25 @@ class Workspace:
         Args:
             a: shape (batch, m, k).
             b: shape (batch, k, n); None for aᴴ.
-            plus: a matrix to add, shape (batch, m, n); None for none, and no alpha.
+            plus: a matrix to add, shape (batch, m, n), Hermitian where the product is; None for
+                none, and no alpha.
             beta: its factor.
             alpha: the factor of the product.
-            hermitian: whether a·b, and what is added to it, are known to be; a·aᴴ always is.
+            hermitian: whether a·b is known to be; a·aᴴ always is.
             out: memory for the result.
         """
-        if self.writes and a.shape[1] >= HALVED and (hermitian or b is None):
-            count = half_blocks(a.shape[1]) if b is None and a.dtype in HALF else 1
-            if count > 1 or a.dtype not in HALF or a.device.type != "cpu":
-                out = self.empty(len(a), a.shape[1], a.shape[1]) if out is None else out
-                if count > 1:
-                    self._write_by_blocks(a, count, out, plus, beta, alpha)
-                else:
-                    self._write_by_halves(a, a.mH if b is None else b, out, plus, beta, alpha)
-                return out
+        m, half, own = a.shape[1], a.dtype in HALF, b is None
         b = a.mH if b is None else b
         if out is None and self.writes:
-            out = empty((a.shape[0], a.shape[1], b.shape[2]), self._like, a.dtype)
+            out = empty((len(a), m, b.shape[2]), self._like, a.dtype)
+        count = half_blocks(m) if half and own else 1
+        slow = half and count == 1 and a.device.type == "cpu"
+        if out is not None and m >= HALVED and (own or hermitian) and not slow:
+            if count > 1:
+                self._write_by_blocks(a, count, out, plus, beta, alpha)
+            else:
+                self._write_by_halves(a, b, out, plus, beta, alpha)
+            return out
         if plus is None:
             return torch.bmm(a, b, out=out)
         return torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
@@ -241,7 +242,7 @@ def nested(r: Tensor, v: Tensor, pairs: Sequence[tuple[float, float]], space: Wo
 
     Args:
         r: the matrices, shape (batch, m, m).
-        v: V = 4R(ρ − R)/ρ².
+        v: V = 4R(τ − R)/τ².
         pairs: q in the symmetric form.
         space: memory for results.
     """

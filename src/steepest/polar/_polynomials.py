@@ -8,14 +8,15 @@ Pair = tuple[float, float]
 
 
 def symmetric_form(coefficients: tuple[float, ...], end: float = 1.0) -> tuple[Pair, ...]:
-    """(A_i, B_i) of q(r) = Σ_i v^i·(A_i + B_i·r) with v = 4r(ρ − r)/ρ², given q(r) = Σ_k c_k·r^k.
+    """(A_i, B_i) of q(r) = Σ_i v^i·(A_i + B_i·r) with v = 4r(τ − r)/τ², given q(r) = Σ_k c_k·r^k.
 
-    v lies in [0, 1] with r in [0, ρ], and vanishes at both ends. Polynomials that are bounded on
-    [0, 1] have coefficients of some ten here where powers of r have thousands, which cancel.
+    v lies in [0, 1] with r in [0, τ], and vanishes at both ends. The polynomials of a schedule have
+    coefficients up to 20 here (degree 9) or 90 (degree 13), where powers of r have hundreds or
+    thousands, which cancel.
 
     Args:
         coefficients: c_0, c_1, ….
-        end: ρ.
+        end: τ.
 
     Examples:
         >>> symmetric_form((2.0, -1.5, 0.5))
@@ -23,7 +24,7 @@ def symmetric_form(coefficients: tuple[float, ...], end: float = 1.0) -> tuple[P
     """
     size = len(coefficients) // 2 + 1
     constant, slope = [0.0] * size, [0.0] * size
-    # r^k = p(v) + r·s(v), and r² = ρr − ρ²v/4.
+    # r^k = p(v) + r·s(v), and r² = τr − τ²v/4.
     p, s = [1.0] + [0.0] * (size - 1), [0.0] * size
     for c in coefficients:
         constant = [x + c * y for x, y in zip(constant, p, strict=True)]
@@ -37,10 +38,10 @@ def symmetric_form(coefficients: tuple[float, ...], end: float = 1.0) -> tuple[P
 
 
 def level_end(coefficients: tuple[float, ...]) -> float | None:
-    """The least ρ in (1, 2) with q(ρ) = q(0), by bisection; None if the ends tell of none.
+    """A τ in (1, 2) with q(τ) = q(0), by bisection; None if the ends tell of none.
 
-    In the symmetric form with this ρ, B_0 is 0. The polynomials of a schedule have one: they fall
-    from q(0), which is large, and rise again beyond 1.
+    In the symmetric form with this τ, B_0 is 0. The polynomials of a schedule, but for the last
+    ones, have it: they fall from q(0), which is large, and rise again beyond 1.
 
     Examples:
         >>> level_end((1.0, -1.5, 1.0))
@@ -68,7 +69,7 @@ class GramPolynomial(NamedTuple):
         lead: q(0).
         b: the factor of R in that product.
         c: the factor of R².
-        pairs: None if that is q(R) − q(0)·I, for quintics; else it is V = 4R(ρ − R)/ρ², and these
+        pairs: None if that is q(R) − q(0)·I, for quintics; else it is V = 4R(τ − R)/τ², and these
             are the coefficients of the symmetric form.
     """
 
@@ -81,8 +82,10 @@ class GramPolynomial(NamedTuple):
     def of(coefficients: tuple[float, ...]) -> GramPolynomial:
         """The step of an odd polynomial with these coefficients, three or more."""
         lead, b, c, *more = coefficients
-        if not more:
+        if not any(more):
             return GramPolynomial(lead, b, c, None)
+        while not coefficients[-1]:
+            coefficients = coefficients[:-1]
         level = level_end(coefficients)
         end = level or 1.0
         pairs = symmetric_form(coefficients, end)

@@ -28,8 +28,9 @@ CUSHION = 0.02407327424182761
 FIRST_SAFETY = 1.01
 
 # Longer polynomials are steeper and take more large singular values down. Emulated in bfloat16 (two
-# levels, two levels with a third, in equal ratios; 2 to 96 rows), with 0.03 some directions turn.
-LONG_CUSHION = 0.035
+# levels, two levels with a third, in equal ratios; 2 to 96 rows), with 0.03 some directions turn,
+# and with 0.035 where the last polynomial is of degree 9.
+LONG_CUSHION = 0.04
 
 # Of these degrees the best polynomial is largest at the upper end, as a composition needs.
 DEGREES = (5, 9, 13)
@@ -173,9 +174,10 @@ def design_schedule(
         lower: the smallest singular value, relative to the normalisation, to bring to 1.
         error: the largest |1 − p(σ)| allowed for σ in [lower, 1].
         cushion: the fraction of u_t of `polar_express_coefficients`; None for the published one,
-            0.024, and for 0.035 with longer polynomials.
-        safety: the room above σ₁ of `polar_express_coefficients`; about 1.02 for arithmetic in half
-            precision.
+            0.024, and for 0.04 with longer polynomials.
+        safety: the room above σ₁ of `polar_express_coefficients`. In half precision about 1.02 for
+            quintics; for degree 9, whose own rounding counts, 1.06 in bfloat16 and 1.015 in
+            float16. With less they diverge, which `accuracy` of a method does not foresee.
         degree: the degree of the polynomials, 5, 9 or 13; the last one has the least of these that
             reaches the error.
         slack: the polynomials are made for singular values from slack·lower on: room below, where
