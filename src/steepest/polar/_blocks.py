@@ -93,14 +93,14 @@ class Workspace:
         b = a.mH if b is None else b
         if out is None and self.writes:
             out = empty((len(a), m, b.shape[2]), self._like, a.dtype)
-        count = half_blocks(m) if half and own else 1
-        slow = half and count == 1 and a.device.type == "cpu"
-        if out is not None and m >= HALVED and (own or hermitian) and not slow:
+        if out is not None and m >= HALVED and (own or hermitian):
+            count = half_blocks(m) if half and own else 1
             if count > 1:
                 self._write_by_blocks(a, count, out, plus, beta, alpha)
-            else:
+                return out
+            if not half or a.device.type != "cpu":
                 self._write_by_halves(a, b, out, plus, beta, alpha)
-            return out
+                return out
         if plus is None:
             return torch.bmm(a, b, out=out)
         return torch.baddbmm(plus, a, b, beta=beta, alpha=alpha, out=out)
