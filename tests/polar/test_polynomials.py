@@ -48,6 +48,7 @@ STEPS = {
         for k, step in enumerate(polar_express_coefficients(2e-3, 3, cushion=0.04, degree=degree))
     },
     "zeros at the end": (1.5, -0.5, 0.1, 0.0, 0.0),
+    "a zero at the end": (1.5, -0.5, 0.1, 0.2, 0.0),
     "one power": (1.5, 1.0, 0.0, 0.0),
 }
 

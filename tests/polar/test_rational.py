@@ -149,6 +149,20 @@ def test_a_hermitian_product_by_quarters_is_the_product(m):
         assert torch.equal(product[:, :half, half:], product[:, half:, :half].mH)
 
 
+@pytest.mark.parametrize("m", [7, HALVED, HALVED + 9])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_hermitian_product_in_half_precision_is_the_product(m, own):
+    """In equal blocks, or whole: 521 is prime, and oneDNN is slow for other parts."""
+    generator = torch.Generator().manual_seed(m)
+    x = torch.randn(2, m, 8, generator=generator).bfloat16()
+    plus = torch.eye(m, dtype=torch.bfloat16).expand(2, m, m)
+    with torch.no_grad():
+        other = None if own else x.mH
+        found = Workspace(x).product(x, other, plus=plus, beta=2.0, alpha=0.5, hermitian=True)
+    exact = 0.5 * x.double() @ x.double().mH + 2 * plus.double()
+    assert bool(((found - exact).abs() <= 2**-8 * exact.abs() + 1e-6).all())
+
+
 @pytest.mark.parametrize(
     "method",
     [Zolotarev(4, 1e-3), Zolotarev(2, 1e-3, degree=5), Zolotarev(1, 1e-3, degree=13)],
