@@ -21,6 +21,7 @@ from steepest.apps.bench.sets import Shape, ShapeSet
 from steepest.optim.batching import DEVICE_STACK
 from steepest.optim.presets import FAMILY
 from steepest.polar import Accuracy, PolarMethod, polar_express
+from steepest.polar.candidates import ROOM
 from steepest.sharding import local, sharded_like
 
 PASSED, FAILED, ELSEWHERE = "passed", "failed", "not on this device"
@@ -28,7 +29,9 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Quintics for half precision, and what `Auto` takes for a few hundred rows in bfloat16.
 HALVES = polar.design_schedule(lower=1e-3, error=0.05, safety=1.02)
-LONG = polar.design_schedule(lower=1.8e-3, error=0.045, safety=1.06, degree=9, slack=0.95)
+LONG = polar.design_schedule(
+    lower=1.8e-3, error=0.045, degree=9, **ROOM[torch.bfloat16, 9]._asdict()
+)
 METHODS: Mapping[str, PolarMethod] = {
     "Svd()": polar.Svd(),
     "GramEigh()": polar.GramEigh(),

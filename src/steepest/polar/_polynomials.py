@@ -82,10 +82,11 @@ class GramPolynomial(NamedTuple):
     def of(coefficients: tuple[float, ...]) -> GramPolynomial:
         """The step of an odd polynomial with these coefficients, three or more."""
         lead, b, c, *more = coefficients
-        if not any(more):
+        while more and not more[-1]:
+            more.pop()
+        if not more:
             return GramPolynomial(lead, b, c, None)
-        while not coefficients[-1]:
-            coefficients = coefficients[:-1]
+        coefficients = (lead, b, c, *more)
         level = level_end(coefficients)
         end = level or 1.0
         pairs = symmetric_form(coefficients, end)
