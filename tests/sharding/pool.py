@@ -8,6 +8,7 @@ traceback, a process that has died or does not answer is reported, and the next 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -163,6 +164,7 @@ def _serve(connection: Connection, rank: int, world: int, store: str) -> None:
     warned.ignore()
     # Linear layers give views of three-dimensional results; nothing here writes into them.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+    gc.freeze()  # what was imported is no garbage and wraps nothing
     limit = timedelta(seconds=TIMEOUT)
     distributed_c10d.default_pg_timeout = limit  # of the groups that a mesh makes
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)

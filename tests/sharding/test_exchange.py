@@ -227,11 +227,11 @@ REDUCED: Mapping[str, Make] = {
 
 
 def reduced(rank: int, world: int, layout: str) -> dict[str, tuple[list[dict[str, int]], float]]:
-    """Of each optimizer the collectives for 2 and 12 layers, and the distance from one process."""
+    """Of each optimizer the collectives for 2 and 5 layers, and the distance from one process."""
     out = {}
     for name, make in REDUCED.items():
         calls = []
-        for count in (2, 12):
+        for count in (2, 5):
             wells = Wells(layout, world, torch.float64, layers(count))
             optimizer = make(wells)
             for step in range(2):

@@ -43,14 +43,15 @@ def living(refs: Iterable[weakref.ref[DistributedDataParallel]]) -> list[Distrib
 def wrappers_of(params: Collection[Tensor]) -> list[DistributedDataParallel]:
     """The wrappers of this process around modules that hold some of the parameters.
 
-    torch keeps no list of them: all objects that Python's collector knows are looked through, by
-    their types alone, since some run code of their own when they are asked for more.
+    torch keeps no list of them, but Python's collector finds what refers to a class, as its objects
+    do. Nothing but the types of what it finds is looked at: some objects run code of their own when
+    they are asked for more.
     """
     kinds = [DistributedDataParallel]
     for kind in kinds:
         kinds += kind.__subclasses__()
     wanted = frozenset(kinds)
-    refs = [weakref.ref(one) for one in gc.get_objects() if type(one) in wanted]
+    refs = [weakref.ref(one) for one in gc.get_referrers(*kinds) if type(one) in wanted]
 
     def around() -> list[DistributedDataParallel]:
         # A constructor that has failed leaves a wrapper around nothing.
