@@ -38,9 +38,18 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
+def quick_switches():
+    """Python's threads take turns so often that no operator waits long for its next turn."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
 def few_objects():
-    """What was there before a test is out of sight: hundreds of collections walk over the rest."""
+    """What was there before is out of sight: hundreds of collections walk over the rest."""
     gc.collect()
     gc.freeze()
     yield
@@ -222,7 +231,7 @@ def test_threads_with_an_optimizer_each_do_not_disturb_each_other(one_thread):
         assert_equal(a, b)
 
 
-def test_a_state_can_be_taken_while_another_thread_steps(one_thread):
+def test_a_state_can_be_taken_while_another_thread_steps(one_thread, quick_switches):
     m = model()
     optimizer = SteepestDescent(m, norms.Schatten(4), lr=0.01, momentum=0.9)
     train(m, optimizer, 1)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner, Result
 
 from steepest.apps.app import app
 from steepest.apps.train import trial
 from tests.apps.train.tiny import TINY, Invoke, words
+
+BLANK = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+)
+"""A picture of one white pixel."""
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +36,22 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes longer than training a tiny model: long samples, waiting for disks."""
     monkeypatch.setattr(trial, "SAMPLE", 20)
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def drawn() -> None:
+    """The pictures of the test that asks for this are drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _blank(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out drawing, which takes longer than a tiny training, where nobody asks for `drawn`."""
+
+    def savefig(figure: Figure, file: BinaryIO, **_: object) -> None:
+        file.write(BLANK)
+
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def test_every_flag_is_documented() -> None:
     assert [flag for flag in FLAGS if f"`{flag}`" not in text] == []
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_writes_everything_it_promises(tiny: Invoke, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = tiny("--out", out, "--seed", 0, "--seed", 1, "--monitor-every", 100)

@@ -108,6 +108,7 @@ def test_the_spectra_are_those_of_the_layers(tmp_path: Path, corpus: Corpus) -> 
         assert np.stack(values).shape == (5, len(found.values))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_layer_that_is_no_longer_finite_is_a_gap() -> None:
     spectra, ones = Spectra(), torch.ones(3, dtype=torch.float64)
     both = [ConstraintSpectrum(name=n, kind="entries", values=ones, limit=2.0) for n in "ab"]
@@ -225,6 +226,7 @@ def made(layers: int, top: float) -> Spectra:
     return spectra
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize(("layers", "top"), [(1, 2.0), (2, 0.2), (12, 1.5)])
 def test_the_picture_has_a_panel_a_layer(layers: int, top: float) -> None:
     content = draw(made(layers, top), "muon seed 0")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from steepest.apps.train.picture import COLOURS, draw, limits
 from steepest.apps.train.report import Curve, Report, SummaryRow
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 STEPS = tuple(range(0, 101, 5))
 
 
