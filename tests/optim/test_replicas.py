@@ -6,6 +6,7 @@ What several processes do is in tests/sharding.
 from __future__ import annotations
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -57,6 +58,9 @@ def test_wrappers_are_found_around_their_parameters_and_garbage_is_not():
 
     again = Own(net)
     assert set(replicas.wrappers_of(every)) == {whole, again}
+    gc.freeze()  # out of the collector's sight
+    assert replicas.wrappers_of(every) == []
+    gc.unfreeze()
     again.around = [again]
     del whole, again
     assert replicas.wrappers_of(every) == []
