@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,16 @@ def invalid(argument: str, value: object, remedy: str) -> ValueError:
         >>> str(invalid("lr", -1.0, "give a number >= 0"))
         'lr=-1.0: give a number >= 0'
     """
+    # torch.compile, where it fails, shows an argument of an error only if it is a text.
+    if _is_traced():
+        return ValueError(f"{argument}={value!r}: {remedy}")
     return ValueError(Refusal(argument, value, remedy))
+
+
+def _is_traced() -> bool:
+    """Whether torch.compile traces the caller; torch, which takes a second, is not imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
 
 
 def refusal(error: BaseException) -> Refusal | None:
