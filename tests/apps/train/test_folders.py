@@ -15,6 +15,8 @@ import torch
 
 import steepest as package
 from steepest.apps._folder import LOCK, held
+from steepest.apps.train import run as run_folder
+from steepest.apps.train.config import Config
 from steepest.apps.train.run import new_folder
 from tests.apps.train.launched import LIMIT, command, environment
 from tests.apps.train.tiny import TINY, Invoke, contents, history, read_json
@@ -90,6 +92,24 @@ def test_every_folder_of_results_belongs_to_one_process(
     with held(out):
         says(steepest(*arguments, "--out", out), f"--out {out}: process {os.getpid()} on ")
         assert set(contents(out)) == {LOCK}
+
+
+def test_a_run_that_another_has_overtaken_names_the_folder(
+    tiny: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, begun, read = tmp_path / "run", list[Any](), run_folder._read
+    flags = ("--optimizer", "sgd", "--out", out)
+
+    def slowly(config: Config) -> Any:
+        if not begun:
+            begun.append(out)
+            assert tiny(*flags, "--lr", 0.02).exit_code == 0
+            begun.append(contents(out))
+        return read(config)
+
+    monkeypatch.setattr(run_folder, "_read", slowly)
+    says(tiny(*flags, "--lr", 0.01), f"--out {out}: exists already, as a folder with files in it")
+    assert contents(out) == begun[1]
 
 
 @pytest.mark.slow

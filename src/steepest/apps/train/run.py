@@ -112,12 +112,20 @@ def old_folder(folder: Path, *, argument: str, started: Launch) -> Iterator[None
         yield
 
 
-def _checked(folder: Path, config: Config, text: Text, corpus: Corpus, team: Team) -> Run:
-    """Build every trial and read its checkpoint, so that a fault shows before hours of training."""
+def _checked(
+    folder: Path, config: Config, text: Text, corpus: Corpus, team: Team, *, new: bool
+) -> Run:
+    """Build every trial and read its checkpoint, so that a fault shows before hours of training.
+
+    A new run reads none: what is there, another run has begun to write meanwhile.
+    """
     todo = {}
     memory.check(config, len(corpus.characters), alone=team.mesh is None)
     for trial in trials(config):
         trainer = Trainer(trial, config, corpus, team=team)
+        if new:
+            todo[trial] = 0
+            continue
         own = trial.folder(folder)
         team.first(partial(refuse_links, folder, own, trial.board(folder) / "monitor"))
         trainer.restore(own)
@@ -140,7 +148,7 @@ def new_run(config: Config, folder: Path | None, *, team: Team = SINGLE) -> Run:
     """
     place = team.first(lambda: _free(folder))
     text, corpus = team.agreed(lambda: _read(config))
-    return _checked(place, config, text, corpus, team)
+    return _checked(place, config, text, corpus, team, new=True)
 
 
 def _read(config: Config) -> tuple[Text, Corpus]:
@@ -223,7 +231,7 @@ def old_run(
             "data", text.name, f"has changed since {folder} began; restore it, or start a new run"
         )
     try:
-        return _checked(folder, config, text, corpus, team)
+        return _checked(folder, config, text, corpus, team, new=False)
     except AnotherRunError as error:
         version = read_json(folder / CONFIG).get("steepest")
         if version == steepest.__version__:
