@@ -37,9 +37,6 @@ from steepest.apps.reproduce.spectral_constraint.tables import (
 )
 from tests.apps.reproduce.toy import at_scale
 
-# `steepest reproduce --all --quick` runs all of it in CI.
-pytestmark = pytest.mark.slow
-
 TINY = ConstraintSettings(
     seeds=(0,),
     steps=6,
@@ -61,12 +58,14 @@ def quadratic() -> toy.Quadratic:
     return toy.Quadratic.of(0, 0.1, 0.4)
 
 
+@pytest.mark.slow
 def test_outside_the_run_ends_on_the_sphere_as_a_kkt_point() -> None:
     *_, last = toy.constrained("outside", seed=0, steps=2000, every=400)["rows"]
     assert abs(last["norm"] - toy.RADIUS) <= 1e-6
     assert abs(last["relative"]) < 1e-8
 
 
+@pytest.mark.slow
 def test_inside_the_optimum_is_reached() -> None:
     rows = toy.constrained("inside", seed=0, steps=1000, every=10)["rows"]
     assert rows[-1]["gap"] <= 3
@@ -125,6 +124,7 @@ def test_score_and_lyapunov_function_against_their_definitions(quadratic: toy.Qu
         torch.testing.assert_close(run.x, x, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_lyapunov_function_never_rises_though_the_loss_does() -> None:
     found = toy.small_steps(seed=0, steps=900, lr=5e-3, every=100)
     assert found["rise"] <= 1e-12
@@ -321,6 +321,7 @@ def test_every_claim_can_agree() -> None:
     assert set(BROKEN) == {claim.id for claim in SPECTRAL_CONSTRAINT.claims}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", BROKEN)
 def test_every_claim_can_differ(claim: str) -> None:
     assert verdicts(results(**BROKEN[claim]))[claim] == "differs"

@@ -39,9 +39,6 @@ from steepest.apps.reproduce.warm_start.factor import (
 from tests.apps.reproduce.toy import at_scale
 from tests.matrices import log_spaced, naive_polar, orthonormal, with_spectrum
 
-# `steepest reproduce --all --quick` runs all of it in CI.
-pytestmark = pytest.mark.slow
-
 TINY = WarmSettings(seeds=(0,), steps=6, batch=2, layers=1, width=16, windows=(1, 4), pairs=2)
 
 
@@ -93,7 +90,9 @@ def test_every_start_is_perfect_where_nothing_changes() -> None:
     first = {
         n: float(e.min()) for n, steps, e in compare(GramSpectrum(x), GramSpectrum(x)) if steps == 1
     }
-    assert first["root 0"] < 0.05 < 0.2 < first["cold"]
+    # The bound of equal singular values is exact: they lie at the end of the interval, where the
+    # best quintic is 0.09 off.
+    assert first["root 0"] < 0.1 < 0.2 < first["cold"]
     assert first["eigenvectors"] < 1e-6
 
 
@@ -262,9 +261,9 @@ def test_the_picture_has_a_line_for_every_way() -> None:
     found = results({name: [0.5, 0.1, 0.03] for name in METHODS})
     figure = draw(errors(found))
     assert [axes.get_title() for axes in figure.axes] == [
-        "Nesterov's average, step 1",
-        "Nesterov's average, step 200",
-        "plain average, step 200",
+        "Nesterov's average\nstep 1",
+        "Nesterov's average\nstep 200",
+        "plain average\nstep 200",
     ]
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == [5.0, 9.0, 13.0]

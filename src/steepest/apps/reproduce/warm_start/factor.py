@@ -81,6 +81,9 @@ LENGTHS = (1, 2, 3, 4, 5, 6, 7)
 FOREVER = 0
 """Stands for as many steps as it takes to stand still."""
 
+MARGIN = 1e-5
+"""What `GramNewtonSchulz` adds to its bound, which rounding may leave a little too low."""
+
 
 def iterate(start: Tensor, truth: GramSpectrum) -> Errors:
     """Errors after numbers of quintic steps from a start, with each schedule of that length.
@@ -105,7 +108,7 @@ def _bound(sigma: Tensor) -> Tensor:
     square = gram.square()
     c = (gram * square).sum(-1, keepdim=True) / square.sum(-1, keepdim=True)
     rest = (square - c * gram).norm(dim=-1, keepdim=True)
-    bound: Tensor = (c / 2 + (c.square() / 4 + rest).sqrt()).sqrt()
+    bound: Tensor = ((c / 2 + (c.square() / 4 + rest).sqrt()) * (1 + MARGIN)).sqrt()
     return bound
 
 
