@@ -58,9 +58,10 @@ def test_wrappers_are_found_around_their_parameters_and_garbage_is_not():
 
     again = Own(net)
     assert set(replicas.wrappers_of(every)) == {whole, again}
-    gc.freeze()  # out of the collector's sight
-    assert replicas.wrappers_of(every) == []
+    gc.freeze()
+    hidden = replicas.wrappers_of(every)
     gc.unfreeze()
+    assert hidden == []  # out of the collector's sight
     again.around = [again]
     del whole, again
     assert replicas.wrappers_of(every) == []
@@ -70,11 +71,14 @@ def test_what_runs_code_when_it_is_looked_at_is_not_asked():
     class Touchy:
         """As proxies that are not bound, and modules with deprecated names."""
 
+        __slots__ = ("kind",)
+
         @property
         def __class__(self):
             raise RuntimeError("asked")
 
     kept = Touchy()
+    kept.kind = nn.parallel.DistributedDataParallel  # or the search would not come across it
     assert replicas.wrappers_of(set()) == [] and type(kept) is Touchy
 
 
@@ -306,8 +310,8 @@ def test_reductions_that_are_carried_out_together_give_what_each_gives_alone(mon
     pairs = list(zip(parts, partial, strict=True))
     monkeypatch.setattr(reductions, "_all_reduce_partials", counted)
     found = reductions.together([lambda p=p: one(*p) for p in pairs])
-    # That of y, the scale and the length; torch has some results whole that it could have in parts.
-    assert len(rounds) >= 3 and all(len(partials) == 3 for partials in rounds)
+    # That of y, the scale, the length, and whether all is finite, which torch 2.14 has whole.
+    assert 3 <= len(rounds) <= 4 and all(len(partials) == 3 for partials in rounds)
     assert len(calls) == 3 * (1 + len(rounds))
     for a, (x, y) in zip(found, pairs, strict=True):
         torch.testing.assert_close(a.full_tensor(), one(x, y).full_tensor())

@@ -40,8 +40,8 @@ def invalid(argument: str, value: object, remedy: str) -> ValueError:
 
 def _is_traced() -> bool:
     """Whether torch.compile traces the caller; torch, which takes a second, is not imported."""
-    torch = sys.modules.get("torch")
-    return torch is not None and bool(torch.compiler.is_compiling())
+    compiler = getattr(sys.modules.get("torch"), "compiler", None)
+    return compiler is not None and bool(compiler.is_compiling())
 
 
 def refusal(error: BaseException) -> Refusal | None:

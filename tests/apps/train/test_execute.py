@@ -60,7 +60,7 @@ def equal(a: Path, b: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pictures take longer than the run, and have tests of their own."""
+    """Not even the figures are made, which takes longer than the run."""
     monkeypatch.setattr(execute, "write_picture", lambda *_: None)
     monkeypatch.setattr(execute, "write_spectra", lambda *_: [])
 

@@ -369,6 +369,7 @@ def test_no_planted_link_is_written_through(run: Path, steepest: Invoke, tmp_pat
     assert [n for n in written if not (run / n).is_file() or (run / n).is_symlink()] == []
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_new_run_has_no_harm_of_a_hostile_text(
     tiny: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
