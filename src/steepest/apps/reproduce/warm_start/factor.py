@@ -82,7 +82,7 @@ FOREVER = 0
 """Stands for as many steps as it takes to stand still."""
 
 MARGIN = 1e-5
-"""What `GramNewtonSchulz` adds to its bound, which rounding may leave a little too low."""
+"""The share that `GramNewtonSchulz` adds to its bound, since rounding may leave it too low."""
 
 
 def iterate(start: Tensor, truth: GramSpectrum) -> Errors:
