@@ -20,8 +20,9 @@ LARGE = 0.5
 SHARE = 0.25
 """The size that a layer needs, in parts of a root mean square of 1/√(number of its inputs): there,
 outputs are as large as inputs. Many start below it and grow, and to grow is not a fault. With it,
-the steps of the optimizers of `steepest train` that fix the length of a step are at most 0.2 of
-that at their tuned learning rates, and above 0.6 at ten times as much."""
+the steps of the optimizers of `steepest train` that fix the length of a step are at most 0.4 of
+that at their tuned learning rates once they have warmed up (Muown's; Muon's 0.2), and above 0.6 at
+ten times as much."""
 SMALL = 1e-5
 """A smaller update in every observed step moves a layer by less than 10 % in 10 000 steps."""
 PATIENCE = 3
@@ -74,7 +75,7 @@ class Pace:
         step, size = _rms(update), self._size(s)
         if _follows(s.of):
             size = max(size, _rms(weight), _rms(weight + update))
-        else:
+        elif s.of.adamw or _is_normalised(s.of):
             # Adam's steps are short while it remembers larger gradients, and grow again.
             self._reach[name] = max(step / lr, self._reach.get(name, 0.0))
             step = self._reach[name] * lr
@@ -129,8 +130,12 @@ def _follows(w: MonitoredParam) -> bool:
     """Whether the length of a step follows the gradient, and is not lr's alone."""
     if w.geometry is not None:
         return w.K is None and not w.mapped
-    normalised = {"exp_avg", "exp_avg_sq", "exp_inf", "square_avg"} & w.state.keys()
-    return not (w.adamw or "ns_steps" in w.group or normalised)
+    return not (w.adamw or "ns_steps" in w.group or _is_normalised(w))
+
+
+def _is_normalised(w: MonitoredParam) -> bool:
+    """Whether one of torch's optimizers divides by what it remembers of gradients."""
+    return bool({"exp_avg", "exp_avg_sq", "exp_inf", "square_avg"} & w.state.keys())
 
 
 def _rms(x: Tensor) -> float:
