@@ -32,10 +32,9 @@ def invalid(argument: str, value: object, remedy: str) -> ValueError:
         >>> str(invalid("lr", -1.0, "give a number >= 0"))
         'lr=-1.0: give a number >= 0'
     """
+    reason = Refusal(argument, value, remedy)
     # torch.compile, where it fails, shows an argument of an error only if it is a text.
-    if _is_traced():
-        return ValueError(f"{argument}={value!r}: {remedy}")
-    return ValueError(Refusal(argument, value, remedy))
+    return ValueError(str(reason) if _is_traced() else reason)
 
 
 def _is_traced() -> bool:

@@ -75,7 +75,7 @@ class Pace:
         step, size = _rms(update), self._size(s)
         if _follows(s.of):
             size = max(size, _rms(weight), _rms(weight + update))
-        elif s.of.adamw or _is_normalised(s.of):
+        elif _is_adaptive(s.of):
             # Adam's steps are short while it remembers larger gradients, and grow again.
             self._reach[name] = max(step / lr, self._reach.get(name, 0.0))
             step = self._reach[name] * lr
@@ -130,12 +130,13 @@ def _follows(w: MonitoredParam) -> bool:
     """Whether the length of a step follows the gradient, and is not lr's alone."""
     if w.geometry is not None:
         return w.K is None and not w.mapped
-    return not (w.adamw or "ns_steps" in w.group or _is_normalised(w))
+    return not ("ns_steps" in w.group or _is_adaptive(w))
 
 
-def _is_normalised(w: MonitoredParam) -> bool:
-    """Whether one of torch's optimizers divides by what it remembers of gradients."""
-    return bool({"exp_avg", "exp_avg_sq", "exp_inf", "square_avg"} & w.state.keys())
+def _is_adaptive(w: MonitoredParam) -> bool:
+    """Whether AdamW or another of torch's optimizers divides by what it remembers of gradients."""
+    remembered = {"exp_avg", "exp_avg_sq", "exp_inf", "square_avg"} & w.state.keys()
+    return w.adamw or bool(remembered)
 
 
 def _rms(x: Tensor) -> float:
