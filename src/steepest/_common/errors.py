@@ -22,7 +22,11 @@ class Refusal:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.argument}={self.value!r}: {self.remedy}"
+        return _worded(self.argument, self.value, self.remedy)
+
+
+def _worded(argument: str, value: object, remedy: str) -> str:
+    return f"{argument}={value!r}: {remedy}"
 
 
 def invalid(argument: str, value: object, remedy: str) -> ValueError:
@@ -32,9 +36,9 @@ def invalid(argument: str, value: object, remedy: str) -> ValueError:
         >>> str(invalid("lr", -1.0, "give a number >= 0"))
         'lr=-1.0: give a number >= 0'
     """
-    reason = Refusal(argument, value, remedy)
     # torch.compile, where it fails, shows an argument of an error only if it is a text.
-    return ValueError(str(reason) if _is_traced() else reason)
+    worded = _worded if _is_traced() else Refusal
+    return ValueError(worded(argument, value, remedy))
 
 
 def _is_traced() -> bool:
